@@ -48,7 +48,7 @@ func TestOrdersThatCannotCountAreRefused(t *testing.T) {
 		"/aob accept " + strings.Repeat("0", 32) +
 			" because no": "no verdict of pull request 1 waits for an accept of code 0000",
 		"/aob accept abc because no": "its codes are " + code,
-		"/aob run " + code:           "nothing there waits for one",
+		"/aob run " + code:           "no run waits for approval",
 		"/aob run":                   "needs one code",
 		"/aob":                       "does not begin with an order to AOB",
 		"hello":                      "does not begin with an order to AOB",

@@ -16,8 +16,8 @@ import (
 	"github.com/autonomos/aob/reconciler/plan"
 )
 
-// quarantineKey is the ledger's key of the quarantineLog. An earlier version of AOB used oldQuarantineKey, which is also
-// the key of the last good commit of a target branch called held.
+// quarantineKey is the ledger's key of the quarantineLog. An earlier version of AOB used oldQuarantineKey, which is
+// also the key of the last good commit of a target branch called held.
 const (
 	quarantineKey    = "quarantine/held"
 	oldQuarantineKey = lastGoodKey + "held"

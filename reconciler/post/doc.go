@@ -1,13 +1,13 @@
-// Package post posts statuses and comments on the forge and remembers what it has posted.
+// Package post posts statuses and comments on the forge and stores what it has posted.
 //
-// A [Board] posts only what differs from what stands on the forge. It forgets the old
-// content before a post is sent and remembers the new content afterwards: after a crash
-// in between, the post is sent again, and it is never taken for sent.
+// A [Board] posts only what differs from the present content on the forge. It clears the
+// stored content before a post is sent and stores the new content afterwards. After a
+// crash in between, the post is sent again; it is never treated as sent.
 //
-// Progress is posted with growing pauses, and answers at once. What stands on the forge
-// is read back and posted again where somebody has edited or removed it. A status that
-// somebody else sets again and again is answered with growing pauses, unless it is a
-// success where AOB has none.
+// Progress is posted with growing pauses, and results at once. Posts are read back, and
+// posted again if somebody has edited or removed them. If somebody else sets a status
+// again and again, AOB answers with growing pauses, unless theirs is a success and AOB's
+// is not.
 //
-// Posts are sent by a queue, so nothing here waits for the forge.
+// A queue sends the posts, so nothing here waits for the forge.
 package post

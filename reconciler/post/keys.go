@@ -7,13 +7,13 @@ import (
 	"github.com/autonomos/aob/reconciler/ledger"
 )
 
-// statusKey and commentKey are where the ledger keeps what was posted. They name the forge, and of a pull request when
-// it was created: another forge, or one that was restored from a backup, gives the same numbers again.
+// statusKey and commentKey are the ledger's keys of posts. They contain the forge, and when a pull request was created:
+// another forge, or one that was restored from a backup, uses the same numbers again.
 func (b *Board) statusKey(commit, context string) string {
 	return fmt.Sprintf(statusKeys+"%s/%s/%s", b.address(), commit, context)
 }
 
-// statusKeys is what the keys of all statuses begin with.
+// statusKeys is the prefix of the keys of statuses.
 const statusKeys = "status/"
 
 func (b *Board) commentKey(pr delivery.PullRequest) string {
@@ -28,7 +28,7 @@ func (b *Board) forgedKey(commit, context string) string {
 	return fmt.Sprintf("forged/%s/%s/%s", b.address(), commit, context)
 }
 
-// address is a short name of the forge. It stands in each key, so it is made once.
+// address returns a short name of the forge. It is cached, because each key contains it.
 func (b *Board) address() string {
 	if now := b.API.Address(); b.addressOf != now || b.short == "" {
 		b.addressOf, b.short = now, ledger.OfForge(now)

@@ -15,15 +15,15 @@ import (
 	"github.com/autonomos/aob/reconciler/turn"
 )
 
-// sameContent reports whether what stands on the forge under a key is what AOB posted there. Forges cut what is too
-// long, and change the ends of lines. Everything else is a difference: anybody may have edited it.
+// sameContent reports whether the content on the forge is what AOB posted. Forges cut long content and change line
+// ends. Any other difference means that somebody has edited it.
 func sameContent(key, there, posted string) bool {
 	plain := func(s string) string { return strings.TrimSpace(strings.ReplaceAll(s, "\r\n", "\n")) }
 	there = plain(there)
 	return there == plain(posted) || there == plain(asKept(key, posted))
 }
 
-// asKept returns what a forge keeps of what is posted under a key.
+// asKept returns the part of a post that a forge stores.
 func asKept(key, content string) string {
 	if strings.HasPrefix(key, statusKeys) {
 		state, description, _ := strings.Cut(content, " ")
@@ -32,8 +32,8 @@ func asKept(key, content string) string {
 	return forge.CutComment(content)
 }
 
-// ReadBack compares what stands on the forge with what was posted. What is lost, edited or somebody else's is
-// forgotten, so that it is posted again. open are the open pull requests.
+// ReadBack compares the content on the forge with what was posted. If content was removed, edited or posted by somebody
+// else, its record is changed, so that AOB posts it again. open are the open pull requests.
 func (b *Board) ReadBack(ctx context.Context, statuses map[string]poll.StatusRead, bodies map[int]poll.BodyRead,
 	open []delivery.PullRequest) {
 	for commit, read := range statuses {
@@ -46,14 +46,14 @@ func (b *Board) ReadBack(ctx context.Context, statuses map[string]poll.StatusRea
 			if !s.Mine {
 				last, err := b.posted(ctx, key)
 				if err == nil && last.Content != "" && sameContent(key, content, last.Content) {
-					continue // AOB posted it, under another account
+					continue // AOB has posted it with another account
 				}
 				if last.Content != "" && !last.At.After(read.At) && !b.posts.Has(key) {
 					b.dispute(key, commit, s)
 				}
 				forged := b.forgedKey(commit, s.Context)
 				if by, _ := b.posted(ctx, forged); by.Content != s.By && s.By != "" {
-					b.turn.Log.Warn("somebody else set a status of AOB's; setting it again", "commit", commit,
+					b.turn.Log.Warn("somebody else has set a status of AOB; setting it again", "commit", commit,
 						"context", s.Context, "user", s.By, "state", string(s.State))
 					b.remember(forged, ledger.Record{Content: s.By, At: read.At, Count: 1})
 					b.turn.Note(turn.LedgerWrites, b.Ledger.PutRecord(ctx, forged, s.By, read.At))
@@ -80,28 +80,27 @@ func (b *Board) ReadBack(ctx context.Context, statuses map[string]poll.StatusRea
 	}
 }
 
-// A dispute is a status that AOB and somebody else set by turns. Each turn makes the next pause longer: forges keep
-// every status for ever, and take only so many of one context. Where theirs is success and AOB's is not there is no
-// pause, as people could merge meanwhile.
+// A dispute is a status that AOB and somebody else set alternately. The pause grows each time, because forges store all
+// statuses and accept a limited number for one context. If theirs is a success and AOB's is not, there is no pause,
+// because people could merge meanwhile.
 type dispute struct {
 	by, commit, context string
 
-	green bool // theirs is success
-
-	times int       // that somebody else has set it
-	last  time.Time // when that was seen last
-	next  time.Time // AOB sets it again
+	green bool      // theirs is a success
+	times int       // how often somebody else has set it
+	last  time.Time // when that was last found
+	next  time.Time // when AOB sets it again
 }
 
-// Limits of disputes, and the trouble that they are.
+// Limits of disputes, and the name of their trouble.
 const (
 	MaxDisputePause = 10 * time.Minute
 	DisputeEnds     = 2 * MaxDisputePause // after the last time
-	DisputeTrouble  = "somebody else sets statuses of AOB's again and again; AOB sets each again, " +
-		"after a pause that grows to 10 minutes where theirs is no success"
+	DisputeTrouble  = "somebody else sets statuses of AOB again and again; AOB sets each again, " +
+		"after a pause that grows to 10 minutes if theirs is not a success"
 )
 
-// dispute counts a status that somebody else set after AOB had set it. The first time AOB sets it again at once.
+// dispute counts a status that somebody else has set after AOB. The first time, AOB sets it again at once.
 func (b *Board) dispute(key, commit string, s delivery.Status) {
 	now := b.turn.Now()
 	d := b.disputes[key]
@@ -117,7 +116,7 @@ func (b *Board) dispute(key, commit string, s delivery.Status) {
 	b.disputes[key] = d
 }
 
-// EndDisputes drops the disputes that are over, and shows the others in the status.
+// EndDisputes drops the disputes that are over, and notes a trouble for the others.
 func (b *Board) EndDisputes() {
 	now := b.turn.Now()
 	maps.DeleteFunc(b.disputes, func(_ string, d dispute) bool { return now.Sub(d.last) >= DisputeEnds })
@@ -125,19 +124,18 @@ func (b *Board) EndDisputes() {
 	for key, d := range b.disputes {
 		if d.times > 1 {
 			errs[key] = delivery.Blockedf("find out what sets it, such as a script or a CI job, and stop it",
-				"the user %s sets %s of commit %.10s",
-				delivery.Terminal(d.by), d.context, d.commit)
+				"the user %s sets %s of commit %.10s", delivery.Terminal(d.by), d.context, d.commit)
 			b.turn.At(d.last.Add(DisputeEnds), "a dispute about a status may be over")
 		}
 	}
 	b.turn.Note(DisputeTrouble, turn.First(errs, "statuses"))
 }
 
-// contextPrefix is what all of AOB's contexts begin with.
+// contextPrefix is the prefix of AOB's contexts.
 const contextPrefix = "aob/"
 
-// stands takes what was read under a key for what was posted there; "" is nothing, or somebody else's. What was posted
-// after it was read stays as it is.
+// stands replaces the record of a key by the content that was read on the forge; "" means that there is none, or that
+// it is somebody else's. Content that was posted after the reading remains.
 func (b *Board) stands(ctx context.Context, key, content string, at time.Time) {
 	last, err := b.posted(ctx, key)
 	if err != nil || b.posts.Has(key) || last.At.After(at) ||
@@ -154,10 +152,10 @@ func (b *Board) stands(ctx context.Context, key, content string, at time.Time) {
 	b.turn.Note(turn.LedgerWrites, b.Ledger.PutRecord(ctx, key, content, last.At))
 }
 
-// maxForged is how many statuses of somebody else's a comment names.
+// maxForged is how many statuses of other people a comment lists.
 const maxForged = 20
 
-// ForgedNote names who set statuses that AOB did not set; "" where nobody did. checks are those that AOB sets.
+// ForgedNote returns the part of the comment about statuses that other people have set, or "". checks are those of AOB.
 func (b *Board) ForgedNote(ctx context.Context, commit string, checks []delivery.Check) (string, error) {
 	forged, err := b.forged(ctx, commit)
 	if err != nil {

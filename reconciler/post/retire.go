@@ -12,15 +12,15 @@ import (
 	"github.com/autonomos/aob/reconciler/words"
 )
 
-// Retire answers the statuses on a commit that AOB does not ask for. Some AOB has set before, such as that of a gate
-// that main has removed: without an answer a branch that requires it never merges. Others somebody else has set, under
-// any name: without an answer they stay. gates are those that may be asked for; nil where they are not known.
+// Retire sets the statuses of a commit that AOB does not need any more. AOB has set some of them before, such as that
+// of a gate that main has removed; a branch that requires one could never merge. Somebody else has set others, with any
+// name after aob/. gates are the present gates, or nil if they are not known.
 func (b *Board) Retire(ctx context.Context, commit string, checks []delivery.Check,
 	gates map[string]delivery.Gate) error {
-	asked := map[string]bool{}
+	needed := map[string]bool{}
 	released := false
 	for _, c := range checks {
-		asked[c.Context] = true
+		needed[c.Context] = true
 		released = released || c.Context == delivery.ContextRelease && c.State == delivery.CheckSuccess
 	}
 	prefix := b.statusKey(commit, "")
@@ -40,18 +40,18 @@ func (b *Board) Retire(ctx context.Context, commit string, checks []delivery.Che
 	for _, key := range slices.Compact(keys) {
 		name, last := strings.TrimPrefix(key, prefix), b.records[key]
 		forged := by[name] != ""
-		if asked[name] || !forged && last.Count == 0 && last.Content == "" {
+		if needed[name] || !forged && last.Count == 0 && last.Content == "" {
 			continue
 		}
 		fleet, ofRollout := strings.CutPrefix(name, delivery.ContextRollout)
 		gate, ofGate := strings.CutPrefix(name, delivery.ContextGate)
-		gate, _, _ = strings.Cut(gate, ".") // of a fleet's bar it is GATE.fleet-FLEET
+		gate, _, _ = strings.Cut(gate, ".") // it is GATE.fleet-FLEET for a gate of a fleet
 		_, there := gates[gate]
 		answer := delivery.Check{Context: name, State: delivery.CheckSuccess, Description: "no longer asked for"}
 		if forged {
 			answer.Description = "AOB asks for no status of this name here"
 		}
-		var known bool // AOB does not ask for it
+		var unneeded bool // it is certain that AOB does not need it
 		switch {
 		case ofRollout: // only main sets it
 			mover, err := b.posted(ctx, rolloutKey+fleet)
@@ -59,17 +59,17 @@ func (b *Board) Retire(ctx context.Context, commit string, checks []delivery.Che
 			if !forged || err != nil || strings.HasPrefix(mover.Content, commit+" ") {
 				continue
 			}
-			known = true
+			unneeded = true
 		case ofGate:
-			known = gates != nil && (released || !there)
-		case isStage(name):
-			known = gates != nil && released
+			unneeded = gates != nil && (released || !there)
+		case slices.Contains(stages, name):
+			unneeded = gates != nil && released
 		default:
-			known = true
+			unneeded = true
 		}
 		switch {
-		case strings.HasPrefix(last.Content, string(delivery.CheckSuccess)+" ") && known:
-		case known:
+		case strings.HasPrefix(last.Content, string(delivery.CheckSuccess)+" ") && unneeded:
+		case unneeded:
 			errs = append(errs, b.Status(ctx, commit, answer))
 		case forged:
 			answer.State, answer.Description = delivery.CheckPending, "not judged yet: aob/release says why"
@@ -79,45 +79,36 @@ func (b *Board) Retire(ctx context.Context, commit string, checks []delivery.Che
 	return errors.Join(errs...)
 }
 
-// isStage reports whether a context is one that AOB sets on pull requests, besides those of gates.
-func isStage(context string) bool {
-	switch context {
-	case delivery.ContextIntent, delivery.ContextData, delivery.ContextTrain, delivery.ContextEval,
-		delivery.ContextRelease:
-		return true
-	}
-	return false
-}
+// stages are the contexts that AOB sets on pull requests, besides those of gates.
+var stages = []string{delivery.ContextIntent, delivery.ContextData, delivery.ContextTrain, delivery.ContextEval,
+	delivery.ContextRelease}
 
-// forged returns who set statuses of a commit that AOB did not set, by context.
+// forged returns which other user has set a status of a commit, by context.
 func (b *Board) forged(ctx context.Context, commit string) (map[string]string, error) {
 	prefix := b.forgedKey(commit, "")
 	if _, err := b.posted(ctx, prefix+contextPrefix); err != nil {
 		return nil, err
 	}
-	var forged map[string]string
+	forged := map[string]string{}
 	for _, key := range b.byCommit[prefix] {
 		if by := b.records[key].Content; by != "" {
-			if forged == nil {
-				forged = map[string]string{}
-			}
 			forged[strings.TrimPrefix(key, prefix)] = by
 		}
 	}
 	return forged, nil
 }
 
-// Main posts how main's commit stands. gates are those of main; nil where they are not known.
+// Main posts the statuses of main's commit. gates are main's, or nil if they are not known.
 func (b *Board) Main(ctx context.Context, p plan.Plan, gates map[string]delivery.Gate) error {
 	var errs []error
-	asked := words.Checks(p.Main.Checks)
-	for _, c := range asked {
+	needed := words.Checks(p.Main.Checks)
+	for _, c := range needed {
 		errs = append(errs, b.Status(ctx, p.Main.Commit, c))
 	}
 	for _, f := range p.Fleets {
-		asked = append(asked, delivery.Check{Context: delivery.ContextRollout + f.Fleet})
+		needed = append(needed, delivery.Check{Context: delivery.ContextRollout + f.Fleet})
 	}
-	// What AOB has posted there as on the head of a pull request stays.
+	// Statuses that AOB has posted when the commit was the head of a pull request remain.
 	prefix := b.statusKey(p.Main.Commit, "")
 	by, err := b.forged(ctx, p.Main.Commit)
 	if err != nil {
@@ -125,17 +116,18 @@ func (b *Board) Main(ctx context.Context, p plan.Plan, gates map[string]delivery
 	}
 	for _, key := range b.byCommit[prefix] {
 		if name := strings.TrimPrefix(key, prefix); by[name] == "" {
-			asked = append(asked, delivery.Check{Context: name})
+			needed = append(needed, delivery.Check{Context: name})
 		}
 	}
-	return errors.Join(append(errs, b.Retire(ctx, p.Main.Commit, asked, gates))...)
+	return errors.Join(append(errs, b.Retire(ctx, p.Main.Commit, needed, gates))...)
 }
 
-// rolloutKey is where the ledger keeps which commit moved a fleet last, and to what: that commit shows the rollout.
+// rolloutKey is the ledger's key of the last commit that changed a fleet's target, and of the target, without the
+// fleet.
 const rolloutKey = "rollout/"
 
-// Rollout posts how a fleet's rollout stands, on main's commit and on the commit that moved the fleet. moves says that
-// the rollout goes further in this turn. What could not be posted when the rollout ended is posted later.
+// Rollout posts the state of a fleet's rollout, on main's commit and on the commit that changed the fleet's target.
+// moves means that the rollout proceeds in this turn.
 func (b *Board) Rollout(ctx context.Context, main string, f plan.FleetReport, moves bool) error {
 	check := words.Check(plan.Check{Context: delivery.ContextRollout + f.Fleet, State: f.State, Facts: f.Facts})
 	mover, err := b.posted(ctx, rolloutKey+f.Fleet)
@@ -158,8 +150,8 @@ func (b *Board) Rollout(ctx context.Context, main string, f plan.FleetReport, mo
 	errs = append(errs, err)
 	forged, err := b.posted(ctx, b.forgedKey(main, check.Context))
 	errs = append(errs, err)
-	// Main's commit shows a fleet that it moves. It also shows one whose status stands there already, or one that is
-	// not well, unless that only waits for its first release.
+	// Main's commit shows a fleet that it changes, one whose status it has already, and one that is not healthy unless
+	// it only waits for its first release.
 	moved := commit == main || moves
 	shown := moved || last.Count > 0 || f.State != delivery.CheckSuccess
 	waits := last.Count == 0 && f.Target.Version == 0 && f.State == delivery.CheckPending
@@ -169,7 +161,7 @@ func (b *Board) Rollout(ctx context.Context, main string, f plan.FleetReport, mo
 	return errors.Join(errs...)
 }
 
-// RolloutCommits returns main's commit and the commits that moved fleets last.
+// RolloutCommits returns main's commit and the last commits that changed the targets of fleets.
 func (b *Board) RolloutCommits(p plan.Plan) []string {
 	list := []string{p.Main.Commit}
 	for _, f := range p.Fleets {

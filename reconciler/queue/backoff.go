@@ -8,21 +8,21 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// A Backoff says when what failed is tried again, by key.
+// A Backoff contains when failed calls are tried again, by key.
 type Backoff map[string]Failure
 
-// A Failure is something that failed and is tried again.
+// A Failure is a call that has failed and is tried again.
 type Failure struct {
-	Next  time.Time // when it may be tried again
-	delay time.Duration
-	Took  time.Duration // how long the tries since the last success took together
+	Next  time.Time     // when it may be tried again
+	Took  time.Duration // of all attempts since the last success
 	Err   error
+	delay time.Duration
 }
 
-// MaxPause is the longest pause before something is tried again.
+// MaxPause is the longest pause before a call is tried again.
 const MaxPause = time.Minute
 
-// Due returns the last error while it is too early to try again.
+// Due returns the last error if it is too early to try again.
 func (b Backoff) Due(key string, now time.Time) error {
 	if e, ok := b[key]; ok && now.Before(e.Next) {
 		return e.Err
@@ -30,8 +30,9 @@ func (b Backoff) Due(key string, now time.Time) error {
 	return nil
 }
 
-// Note records how a try ended and how long it took. Each failure in a row doubles the pause, unless the error asks
-// for another pause. An error that a person must mend is tried again too: nobody says when it is mended.
+// Note records an attempt, which took some time. Each failure in a row doubles the pause, unless the error is a
+// delivery.Wait with a pause of its own. Errors that a person must resolve are tried again too, because nobody reports
+// that they are resolved.
 func (b Backoff) Note(key string, now time.Time, took time.Duration, err error) {
 	if err == nil {
 		delete(b, key)
@@ -56,12 +57,20 @@ func (b Backoff) Errors() map[string]error {
 	return errs
 }
 
-// Forget drops what was due at a time and is not under way: nobody tries it any more.
+// RetryNow makes all calls due at once.
+func (b Backoff) RetryNow() {
+	for key, e := range b {
+		e.Next = time.Time{}
+		b[key] = e
+	}
+}
+
+// Forget drops calls that were due at a time and are not under way: they are not needed any more.
 func (b Backoff) Forget(start time.Time, underWay func(key string) bool) {
 	maps.DeleteFunc(b, func(key string, e Failure) bool { return !e.Next.After(start) && !underWay(key) })
 }
 
-// Earliest returns when the first of all tries is due again, without those that are under way.
+// Earliest returns when the first call is due again, without those that are under way.
 func (b Backoff) Earliest(underWay func(key string) bool) time.Time {
 	var t time.Time
 	for key, e := range b {

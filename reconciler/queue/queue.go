@@ -10,31 +10,31 @@ import (
 	"github.com/autonomos/aob/reconciler/turn"
 )
 
-// A Job is one call. The jobs of a lane are done in order, one at a time.
+// A Job is one call. The jobs of a lane run in order, one at a time.
 type Job struct {
 	Key     string // a newer job with the same key replaces one that has not begun
-	Lane    string // as status/COMMIT or comment/7; a key is always of one lane
-	Content string // tells two jobs with one key apart
+	Lane    string // such as status/COMMIT or comment/7; all jobs with one key are in one lane
+	Content string // distinguishes jobs with the same key
 	Do      func(context.Context) error
 	Again   bool          // it failed before and may hang again, so it has workers of its own
-	Took    time.Duration // how long the tries that failed took together
+	Took    time.Duration // of all failed attempts
 	Class   Class
 
 	begun bool
-	since time.Time // when it was put in
-	order int       // in which it was put in
+	since time.Time // when it was added
+	order int       // in which it was added
 }
 
-// A Class says which jobs come before others.
+// A Class is the priority of a job.
 type Class int
 
 const (
-	Urgent Class = iota - 1 // they must be of one lane, so that they never take all workers
+	Urgent Class = iota - 1 // at most one lane may be urgent, so that it never takes all workers
 	Normal
 	Later
 )
 
-// A kind of job has workers of its own, so that a slow job of the other kind does not hold it up.
+// A kind of job has workers of its own, so that slow jobs of the other kind do not delay it.
 type kind int
 
 const (
@@ -50,17 +50,17 @@ func (j *Job) kind() kind {
 	return first
 }
 
-// A Result is how a job ended.
+// A Result is the result of a job.
 type Result struct {
 	*Job
 	Err  error
-	Took time.Duration // this try
+	Took time.Duration // this attempt
 }
 
-// A lane is the jobs that are done one after the other, in the order in which they were put in.
+// A lane contains jobs that run one after the other, in the order in which they were added.
 type lane struct {
 	jobs []*Job // never empty
-	at   int    // in the heap of those that wait; -1 while the first job is being done
+	at   int    // index in the heap of waiting lanes; -1 while the first job runs
 	in   kind   // of the heap
 }
 
@@ -71,15 +71,14 @@ func (h waitingLanes) Len() int { return len(h) }
 
 func (h waitingLanes) Less(i, k int) bool { return goesFirst(h[i].jobs[0], h[k].jobs[0]) }
 
-// goesFirst reports whether a is done before b. Jobs whose tries took less time come first, so that those that hang
-// each time hold no other up.
+// goesFirst reports whether a runs before b. Jobs whose failed attempts took less time come first, so that jobs that
+// hang each time do not delay others.
 func goesFirst(a, b *Job) bool {
 	if a.Class == Urgent || b.Class == Urgent {
 		return cmp.Or(cmp.Compare(a.Class, b.Class), cmp.Compare(a.order, b.order)) < 0
 	}
 	seconds := func(j *Job) int { return int(j.Took / time.Second) }
-	return cmp.Or(cmp.Compare(seconds(a), seconds(b)), cmp.Compare(a.Class, b.Class),
-		cmp.Compare(a.order, b.order)) < 0
+	return cmp.Or(cmp.Compare(seconds(a), seconds(b)), cmp.Compare(a.Class, b.Class), cmp.Compare(a.order, b.order)) < 0
 }
 
 func (h waitingLanes) Swap(i, k int) {
@@ -101,7 +100,7 @@ func (h *waitingLanes) Pop() any {
 	return l
 }
 
-// A Queue does jobs beside the loop. Its methods may be called from any goroutine.
+// A Queue runs jobs beside the loop. Its methods may be called from any goroutine.
 type Queue struct {
 	workers Workers
 	now     func() time.Time
@@ -109,16 +108,16 @@ type Queue struct {
 
 	mu      sync.Mutex
 	lanes   map[string]*lane
-	byKey   map[string][]*Job // that have not ended, in order
+	byKey   map[string][]*Job // jobs that have not ended, in order
 	wait    [kinds]waitingLanes
-	n       [kinds]int // jobs that have not ended
-	last    int        // order of the job that was put in last
+	n       [kinds]int // number of jobs that have not ended
+	last    int        // order of the last added job
 	results []Result
-	over    map[string]int // how many of results there are, by key
-	news    chan struct{}  // closed and made anew when a job is put in or has ended
+	over    map[string]int // number of results by key
+	news    chan struct{}  // closed and replaced when a job was added or has ended
 }
 
-// Workers says how many jobs are done at a time, and how long one may take.
+// Workers is how many jobs run at a time, and how long one may take.
 type Workers struct {
 	First, Again int // for jobs that did not fail before, and for those that did
 	Limit        time.Duration
@@ -130,12 +129,12 @@ func New(w Workers, now func() time.Time, ended turn.Signal) *Queue {
 		over: map[string]int{}, news: make(chan struct{})}
 }
 
-// Put adds a job. It takes the place of a job with the same key that has not begun.
+// Put adds a job. It replaces a job with the same key that has not begun.
 func (q *Queue) Put(j Job) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	same := q.byKey[j.Key]
-	if n := len(same); n > 0 && !same[n-1].begun { // of one key only the last has not begun
+	if n := len(same); n > 0 && !same[n-1].begun { // at most the last job of a key has not begun
 		old := same[n-1]
 		q.n[old.kind()]--
 		j.since, j.order = old.since, old.order
@@ -144,7 +143,7 @@ func (q *Queue) Put(j Job) {
 		if l := q.lanes[j.Lane]; l.jobs[0] == old {
 			heap.Remove(&q.wait[l.in], l.at)
 			q.waits(l)
-			q.changed() // it may be of another kind now, whose workers have nothing to do
+			q.changed() // it may be of another kind now, whose workers are idle
 		}
 		return
 	}
@@ -162,13 +161,13 @@ func (q *Queue) Put(j Job) {
 	q.changed()
 }
 
-// waits puts a lane where workers find it; q.mu is held.
+// waits adds a lane to the heap of its first job's kind. q.mu must be held.
 func (q *Queue) waits(l *lane) {
 	l.in = l.jobs[0].kind()
 	heap.Push(&q.wait[l.in], l)
 }
 
-// changed wakes all workers; q.mu is held.
+// changed wakes all workers. q.mu must be held.
 func (q *Queue) changed() {
 	close(q.news)
 	q.news = make(chan struct{})
@@ -186,14 +185,14 @@ func (q *Queue) Waiting(key string) (content string, begun, ok bool) {
 	return j.Content, j.begun, true
 }
 
-// Has reports whether a job with the key has not ended, or its result was not taken.
+// Has reports whether a job with the key has not ended, or Results has not returned its result yet.
 func (q *Queue) Has(key string) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return len(q.byKey[key]) > 0 || q.over[key] > 0
 }
 
-// Oldest returns how many jobs have not ended, and since when the first of them waits.
+// Oldest returns how many jobs have not ended, and when the oldest of them was added.
 func (q *Queue) Oldest() (n int, since time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -206,14 +205,14 @@ func (q *Queue) Oldest() (n int, since time.Time) {
 	return n, since
 }
 
-// Fresh returns how many jobs have not ended that did not fail before.
+// Fresh returns the number of jobs that have not ended and did not fail before.
 func (q *Queue) Fresh() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.n[first]
 }
 
-// Results returns how jobs ended since the last call, in that order.
+// Results returns the results of the jobs that have ended since the last call, in order.
 func (q *Queue) Results() []Result {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -223,8 +222,7 @@ func (q *Queue) Results() []Result {
 	return list
 }
 
-// begin takes the first job of some kinds whose lane does no other job; nil where there is none. The channel is closed
-// when that may change.
+// begin returns the next job of some kinds, or nil if there is none. The channel is closed when that may have changed.
 func (q *Queue) begin(of ...kind) (*Job, <-chan struct{}) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -242,7 +240,7 @@ func (q *Queue) begin(of ...kind) (*Job, <-chan struct{}) {
 	return next.jobs[0], q.news
 }
 
-// end takes a job that was begun out of the queue; q.mu is held.
+// end removes a job that has begun. q.mu must be held.
 func (q *Queue) end(j *Job) {
 	q.n[j.kind()]--
 	if q.byKey[j.Key] = q.byKey[j.Key][1:]; len(q.byKey[j.Key]) == 0 { // the one that has begun is first
@@ -256,7 +254,7 @@ func (q *Queue) end(j *Job) {
 	q.waits(l)
 }
 
-// do does a job that was begun.
+// do runs a job that has begun.
 func (q *Queue) do(ctx context.Context, j *Job) {
 	ctx, cancel := context.WithTimeout(ctx, q.workers.Limit)
 	defer cancel()
@@ -272,7 +270,7 @@ func (q *Queue) do(ctx context.Context, j *Job) {
 	q.ended.Send()
 }
 
-// Drain does every job that is there, and those that are put in meanwhile.
+// Drain runs all jobs, also those that are added meanwhile.
 func (q *Queue) Drain(ctx context.Context) {
 	for {
 		j, _ := q.begin(first, again)
@@ -283,7 +281,7 @@ func (q *Queue) Drain(ctx context.Context) {
 	}
 }
 
-// Run does jobs until ctx ends.
+// Run runs jobs until ctx ends.
 func (q *Queue) Run(ctx context.Context) {
 	var workers sync.WaitGroup
 	work := func(of kind) {
