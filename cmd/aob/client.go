@@ -74,6 +74,23 @@ func (o *client) registerSocket(c *cobra.Command) {
 
 func (o *client) dial() *web.Client { return web.NewClient(o.socket) }
 
+// A question is what a command asks a server. It returns the answer, and what writes it for people.
+type question func(c *cobra.Command, api *web.Client, args []string) (v any, text func(t *terminal), err error)
+
+// asking completes a command that asks a server and prints the answer.
+func asking(c *cobra.Command, ask question) *cobra.Command {
+	var o client
+	c.RunE = func(c *cobra.Command, args []string) error {
+		v, text, err := ask(c, o.dial(), args)
+		if err != nil {
+			return err
+		}
+		return o.print(c.OutOrStdout(), v, text)
+	}
+	o.register(c)
+	return c
+}
+
 // numberOf parses a pull request's number, as 12 or #12.
 func numberOf(word string) (int, error) {
 	n, err := strconv.Atoi(strings.TrimPrefix(word, "#"))

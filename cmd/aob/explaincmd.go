@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/autonomos/aob/reconciler/explain"
+	"github.com/autonomos/aob/reconciler/web"
 	"github.com/autonomos/aob/reconciler/words"
 )
 
@@ -24,35 +25,26 @@ them in full.`,
 	}
 	group(c)
 	for _, k := range []struct {
-		kind              explain.Kind
-		arg, short, again string
+		kind                explain.Kind
+		arg, short, example string
 	}{
 		{explain.PR, "N", "What a pull request changes, measured and released", "12"},
 		{explain.Commit, "SHA", "What a commit asks for, or brought to main", "4f1c09d"},
 		{explain.Model, "NAME", "Every version of a model, and where it runs", "pallets"},
 		{explain.Device, "ID", "What a device runs, and how that came to be", "dock-3"},
 	} {
-		var o client
-		sub := &cobra.Command{
+		c.AddCommand(asking(&cobra.Command{
 			Use:     fmt.Sprintf("%s %s", k.kind, k.arg),
 			Short:   k.short,
-			Example: fmt.Sprintf("  aob explain %s %s", k.kind, k.again),
+			Example: fmt.Sprintf("  aob explain %s %s", k.kind, k.example),
 			Args:    arguments(cobra.ExactArgs(1)),
-			RunE: func(c *cobra.Command, args []string) error {
-				if args[0] == "" {
-					return hinted{fmt.Errorf("want the %s to explain", k.kind), c.CommandPath() + " --help shows how"}
-				}
-				chain, err := o.dial().Explain(c.Context(), k.kind, args[0])
-				if err != nil {
-					return err
-				}
-				return o.print(c.OutOrStdout(), chain, func(t *terminal) {
-					t.printf("%s", shown(words.ChainText(chain, t.width)))
-				})
-			},
-		}
-		o.register(sub)
-		c.AddCommand(sub)
+		}, func(c *cobra.Command, api *web.Client, args []string) (any, func(*terminal), error) {
+			if args[0] == "" {
+				return nil, nil, hinted{fmt.Errorf("want the %s to explain", k.kind), c.CommandPath() + " --help shows how"}
+			}
+			chain, err := api.Explain(c.Context(), k.kind, args[0])
+			return chain, func(t *terminal) { t.printf("%s", shown(words.ChainText(chain, t.width))) }, err
+		}))
 	}
 	return c
 }

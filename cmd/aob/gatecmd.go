@@ -21,6 +21,7 @@ import (
 	"github.com/autonomos/aob/reconciler/durable"
 	"github.com/autonomos/aob/reconciler/gate"
 	"github.com/autonomos/aob/reconciler/intent"
+	"github.com/autonomos/aob/reconciler/web"
 	"github.com/autonomos/aob/reconciler/words"
 )
 
@@ -305,8 +306,7 @@ func frozenWarnings(f dataset.Frozen) []string {
 }
 
 func newGatePowerCommand() *cobra.Command {
-	var o client
-	c := &cobra.Command{
+	return asking(&cobra.Command{
 		Use:   "power NAME",
 		Short: "Show the smallest drop that a gate can detect",
 		Long: `Power shows the smallest drop that each maxDrop check of a gate on main detects with
@@ -314,23 +314,16 @@ func newGatePowerCommand() *cobra.Command {
 there are none, from the variance of the release's own figures.`,
 		Example: "  aob gate power production\n  aob gate power production -o json | jq '.[].checks[].smallest'",
 		Args:    arguments(cobra.ExactArgs(1)),
-		RunE: func(c *cobra.Command, args []string) error {
-			list, err := o.dial().Power(c.Context(), args[0])
-			if err != nil {
-				return err
+	}, func(c *cobra.Command, api *web.Client, args []string) (any, func(*terminal), error) {
+		list, err := api.Power(c.Context(), args[0])
+		return list, func(t *terminal) {
+			if len(list) == 0 {
+				t.paragraph("", "gate "+args[0]+" has judged no release yet, so the variance on its eval set is not "+
+					"known; try again after the first release")
 			}
-			return o.print(c.OutOrStdout(), list, func(t *terminal) {
-				if len(list) == 0 {
-					t.paragraph("", "gate "+args[0]+
-						" has judged no release yet, so the variance on its eval set is not "+
-						"known; try again after the first release")
-				}
-				t.powers(list)
-			})
-		},
-	}
-	o.register(c)
-	return c
+			t.powers(list)
+		}, err
+	})
 }
 
 // powers prints the smallest drop that each check can detect.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"regexp"
@@ -30,69 +31,63 @@ is one; on a forge such as Gitea people merge and comment there.`,
 }
 
 func newPRListCommand() *cobra.Command {
-	var o client
-	c := &cobra.Command{
+	return asking(&cobra.Command{
 		Use:     "list",
 		Short:   "List the open pull requests",
 		Example: "  aob pr list\n  aob pr list -o json | jq '.[] | select(.state == \"success\").number'",
 		Args:    arguments(cobra.NoArgs),
-		RunE: func(c *cobra.Command, _ []string) error {
-			prs, err := o.dial().PRs(c.Context())
-			if err != nil {
-				return err
-			}
-			return o.print(c.OutOrStdout(), prs, func(t *terminal) {
-				if len(prs) == 0 {
-					t.printf("no open pull request\n")
-					return
-				}
-				t.prTable(prs)
-			})
-		},
-	}
-	o.register(c)
-	return c
+	}, func(c *cobra.Command, api *web.Client, _ []string) (any, func(*terminal), error) {
+		prs, err := api.PRs(c.Context())
+		return prs, func(t *terminal) { t.prTable(prs) }, err
+	})
 }
 
 func newPRShowCommand() *cobra.Command {
-	var o client
-	c := &cobra.Command{
+	return asking(&cobra.Command{
 		Use:     "show N",
 		Short:   "Show a pull request's checks, figures, verdicts and runs",
 		Example: "  aob pr show 12",
 		Args:    arguments(cobra.ExactArgs(1)),
-		RunE: onPR(func(c *cobra.Command, number int) error {
-			pr, err := o.dial().PR(c.Context(), number)
-			if err != nil {
-				return err
-			}
-			return o.print(c.OutOrStdout(), pr, func(t *terminal) { t.pr(pr, time.Now()) })
-		}),
-	}
-	o.register(c)
-	return c
+	}, func(c *cobra.Command, api *web.Client, args []string) (any, func(*terminal), error) {
+		number, err := numberOf(args[0])
+		if err != nil {
+			return nil, nil, err
+		}
+		pr, err := api.PR(c.Context(), number)
+		return pr, func(t *terminal) { t.pr(pr, time.Now()) }, err
+	})
 }
 
-// reviewedHead returns the commit of the flag head, or else the pull request's current head.
-func reviewedHead(c *cobra.Command, o *client, number int, head string) (string, error) {
-	if !c.Flags().Changed("head") {
-		pr, err := o.dial().PR(c.Context(), number)
-		return pr.Head, err
-	}
-	if !commitDigits.MatchString(head) {
-		return "", hinted{fmt.Errorf("--head: want at least 7 digits of a commit, got %q", head),
-			fmt.Sprintf("aob pr show %d shows the head", number)}
-	}
-	return head, nil
+// onReviewed completes a command that acts on a reviewed commit of a pull request: the one of the flag --head, or else
+// the current head.
+func onReviewed(c *cobra.Command, act func(ctx context.Context, api *web.Client, number int, head string) (
+	v any, text func(*terminal), err error)) *cobra.Command {
+	head := c.Flags().String("head", "", "the reviewed `commit`, at least 7 digits of it")
+	return asking(c, func(c *cobra.Command, api *web.Client, args []string) (any, func(*terminal), error) {
+		number, err := numberOf(args[0])
+		if err != nil {
+			return nil, nil, err
+		}
+		if c.Flags().Changed("head") {
+			if !commitDigits.MatchString(*head) {
+				return nil, nil, hinted{fmt.Errorf("--head: want at least 7 digits of a commit, got %q", *head),
+					fmt.Sprintf("aob pr show %d shows the head", number)}
+			}
+			return act(c.Context(), api, number, *head)
+		}
+		pr, err := api.PR(c.Context(), number)
+		if err != nil {
+			return nil, nil, err
+		}
+		return act(c.Context(), api, number, pr.Head)
+	})
 }
 
 // commitDigits matches a commit's hash or at least 7 digits of it.
 var commitDigits = regexp.MustCompile(`^[0-9a-f]{7,64}$`)
 
 func newPRMergeCommand() *cobra.Command {
-	var o client
-	var head string
-	c := &cobra.Command{
+	return onReviewed(&cobra.Command{
 		Use:   "merge N",
 		Short: "Merge a pull request of the local forge",
 		Long: `Merge moves main to a pull request of the local forge, if aob/release has passed
@@ -104,30 +99,16 @@ changes meanwhile, the merge is refused. The merge is in the name of the user th
 runs the command.`,
 		Example: "  aob pr merge 12\n  aob pr merge 12 --head 4f1c09d2a3",
 		Args:    arguments(cobra.ExactArgs(1)),
-		RunE: onPR(func(c *cobra.Command, number int) error {
-			head, err := reviewedHead(c, &o, number, head)
-			if err != nil {
-				return err
-			}
-			commit, err := o.dial().Merge(c.Context(), number, head, "")
-			if err != nil {
-				return err
-			}
-			return o.print(c.OutOrStdout(), map[string]any{"number": number, "head": head, "commit": commit},
-				func(t *terminal) {
-					t.printf("merged #%d: main is at %s\n", number, short(commit))
-				})
-		}),
-	}
-	o.register(c)
-	c.Flags().StringVar(&head, "head", "", "the reviewed `commit`, at least 7 digits of it")
-	return c
+	}, func(ctx context.Context, api *web.Client, number int, head string) (any, func(*terminal), error) {
+		commit, err := api.Merge(ctx, number, head, "")
+		return map[string]any{"number": number, "head": head, "commit": commit}, func(t *terminal) {
+			t.printf("merged #%d: main is at %s\n", number, short(commit))
+		}, err
+	})
 }
 
 func newPRAdoptCommand() *cobra.Command {
-	var o client
-	var head string
-	c := &cobra.Command{
+	return onReviewed(&cobra.Command{
 		Use:   "adopt N",
 		Short: "Bring a fork's pull request into the repository",
 		Long: `Adopt opens a pull request with the same commits on a branch of the repository
@@ -139,28 +120,16 @@ meanwhile, adopt is refused. The author can push between your review and the com
 so name the commit that you reviewed.`,
 		Example: "  aob pr adopt 12 --head 4f1c09d2a3",
 		Args:    arguments(cobra.ExactArgs(1)),
-		RunE: onPR(func(c *cobra.Command, number int) error {
-			head, err := reviewedHead(c, &o, number, head)
-			if err != nil {
-				return err
-			}
-			adopted, err := o.dial().Adopt(c.Context(), number, head)
-			if err != nil {
-				return err
-			}
-			return o.print(c.OutOrStdout(), map[string]any{"number": adopted, "head": head}, func(t *terminal) {
-				t.printf("#%d is now #%d, at %s\n", number, adopted, short(head))
-			})
-		}),
-	}
-	o.register(c)
-	c.Flags().StringVar(&head, "head", "", "the reviewed `commit`, at least 7 digits of it")
-	return c
+	}, func(ctx context.Context, api *web.Client, number int, head string) (any, func(*terminal), error) {
+		adopted, err := api.Adopt(ctx, number, head)
+		return map[string]any{"number": adopted, "head": head}, func(t *terminal) {
+			t.printf("#%d is now #%d, at %s\n", number, adopted, short(head))
+		}, err
+	})
 }
 
 func newPRAskCommand() *cobra.Command {
-	var o client
-	c := &cobra.Command{
+	return asking(&cobra.Command{
 		Use:   "ask N TEXT",
 		Short: "Send a command on a pull request of the local forge: /aob run CODE or /aob accept CODE because …",
 		Long: `Ask sends a command on a pull request of the local forge, as a comment does on other
@@ -171,55 +140,35 @@ posts a question, and the author confirms the command with a 👍 on it.`,
 		Example: "  aob pr ask 12 '/aob run 3f9c2a10'\n  aob pr ask 12 '/aob accept 0a1b2c3d4e5f60718293a4b5c6d7e8f9 " +
 			"because the test set is small'",
 		Args: arguments(cobra.MinimumNArgs(2)),
-		RunE: func(c *cobra.Command, args []string) error {
-			number, err := numberOf(args[0])
-			if err != nil {
-				return err
-			}
-			text := strings.Join(args[1:], " ")
-			if err := o.dial().Ask(c.Context(), number, "", text); err != nil {
-				return err
-			}
-			return o.print(c.OutOrStdout(), map[string]any{"number": number, "text": text}, func(t *terminal) {
-				t.printf("said on #%d: %s\n", number, text)
-			})
-		},
-	}
-	o.register(c)
-	return c
+	}, func(c *cobra.Command, api *web.Client, args []string) (any, func(*terminal), error) {
+		number, err := numberOf(args[0])
+		if err != nil {
+			return nil, nil, err
+		}
+		text := strings.Join(args[1:], " ")
+		return map[string]any{"number": number, "text": text}, func(t *terminal) {
+			t.printf("said on #%d: %s\n", number, text)
+		}, api.Ask(c.Context(), number, "", text)
+	})
 }
 
 func newPRRecheckCommand() *cobra.Command {
-	var o client
-	c := &cobra.Command{
+	return asking(&cobra.Command{
 		Use:   "recheck N",
 		Short: "Try again what has failed for a pull request",
 		Long: `Recheck repeats the failed runs of a pull request and checks its dataset again.
 Successful runs are not repeated.`,
 		Example: "  aob pr recheck 12",
 		Args:    arguments(cobra.ExactArgs(1)),
-		RunE: onPR(func(c *cobra.Command, number int) error {
-			if err := o.dial().Recheck(c.Context(), number); err != nil {
-				return err
-			}
-			return o.print(c.OutOrStdout(), map[string]any{"number": number}, func(t *terminal) {
-				t.printf("looking at #%d again; aob pr show %d\n", number, number)
-			})
-		}),
-	}
-	o.register(c)
-	return c
-}
-
-// onPR returns a RunE function for a command whose only argument is a pull request's number.
-func onPR(do func(c *cobra.Command, number int) error) func(*cobra.Command, []string) error {
-	return func(c *cobra.Command, args []string) error {
+	}, func(c *cobra.Command, api *web.Client, args []string) (any, func(*terminal), error) {
 		number, err := numberOf(args[0])
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
-		return do(c, number)
-	}
+		return map[string]any{"number": number}, func(t *terminal) {
+			t.printf("looking at #%d again; aob pr show %d\n", number, number)
+		}, api.Recheck(c.Context(), number)
+	})
 }
 
 // pr prints one pull request.

@@ -4,7 +4,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -14,7 +13,6 @@ import (
 )
 
 func newRunsCommand() *cobra.Command {
-	var o client
 	c := &cobra.Command{
 		Use:   "runs",
 		Short: "List, show and end experiments",
@@ -24,29 +22,17 @@ for two weeks; what they trained is kept longer.`,
 			"stop 0a1b2c3d4e",
 	}
 	group(c)
-	list := &cobra.Command{
+	list := func(c *cobra.Command, api *web.Client, _ []string) (any, func(*terminal), error) {
+		trials, err := api.Trials(c.Context())
+		return trials, func(t *terminal) { t.trials(trials, time.Now()) }, err
+	}
+	asking(c, list) // without a command it lists
+	c.AddCommand(asking(&cobra.Command{
 		Use:     "list",
 		Short:   "List the experiments",
 		Example: "  aob runs list\n  aob runs list -o json | jq -r '.[].id'",
 		Args:    arguments(cobra.NoArgs),
-		RunE: func(c *cobra.Command, _ []string) error {
-			trials, err := o.dial().Trials(c.Context())
-			if err != nil {
-				return err
-			}
-			return o.print(c.OutOrStdout(), trials, func(t *terminal) { t.trials(trials, time.Now()) })
-		},
-	}
-	o.register(list)
-	c.AddCommand(list, newRunsShowCommand(), newRunsWriteCommand(), newRunsStopCommand())
-	help := c.RunE
-	c.RunE = func(c *cobra.Command, args []string) error { // alone it lists
-		if len(args) > 0 {
-			return help(c, args)
-		}
-		return list.RunE(c, args)
-	}
-	o.register(c)
+	}, list), newRunsShowCommand(), newRunsWriteCommand(), newRunsStopCommand())
 	return c
 }
 
@@ -68,79 +54,54 @@ func (t *terminal) trials(trials []web.Trial, now time.Time) {
 }
 
 func newRunsShowCommand() *cobra.Command {
-	var o client
-	c := &cobra.Command{
+	return asking(&cobra.Command{
 		Use:     "show ID",
 		Short:   "Show an experiment",
 		Example: "  aob runs show 0a1b2c3d4e",
 		Args:    arguments(cobra.ExactArgs(1)),
-		RunE: func(c *cobra.Command, args []string) error {
-			trial, err := o.dial().Trial(c.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			return o.print(c.OutOrStdout(), trial, func(t *terminal) { t.trial(trial, time.Now()) })
-		},
-	}
-	o.register(c)
-	return c
+	}, func(c *cobra.Command, api *web.Client, args []string) (any, func(*terminal), error) {
+		trial, err := api.Trial(c.Context(), args[0])
+		return trial, func(t *terminal) { t.trial(trial, time.Now()) }, err
+	})
 }
 
 func newRunsWriteCommand() *cobra.Command {
-	var o client
-	c := &cobra.Command{
+	return asking(&cobra.Command{
 		Use:   "write VARIANT FILE",
 		Short: "Write a variant's values into a model's file",
 		Long: `Write changes only the values that the variant sets: comments and order stay. A
 pull request with the file then finds what the experiment trained.`,
 		Example: "  aob runs write 3f9c2a10ab models/shapes.yaml",
 		Args:    arguments(cobra.ExactArgs(2)),
-		RunE: func(c *cobra.Command, args []string) error {
-			trials, err := o.dial().Trials(c.Context())
-			if err != nil {
-				return err
-			}
-			for _, t := range trials {
-				for _, v := range t.Variants {
-					if len(args[0]) < 4 || !strings.HasPrefix(v.ID, args[0]) {
-						continue
-					}
-					data, err := os.ReadFile(args[1])
-					if err != nil {
-						return err
-					}
-					if err := writeVariant(args[1], data, v); err != nil {
-						return err
-					}
-					return o.print(c.OutOrStdout(), v, func(t *terminal) {
-						t.printf("wrote %s into %s\n", strings.Join(v.Set, " "), args[1])
-					})
+	}, func(c *cobra.Command, api *web.Client, args []string) (any, func(*terminal), error) {
+		trials, err := api.Trials(c.Context())
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, t := range trials {
+			for _, v := range t.Variants {
+				if len(args[0]) < 4 || !strings.HasPrefix(v.ID, args[0]) {
+					continue
 				}
+				return v, func(t *terminal) {
+					t.printf("wrote %s into %s\n", strings.Join(v.Set, " "), args[1])
+				}, writeVariant(args[1], v)
 			}
-			return hinted{fmt.Errorf("there is no variant %q", args[0]), "aob runs show EXPERIMENT lists them"}
-		},
-	}
-	o.register(c)
-	return c
+		}
+		return nil, nil, hinted{fmt.Errorf("there is no variant %q", args[0]), "aob runs show EXPERIMENT lists them"}
+	})
 }
 
 func newRunsStopCommand() *cobra.Command {
-	var o client
-	c := &cobra.Command{
+	return asking(&cobra.Command{
 		Use:   "stop ID",
 		Short: "End an experiment",
 		Long: `Stop ends what an experiment trains and forgets it. What is trained already stays:
 the same aob try finds it.`,
 		Example: "  aob runs stop 0a1b2c3d4e",
 		Args:    arguments(cobra.ExactArgs(1)),
-		RunE: func(c *cobra.Command, args []string) error {
-			if err := o.dial().EndTrial(c.Context(), args[0]); err != nil {
-				return err
-			}
-			return o.print(c.OutOrStdout(), map[string]string{"stopped": args[0]},
-				func(t *terminal) { t.printf("stopped %s\n", args[0]) })
-		},
-	}
-	o.register(c)
-	return c
+	}, func(c *cobra.Command, api *web.Client, args []string) (any, func(*terminal), error) {
+		return map[string]string{"stopped": args[0]}, func(t *terminal) { t.printf("stopped %s\n", args[0]) },
+			api.EndTrial(c.Context(), args[0])
+	})
 }

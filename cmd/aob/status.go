@@ -181,6 +181,10 @@ func (t *terminal) prs(prs []web.PR) {
 
 // prTable lists pull requests.
 func (t *terminal) prTable(prs []web.PR) {
+	if len(prs) == 0 {
+		t.printf("no open pull request\n")
+		return
+	}
 	rows := [][]cell{heading("PR", "TITLE", "AUTHOR", "STATE", "")}
 	for _, p := range prs {
 		rows = append(rows, []cell{{text: fmt.Sprintf("#%d", p.Number)}, {text: cut(p.Title, 28)}, {text: p.Author},

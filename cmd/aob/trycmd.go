@@ -82,7 +82,7 @@ how far it is and finishes only the rest. aob runs stop ID ends it.`,
 				if !ok || t.State == delivery.CheckPending {
 					return hinted{errors.New("nothing is written: no variant is validated"), "aob runs show " + t.ID}
 				}
-				if err := writeVariant(args[0], data, best); err != nil {
+				if err := writeVariant(args[0], best); err != nil {
 					return err
 				}
 				say(c.ErrOrStderr(), "wrote %s into %s", strings.Join(best.Set, " "), args[0])
@@ -397,7 +397,11 @@ func bestVariant(t web.Trial) (web.Variant, bool) {
 }
 
 // writeVariant writes a variant's values into a model's file.
-func writeVariant(path string, data []byte, v web.Variant) error {
+func writeVariant(path string, v web.Variant) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
 	var assignments []intent.Assignment
 	for _, s := range v.Set {
 		key, value, _ := strings.Cut(s, "=")
