@@ -311,14 +311,13 @@ func (p *server) openSite(context.Context) error {
 	r.Server.Socket = connection.UserComments != nil
 	p.web = web.Server{Source: p.source, Metrics: p.metrics, Log: p.log,
 		Socket:  cmp.Or(s.Socket, st.path("aob.sock")),
-		Address: s.Listen.Address, Certificate: s.Listen.Certificate, Key: s.Listen.Key,
-		Listens: p.devices.Listen, Fleet: p.devices.Handler(),
-		Bundles:        p.devices.Guard(p.bundles.Handler(p.metrics.BytesServed)),
-		MetricsAddress: s.Listen.Metrics, Pictures: web.Pictures(store.Folder(st)),
-		Ready: p.source.Ready,
+		Address: web.Address{Address: s.Listen.Address, Certificate: s.Listen.Certificate, Key: s.Listen.Key},
+		Listens: p.devices.Listen, MetricsAddress: s.Listen.Metrics,
+		Site: web.Site{Fleet: p.devices.Handler(), Bundles: p.devices.Guard(p.bundles.Handler(p.metrics.BytesServed)),
+			Pictures: web.Pictures(store.Folder(st)), Ready: p.source.Ready},
 	}
 	if connection.Webhook != nil {
-		p.web.Webhook = webhookOf(connection, r, p.metrics, p.log)
+		p.web.Site.Webhook = webhookOf(connection, r, p.metrics, p.log)
 	}
 	if p.watchOnly != nil {
 		r.Watch(*p.watchOnly)

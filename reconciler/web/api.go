@@ -74,24 +74,33 @@ type API struct {
 // Handler returns the API's handler. The package comment lists its routes.
 func (a API) Handler() http.Handler {
 	mux := http.NewServeMux()
+	handle := func(pattern string, answer func(w http.ResponseWriter, r *http.Request) (any, error)) {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			v, err := answer(w, r)
+			if err == nil {
+				err = writeJSON(w, http.StatusOK, v)
+			}
+			if err != nil {
+				a.respondError(w, r, err)
+			}
+		})
+	}
 	get := func(path string, answer func(r *http.Request) (any, error)) {
-		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) { a.respond(w, r, answer) })
+		handle("GET "+path, func(_ http.ResponseWriter, r *http.Request) (any, error) { return answer(r) })
 	}
 	post := func(path string, answer func(r *http.Request, number int, body postBody) (any, error)) {
-		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
-			a.respond(w, r, func(r *http.Request) (any, error) {
-				number, err := numberOf(r)
-				if err != nil {
-					return nil, err
-				}
-				body, err := readPost(w, r)
-				if err != nil {
-					return nil, err
-				}
-				user, _ := peerOf(r)
-				a.Log.Info("request", "path", r.URL.Path, "user", user)
-				return answer(r, number, body)
-			})
+		handle("POST "+path, func(w http.ResponseWriter, r *http.Request) (any, error) {
+			number, err := numberOf(r)
+			if err != nil {
+				return nil, err
+			}
+			var body postBody
+			if err := readBody(w, r, MaxBody, &body); err != nil {
+				return nil, err
+			}
+			user, _ := peerOf(r)
+			a.Log.Info("request", "path", r.URL.Path, "user", user)
+			return answer(r, number, body)
 		})
 	}
 	get("/v1/status", func(r *http.Request) (any, error) {
@@ -165,32 +174,24 @@ func (a API) Handler() http.Handler {
 	get("/v1/compare", func(r *http.Request) (any, error) {
 		return a.Source.Compare(r.Context(), r.URL.Query().Get("a"), r.URL.Query().Get("b"))
 	})
-	mux.HandleFunc("POST /v1/trials", func(w http.ResponseWriter, r *http.Request) {
-		a.respond(w, r, func(r *http.Request) (any, error) {
-			body, err := readTrial(w, r)
-			if err != nil {
-				return nil, err
-			}
-			a.Log.Info("request", "path", r.URL.Path, "user", body.User, "variants", len(body.Variants))
-			return a.Source.Try(r.Context(), body)
-		})
+	handle("POST /v1/trials", func(w http.ResponseWriter, r *http.Request) (any, error) {
+		body, err := readTrial(w, r)
+		if err != nil {
+			return nil, err
+		}
+		a.Log.Info("request", "path", r.URL.Path, "user", body.User, "variants", len(body.Variants))
+		return a.Source.Try(r.Context(), body)
 	})
-	mux.HandleFunc("DELETE /v1/trials/{id}", func(w http.ResponseWriter, r *http.Request) {
-		a.respond(w, r, func(r *http.Request) (any, error) {
-			return struct{}{}, a.Source.EndTrial(r.Context(), r.PathValue("id"))
-		})
+	handle("DELETE /v1/trials/{id}", func(_ http.ResponseWriter, r *http.Request) (any, error) {
+		return struct{}{}, a.Source.EndTrial(r.Context(), r.PathValue("id"))
 	})
-	mux.HandleFunc("DELETE /v1/devices/{fleet}/{device}", func(w http.ResponseWriter, r *http.Request) {
-		a.respond(w, r, func(r *http.Request) (any, error) {
-			return struct{}{}, a.Source.ForgetDevice(r.Context(), r.PathValue("fleet"), r.PathValue("device"))
-		})
+	handle("DELETE /v1/devices/{fleet}/{device}", func(_ http.ResponseWriter, r *http.Request) (any, error) {
+		return struct{}{}, a.Source.ForgetDevice(r.Context(), r.PathValue("fleet"), r.PathValue("device"))
 	})
 	mux.HandleFunc("GET /v1/runs/{run}/log", a.serveLog)
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		a.respond(w, r, func(r *http.Request) (any, error) {
-			return nil, &Error{Code: http.StatusNotFound, What: fmt.Sprintf("the API has no %s %s", r.Method,
-				truncate(r.URL.Path)), Do: "use an aob of the same version as the server's"}
-		})
+	handle("/", func(_ http.ResponseWriter, r *http.Request) (any, error) {
+		return nil, &Error{Code: http.StatusNotFound, What: fmt.Sprintf("the API has no %s %s", r.Method,
+			truncate(r.URL.Path)), Do: "use an aob of the same version as the server's"}
 	})
 	if a.Refuse != nil {
 		refuse := func(w http.ResponseWriter, r *http.Request) { a.respondError(w, r, a.Refuse) }
@@ -268,10 +269,6 @@ func numberOf(r *http.Request) (int, error) {
 	return n, nil
 }
 
-func readPost(w http.ResponseWriter, r *http.Request) (a postBody, err error) {
-	return a, readBody(w, r, MaxBody, &a)
-}
-
 // readTrial decodes and checks a request for an experiment.
 func readTrial(w http.ResponseWriter, r *http.Request) (body TrialRequest, err error) {
 	if err := readBody(w, r, MaxTrial, &body); err != nil {
@@ -302,8 +299,7 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64, v any) error 
 	dec := json.NewDecoder(bytes.NewReader(body))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(v); err != nil {
-		return badRequest("use an aob of the same version as the server's",
-			"the body is not valid for this request: %s",
+		return badRequest("use an aob of the same version as the server's", "the body is not valid for this request: %s",
 			err)
 	}
 	return nil
@@ -314,17 +310,6 @@ func badRequest(do, format string, args ...any) *Error {
 }
 
 func truncate(s string) string { return s[:min(len(s), 200)] }
-
-// respond writes the result of do, or its error.
-func (a API) respond(w http.ResponseWriter, r *http.Request, do func(r *http.Request) (any, error)) {
-	v, err := do(r)
-	if err == nil {
-		err = writeJSON(w, http.StatusOK, v)
-	}
-	if err != nil {
-		a.respondError(w, r, err)
-	}
-}
 
 func (a API) respondError(w http.ResponseWriter, r *http.Request, err error) {
 	if errors.Is(err, context.Canceled) && r.Context().Err() != nil {

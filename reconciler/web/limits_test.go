@@ -144,7 +144,7 @@ func TestSocketWorksWhileSiteIsFull(t *testing.T) {
 	dir := t.TempDir()
 	listening := make(chan string, 1)
 	server := web.Server{Source: newMemorySource(), Metrics: web.NewMetrics(), Socket: filepath.Join(dir, "aob.sock"),
-		Address: "127.0.0.1:0", Limits: generous}
+		Address: web.Address{Address: "127.0.0.1:0"}, Limits: generous}
 	server.Log = logger(writerFunc(func(p []byte) (int, error) {
 		if _, rest, ok := strings.Cut(string(p), "site="); ok {
 			site, _, _ := strings.Cut(rest, " ")

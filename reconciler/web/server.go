@@ -20,18 +20,9 @@ type Server struct {
 	Socket string // path
 	Refuse error  // see [API]; if not nil, only the socket is served
 
-	Address     string // of the site; see [Address] for this and the next three
-	Certificate string
-	Key         string
-	Plain       bool
-
-	MetricsAddress string // for /metrics over plain HTTP; empty: no metrics
-
-	Fleet    http.Handler // of the site; see [Site] for this and the next four
-	Bundles  http.Handler
-	Pictures http.Handler
-	Webhook  http.Handler
-	Ready    func() error
+	Site           Site
+	Address        Address // of the site
+	MetricsAddress string  // for /metrics over plain HTTP; empty: no metrics
 
 	// Listens is called after the site's listener is open, with a context that is done when it closes. It
 	// may be nil.
@@ -45,7 +36,7 @@ func (s Server) Run(ctx context.Context) error {
 	if s.Refuse != nil {
 		return s.runSocket(ctx)
 	}
-	site, err := Listen(Address{s.Address, s.Certificate, s.Key, s.Plain})
+	site, err := Listen(s.Address)
 	if err != nil {
 		return err
 	}
@@ -57,8 +48,7 @@ func (s Server) Run(ctx context.Context) error {
 	defer socket.Close()
 	handlers := map[net.Listener]http.Handler{
 		socket: API{Source: s.Source, Log: s.Log}.Handler(),
-		site: Site{Fleet: s.Fleet, Bundles: s.Bundles, Pictures: s.Pictures, Webhook: s.Webhook,
-			Ready: s.Ready}.Handler(),
+		site:   s.Site.Handler(),
 	}
 	limits := map[net.Listener]Limits{socket: SocketLimits(), site: cmp.Or(s.Limits, SiteLimits())}
 	if s.MetricsAddress != "" {

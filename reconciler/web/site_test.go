@@ -337,8 +337,8 @@ func TestServerRuns(t *testing.T) {
 	dir := t.TempDir()
 	metrics := web.NewMetrics()
 	server := web.Server{Source: newMemorySource(), Metrics: metrics, Log: logger(t.Output()),
-		Socket: filepath.Join(dir,
-			"aob.sock"), Address: "127.0.0.1:0", MetricsAddress: "127.0.0.1:0"}
+		Socket: filepath.Join(dir, "aob.sock"), Address: web.Address{Address: "127.0.0.1:0"},
+		MetricsAddress: "127.0.0.1:0"}
 	ctx, cancel := context.WithCancel(t.Context())
 	metricsAt := ""
 	listening := make(chan struct{})
@@ -374,7 +374,7 @@ func TestServerRuns(t *testing.T) {
 		t.Errorf("a second server: %v", err)
 	}
 	taken := server
-	if taken.Address, _, _ = strings.Cut(metricsAt, " "); taken.Run(t.Context()) == nil {
+	if taken.Address.Address, _, _ = strings.Cut(metricsAt, " "); taken.Run(t.Context()) == nil {
 		t.Error("no error for an address that is in use")
 	}
 	cancel()
