@@ -738,7 +738,7 @@ func ownerDisk(p *place)  { disk(p, p.owner, 8) }
 func (p *place) accept(number int, line string) {
 	p.Helper()
 	if p.w != nil {
-		if err := p.api.Ask(p.Context(), number, "somebody-else", line); err != nil {
+		if err := p.api.Command(p.Context(), number, "somebody-else", line); err != nil {
 			p.Fatal(err)
 		}
 		return
@@ -768,7 +768,7 @@ func ownerBar(p *place) {
 		for _, v := range m.Verdicts {
 			line := "/aob accept " + v.Key.Short() + " because I say so"
 			if p.w != nil {
-				_ = p.api.Ask(p.Context(), number, "", line) // it may be refused
+				_ = p.api.Command(p.Context(), number, "", line) // it may be refused
 			} else {
 				p.m.gitea.PostComment(p.T, p.m.ada, p.m.repo, number, line)
 			}

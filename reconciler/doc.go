@@ -61,7 +61,7 @@
 //	pulls      read pull requests, and what merging them would yield
 //	post       post statuses and comments, and remember what stands on the forge
 //	archive    what is signed, as plans read it; check the store for lost files
-//	view       comments on pull requests, and the answers to the commands
+//	view       the answers to the commands
 //
 //	edge       the same loop on a device
 //	onnx       ONNX Runtime, the only cgo, in aob-detect alone

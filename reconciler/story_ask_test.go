@@ -28,7 +28,7 @@ func TestOrdersThatCannotCountAreRefused(t *testing.T) {
 	source.UserComments = said
 	ask := func(user, text string) error {
 		done := make(chan error)
-		go func() { done <- source.Ask(t.Context(), 1, user, text) }()
+		go func() { done <- source.Command(t.Context(), 1, user, text) }()
 		for {
 			select {
 			case err := <-done:

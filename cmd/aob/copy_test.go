@@ -59,7 +59,7 @@ func TestCopiedStateOnlyWatches(t *testing.T) {
 	}
 	for what, err := range map[string]error{
 		"merge":  func() error { _, err := rehearsal.Merge(t.Context(), 1, "0123456789", "ada"); return err }(),
-		"ask":    rehearsal.Ask(t.Context(), 1, "ada", "/aob run 1"),
+		"ask":    rehearsal.Command(t.Context(), 1, "ada", "/aob run 1"),
 		"forget": rehearsal.ForgetDevice(t.Context(), "demo", "dock-1"),
 		"adopt":  func() error { _, err := rehearsal.Adopt(t.Context(), 1, "0123456789"); return err }(),
 		"end":    rehearsal.EndTrial(t.Context(), "1"),

@@ -40,7 +40,8 @@ them in full.`,
 			Args:    arguments(cobra.ExactArgs(1)),
 		}, func(c *cobra.Command, api *web.Client, args []string) (any, func(*terminal), error) {
 			if args[0] == "" {
-				return nil, nil, hinted{fmt.Errorf("want the %s to explain", k.kind), c.CommandPath() + " --help shows how"}
+				return nil, nil, hinted{fmt.Errorf("want the %s to explain", k.kind),
+					c.CommandPath() + " --help shows how"}
 			}
 			chain, err := api.Explain(c.Context(), k.kind, args[0])
 			return chain, func(t *terminal) { t.printf("%s", shown(words.ChainText(chain, t.width))) }, err

@@ -148,7 +148,7 @@ posts a question, and the author confirms the command with a 👍 on it.`,
 		text := strings.Join(args[1:], " ")
 		return map[string]any{"number": number, "text": text}, func(t *terminal) {
 			t.printf("said on #%d: %s\n", number, text)
-		}, api.Ask(c.Context(), number, "", text)
+		}, api.Command(c.Context(), number, "", text)
 	})
 }
 

@@ -52,8 +52,9 @@ func newShop() *shop {
 	return &shop{commit: strings.Repeat("4d5e6f7a", 5), log: "epoch 11/30\nepoch 12/30\n", prs: []web.PR{
 		{PullRequest: delivery.PullRequest{Number: 3, Title: "Train for much longer than anybody would",
 			Author: "maria", Head: strings.Repeat("c0ffee12", 5), HeadRef: "longer", Base: "main"},
-			State: delivery.CheckPending, Said: web.Said{Text: "shapes: train: epoch 12/30, mAP 0.412 on validation"},
-			Runs: []web.Run{train},
+			State:    delivery.CheckPending,
+			Sentence: web.Sentence{Text: "shapes: train: epoch 12/30, mAP 0.412 on validation"},
+			Runs:     []web.Run{train},
 			Checks: []web.Check{
 				{Check: delivery.Check{Context: delivery.ContextTrain, State: delivery.CheckPending,
 					Description: "epoch 12/30, mAP 0.412 on validation"}},
@@ -61,7 +62,8 @@ func newShop() *shop {
 					Description: "shapes: train: epoch 12/30"}}}},
 		{PullRequest: delivery.PullRequest{Number: 4, Title: "Make it worse \x1b[2J", Author: "jonas",
 			Head: strings.Repeat("badbadba", 5), HeadRef: "worse", Base: "main", Fork: true},
-			State: delivery.CheckFailure, Said: web.Said{Text: "shapes: gate/production: mAP 0.1000 < 0.30 on 72 " +
+			State: delivery.CheckFailure,
+			Sentence: web.Sentence{Text: "shapes: gate/production: mAP 0.1000 < 0.30 on 72 " +
 				"images"},
 			Checks: []web.Check{{Check: delivery.Check{Context: delivery.ContextRelease, State: delivery.CheckFailure,
 				Description: "shapes: gate/production: mAP 0.1000 < 0.30 on 72 images"}}},
@@ -125,12 +127,12 @@ func (s *shop) Status(ctx context.Context) (web.Status, error) {
 		Checks: []web.Check{{Check: delivery.Check{Context: delivery.ContextRelease, State: delivery.CheckSuccess,
 			Description: "shapes version 2"}}}},
 		Models: []web.Model{{Name: "shapes", Accepted: &v2, Named: &v2, State: delivery.CheckSuccess,
-			Said: web.Said{Text: "shapes version 2"}}, {Name: "pallets", State: delivery.CheckSuccess,
-			Said: web.Said{Text: "pallets: no release yet; its fleets wait"}}},
+			Sentence: web.Sentence{Text: "shapes version 2"}}, {Name: "pallets", State: delivery.CheckSuccess,
+			Sentence: web.Sentence{Text: "pallets: no release yet; its fleets wait"}}},
 		PRs: prs, Runs: prs[0].Runs,
 		Fleets: []web.Fleet{{Name: "demo", Model: "shapes", Target: delivery.Target{Version: 2, Bundle: v2.Bundle},
 			State: delivery.CheckPending, Share: 0.5, Wave: 1, Waves: 2,
-			Said: web.Said{Text: "version 2, wave 1 of 2 (1): 1 of 1 device healthy; " +
+			Sentence: web.Sentence{Text: "version 2, wave 1 of 2 (1): 1 of 1 device healthy; " +
 				"the soak lasts until 2026-03-01 12:01 UTC at least"},
 			InWave: 1, Count: web.Count{Devices: 3, Heard: 2, Healthy: 1, Failed: 1},
 			Devices: []web.Device{{ID: "dock-1", Phase: delivery.DeviceHealthy, Version: 2, Slot: "b",
@@ -220,7 +222,7 @@ func (s *shop) Adopt(ctx context.Context, number int, head string) (int, error) 
 	return number + 1, err
 }
 
-func (s *shop) Ask(ctx context.Context, number int, user, text string) error {
+func (s *shop) Command(ctx context.Context, number int, user, text string) error {
 	_, err := s.PR(ctx, number)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -244,7 +246,7 @@ func tried() web.Trial {
 		return web.Seed{Seed: n, State: delivery.CheckSuccess, Bundle: sum("seed"), MAP: &v}
 	}
 	return web.Trial{ID: "0a1b2c3d4e", Model: "shapes", By: "maria", At: noon, State: delivery.CheckSuccess,
-		Said: web.Said{Text: "4 of 4 models trained"}, Release: &v2, Total: 4, Trained: 4, Known: 1, AtOnce: 1,
+		Sentence: web.Sentence{Text: "4 of 4 models trained"}, Release: &v2, Total: 4, Trained: 4, Known: 1, AtOnce: 1,
 		Variants: []web.Variant{
 			{ID: "77d0c1e2f3", Set: []string{"train.epochs=4"}, State: delivery.CheckSuccess, MAP: figure(0.41),
 				Diff: figure(-0.03), Seeds: []web.Seed{seed(1, 0.41), seed(2, 0.38)}},

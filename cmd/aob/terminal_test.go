@@ -361,8 +361,8 @@ func TestTrialFits(t *testing.T) {
 		return &delivery.Figure{Value: v, Low: &low, High: &high}
 	}
 	trial := web.Trial{ID: "0a1b2c3d4e", Model: "cells", State: delivery.CheckSuccess,
-		Said:    web.Said{Text: "4 of 4 models trained"},
-		Release: &delivery.Release{Version: 12}}
+		Sentence: web.Sentence{Text: "4 of 4 models trained"},
+		Release:  &delivery.Release{Version: 12}}
 	for i, id := range []string{"3f9c2a10ab", "77d0c1e2f3"} {
 		v := 0.4 + float64(i)/10
 		trial.Variants = append(trial.Variants, web.Variant{ID: id, State: delivery.CheckSuccess, MAP: figure(v),

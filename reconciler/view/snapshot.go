@@ -68,16 +68,18 @@ func (s *Snapshot) models() []web.Model {
 	list := make([]web.Model, 0, len(s.Plan.Main.Models))
 	for _, m := range s.Plan.Main.Models {
 		list = append(list, web.Model{Name: m.Model, Accepted: m.Accepted, Named: m.Named, State: m.State,
-			Said: said(m.Fact)})
+			Sentence: sentence(m.Fact)})
 	}
 	return list
 }
 
-// said writes facts, and keeps them for programs.
-func said(facts ...delivery.Fact) web.Said { return web.Said{Text: words.Join(facts), Facts: facts} }
+// sentence writes facts.
+func sentence(facts ...delivery.Fact) web.Sentence {
+	return web.Sentence{Text: words.Join(facts), Facts: facts}
+}
 
-// told writes verdicts beside their facts.
-func told(list []delivery.Verdict) []delivery.Verdict {
+// withWords adds the texts to verdicts.
+func withWords(list []delivery.Verdict) []delivery.Verdict {
 	list = slices.Clone(list)
 	for i, v := range list {
 		list[i] = words.Told(v)
@@ -112,20 +114,21 @@ func (s *Snapshot) PR(number int) (web.PR, error) {
 			continue
 		}
 		pr := s.pr(p)
-		pr.Gates, pr.Powers, pr.Complaints = told(p.Gates), p.Powers, p.Problem
+		pr.Gates, pr.Powers, pr.Complaints = withWords(p.Gates), p.Powers, p.Problem
 		for _, f := range p.Fleets {
-			pr.Fleets = append(pr.Fleets, said(f))
+			pr.Fleets = append(pr.Fleets, sentence(f))
 		}
 		for _, m := range p.Models {
-			c := web.Change{Model: m.Model, Spec: m.Spec, State: m.State, Said: said(m.Said()), Bundle: m.Bundle,
-				Baseline: m.Baseline, Verdicts: told(m.Verdicts), Release: m.Release, Measured: m.Measured}
+			c := web.Change{Model: m.Model, Spec: m.Spec, State: m.State, Sentence: sentence(m.Said()),
+				Bundle:   m.Bundle,
+				Baseline: m.Baseline, Verdicts: withWords(m.Verdicts), Release: m.Release, Measured: m.Measured}
 			if m.Data != nil {
 				c.Findings = m.Data.Findings
 			}
 			c.Points = m.Points
 			for _, d := range m.Doubts {
 				for _, f := range slices.Concat([]delivery.Fact{d.OfGate()}, d.Refused) {
-					c.Settle = append(c.Settle, said(f))
+					c.Settle = append(c.Settle, sentence(f))
 				}
 			}
 			for _, l := range m.Links {
@@ -149,7 +152,7 @@ func (s *Snapshot) pr(p plan.ProposalReport) web.PR {
 	pr := web.PR{PullRequest: p.PR, State: delivery.CheckPending, Checks: shownChecks(p.Checks)}
 	for _, c := range p.Checks {
 		if c.Context == delivery.ContextRelease {
-			pr.State, pr.Said = c.State, said(c.Facts...)
+			pr.State, pr.Sentence = c.State, sentence(c.Facts...)
 		}
 	}
 	for _, key := range s.runsOf(p) {
@@ -224,7 +227,7 @@ func (s *Snapshot) fleets() []web.Fleet {
 }
 
 func (s *Snapshot) fleet(f plan.FleetReport) web.Fleet {
-	fleet := web.Fleet{Name: f.Fleet, Model: f.Model, Target: f.Target, State: f.State, Said: said(f.Facts...),
+	fleet := web.Fleet{Name: f.Fleet, Model: f.Model, Target: f.Target, State: f.State, Sentence: sentence(f.Facts...),
 		Waves: f.Decision.Waves,
 		Done:  f.Decision.Done, Paused: s.World.Main.Intent.Fleets[f.Fleet].Paused}
 	if d := f.Decision.Desired; d != nil && d.Release == f.Target {

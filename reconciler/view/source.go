@@ -165,8 +165,8 @@ func (s *Source) Adopt(ctx context.Context, number int, head string) (adopted in
 	return s.Loop.Adopt(ctx, number, head)
 }
 
-// Ask keeps what a user asks on a proposal of a local forge. An order that cannot count is refused.
-func (s *Source) Ask(ctx context.Context, number int, user, text string) error {
+// Command posts a command of a user on a pull request of a local forge. A command without effect is refused.
+func (s *Source) Command(ctx context.Context, number int, user, text string) error {
 	if s.UserComments == nil {
 		return delivery.Blockedf("comment there", "pull requests of this server live on a forge")
 	}

@@ -116,13 +116,13 @@ func (s *Source) Trial(ctx context.Context, id string) (web.Trial, error) {
 // trial shows an experiment.
 func (s *Snapshot) trial(t plan.TrialReport) web.Trial {
 	out := web.Trial{ID: t.Trial.ID, Model: t.Trial.Model, By: t.Trial.By, At: t.Trial.At, State: t.State,
-		Said:    said(t.Fact),
-		Release: t.Release,
-		Known:   t.Known, Trained: t.Trained, Total: t.Total, SecondsLeft: t.Left.Seconds(),
+		Sentence: sentence(t.Fact),
+		Release:  t.Release,
+		Known:    t.Known, Trained: t.Trained, Total: t.Total, SecondsLeft: t.Left.Seconds(),
 		AtOnce: s.World.Server.Trainings, Variants: []web.Variant{}}
 	for i, v := range t.Variants {
-		w := web.Variant{ID: v.ID, Set: t.Trial.Variants[i].Set, Spec: v.Spec, State: v.State, Said: said(v.Fact),
-			Bundle: v.Bundle, Seeds: []web.Seed{}}
+		w := web.Variant{ID: v.ID, Set: t.Trial.Variants[i].Set, Spec: v.Spec, State: v.State,
+			Sentence: sentence(v.Fact), Bundle: v.Bundle, Seeds: []web.Seed{}}
 		w.MAP = measuredMAP(v.Score)
 		if d := v.Diff; d != nil {
 			low, high := d.Samples.Bounds(delivery.FigureConfidence)
@@ -137,7 +137,7 @@ func (s *Snapshot) trial(t plan.TrialReport) web.Trial {
 }
 
 func shownSeed(s plan.SeedReport) web.Seed {
-	out := web.Seed{Seed: s.Seed, Run: s.Run, State: s.State, Said: said(s.Fact), Bundle: s.Bundle}
+	out := web.Seed{Seed: s.Seed, Run: s.Run, State: s.State, Sentence: sentence(s.Fact), Bundle: s.Bundle}
 	if f := measuredMAP(s.Score); f != nil {
 		out.MAP = &f.Value
 	}

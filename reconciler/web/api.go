@@ -157,7 +157,7 @@ func (a API) Handler() http.Handler {
 			!utf8.ValidString(body.Text) {
 			return nil, badRequest("", "text: want 1 to %d bytes of UTF-8, got %d bytes", MaxText, len(body.Text))
 		}
-		return struct{}{}, a.Source.Ask(r.Context(), number, user, body.Text)
+		return struct{}{}, a.Source.Command(r.Context(), number, user, body.Text)
 	})
 	post("/v1/prs/{number}/recheck", func(r *http.Request, number int, _ postBody) (any, error) {
 		return struct{}{}, a.Source.Recheck(r.Context(), number)
@@ -299,8 +299,8 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64, v any) error 
 	dec := json.NewDecoder(bytes.NewReader(body))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(v); err != nil {
-		return badRequest("use an aob of the same version as the server's", "the body is not valid for this request: %s",
-			err)
+		return badRequest("use an aob of the same version as the server's",
+			"the body is not valid for this request: %s", err)
 	}
 	return nil
 }

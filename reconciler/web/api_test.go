@@ -76,7 +76,7 @@ func TestUserIsFromTheSocket(t *testing.T) {
 	}
 	source := newMemorySource()
 	client := serve(t, source)
-	if err := client.Ask(t.Context(), 3, "ann", "/aob accept 1 because I am ann"); err != nil {
+	if err := client.Command(t.Context(), 3, "ann", "/aob accept 1 because I am ann"); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := source.comments[0], "#3 "+me+": /aob accept 1 because I am ann"; got != want {
@@ -110,7 +110,7 @@ func TestClient(t *testing.T) {
 		"adopt":   func(s web.Source) (any, error) { return s.Adopt(ctx, 3, "5d79a5e") },
 		"blocked": func(s web.Source) (any, error) { return s.Merge(ctx, 3, "5d79a5e", me) },
 		"recheck": func(s web.Source) (any, error) { return nil, s.Recheck(ctx, 3) },
-		"ask":     func(s web.Source) (any, error) { return nil, s.Ask(ctx, 3, me, "/aob run 3f9c2a10") },
+		"ask":     func(s web.Source) (any, error) { return nil, s.Command(ctx, 3, me, "/aob run 3f9c2a10") },
 		"try": func(s web.Source) (any, error) {
 			return s.Try(ctx, web.TrialRequest{User: me, File: "models/shapes.yaml",
 				Variants: []web.VariantRequest{{Set: []string{"train.epochs=4"}, Text: "a: b"}, {Text: "c"}}})

@@ -78,8 +78,8 @@ func (c *Client) Adopt(ctx context.Context, number int, head string) (int, error
 	return a.Number, err
 }
 
-// Ask posts a command of this user on a pull request. The server takes the user from the socket.
-func (c *Client) Ask(ctx context.Context, number int, _, text string) error {
+// Command posts a command of this user on a pull request. The server takes the user from the socket.
+func (c *Client) Command(ctx context.Context, number int, _, text string) error {
 	_, err := post[struct{}](ctx, c, number, "ask", postBody{Text: text})
 	return err
 }

@@ -71,6 +71,7 @@ func registered(t *testing.T, fset *token.FileSet, file string) []string {
 		switch function := call.Fun.(type) {
 		case *ast.Ident: // helpers of the two handlers
 			switch function.Name {
+			case "handle":
 			case "get":
 				route = "GET " + route
 			case "post":

@@ -37,7 +37,7 @@ func newMemorySource() *memorySource {
 		ended: map[string]bool{}, prs: []web.PR{
 			{PullRequest: delivery.PullRequest{Number: 3, Title: "Train longer", Author: "maria", Head: "c0ffee",
 				HeadRef: "longer", Base: "main", Updated: noon},
-				State: delivery.CheckPending, Said: web.Said{Text: "shapes: train: epoch 12/30"},
+				State: delivery.CheckPending, Sentence: web.Sentence{Text: "shapes: train: epoch 12/30"},
 				Runs: []web.Run{train},
 				Checks: []web.Check{{Check: delivery.Check{Context: delivery.ContextRelease,
 					State: delivery.CheckPending, Description: "shapes: train: epoch 12/30"}}}},
@@ -123,7 +123,7 @@ func (s *memorySource) Adopt(_ context.Context, number int, _ string) (int, erro
 	return number + 1, err
 }
 
-func (s *memorySource) Ask(_ context.Context, number int, user, text string) error {
+func (s *memorySource) Command(_ context.Context, number int, user, text string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, err := s.find(number)

@@ -35,9 +35,9 @@ type Source interface {
 	// Adopt copies a fork's pull request into the repository and returns the number of the new one, if its
 	// head is still the reviewed commit.
 	Adopt(ctx context.Context, number int, head string) (int, error)
-	// Ask posts a command of a user on a pull request, such as "/aob run 3f9c2a10". Over the socket, the
+	// Command posts a command of a user on a pull request, such as "/aob run 3f9c2a10". Over the socket, the
 	// user is the one that opened it according to the operating system.
-	Ask(ctx context.Context, number int, user, text string) error
+	Command(ctx context.Context, number int, user, text string) error
 	// Recheck evaluates a pull request again and retries what has failed.
 	Recheck(ctx context.Context, number int) error
 
@@ -61,8 +61,8 @@ type Source interface {
 	Power(ctx context.Context, gate string) ([]gate.ModelPower, error)
 }
 
-// Said is a sentence, and its facts: codes and values, for programs.
-type Said struct {
+// A Sentence is a text and its facts: codes and values, for programs.
+type Sentence struct {
 	Text  string          `json:"text"`
 	Facts []delivery.Fact `json:"facts,omitempty"`
 }
@@ -93,7 +93,7 @@ type Trial struct {
 	By    string              `json:"by"`
 	At    time.Time           `json:"at"`
 	State delivery.CheckState `json:"state"`
-	Said
+	Sentence
 	Release     *delivery.Release `json:"release,omitempty"` // main's release, which variants are compared with
 	Total       int               `json:"total"`             // number of trainings
 	Trained     int               `json:"trained"`
@@ -109,7 +109,7 @@ type Variant struct {
 	Set   []string            `json:"set"`
 	Spec  delivery.Digest     `json:"spec"`
 	State delivery.CheckState `json:"state"`
-	Said
+	Sentence
 	Bundle delivery.Digest `json:"bundle,omitempty"` // of the best seed
 	// of that bundle on the validation split, with bounds over images
 	MAP   *delivery.Figure `json:"mAP,omitempty"`
@@ -122,7 +122,7 @@ type Seed struct {
 	Seed  int64               `json:"seed"`
 	Run   delivery.Digest     `json:"run,omitempty"` // empty if it was trained before
 	State delivery.CheckState `json:"state"`
-	Said
+	Sentence
 	Bundle delivery.Digest `json:"bundle,omitempty"`
 	MAP    *float64        `json:"mAP,omitempty"`
 }
@@ -184,23 +184,23 @@ type Model struct {
 	// the release in the release file; differs from Accepted if it was refused
 	Named *delivery.Release   `json:"named,omitempty"`
 	State delivery.CheckState `json:"state"`
-	Said
+	Sentence
 }
 
 // A PR is an open pull request.
 type PR struct {
 	delivery.PullRequest
-	State  delivery.CheckState `json:"state"` // of aob/release
-	Said                       // of aob/release
-	Checks []Check             `json:"checks"`
-	Runs   []Run               `json:"runs"` // of its content: running ones first, then newest first
+	State    delivery.CheckState `json:"state"` // of aob/release
+	Sentence                     // of aob/release
+	Checks   []Check             `json:"checks"`
+	Runs     []Run               `json:"runs"` // of its content: running ones first, then newest first
 
 	// The fields below are set by Source.PR only.
 
 	Models     []Change             `json:"models,omitempty"`
 	Gates      []delivery.Verdict   `json:"gates,omitempty"`  // of current releases, by the gates that it changes
 	Powers     []gate.ModelPower    `json:"powers,omitempty"` // smallest drops that those gates can detect
-	Fleets     []Said               `json:"fleets,omitempty"` // changes of fleets
+	Fleets     []Sentence           `json:"fleets,omitempty"` // changes of fleets
 	Complaints []delivery.Complaint `json:"complaints,omitempty"`
 }
 
@@ -209,7 +209,7 @@ type Change struct {
 	Model string              `json:"model"`
 	Spec  delivery.Digest     `json:"spec,omitempty"`
 	State delivery.CheckState `json:"state"`
-	Said
+	Sentence
 	Findings []delivery.Finding `json:"findings,omitempty"` // about its dataset
 	Bundle   delivery.Digest    `json:"bundle,omitempty"`   // empty until trained
 	Baseline *delivery.Release  `json:"baseline,omitempty"` // main's accepted release
@@ -220,7 +220,7 @@ type Change struct {
 	Seeds    []Seed                             `json:"seeds,omitempty"`
 	Points   map[string]delivery.OperatingPoint `json:"points,omitempty"`   // its score thresholds, by class
 	Measured []delivery.Measured                `json:"measured,omitempty"` // by the gates with a verdict
-	Settle   []Said                             `json:"settle,omitempty"`   // how to settle unsure verdicts
+	Settle   []Sentence                         `json:"settle,omitempty"`   // how to settle unsure verdicts
 	// Pictures are the pages of the images that got worse, by gate: URLs, or paths of the server's site if
 	// its address is not configured.
 	Pictures map[string]string `json:"pictures,omitempty"`
@@ -256,7 +256,7 @@ type Fleet struct {
 	Model  string              `json:"model"`
 	Target delivery.Target     `json:"target"`
 	State  delivery.CheckState `json:"state"`
-	Said
+	Sentence
 	Wave  int `json:"wave"`  // from 1; 0: none
 	Waves int `json:"waves"` // number of waves
 	// share of the line of device positions, 0 to 1; InWave is the number of devices

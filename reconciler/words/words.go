@@ -6,7 +6,7 @@
 //   - verdict.go: a verdict, line by line, as aob pr and aob explain show it.
 //   - comment.go, comment_verdict.go: Markdown, for the comment on a pull request.
 //
-// The API's JSON holds each text with its facts, see web.Said.
+// The API's JSON holds each text with its facts, see web.Sentence.
 //
 // A sentence puts values in as they are. The writer of a medium escapes the whole text, so that nothing that people,
 // devices or trainers wrote is an order to a forge, a terminal or git.
