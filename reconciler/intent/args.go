@@ -2,6 +2,7 @@ package intent
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,19 +14,18 @@ import (
 	"unicode/utf8"
 )
 
-// ArgsFile is the name of the file, beside trainer.yaml, that says which arguments a
-// trainer takes. A trainer without one takes none.
+// ArgsFile is the name of the file beside trainer.yaml with the schema of the trainer's arguments. A trainer without it
+// takes none.
 const ArgsFile = "schema.json"
 
-// An ArgsSchema says which arguments a trainer takes. It is a JSON Schema (draft
+// An ArgsSchema has the rules for a trainer's arguments. It is a JSON Schema (draft
 // 2020-12) of the keywords that [schemaNode] has.
 type ArgsSchema struct{ root *schemaNode }
 
 // maxSchemaDepth bounds how deep a schema is nested.
 const maxSchemaDepth = 24
 
-// ParseArgsSchema reads a schema. A keyword that is not understood is an error,
-// so that no rule is ignored.
+// ParseArgsSchema reads a schema. An unknown keyword is an error, so that no rule is ignored.
 func ParseArgsSchema(data []byte) (*ArgsSchema, error) {
 	if len(data) > MaxFileSize {
 		return nil, fmt.Errorf("%s: is too large; want at most %d KiB", ArgsFile, MaxFileSize>>10)
@@ -41,13 +41,13 @@ func ParseArgsSchema(data []byte) (*ArgsSchema, error) {
 		}
 		return nil, fmt.Errorf("%s: %w", ArgsFile, err)
 	}
-	if !slices.Equal(root.Type, words{"object"}) {
+	if !slices.Equal(root.Type, stringOrList{"object"}) {
 		return nil, fmt.Errorf("%s: want type object, got %q", ArgsFile, root.Type)
 	}
 	return &ArgsSchema{&root}, nil
 }
 
-// depthOf returns how deep brackets are nested in JSON, quotes aside.
+// depthOf returns how deeply brackets are nested in JSON.
 func depthOf(data []byte) (deepest int) {
 	depth, quoted := 0, false
 	for i := 0; i < len(data); i++ {
@@ -72,13 +72,13 @@ type problem struct {
 	text string
 }
 
-// A schemaNode is one schema: annotations, which say nothing here, and rules.
+// A schemaNode is one schema: annotations, which are not used, and rules.
 type schemaNode struct {
-	schemaWords
+	keywords
 	never bool // the schema false
 }
 
-type schemaWords struct {
+type keywords struct {
 	Schema      string `json:"$schema"`
 	ID          string `json:"$id"`
 	Comment     string `json:"$comment"`
@@ -87,7 +87,7 @@ type schemaWords struct {
 	Default     any    `json:"default"`
 	Examples    []any  `json:"examples"`
 
-	Type                 words                  `json:"type"`
+	Type                 stringOrList           `json:"type"`
 	Enum                 []any                  `json:"enum"`
 	Minimum              *float64               `json:"minimum"`
 	Maximum              *float64               `json:"maximum"`
@@ -113,23 +113,23 @@ func (s *schemaNode) UnmarshalJSON(data []byte) error {
 	}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
-	return dec.Decode(&s.schemaWords)
+	return dec.Decode(&s.keywords)
 }
 
-// words are one word or a list of them.
-type words []string
+// A stringOrList is a JSON string or a list of them.
+type stringOrList []string
 
 // UnmarshalJSON reads "a" or ["a", "b"].
-func (w *words) UnmarshalJSON(data []byte) error {
+func (l *stringOrList) UnmarshalJSON(data []byte) error {
 	var one string
 	if json.Unmarshal(data, &one) == nil {
-		*w = words{one}
+		*l = stringOrList{one}
 		return nil
 	}
-	return json.Unmarshal(data, (*[]string)(w))
+	return json.Unmarshal(data, (*[]string)(l))
 }
 
-// check says what is wrong with a value. Maps come in the order of their keys.
+// check returns what is wrong with a value.
 func (s *schemaNode) check(v any, path string) []problem {
 	if s == nil {
 		return nil
@@ -138,10 +138,10 @@ func (s *schemaNode) check(v any, path string) []problem {
 		return []problem{{path, fmt.Sprintf(format, args...)}}
 	}
 	if s.never {
-		return wrong("has no place here; leave it out")
+		return wrong("the trainer does not take it; remove it")
 	}
 	if len(s.Type) > 0 && !slices.ContainsFunc(s.Type, func(t string) bool { return isType(v, t) }) {
-		return wrong("want %s, got %s", or(kindWords(s.Type)), show(v))
+		return wrong("want %s, got %s", or(typeNames(s.Type)), show(v))
 	}
 	if len(s.Enum) > 0 && !slices.ContainsFunc(s.Enum, func(e any) bool { return reflect.DeepEqual(e, v) }) {
 		var list []string
@@ -156,13 +156,14 @@ func (s *schemaNode) check(v any, path string) []problem {
 			return wrong("want %s, got %s", text, show(v))
 		}
 	case string:
-		if n := utf8.RuneCountInString(v); s.MinLength != nil && n < *s.MinLength || s.MaxLength != nil &&
-			n > *s.MaxLength {
-			return wrong("want text of %s characters, got %d", span(s.MinLength, s.MaxLength), n)
+		n := utf8.RuneCountInString(v)
+		if s.MinLength != nil && n < *s.MinLength || s.MaxLength != nil && n > *s.MaxLength {
+			return wrong("want text of %s characters, got %d", rangeText(optional(s.MinLength), optional(s.MaxLength)),
+				n)
 		}
 	case []any:
 		if n := len(v); s.MinItems != nil && n < *s.MinItems || s.MaxItems != nil && n > *s.MaxItems {
-			return wrong("want %s entries, got %d", span(s.MinItems, s.MaxItems), n)
+			return wrong("want %s entries, got %d", rangeText(optional(s.MinItems), optional(s.MaxItems)), n)
 		}
 		var list []problem
 		for i, e := range v {
@@ -201,22 +202,17 @@ func (s *schemaNode) object(v map[string]any, path string) []problem {
 	return list
 }
 
-// number says which numbers are right where v is not, or "".
+// number describes the numbers that are right if v is wrong; else it is empty.
 func (s *schemaNode) number(v float64) string {
-	g := func(f *float64) string { return strconv.FormatFloat(*f, 'g', -1, 64) }
 	switch {
-	case s.Minimum != nil && s.Maximum != nil && (v < *s.Minimum || v > *s.Maximum):
-		return g(s.Minimum) + " to " + g(s.Maximum)
-	case s.Minimum != nil && v < *s.Minimum:
-		return "at least " + g(s.Minimum)
-	case s.Maximum != nil && v > *s.Maximum:
-		return "at most " + g(s.Maximum)
+	case s.Minimum != nil && v < *s.Minimum, s.Maximum != nil && v > *s.Maximum:
+		return rangeText(optional(s.Minimum), optional(s.Maximum))
 	case s.ExclusiveMinimum != nil && v <= *s.ExclusiveMinimum:
-		return "more than " + g(s.ExclusiveMinimum)
+		return "more than " + show(*s.ExclusiveMinimum)
 	case s.ExclusiveMaximum != nil && v >= *s.ExclusiveMaximum:
-		return "less than " + g(s.ExclusiveMaximum)
+		return "less than " + show(*s.ExclusiveMaximum)
 	case s.MultipleOf != nil && math.Abs(v / *s.MultipleOf - math.Round(v / *s.MultipleOf)) > 1e-9:
-		return "a multiple of " + g(s.MultipleOf)
+		return "a multiple of " + show(*s.MultipleOf)
 	}
 	return ""
 }
@@ -237,20 +233,18 @@ func isType(v any, name string) bool {
 	return false
 }
 
-// kindWords says JSON's types as complaints do.
-func kindWords(types []string) []string {
-	say := map[string]string{"number": "a number", "integer": "a whole number", "string": "text",
+// typeNames returns the names of JSON's types in complaints.
+func typeNames(types []string) []string {
+	names := map[string]string{"number": "a number", "integer": "a whole number", "string": "text",
 		"boolean": "true or false", "array": "a list", "object": "a map"}
 	list := make([]string, len(types))
 	for i, t := range types {
-		if list[i] = say[t]; list[i] == "" {
-			list[i] = t
-		}
+		list[i] = cmp.Or(names[t], t)
 	}
 	return list
 }
 
-// show says a value in few words.
+// show returns a value for a complaint.
 func show(v any) string {
 	switch v := v.(type) {
 	case string:
@@ -265,12 +259,10 @@ func show(v any) string {
 	return fmt.Sprint(v)
 }
 
-func span(lo, hi *int) string {
-	switch {
-	case hi == nil:
-		return fmt.Sprintf("at least %d", *lo)
-	case lo == nil:
-		return fmt.Sprintf("at most %d", *hi)
+// optional shows a number that a schema may have; empty if it does not.
+func optional[T int | float64](v *T) string {
+	if v == nil {
+		return ""
 	}
-	return fmt.Sprintf("%d to %d", *lo, *hi)
+	return fmt.Sprint(*v)
 }

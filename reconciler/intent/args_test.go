@@ -69,7 +69,7 @@ func TestArgsSchema(t *testing.T) {
 		{"pair", []any{1.0, 2.0, 3.0}, "pair: want at most 2 entries, got 3"},
 		{"map", map[string]any{"a": 1.0}, ""}, {"map", map[string]any{"a b": "x"},
 			`map["a b"]: want a number, got "x"`}, {"map", []any{}, "map: want a map, got a list"},
-		{"any", []any{}, ""}, {"never", 1.0, "never: has no place here; leave it out"},
+		{"any", []any{}, ""}, {"never", 1.0, "never: the trainer does not take it; remove it"},
 	} {
 		got := check(t, all, map[string]any{c.key: c.value})
 		if got != c.want {
@@ -89,7 +89,7 @@ func TestArgsSchemaErrors(t *testing.T) {
 		`{"type": "object", "properties": {"a": {"pattern": "x"}}}`:     `unknown field "pattern"`,
 		`{"type": "object", "properties": {"a": {"minimum": "three"}}}`: "cannot unmarshal",
 		"{\n\"type\": \"object\",\n\"properties\": {,}}":                "schema.json:3: ",
-		`{"a": "\"[{", "b": ` + strings.Repeat(`[`, 100) + `}`:          "nested far deeper",
+		`{"a": "\"[{", "b": ` + strings.Repeat(`[`, 100) + `}`:          "inside each other",
 		strings.Repeat(" ", intent.MaxFileSize+1):                       "too large",
 	} {
 		if _, err := intent.ParseArgsSchema([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {

@@ -6,25 +6,23 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// A Cache keeps parsed files by path and content, so that a tree which differs
-// in one file from one seen before costs one file and a Join. It is safe for
-// use by many goroutines.
+// A Cache keeps parsed files by path and content, so that only files that changed are parsed again. It is safe for use
+// by several goroutines.
 type Cache struct {
 	options Options
 
 	mu     sync.Mutex
 	recent map[blob]*Doc
-	older  map[blob]*Doc // dropped when recent is full: what was not asked for since goes
+	older  map[blob]*Doc // used before recent was started; dropped when recent is full
 	weight int           // of recent, in files without complaints
 }
 
 type blob struct{ path, hash string }
 
-// A generation holds more than one tree, so what Has found is still there when
-// Parse asks.
+// A generation holds more than one tree, so that what Has found is still there for Parse.
 const generation = 2 * MaxFiles
 
-// NewCache returns an empty cache. Its options hold for all it parses.
+// NewCache returns an empty cache.
 func NewCache(o Options) *Cache {
 	return &Cache{options: o, recent: make(map[blob]*Doc), older: make(map[blob]*Doc)}
 }
@@ -37,8 +35,7 @@ func (c *Cache) ParseAccepted(f File) *Doc {
 	return ParseFile(f, o)
 }
 
-// Has reports whether a file with this path and hash can be parsed without its
-// data.
+// Has reports whether Parse needs no data for a file with this path and hash.
 func (c *Cache) Has(path, hash string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -72,52 +69,40 @@ func (c *Cache) put(b blob, doc *Doc) {
 	c.recent[b] = doc
 }
 
-// Warm parses files ahead of a Parse that needs them, a few at a time. Only
-// regular files with a hash are kept.
-func (c *Cache) Warm(files []File) {
-	docs := parseAll(files, c.options)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for i, f := range files {
-		c.keep(f, docs[i])
-	}
-}
+// Warm parses files ahead of a Parse that needs them, a few at a time.
+func (c *Cache) Warm(files []File) { c.docs(files) }
 
-// keep keeps a file where its content decides what it says; c.mu is held.
-func (c *Cache) keep(f File, doc *Doc) {
-	if f.Hash != "" && f.Mode == Regular && (f.Data != nil || f.Size == 0 || f.Size > MaxFileSize) {
-		c.put(blob{f.Path, f.Hash}, doc)
-	}
-}
-
-// Parse is [Parse] with what the cache knows. Only regular files with a hash are
-// kept.
+// Parse is [Parse] with what the cache knows.
 func (c *Cache) Parse(files []File) (delivery.Intent, []delivery.Complaint) {
 	if complaints := bounded(files); len(complaints) > 0 {
 		return delivery.Intent{}, complaints
 	}
+	return Join(c.docs(files))
+}
+
+// docs parses the files that the cache does not have. It keeps regular files with a hash.
+func (c *Cache) docs(files []File) []*Doc {
 	docs := make([]*Doc, len(files))
-	var missing []int
+	var missing []File
+	var places []int // of the missing files in docs
 	c.mu.Lock()
 	for i, f := range files {
 		doc, ok := c.get(blob{f.Path, f.Hash})
 		if docs[i] = doc; !ok || f.Mode != Regular {
-			missing = append(missing, i)
+			missing, places = append(missing, f), append(places, i)
 		}
 	}
 	c.mu.Unlock()
 
-	unparsed := make([]File, len(missing))
-	for i, m := range missing {
-		unparsed[i] = files[m]
-	}
-	parsed := parseAll(unparsed, c.options)
+	parsed := parseAll(missing, c.options)
 
 	c.mu.Lock()
-	for i, m := range missing {
-		docs[m] = parsed[i]
-		c.keep(files[m], parsed[i])
+	defer c.mu.Unlock()
+	for i, f := range missing {
+		docs[places[i]] = parsed[i]
+		if f.Hash != "" && f.Mode == Regular && (f.Data != nil || f.Size == 0 || f.Size > MaxFileSize) {
+			c.put(blob{f.Path, f.Hash}, parsed[i])
+		}
 	}
-	c.mu.Unlock()
-	return Join(docs)
+	return docs
 }

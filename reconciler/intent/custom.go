@@ -13,7 +13,7 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// A reader decodes the values of one type that has more than one form in YAML.
+// A reader decodes the values of a type that has several forms in YAML.
 type reader func(d *document, n *yaml.Node, v reflect.Value, r *rules, path string)
 
 var (
@@ -25,7 +25,7 @@ var (
 	thresholdType = reflect.TypeFor[delivery.Threshold]()
 )
 
-// custom returns the reader of a type, or nil where the type says it all.
+// custom returns the reader of a type, or nil if it needs none.
 func custom(t reflect.Type) reader {
 	switch t {
 	case classesType:
@@ -44,19 +44,20 @@ func custom(t reflect.Type) reader {
 
 // class reads the name of a class or label.
 func (d *document) class(n *yaml.Node, path string) (string, bool) {
-	return d.word(n, &rules{form: forms["class"]}, path)
+	return d.decodeString(n, &rules{form: forms["class"]}, path)
 }
 
 // readClasses reads [a, b] or {a: [a, a2], b: [b]}.
 func readClasses(d *document, n *yaml.Node, v reflect.Value, _ *rules, path string) {
 	var list delivery.Classes
 	names, labels := make(map[string]int), make(map[string]int)
-	once := func(n *yaml.Node, seen map[string]int, what, word, at string) bool {
-		if line, ok := seen[word]; ok {
-			d.fault(placeOf(n), at, "%s %s is given twice; the first is in line %d", what, quote(word), line)
+	once := func(n *yaml.Node, lines map[string]int, what, name, at string) bool {
+		if line, ok := lines[name]; ok {
+			d.fault(placeOf(n), at, "%s %s is given twice; the first is in line %d; remove one of them", what,
+				quote(name), line)
 			return false
 		}
-		seen[word] = n.Line
+		lines[name] = n.Line
 		return true
 	}
 	switch n.Kind {
@@ -84,18 +85,19 @@ func readClasses(d *document, n *yaml.Node, v reflect.Value, _ *rules, path stri
 				}
 			}
 			if len(value.Content) == 0 {
-				d.fault(placeOf(value), at, "is empty; want at least one of the dataset's labels")
+				d.fault(placeOf(value), at, "is empty; add at least one of the dataset's labels")
 			}
-			slices.Sort(class.Labels) // a set: how it is written is no other model
+			slices.Sort(class.Labels) // a set: their order does not make another model
 			list = append(list, class)
 		}
 	default:
 		d.fault(placeOf(n), path,
-			"want a list of classes, as in [cat, dog], or a map to labels, as in {cat: [cat, kitten]}, got %s", got(n))
+			"want a list of classes, as in [cat, dog], or a map to labels, as in {cat: [cat, kitten]}, got %s",
+			describe(n))
 		return
 	}
 	if len(n.Content) == 0 {
-		d.fault(placeOf(n), path, "is empty; want at least one class")
+		d.fault(placeOf(n), path, "is empty; add at least one class")
 	}
 	v.Set(reflect.ValueOf(list))
 }
@@ -104,7 +106,7 @@ func readClasses(d *document, n *yaml.Node, v reflect.Value, _ *rules, path stri
 func readSelect(d *document, n *yaml.Node, v reflect.Value, _ *rules, path string) {
 	if n.Kind == yaml.ScalarNode {
 		if n.Value != "all" {
-			d.fault(placeOf(n), path, "want all or a list of classes, as in [%s], got %s", clip(n.Value), got(n))
+			d.fault(placeOf(n), path, "want all or a list of classes, as in [%s], got %s", clip(n.Value), describe(n))
 			return
 		}
 		v.Set(reflect.ValueOf(delivery.ClassSelect{All: true}))
@@ -112,7 +114,7 @@ func readSelect(d *document, n *yaml.Node, v reflect.Value, _ *rules, path strin
 	}
 	var list delivery.ClassSelect
 	if n.Kind != yaml.SequenceNode {
-		d.fault(placeOf(n), path, "want all or a list of classes, got %s", got(n))
+		d.fault(placeOf(n), path, "want all or a list of classes, got %s", describe(n))
 		return
 	}
 	if len(n.Content) == 0 {
@@ -139,23 +141,24 @@ func readDataset(d *document, n *yaml.Node, v reflect.Value, _ *rules, path stri
 		return
 	case 1:
 	default:
-		d.fault(placeOf(n), path, "want exactly one source, got %d", len(n.Content)/2)
+		d.fault(placeOf(n), path, "want exactly one source, as in {dir: NAME}, got %d", len(n.Content)/2)
 		return
 	}
 	for key, value := range d.pairs(n, path) {
 		at, source := member(path, key.Value), key.Value
 		names, known := d.options.Datasets[source]
 		if f := forms["name"]; !f.holds(source) {
-			d.fault(placeOf(key), at, "want as source %s, got %s", f.want, quote(source))
+			d.fault(placeOf(key), at, "want as a source %s, got %s", f.want, quote(source))
 			continue
 		}
 		if d.options.Datasets != nil && !known {
 			d.fault(placeOf(key), at, "%s", unknown("source", source, slices.Sorted(maps.Keys(d.options.Datasets))))
 			continue
 		}
-		ref, ok := d.word(value, &rules{form: forms["dataset"]}, at)
+		ref, ok := d.decodeString(value, &rules{form: forms["dataset"]}, at)
 		if name, _, _ := strings.Cut(ref, "/"); ok && names != nil && !slices.Contains(names, name) {
-			d.fault(placeOf(value), at, "%s, by the server's configuration", unknown("dataset", name, names))
+			d.fault(placeOf(value), at, "%s; the server's configuration lists datasets", unknown("dataset", name,
+				names))
 		}
 		v.Set(reflect.ValueOf(delivery.Dataset{Source: source, Path: ref}))
 	}
@@ -171,7 +174,7 @@ func readThreshold(d *document, n *yaml.Node, v reflect.Value, _ *rules, path st
 	var t delivery.Threshold
 	share := func(n *yaml.Node, path string) *float64 {
 		f := new(float64)
-		d.decimal(n, reflect.ValueOf(f).Elem(), &unit, path)
+		d.decodeFloat(n, reflect.ValueOf(f).Elem(), &unit, path)
 		return f
 	}
 	switch {
@@ -191,7 +194,7 @@ func readThreshold(d *document, n *yaml.Node, v reflect.Value, _ *rules, path st
 			}
 		}
 	default:
-		d.fault(placeOf(n), path, "%s, got %s", wantThreshold, got(n))
+		d.fault(placeOf(n), path, "%s, got %s", wantThreshold, describe(n))
 	}
 	v.Set(reflect.ValueOf(t))
 }
@@ -206,7 +209,7 @@ func readArgs(d *document, n *yaml.Node, v reflect.Value, _ *rules, path string)
 	for key, value := range d.pairs(n, path) {
 		at := member(path, key.Value)
 		if f := forms["argument"]; !f.holds(key.Value) {
-			d.fault(placeOf(key), at, "want as key %s, got %s", f.want, quote(key.Value))
+			d.fault(placeOf(key), at, "want as a key %s, got %s", f.want, quote(key.Value))
 			continue
 		}
 		switch value.Kind {
@@ -219,11 +222,11 @@ func readArgs(d *document, n *yaml.Node, v reflect.Value, _ *rules, path string)
 			}
 			args[key.Value] = list
 		case yaml.MappingNode:
-			table := make(map[string]any)
+			values := make(map[string]any)
 			for k, c := range d.pairs(value, at) {
-				table[k.Value] = d.scalar(c, member(at, k.Value))
+				values[k.Value] = d.scalar(c, member(at, k.Value))
 			}
-			args[key.Value] = table
+			args[key.Value] = values
 		default:
 			args[key.Value] = d.scalar(value, at)
 		}
@@ -237,7 +240,7 @@ func readArgs(d *document, n *yaml.Node, v reflect.Value, _ *rules, path string)
 func (d *document) scalar(n *yaml.Node, path string) any {
 	switch {
 	case n.Kind != yaml.ScalarNode:
-		d.fault(placeOf(n), path, "want text, a number, true or false, got %s in a list or map", got(n))
+		d.fault(placeOf(n), path, "want text, a number, true or false, got %s in a list or map", describe(n))
 	case isNull(n):
 		d.fault(placeOf(n), path, "%s", noValue)
 	case !plain(n) || n.Tag == "!!str" || n.Tag == "!!timestamp":
@@ -251,7 +254,7 @@ func (d *document) scalar(n *yaml.Node, path string) any {
 		if err == nil && (math.Abs(f) <= maxWhole || !wholePattern.MatchString(n.Value)) && !math.IsInf(f, 0) {
 			return f + 0
 		}
-		d.fault(placeOf(n), path, "want a number that is not that large, got %s", clip(n.Value))
+		d.fault(placeOf(n), path, "want a smaller number, got %s", clip(n.Value))
 	default:
 		d.fault(placeOf(n), path, "want a number in plain decimal, as in 12, 0.5 or 1e-4, got %s", clip(n.Value))
 	}

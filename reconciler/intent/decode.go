@@ -13,12 +13,12 @@ import (
 
 // decode fills v, a struct, from the document's top map, defaults included.
 func (d *document) decode(v any) {
-	d.structure(d.top, reflect.ValueOf(v).Elem(), "", nil)
+	d.decodeStruct(d.top, reflect.ValueOf(v).Elem(), "", nil)
 }
 
-// structure decodes a map into a struct; a nil map fills defaults. The keys of
-// the structs above, which hold, are there to guess what was meant.
-func (d *document) structure(n *yaml.Node, v reflect.Value, path string, above []reflect.Type) {
+// decodeStruct decodes a map into a struct; a nil map fills in defaults. above are the types of the structs around it,
+// for suggestions where a key is unknown.
+func (d *document) decodeStruct(n *yaml.Node, v reflect.Value, path string, above []reflect.Type) {
 	fields := fieldsOf(v.Type())
 	above = append(slices.Clip(above), v.Type())
 	given := make(map[string]*yaml.Node)
@@ -38,9 +38,9 @@ func (d *document) structure(n *yaml.Node, v reflect.Value, path string, above [
 		value, ok := given[f.key]
 		switch {
 		case ok && f.later:
-			d.fault(placeOf(d.spots[at].key), at, "not yet: %s comes later; leave it out", f.key)
+			d.fault(placeOf(d.spots[at].key), at, "is not supported yet; remove it")
 		case ok:
-			d.value(value, v.Field(f.index), &f.rules, at, above)
+			d.decodeValue(value, v.Field(f.index), &f.rules, at, above)
 		default:
 			d.absent(f, v.Field(f.index), at)
 		}
@@ -52,15 +52,15 @@ func (d *document) absent(f *field, v reflect.Value, path string) {
 	switch {
 	case f.def != nil:
 		scratch := document{spots: map[string]spot{}}
-		scratch.value(f.def, v, &f.rules, path, nil)
+		scratch.decodeValue(f.def, v, &f.rules, path, nil)
 	case !f.mayLeaveOut():
 		d.complain(path, "missing: %s", f.what())
 	case v.Kind() == reflect.Struct && !f.optional:
-		d.structure(nil, v, path, nil)
+		d.decodeStruct(nil, v, path, nil)
 	}
 }
 
-// what says what belongs at a key.
+// what describes the value of a key.
 func (f *field) what() string {
 	s := sentence(f.doc)
 	if len(f.oneof) > 0 {
@@ -78,10 +78,11 @@ func find(fields []*field, key string) *field {
 	return nil
 }
 
-// unknownKey says that a struct has no such key, and which one may be meant.
+// unknownKey returns a complaint about an unknown key, with the key that may be meant.
 func unknownKey(key string, t, top reflect.Type) string {
 	if top == kindTypes["Release"] || top == kindTypes["Quarantine"] {
-		return "unknown key; aob writes this file, so a newer aob wrote it, or somebody has edited it"
+		return "unknown key; AOB writes this file, so a newer AOB wrote it, or a person edited it; restore it, or " +
+			"upgrade AOB"
 	}
 	fields := fieldsOf(t)
 	names := make([]string, len(fields))
@@ -119,8 +120,8 @@ func elsewhere(t reflect.Type, key, path string) string {
 	return ""
 }
 
-// pairs goes through the keys of a map, and complains of keys that are no words
-// or come twice. It notes where the values stand.
+// pairs yields the keys and values of a map, and complains about keys that are not text or are given twice. It records
+// the places of the values.
 func (d *document) pairs(n *yaml.Node, path string) func(yield func(key, value *yaml.Node) bool) {
 	return func(yield func(key, value *yaml.Node) bool) {
 		if n == nil {
@@ -130,12 +131,12 @@ func (d *document) pairs(n *yaml.Node, path string) func(yield func(key, value *
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			key, value := n.Content[i], n.Content[i+1]
 			if key.Kind != yaml.ScalarNode || isNull(key) {
-				d.fault(placeOf(key), path, "want a word as key, got %s", got(key))
+				d.fault(placeOf(key), path, "want text as a key, got %s", describe(key))
 				continue
 			}
 			at := member(path, key.Value)
 			if line, ok := seen[key.Value]; ok {
-				d.fault(placeOf(key), at, "given twice; the first is in line %d", line)
+				d.fault(placeOf(key), at, "given twice; the first is in line %d; remove one of them", line)
 				continue
 			}
 			seen[key.Value] = key.Line
@@ -147,10 +148,10 @@ func (d *document) pairs(n *yaml.Node, path string) func(yield func(key, value *
 	}
 }
 
-const noValue = "has no value; give it one, or remove it"
+const noValue = "has no value; add one, or remove the key"
 
-// value decodes one value by its type and checks its rules.
-func (d *document) value(n *yaml.Node, v reflect.Value, r *rules, path string, above []reflect.Type) {
+// decodeValue decodes one value by its type and checks its rules.
+func (d *document) decodeValue(n *yaml.Node, v reflect.Value, r *rules, path string, above []reflect.Type) {
 	if isNull(n) {
 		d.fault(placeOf(n), path, "%s", noValue)
 		return
@@ -160,43 +161,43 @@ func (d *document) value(n *yaml.Node, v reflect.Value, r *rules, path string, a
 		return
 	}
 	if isText(v.Type()) {
-		d.text(n, v, r, path)
+		d.decodeText(n, v, r, path)
 		return
 	}
 	switch v.Kind() {
 	case reflect.Pointer:
 		v.Set(reflect.New(v.Type().Elem()))
-		d.value(n, v.Elem(), r, path, above)
+		d.decodeValue(n, v.Elem(), r, path, above)
 	case reflect.Struct:
 		if n.Kind == yaml.ScalarNode && matches(n.Value, r.laterValues) {
-			d.fault(placeOf(n), path, "not yet: a name here comes later; want a map, as in {key: value}")
+			d.fault(placeOf(n), path, "a name here is not supported yet; want a map, as in {key: value}")
 		} else if d.kind(n, yaml.MappingNode, path) {
-			d.structure(n, v, path, above)
+			d.decodeStruct(n, v, path, above)
 		}
 	case reflect.Map:
-		d.table(n, v, r, path, above)
+		d.decodeMap(n, v, r, path, above)
 	case reflect.Slice:
-		d.series(n, v, r, path, above)
+		d.decodeList(n, v, r, path, above)
 	case reflect.String:
-		if s, ok := d.word(n, r, path); ok {
+		if s, ok := d.decodeString(n, r, path); ok {
 			v.SetString(s)
 		}
 	case reflect.Bool:
 		if !plain(n) || n.Value != "true" && n.Value != "false" {
-			d.fault(placeOf(n), path, "want true or false, got %s", got(n))
+			d.fault(placeOf(n), path, "want true or false, got %s", describe(n))
 			return
 		}
 		v.SetBool(n.Value == "true")
 	case reflect.Int, reflect.Int64:
-		d.whole(n, v, r, path)
+		d.decodeInt(n, v, r, path)
 	case reflect.Float64:
-		d.decimal(n, v, r, path)
+		d.decodeFloat(n, v, r, path)
 	default:
 		panic("intent: no YAML form for " + v.Type().String())
 	}
 }
 
-// kind complains where a node is not a map or list as it must be.
+// kind complains if a node is not of the kind that it must be.
 func (d *document) kind(n *yaml.Node, want yaml.Kind, path string) bool {
 	if n.Kind == want {
 		return true
@@ -205,11 +206,11 @@ func (d *document) kind(n *yaml.Node, want yaml.Kind, path string) bool {
 	if want == yaml.SequenceNode {
 		form = "a list, as in [a, b]"
 	}
-	d.fault(placeOf(n), path, "want %s, got %s", form, got(n))
+	d.fault(placeOf(n), path, "want %s, got %s", form, describe(n))
 	return false
 }
 
-func (d *document) table(n *yaml.Node, v reflect.Value, r *rules, path string, above []reflect.Type) {
+func (d *document) decodeMap(n *yaml.Node, v reflect.Value, r *rules, path string, above []reflect.Type) {
 	if !d.kind(n, yaml.MappingNode, path) {
 		return
 	}
@@ -222,16 +223,16 @@ func (d *document) table(n *yaml.Node, v reflect.Value, r *rules, path string, a
 	for key, value := range d.pairs(n, path) {
 		at := member(path, key.Value)
 		if r.keys != nil && !r.keys.holds(key.Value) {
-			d.fault(placeOf(key), at, "want as key %s, got %s", r.keys.want, quote(key.Value))
+			d.fault(placeOf(key), at, "want as a key %s, got %s", r.keys.want, quote(key.Value))
 			continue
 		}
 		e := reflect.New(v.Type().Elem()).Elem()
-		d.value(value, e, r, at, above)
+		d.decodeValue(value, e, r, at, above)
 		v.SetMapIndex(reflect.ValueOf(key.Value), e)
 	}
 }
 
-func (d *document) series(n *yaml.Node, v reflect.Value, r *rules, path string, above []reflect.Type) {
+func (d *document) decodeList(n *yaml.Node, v reflect.Value, r *rules, path string, above []reflect.Type) {
 	if !d.kind(n, yaml.SequenceNode, path) {
 		return
 	}
@@ -244,14 +245,14 @@ func (d *document) series(n *yaml.Node, v reflect.Value, r *rules, path string, 
 	for i, c := range n.Content {
 		at := item(path, i)
 		d.spots[at] = spot{value: c}
-		d.value(c, v.Index(i), r, at, above)
+		d.decodeValue(c, v.Index(i), r, at, above)
 	}
 }
 
-// text decodes a value that reads its own text form: 24h, 10%, 120MB.
-func (d *document) text(n *yaml.Node, v reflect.Value, r *rules, path string) {
+// decodeText decodes a value of a type with a text form: 24h, 10%, 120MB.
+func (d *document) decodeText(n *yaml.Node, v reflect.Value, r *rules, path string) {
 	if n.Kind != yaml.ScalarNode {
-		d.fault(placeOf(n), path, "want one value with its unit, got %s", got(n))
+		d.fault(placeOf(n), path, "want one value with its unit, got %s", describe(n))
 		return
 	}
 	if err := v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(clip(n.Value))); err != nil {
@@ -263,10 +264,10 @@ func (d *document) text(n *yaml.Node, v reflect.Value, r *rules, path string) {
 	}
 }
 
-// word decodes text and checks that it is one of the words, or of the form.
-func (d *document) word(n *yaml.Node, r *rules, path string) (string, bool) {
+// decodeString decodes text and checks that it is one of the allowed values, or of the form.
+func (d *document) decodeString(n *yaml.Node, r *rules, path string) (string, bool) {
 	if n.Kind != yaml.ScalarNode {
-		d.fault(placeOf(n), path, "want text, got %s", got(n))
+		d.fault(placeOf(n), path, "want text, got %s", describe(n))
 		return "", false
 	}
 	switch {
@@ -278,9 +279,10 @@ func (d *document) word(n *yaml.Node, r *rules, path string) (string, bool) {
 		return "", false
 	case plain(n) && n.Tag != "!!str" && n.Tag != "!!timestamp":
 		if len(r.oneof) > 0 {
-			d.fault(placeOf(n), path, "want %s, got %s", or(r.oneof), got(n))
+			d.fault(placeOf(n), path, "want %s, got %s", or(r.oneof), describe(n))
 		} else {
-			d.fault(placeOf(n), path, "want text, got %s; quote it if it is meant: %s", got(n), quote(n.Value))
+			d.fault(placeOf(n), path, "want text, got %s; put it in quotes if it is text: %s", describe(n),
+				quote(n.Value))
 		}
 		return "", false
 	case slices.Contains(r.oneof, n.Value):
@@ -290,7 +292,7 @@ func (d *document) word(n *yaml.Node, r *rules, path string) (string, bool) {
 		if want == "" {
 			want = r.form.want
 		}
-		d.fault(placeOf(n), path, "not yet: %s comes later; want %s", quote(n.Value), want)
+		d.fault(placeOf(n), path, "%s is not supported yet; want %s", quote(n.Value), want)
 		return "", false
 	case len(r.oneof) > 0:
 		s := "want " + or(r.oneof) + ", got " + quote(n.Value)
@@ -318,9 +320,9 @@ var (
 // maxWhole is the largest whole number that JSON carries everywhere.
 const maxWhole = 1<<53 - 1
 
-func (d *document) whole(n *yaml.Node, v reflect.Value, r *rules, path string) {
+func (d *document) decodeInt(n *yaml.Node, v reflect.Value, r *rules, path string) {
 	if !plain(n) || !wholePattern.MatchString(n.Value) {
-		d.fault(placeOf(n), path, "want a whole number%s, got %s", rangeOf(r, ", "), got(n))
+		d.fault(placeOf(n), path, "want a whole number%s, got %s", rangeOf(r, ", "), describe(n))
 		return
 	}
 	i, err := strconv.ParseInt(n.Value, 10, 64)
@@ -337,22 +339,22 @@ func (d *document) whole(n *yaml.Node, v reflect.Value, r *rules, path string) {
 	}
 }
 
-func (d *document) decimal(n *yaml.Node, v reflect.Value, r *rules, path string) {
+func (d *document) decodeFloat(n *yaml.Node, v reflect.Value, r *rules, path string) {
 	if !plain(n) || !decimalPattern.MatchString(n.Value) {
-		d.fault(placeOf(n), path, "want a number%s, got %s", rangeOf(r, ", "), got(n))
+		d.fault(placeOf(n), path, "want a number%s, got %s", rangeOf(r, ", "), describe(n))
 		return
 	}
 	f, err := strconv.ParseFloat(n.Value, 64)
 	if err != nil && rangeOf(r, "") == "" {
-		d.fault(placeOf(n), path, "want a number that is not that large, got %s", clip(n.Value))
+		d.fault(placeOf(n), path, "want a smaller number, got %s", clip(n.Value))
 		return
-	} // beyond every float64 it is infinite here, and out of any range
+	} // a number beyond float64 is infinite here, and out of any range
 	if d.inRange(n, f, r, path) {
 		v.SetFloat(f + 0) // -0 is 0
 	}
 }
 
-// inRange complains where a number is outside its rules.
+// inRange complains if a number is out of its range.
 func (d *document) inRange(n *yaml.Node, f float64, r *rules, path string) bool {
 	if (r.lo == nil || f >= r.lo.value) && (r.hi == nil || f <= r.hi.value) {
 		return true
@@ -361,15 +363,10 @@ func (d *document) inRange(n *yaml.Node, f float64, r *rules, path string) bool 
 	return false
 }
 
-// rangeOf says which values are in range, after a prefix; "" where all are.
+// rangeOf describes the values in range, after a prefix; empty if all are.
 func rangeOf(r *rules, prefix string) string {
-	switch {
-	case r.lo != nil && r.hi != nil:
-		return prefix + r.lo.text + " to " + r.hi.text
-	case r.lo != nil:
-		return prefix + "at least " + r.lo.text
-	case r.hi != nil:
-		return prefix + "at most " + r.hi.text
+	if text := rangeText(r.lo.String(), r.hi.String()); text != "" {
+		return prefix + text
 	}
 	return ""
 }

@@ -17,18 +17,16 @@ import (
 )
 
 const (
-	// MaxFileSize is the size of the largest file that is read; a larger one is a
-	// complaint made from its size alone.
+	// MaxFileSize is the size of the largest file that is read.
 	MaxFileSize = 64 << 10
 
-	maxDepth      = 12  // of maps and lists in each other; the schema needs 5
+	maxDepth      = 12  // of maps and lists in each other; the types need 5
 	maxComplaints = 100 // about one file
 )
 
-const tooDeep = "is nested far deeper than anything here needs"
+const tooDeep = "has more maps and lists inside each other than AOB reads; flatten it"
 
-// A document is one file while it is checked: its nodes, where each value
-// stands, and what is wrong with it.
+// A document is one file while it is checked: its nodes, the places of its values, and the complaints.
 type document struct {
 	file    string
 	options Options
@@ -36,10 +34,10 @@ type document struct {
 	spots   map[string]spot // by path
 	list    []delivery.Complaint
 	more    int // complaints beyond maxComplaints
-	lines   int // of the file; the library places some things after the last
+	lines   int // of the file; the YAML library places some errors after the last
 }
 
-// A spot is where a value stands: its key, nil in a list, and the value.
+// A spot is a value with its key, which is nil in a list.
 type spot struct{ key, value *yaml.Node }
 
 // A place is a line and a column, both from 1.
@@ -47,7 +45,7 @@ type place struct{ line, column int }
 
 func placeOf(n *yaml.Node) place { return place{n.Line, n.Column} }
 
-// fault complains about what stands at a place.
+// fault adds a complaint about a place.
 func (d *document) fault(at place, path, format string, args ...any) {
 	if d.full() {
 		d.more++
@@ -63,8 +61,8 @@ func (d *document) fault(at place, path, format string, args ...any) {
 // full reports whether further complaints are only counted.
 func (d *document) full() bool { return len(d.list) >= maxComplaints }
 
-// complain complains about the value at a path; of a value that is not there, at
-// what it belongs to.
+// complain adds a complaint about the value at a path. If there is no such value, the place is that of what it is
+// missing in.
 func (d *document) complain(path, format string, args ...any) {
 	d.fault(d.place(path), path, format, args...)
 }
@@ -90,16 +88,15 @@ func (d *document) place(path string) place {
 
 func parent(path string) string { return path[:max(0, strings.LastIndexAny(path, ".["))] }
 
-// has reports whether the file itself gives the value, not a default.
+// has reports whether the file has the value, not as a default.
 func (d *document) has(path string) bool {
 	_, ok := d.spots[path]
 	return ok
 }
 
-// sound reports whether the value at each path, what it is in and all in it
-// came without a complaint. Rules between fields hold only for sound ones, and
-// not where complaints were too many to keep.
-func (d *document) sound(paths ...string) bool {
+// valid reports whether there is no complaint about the values at the paths, those around them and those inside. Rules
+// between fields are checked only for valid ones, and not if there are too many complaints.
+func (d *document) valid(paths ...string) bool {
 	return d.more == 0 && !slices.ContainsFunc(d.list, func(c delivery.Complaint) bool {
 		return slices.ContainsFunc(paths, func(p string) bool {
 			return within(c.Path, p) || c.Path != "" && within(p, c.Path)
@@ -112,18 +109,17 @@ func within(path, top string) bool {
 	return ok && (rest == "" || top == "" || rest[0] == '.' || rest[0] == '[')
 }
 
-// complaints returns all that is wrong with the file, sorted.
+// complaints returns the complaints about the file, sorted.
 func (d *document) complaints() []delivery.Complaint {
 	delivery.SortComplaints(d.list)
 	if d.more > 0 {
 		return append(d.list, delivery.Complaint{File: d.file,
-			Text: fmt.Sprintf("%d more complaints about this file are left out", d.more)})
+			Text: fmt.Sprintf("%d more complaints about this file are not shown", d.more)})
 	}
 	return d.list
 }
 
-// read makes nodes of YAML and refuses what intent never needs. It reports
-// whether there is a map to decode.
+// read parses YAML and refuses what no file needs. It reports whether there is a map to decode.
 func (d *document) read(data []byte) bool {
 	switch {
 	case bytes.HasPrefix(data, []byte("\xef\xbb\xbf")):
@@ -133,14 +129,14 @@ func (d *document) read(data []byte) bool {
 		d.fault(place{1, 1}, "", "is UTF-16; save it as UTF-8")
 		return false
 	case bytes.HasPrefix(data, []byte("version https://git-lfs.github.com/spec/")):
-		d.fault(place{}, "", "is a Git LFS pointer, and AOB reads the file itself; take it out of LFS: git lfs "+
+		d.fault(place{}, "", "is a Git LFS pointer, which AOB does not follow; take the file out of LFS: git lfs "+
 			"migrate export --include=%q --everything", d.file)
 		return false
 	case !utf8.Valid(data):
 		d.fault(invalidAt(data), "", "is not UTF-8; save it as UTF-8")
 		return false
 	case len(bytes.TrimSpace(data)) == 0:
-		d.fault(place{}, "", "empty file; write it, or remove it")
+		d.fault(place{}, "", "is empty; write the file, or remove it")
 		return false
 	}
 	d.lines = countLines(data)
@@ -151,13 +147,13 @@ func (d *document) read(data []byte) bool {
 		d.fault(at, "", "%s", text)
 		return false
 	case len(nodes) == 0 || isNull(nodes[0]):
-		d.fault(place{}, "", "empty file; write it, or remove it")
+		d.fault(place{}, "", "is empty; write the file, or remove it")
 		return false
 	case len(nodes) > 1:
-		d.fault(placeOf(nodes[1]), "", "a second document; want one a file, without ---")
+		d.fault(placeOf(nodes[1]), "", "a second YAML document starts here; want one document in a file, so remove ---")
 		return false
 	case nodes[0].Kind != yaml.MappingNode:
-		d.fault(placeOf(nodes[0]), "", "want keys and values, as in kind: Model, got %s", got(nodes[0]))
+		d.fault(placeOf(nodes[0]), "", "want keys and values, as in kind: Model, got %s", describe(nodes[0]))
 		return false
 	}
 	if !d.simple(nodes[0], "", 0) {
@@ -180,18 +176,18 @@ func (d *document) simple(n *yaml.Node, path string, depth int) bool {
 		ok = false
 	}
 	if n.Anchor != "" {
-		refuse("anchors (&%s) are not used here; write the value where it is needed", clip(n.Anchor))
+		refuse("anchors (&%s) are not supported; write the value where it is needed", clip(n.Anchor))
 	}
 	switch {
 	case n.Kind == yaml.AliasNode:
-		refuse("aliases (*%s) are not used here; write the value out", clip(n.Value))
-		return false // what it stands for is checked where it stands
+		refuse("aliases (*%s) are not supported; write the value itself", clip(n.Value))
+		return false // the value behind it is checked at its own place
 	case n.Style&yaml.TaggedStyle != 0:
-		refuse("tags (%s) are not used here; leave it out", clip(n.Tag))
+		refuse("tags (%s) are not supported; remove it", clip(n.Tag))
 	}
 	for i, c := range n.Content {
 		if n.Kind == yaml.MappingNode && i%2 == 0 && c.Tag == "!!merge" {
-			d.fault(placeOf(c), path, "merge keys (<<) are not used here; write the values out")
+			d.fault(placeOf(c), path, "merge keys (<<) are not supported; write the values themselves")
 			ok = false
 		}
 		at := path
@@ -217,7 +213,7 @@ func member(path, key string) string {
 	return path + "." + key
 }
 
-// plainKey reports whether a key stands in a path as it is.
+// plainKey reports whether a key needs no quotes in a path.
 func plainKey(key string) bool {
 	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./"
 	return key != "" && len(key) <= 64 && strings.Trim(key, letters) == ""
@@ -226,8 +222,8 @@ func plainKey(key string) bool {
 // item returns the path of an entry in a list.
 func item(path string, i int) string { return path + "[" + strconv.Itoa(i) + "]" }
 
-// parseYAML returns the top node of each document, of the first two. The
-// library panics on some broken input; here that is an error as any other.
+// parseYAML returns the top nodes of the first two documents. The library panics on some broken input, which is
+// returned as an error.
 func parseYAML(data []byte) (nodes []*yaml.Node, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -250,7 +246,7 @@ func parseYAML(data []byte) (nodes []*yaml.Node, err error) {
 
 var yamlError = regexp.MustCompile(`^(?:yaml: )*(?:line ([0-9]+): )?([\s\S]*)$`)
 
-// countLines counts lines as YAML 1.1 breaks them.
+// countLines counts lines by the rules of YAML 1.1.
 func countLines(data []byte) int {
 	n := 1
 	var before rune
@@ -268,8 +264,7 @@ func countLines(data []byte) int {
 	return n
 }
 
-// syntax turns an error of the YAML library into a place and a text. The
-// library gives at most a line.
+// syntax turns an error of the YAML library, which has at most a line, into a place and a text.
 func syntax(data []byte, err error) (place, string) {
 	m := yamlError.FindStringSubmatch(err.Error())
 	at, text := place{1, 1}, m[2]
@@ -286,7 +281,8 @@ func syntax(data []byte, err error) (place, string) {
 		// The library names the line where the value began.
 		for i, line := range bytes.Split(data, []byte("\n")) {
 			if indent := line[:len(line)-len(bytes.TrimLeft(line, " \t"))]; bytes.ContainsRune(indent, '\t') {
-				return place{i + 1, 1 + bytes.IndexByte(indent, '\t')}, "tabs do not indent in YAML; use spaces"
+				return place{i + 1, 1 + bytes.IndexByte(indent, '\t')},
+					"YAML does not allow tabs for indentation; use spaces"
 			}
 		}
 	}

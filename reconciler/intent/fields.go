@@ -15,16 +15,15 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// rules are what a check tag says of a value. On a list or a map they hold for
-// each entry.
+// rules are the rules of a check tag. On a list or map they apply to each entry.
 type rules struct {
 	optional    bool
-	required    bool // although nothing in it is
+	required    bool // although no key in it is
 	nonempty    bool
 	later       bool
 	lo, hi      *bound
 	oneof       []string
-	laterValues []string // patterns with *, of the design and not there yet
+	laterValues []string // patterns with * of values that are not supported yet
 	form        *form
 	keys        *form // of a map's keys
 }
@@ -33,6 +32,14 @@ type rules struct {
 type bound struct {
 	text  string
 	value float64
+}
+
+// String returns the bound as written; empty for none.
+func (b *bound) String() string {
+	if b == nil {
+		return ""
+	}
+	return b.text
 }
 
 // A field is one key of a struct.
@@ -46,7 +53,7 @@ type field struct {
 	typ   reflect.Type
 }
 
-// mayLeaveOut reports whether a file is right without the key.
+// mayLeaveOut reports whether the key may be missing.
 func (f *field) mayLeaveOut() bool {
 	if f.required {
 		return false
@@ -55,15 +62,14 @@ func (f *field) mayLeaveOut() bool {
 		!needs(f.typ))
 }
 
-// needs reports whether a struct has a key that must be there.
+// needs reports whether a struct has a required key.
 func needs(t reflect.Type) bool {
 	return slices.ContainsFunc(fieldsOf(t), func(f *field) bool { return !f.mayLeaveOut() })
 }
 
 var fieldCache sync.Map // reflect.Type -> []*field
 
-// fieldsOf returns the keys of a struct in the order of the type. It panics on
-// a tag that says nothing sensible, which is a mistake in the type.
+// fieldsOf returns the keys of a struct in the order of the type. It panics on a tag that it does not understand.
 func fieldsOf(t reflect.Type) []*field {
 	if list, ok := fieldCache.Load(t); ok {
 		return list.([]*field)
@@ -94,8 +100,8 @@ func fieldsOf(t reflect.Type) []*field {
 func parseRules(t reflect.Type, tag, where string) rules {
 	var r rules
 	for rule := range strings.SplitSeq(tag, ",") {
-		word, arg, _ := strings.Cut(rule, "=")
-		switch word {
+		name, arg, _ := strings.Cut(rule, "=")
+		switch name {
 		case "":
 		case "optional":
 			r.optional = true
@@ -125,7 +131,7 @@ func parseRules(t reflect.Type, tag, where string) rules {
 				panic(fmt.Sprintf("intent: %s: no such form %q", where, arg))
 			}
 		default:
-			r.form = forms[word]
+			r.form = forms[name]
 			if r.form == nil {
 				panic(fmt.Sprintf("intent: %s: no such rule %q", where, rule))
 			}
@@ -134,7 +140,7 @@ func parseRules(t reflect.Type, tag, where string) rules {
 	return r
 }
 
-// parseBound reads a bound in the form of the values it bounds: 1, 10%, 720h.
+// parseBound parses a bound, which is written like the values: 1, 10%, 720h.
 func parseBound(t reflect.Type, text, where string) *bound {
 	for !isText(t) && (t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice || t.Kind() == reflect.Map) {
 		t = t.Elem()
@@ -153,8 +159,7 @@ func parseBound(t reflect.Type, text, where string) *bound {
 	return &bound{text, number(v.Elem())}
 }
 
-// number returns a value of a numeric kind as a number; a time.Duration past
-// 104 days loses nanoseconds, which no bound can tell.
+// number returns a value of a numeric kind as a number. A time.Duration over 104 days loses nanoseconds.
 func number(v reflect.Value) float64 {
 	switch {
 	case v.CanInt():
@@ -167,5 +172,5 @@ func number(v reflect.Value) float64 {
 
 var textType = reflect.TypeFor[encoding.TextUnmarshaler]()
 
-// isText reports whether values of t read their own text form.
+// isText reports whether t has a text form.
 func isText(t reflect.Type) bool { return reflect.PointerTo(t).Implements(textType) }

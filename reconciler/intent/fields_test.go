@@ -15,7 +15,7 @@ func TestTags(t *testing.T) {
 			return
 		}
 		d := &document{spots: map[string]spot{}}
-		d.value(f.def, reflect.New(f.typ).Elem(), &f.rules, path, nil)
+		d.decodeValue(f.def, reflect.New(f.typ).Elem(), &f.rules, path, nil)
 		for _, c := range d.list {
 			t.Errorf("default of %s: %s", path, c)
 		}

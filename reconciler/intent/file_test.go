@@ -47,27 +47,27 @@ func TestFiles(t *testing.T) {
 			Data: []byte("/etc/passwd")},
 			[]string{"models/m.yaml: is a symbolic link; want the file itself"}},
 		{"submodule", intent.File{Path: "models/m.yaml", Mode: intent.Other},
-			[]string{"models/m.yaml: is a submodule or no file; want the file itself"}},
+			[]string{"models/m.yaml: is not a regular file, but a submodule for example; want the file itself"}},
 		{"the folder is a link", intent.File{Path: "models", Mode: intent.Symlink, Size: 4},
-			[]string{"models: is a symbolic link, and nothing in it is read; put the folder itself in its place"}},
+			[]string{"models: is a symbolic link, which AOB does not follow; put the folder itself there"}},
 		{"the folder is a submodule", intent.File{Path: "models", Mode: intent.Other},
-			[]string{"models: is a submodule, and nothing in it is read; put the files themselves into the folder"}},
-		{"the folder is a file", file("models", "x"), []string{"models: want a folder of files"}},
+			[]string{"models: is a submodule, which AOB does not read; put the files themselves into the folder"}},
+		{"the folder is a file", file("models", "x"), []string{"models: is a file; want a folder of files"}},
 		{"Git LFS pointer", file("models/m.yaml",
 			"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"),
 			[]string{
-				`models/m.yaml: is a Git LFS pointer, and AOB reads the file itself; take it out of LFS: ` +
+				`models/m.yaml: is a Git LFS pointer, which AOB does not follow; take the file out of LFS: ` +
 					`git lfs migrate export --include="models/m.yaml" --everything`,
 			}},
 		{"tab in a list", file("models/m.yaml", "kind: Model\nclasses:\n\t- a\n"),
-			[]string{"models/m.yaml:3:1: tabs do not indent in YAML; use spaces"}},
+			[]string{"models/m.yaml:3:1: YAML does not allow tabs for indentation; use spaces"}},
 		{"tab after a value", file("models/m.yaml",
 			"apiVersion: aob/v1\nkind: Model\nname: m\n\ttrain: {with: tiny@1}\n"),
-			[]string{"models/m.yaml:4:1: tabs do not indent in YAML; use spaces"}},
+			[]string{"models/m.yaml:4:1: YAML does not allow tabs for indentation; use spaces"}},
 		{"tab after spaces", file("models/m.yaml", "kind: Model\ntrain:\n  with: tiny@1\n  \tepochs: 1\n"),
-			[]string{"models/m.yaml:4:3: tabs do not indent in YAML; use spaces"}},
+			[]string{"models/m.yaml:4:3: YAML does not allow tabs for indentation; use spaces"}},
 		{"tab with CRLF", file("models/m.yaml", "kind: Model\r\nname: m\r\n\ttrain: {with: tiny@1}\r\n"),
-			[]string{"models/m.yaml:3:1: tabs do not indent in YAML; use spaces"}},
+			[]string{"models/m.yaml:3:1: YAML does not allow tabs for indentation; use spaces"}},
 		{"big UTF-16", file("models/m.yaml", "\xfe\xff\x00a"),
 			[]string{"models/m.yaml:1:1: is UTF-16; save it as UTF-8"}},
 		{"1 GiB, by its size alone", intent.File{Path: "models/m.yaml", Size: 1 << 30},
@@ -77,7 +77,7 @@ func TestFiles(t *testing.T) {
 		{"larger than it says", intent.File{Path: "models/m.yaml", Size: 1, Data: make([]byte, intent.MaxFileSize+1)},
 			[]string{"models/m.yaml: is too large; want at most 64 KiB"}},
 		{"not read", intent.File{Path: "models/m.yaml", Size: 10},
-			[]string{"models/m.yaml: its content could not be read"}},
+			[]string{"models/m.yaml: its content could not be read; check that the file can be read"}},
 		{"as large as may be", file("models/m.yaml", model+"#"+strings.Repeat("x", intent.MaxFileSize-len(model)-1)),
 			nil},
 		{"byte order mark", file("models/m.yaml", "\xef\xbb\xbf"+model),
@@ -88,19 +88,21 @@ func TestFiles(t *testing.T) {
 		{"control character", file("models/m.yaml", "kind: Model\nname: a\x00b\n"),
 			[]string{"models/m.yaml:1:1: is not YAML: control characters are not allowed"}},
 		{"an empty second document", file("models/m.yaml", "kind: Model\n---"),
-			[]string{"models/m.yaml:2:1: a second document; want one a file, without ---"}},
+			[]string{
+				"models/m.yaml:2:1: a second YAML document starts here; want one document in a file, so remove ---",
+			}},
 		{"lines of old", file("models/m.yaml", strings.ReplaceAll(model, "\n", "\r")+"nmae: m\r"),
 			[]string{"models/m.yaml:7:1: nmae: unknown key; did you mean name?"}},
 		{"control character in the name", file("models/\x00.Yml", model),
 			[]string{`"models/\x00.Yml": AOB reads .yaml, not .Yml; rename it to "\x00.yaml"`}},
 		{"outside", file("infra/m.yaml", model),
-			[]string{"infra/m.yaml: is no file of intent; those lie in models/, gates/ and fleets/"}},
+			[]string{"infra/m.yaml: is not in a folder that AOB reads; move it into models/, gates/ or fleets/"}},
 		{"out of the tree", file("models/../m.yaml", model),
-			[]string{"models/../m.yaml: is no file of intent; those lie in models/, gates/ and fleets/"}},
+			[]string{"models/../m.yaml: is not in a folder that AOB reads; move it into models/, gates/ or fleets/"}},
 		{"newline in the name", file("models/a\nb.yaml", model),
 			[]string{
-				`"models/a\nb.yaml": want as file name a name of lower-case letters, digits and dashes, at most 63, ` +
-					`and .yaml, got "a\nb.yaml"`,
+				`"models/a\nb.yaml": want a file name NAME.yaml, where NAME is a name of at most 63 ` +
+					`lower-case letters, digits and dashes, got "a\nb.yaml"`,
 			}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -129,14 +131,14 @@ func TestCauseComesBeforeConsequence(t *testing.T) {
 		cause, lost string
 	}{
 		{file("models/m.yml", model), `models/m.yml: AOB reads .yaml, not .yml; rename it to "m.yaml"`,
-			`"models/m.yml" is not read`},
+			`AOB does not read "models/m.yml"`},
 		{file("models/m.YAML", model), `models/m.YAML: AOB reads .yaml, not .YAML; rename it to "m.yaml"`,
-			`"models/m.YAML" is not read`},
+			`AOB does not read "models/m.YAML"`},
 		{file("models/cv/m.yaml", model),
-			`models/cv/m.yaml: AOB reads files directly in models/, without folders; move it to "models/m.yaml"`,
-			`"models/cv/m.yaml" is not read`},
-		{intent.File{Path: "models", Mode: intent.Symlink}, "models: is a symbolic link", "there is none"},
-		{intent.File{Path: "models", Mode: intent.Other}, "models: is a submodule", "there is none"},
+			`models/cv/m.yaml: is in a subfolder, which AOB does not read; move it to "models/m.yaml"`,
+			`AOB does not read "models/cv/m.yaml"`},
+		{intent.File{Path: "models", Mode: intent.Symlink}, "models: is a symbolic link", "none is known"},
+		{intent.File{Path: "models", Mode: intent.Other}, "models: is a submodule", "none is known"},
 	} {
 		got := lines(append(others, c.file)...)
 		if len(got) != 3 || !strings.HasPrefix(got[0], c.cause) || got[1] != lost+c.lost {
@@ -147,7 +149,7 @@ func TestCauseComesBeforeConsequence(t *testing.T) {
 	after := file("fleets/z.yaml", "apiVersion: aob/v1\nkind: Fleet\nname: z\nruns: m\nafter: {fleet: f}\n")
 	got := lines(file("models/m.yaml", model), file("gates/g.yaml", gate), after, file("fleets/f.yml", fleet))
 	if len(got) != 2 || !strings.HasPrefix(got[0], "fleets/f.yml: AOB reads .yaml") ||
-		!strings.HasSuffix(got[1], `unknown fleet "f"; "fleets/f.yml" is not read`) {
+		!strings.HasSuffix(got[1], `unknown fleet "f"; AOB does not read "fleets/f.yml"`) {
 		t.Errorf("%q", got)
 	}
 }
@@ -179,7 +181,7 @@ func TestComplaintsAreBounded(t *testing.T) {
 		}
 	}
 	if got := lines(file("models/m.yaml",
-		many.String())); got[0] != "models/m.yaml: 2906 more complaints about this file are left out" {
+		many.String())); got[0] != "models/m.yaml: 2906 more complaints about this file are not shown" {
 		t.Errorf("the first line does not say how many more there are: %q", got[0])
 	}
 }
@@ -189,7 +191,8 @@ func TestTreesAreBounded(t *testing.T) {
 	for i := range 300 {
 		large = append(large, intent.File{Path: fmt.Sprintf("gates/g%d.yaml", i), Size: intent.MaxFileSize})
 	}
-	if diff := cmp.Diff([]string{"gates: 19 MiB of intent; want at most 16 MiB in one tree"},
+	if diff := cmp.Diff(
+		[]string{"gates: the tree has 19 MiB of files in models/, gates/ and fleets/; want at most 16 MiB"},
 		lines(large...)); diff != "" {
 		t.Error(diff)
 	}
@@ -197,7 +200,7 @@ func TestTreesAreBounded(t *testing.T) {
 	for i := range files {
 		files[i] = intent.File{Path: fmt.Sprintf("models/m%d.yaml", i), Data: []byte(model)}
 	}
-	if diff := cmp.Diff([]string{"models: 10001 files of intent; want at most 10000 in one tree"},
+	if diff := cmp.Diff([]string{"models: the tree has 10001 files in models/, gates/ and fleets/; want at most 10000"},
 		lines(files...)); diff != "" {
 		t.Error(diff)
 	}
@@ -228,7 +231,7 @@ func TestHostileTreesAreReadLikeOthers(t *testing.T) {
 	const n = 4000
 	for name, list := range map[string][]intent.File{
 		"a chain of fleets": tree(n, func(i int) (string, string) { return waits(i, i+1) }),
-		"a circle of fleets": append(tree(n, func(i int) (string, string) { return waits(i, (i+1)%n) }),
+		"a cycle of fleets": append(tree(n, func(i int) (string, string) { return waits(i, (i+1)%n) }),
 			intent.File{Path: "models/m.yaml", Size: int64(len(model)), Data: []byte(model)}),
 		"releases of nothing": tree(n, func(i int) (string, string) {
 			return fmt.Sprintf("models/m%d.release.yaml", i), "kind: Release\n"
@@ -245,13 +248,13 @@ func TestHostileTreesAreReadLikeOthers(t *testing.T) {
 		}
 		last := complaints[len(complaints)-1]
 		if len(complaints) > intent.MaxComplaints &&
-			!strings.Contains(last.Text, "more complaints about these files are left out") {
+			!strings.Contains(last.Text, "more complaints about these files are not shown") {
 			t.Errorf("%s: the last complaint is %s", name, last)
 		}
-		if name == "a circle of fleets" && !slices.ContainsFunc(complaints, func(c delivery.Complaint) bool {
-			return strings.Contains(c.Text, "waits for itself: f00000 -> f00001") && len(c.Text) < 300
+		if name == "a cycle of fleets" && !slices.ContainsFunc(complaints, func(c delivery.Complaint) bool {
+			return strings.Contains(c.Text, "the fleets wait for each other: f00000 -> f00001") && len(c.Text) < 300
 		}) {
-			t.Errorf("the circle is not named")
+			t.Errorf("the cycle is not named")
 		}
 	}
 }

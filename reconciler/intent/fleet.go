@@ -10,7 +10,7 @@ func (d *document) fleet(f *delivery.Fleet, doc *Doc) {
 	if f.After != nil {
 		doc.refer(d, refAfter, f.After.Fleet, "after.fleet")
 	}
-	if d.sound("waves") {
+	if d.valid("waves") {
 		d.waves(f.Waves)
 	}
 	if f.Window != nil {
@@ -18,8 +18,8 @@ func (d *document) fleet(f *delivery.Fleet, doc *Doc) {
 	}
 }
 
-// waves checks that each wave is wider than the one before and the last is
-// everyone. A share after a number of devices is taken to be wider.
+// waves checks that each wave is larger than the one before and that the last has all devices. A share after a number
+// of devices counts as larger.
 func (d *document) waves(waves []delivery.Wave) {
 	for i := 1; i < len(waves); i++ {
 		before, w := waves[i-1], waves[i]
@@ -31,20 +31,21 @@ func (d *document) waves(waves []delivery.Wave) {
 			d.complain(item("waves", i), "want more than the wave before, %s, got %s", before, w)
 		}
 	}
-	if n := len(waves); n > 0 && d.sound("waves") && waves[n-1].Share != 1 {
+	if n := len(waves); n > 0 && d.valid("waves") && waves[n-1].Share != 1 {
 		d.complain(item("waves", n-1), "want 100%% as the last wave, got %s", waves[n-1])
 	}
 }
 
 func (d *document) window(w delivery.Window) {
 	unique(d, w.Days, "window.days")
-	if d.sound("window.from", "window.to") && w.From == w.To {
-		d.complain("window.to", "want another time than from, %s; without a window a rollout may always move on",
+	if d.valid("window.from", "window.to") && w.From == w.To {
+		d.complain("window.to",
+			"is the same time as from, %s; change it, or remove window: so that rollouts may advance at any time",
 			w.From)
 	}
-	if d.options.Zone != nil && d.sound("window.zone") {
+	if d.options.Zone != nil && d.valid("window.zone") {
 		if err := d.options.Zone(w.Zone); err != nil {
-			d.complain("window.zone", "unknown time zone %s; want a name as Europe/Berlin or UTC", quote(w.Zone))
+			d.complain("window.zone", "unknown time zone %s; want a name such as Europe/Berlin or UTC", quote(w.Zone))
 		}
 	}
 }

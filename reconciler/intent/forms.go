@@ -9,25 +9,24 @@ import (
 // A form is a rule for text that a struct tag names.
 type form struct {
 	pattern *regexp.Regexp
-	most    int // characters, 0 for what the pattern says
-	want    string
-	secret  bool                      // the text may be a pasted secret; never repeat it
-	why     func(value string) string // optional: the reason, after "got …"
+	most    int                       // characters; 0 where the pattern has the limit
+	want    string                    // for complaints
+	secret  bool                      // the text may be a pasted secret, so complaints do not repeat it
+	why     func(value string) string // the reason, for complaints; may be nil
 }
 
-// One part of a path: neither empty nor . nor .., written so that both Go and
-// JSON Schema can match it.
+// segment matches one part of a path, but not . or .., in the syntax that Go and JSON Schema have in common.
 const segment = `(?:[A-Za-z0-9_-]|\.[A-Za-z0-9_-]|\.\.[A-Za-z0-9._-])[A-Za-z0-9._-]*`
 
 const version = `[0-9A-Za-z][0-9A-Za-z.+_-]{0,31}`
 
 const digestPattern = `^sha256:[0-9a-f]{64}$`
 
-// forms are the words that a check tag may hold, beside the rules in fields.go.
+// forms are the forms of text by their names in check tags.
 var forms = map[string]*form{
 	"name": {
 		pattern: regexp.MustCompile(`^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$`),
-		want:    "a name of lower-case letters, digits and dashes, at most 63",
+		want:    "a name of at most 63 lower-case letters, digits and dashes",
 	},
 	"trainer": {
 		pattern: regexp.MustCompile(`^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?@` + version + `$`),
@@ -35,15 +34,15 @@ var forms = map[string]*form{
 	},
 	"version": {
 		pattern: regexp.MustCompile(`^` + version + `$`),
-		want:    "a version of digits, letters and .+_-, at most 32",
+		want:    "a version of at most 32 letters, digits and .+_-",
 	},
 	"label": {
 		pattern: regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._/@-]{0,62}$`),
-		want:    "a word of letters, digits and ._/@-, at most 63",
+		want:    "a name of at most 63 letters, digits and ._/@-",
 	},
 	"argument": {
 		pattern: regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,62}$`),
-		want:    "a word of letters, digits and _.-, at most 63",
+		want:    "a name of at most 63 letters, digits and _.-",
 	},
 	"class": {
 		pattern: regexp.MustCompile(`^[^\p{C}\p{Z}](?:[^\p{C}\p{Zl}\p{Zp}]{0,98}[^\p{C}\p{Z}])?$`),
@@ -60,12 +59,11 @@ var forms = map[string]*form{
 	"against": {
 		pattern: regexp.MustCompile(`^(?:release|[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?@[1-9][0-9]{0,6})$`),
 		want:    "release, or a version that main has accepted, as in pallets@12",
-		why:     whyAgainst,
 	},
 	"dataset": {
 		pattern: regexp.MustCompile(`^` + segment + `(?:/` + segment + `)*$`),
 		most:    512,
-		want:    "NAME or NAME/sub/folder, where NAME stands in the server's configuration",
+		want:    "NAME or NAME/sub/folder, where NAME is in the server's configuration",
 		why:     whyDataset,
 	},
 	"segment": {
@@ -136,23 +134,16 @@ func (f *form) holds(s string) bool {
 	return (f.most == 0 || utf8.RuneCountInString(s) <= f.most) && f.pattern.MatchString(s)
 }
 
-func whyAgainst(value string) string {
-	if value == "fp32" {
-		return "comparing variants comes later"
-	}
-	return ""
-}
-
 func whyDataset(value string) string {
 	switch {
 	case strings.Contains(value, "://"):
-		return "a reference is a name, never an address"
+		return "it must be a name, not an address"
 	case strings.HasPrefix(value, "/"):
-		return "a reference is a name, never an absolute path"
+		return "it must be a name, not an absolute path"
 	case strings.Contains("/"+value+"/", "/../") || strings.Contains("/"+value+"/", "/./"):
-		return "a reference never leaves its root"
+		return "it must not contain . or .. as a part"
 	case strings.Contains("/"+value+"/", "//"):
-		return "one of its parts is empty"
+		return "it must not contain an empty part"
 	}
 	return ""
 }

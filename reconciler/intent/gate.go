@@ -25,7 +25,7 @@ func (d *document) gate(g *delivery.Gate, doc *Doc) {
 		if c.MaxDrop != nil && c.Against == "" && !d.has(path+".against") {
 			c.Against = "release"
 		}
-		if !d.sound(path) {
+		if !d.valid(path) {
 			continue
 		}
 		d.check(c, path)
@@ -35,121 +35,140 @@ func (d *document) gate(g *delivery.Gate, doc *Doc) {
 			doc.refer(d, refAgainst, model, path+".against")
 		}
 		key := fmt.Sprintf("%s %v %v %s", c.Metric, c.Classes, c.MaxDrop != nil, c.Against)
-		if first, ok := seen[key]; ok && d.sound(path) {
-			d.complain(path, "bounds what %s bounds; want one check for it", item("checks", first))
+		if first, ok := seen[key]; ok && d.valid(path) {
+			d.complain(path, "has the same metric, classes and kind of bound as %s; keep one of them",
+				item("checks", first))
 			continue
 		}
 		seen[key] = i
 	}
 }
 
-// ofGate complains of classes that a check names and the gate does not.
+// ofGate complains about classes of a check that are not classes of the gate.
 func (d *document) ofGate(g *delivery.Gate, classes []string, path string) {
 	for i, class := range classes {
-		if at := item(path, i); d.sound("classes", at) && !slices.Contains(g.Classes, class) {
-			d.complain(at, "%s; a check names classes of its gate, so add it to classes: at the top",
-				unknown("class", class, g.Classes))
+		if at := item(path, i); d.valid("classes", at) && !slices.Contains(g.Classes, class) {
+			d.complain(at, "%s; correct it, or add it to the gate's own classes:", unknown("class", class, g.Classes))
 		}
 	}
 }
 
-// labels checks what names mean: each name one class of the gate.
+// labels checks that each label counts as one class of the gate.
 func (d *document) labels(g *delivery.Gate) {
-	means := map[string]string{}
+	counts := map[string]string{} // by label: the class
 	for _, class := range slices.Sorted(maps.Keys(g.Labels)) {
 		at := member("labels", class)
-		if !d.sound("classes", at) {
+		if !d.valid("classes", at) {
 			continue
 		}
 		if !slices.Contains(g.Classes, class) {
-			d.complain(at, "%s is no class of this gate; add it to classes:, or write it as a label of the class that "+
-				"it means, as in labels: {%s: [%s]}", quote(class), g.Classes[0], class)
+			d.complain(at, "%s is not a class of this gate; add it to classes:, or list it as a label of the class "+
+				"that it "+
+				"counts as, as in labels: {%s: [%s]}", quote(class), g.Classes[0], class)
 			continue
 		}
 		unique(d, g.Labels[class], at)
 		for i, label := range g.Labels[class] {
-			other := means[label]
+			other := counts[label]
 			if other == "" && label != class && slices.Contains(g.Classes, label) {
 				other = label
 			}
 			if other != "" && other != class {
-				d.complain(item(at, i), "%s means class %s already; a label means one class", quote(label),
+				d.complain(item(at, i), "%s already counts as class %s; a label counts as one class only", quote(label),
 					quote(other))
 			}
-			means[label] = class
+			counts[label] = class
 		}
-		slices.Sort(g.Labels[class]) // a set: the order in the file does not change the gate
+		slices.Sort(g.Labels[class]) // the order in the file does not change the gate
 	}
 }
 
-// check checks the rules between the fields of one check, whose fields by
-// themselves are right.
+// A checkRule says with which metrics a check has a field.
+type checkRule struct {
+	field string
+	has   func(delivery.Metric) bool // metrics that may have it
+	but   string                     // why the others do not
+	must  func(delivery.Metric) bool // metrics that need it; nil for none
+	add   string                     // what to do where it is missing
+}
+
+func notOfModel(m delivery.Metric) bool   { return m.Of != delivery.OfModel }
+func ofClass(m delivery.Metric) bool      { return m.Of == delivery.OfClass }
+func lessIsBetter(m delivery.Metric) bool { return m.LessIsBetter }
+func atThreshold(m delivery.Metric) bool  { return m.AtThreshold }
+
+// checkRules are for fields other than bounds. The JSON Schema has them too.
+var checkRules = []checkRule{
+	{field: "classes", has: delivery.Metric.ByClass, must: ofClass, but: "which has no value for each class",
+		add: "is computed for each class; add classes: all, or a list, as in classes: [person]"},
+	{field: "at", has: atThreshold, must: atThreshold, but: "which is not measured at a score threshold",
+		add: "is measured at a score threshold; add at: threshold, which is the model's threshold for each class"},
+	{field: "confidence", has: notOfModel, but: "which is never unsure"},
+	{field: "support", has: notOfModel, but: "which has no classes"},
+	{field: "unsure", has: notOfModel, but: "which is never unsure"},
+	{field: "except", has: notOfModel, but: "which has no classes"},
+}
+
+// check checks the rules between the fields of one check. Each field by itself is valid.
 func (d *document) check(c *delivery.GateCheck, path string) {
+	metric := delivery.MetricOfFigure(c.Metric)
+	d.bound(c, metric, path)
+	for _, r := range checkRules {
+		at := path + "." + r.field
+		switch {
+		case d.has(at) && !r.has(metric):
+			text := fmt.Sprintf("does not apply to %s, %s; remove it", c.Metric, r.but)
+			if r.field == "classes" && metric.Of != delivery.OfModel {
+				text += ", or use " + or(delivery.MetricNames(r.has))
+			}
+			d.complain(at, "%s", text)
+		case !d.has(at) && r.must != nil && r.must(metric):
+			text := c.Metric + " " + r.add
+			if r.field == "classes" && metric.Mean != "" {
+				text += "; the mean over all classes is " + metric.Mean
+			}
+			d.complain(path, "%s", text)
+		}
+	}
+	if len(c.Except) > 0 && len(c.Classes.Names) > 0 {
+		d.complain(path+".except", "does not apply to a list of classes; remove it, or write classes: all")
+	}
+	if c.Against != "" && c.MaxDrop == nil {
+		d.complain(path+".against", "does not apply without maxDrop; remove it, or add maxDrop")
+	}
+	unique(d, c.Classes.Names, path+".classes")
+	unique(d, c.Except, path+".except")
+}
+
+// bound checks that a check has one bound, of a kind that the metric has.
+func (d *document) bound(c *delivery.GateCheck, metric delivery.Metric, path string) {
 	var bounds []string
 	for _, key := range []string{"min", "max", "maxDrop"} {
 		if d.has(path + "." + key) {
 			bounds = append(bounds, key)
 		}
 	}
-	metric := delivery.MetricOfFigure(c.Metric)
-	want := metric.Bounds()
-	ask := or(want)
+	want, better := or(metric.Bounds()), "higher"
 	if metric.LessIsBetter {
-		ask += ", as in " + metric.Example()
+		want, better = "max, as in "+metric.Example(), "lower"
 	}
+	var err error
 	switch {
 	case len(bounds) == 0:
-		d.complain(path, "has no bound; want %s", ask)
+		d.complain(path, "has no bound; add %s", want)
 	case len(bounds) > 1:
-		d.complain(path, "want exactly one of min, max and maxDrop, got %s; split it into two checks", and(bounds))
-	case !slices.Contains(want, bounds[0]):
-		better := "more"
-		if metric.LessIsBetter {
-			better = "less"
-		}
-		d.complain(path+"."+bounds[0], "has no meaning for %s, where %s is better; want %s", c.Metric, better, ask)
+		d.complain(path, "has %s, and a check has one bound; write a check for each", and(bounds))
+	case !slices.Contains(metric.Bounds(), bounds[0]):
+		d.complain(path+"."+bounds[0], "does not apply to %s, for which %s values are better; use %s", c.Metric, better,
+			want)
 	case metric.Unit == delivery.UnitBytes:
-		if _, err := c.Max.Bytes(); err != nil {
-			d.complain(path+".max", "%s", err)
-		}
+		_, err = c.Max.Bytes()
 	case metric.LessIsBetter:
-		if _, err := c.Max.Number(); err != nil {
-			d.complain(path+".max", "%s", err)
-		}
+		_, err = c.Max.Number()
 	}
-	switch {
-	case metric.Of == delivery.OfClass && c.Classes.IsZero():
-		text := c.Metric + " is a class's own; want classes: all, or a list, as in classes: [person]"
-		if metric.Mean != "" {
-			text += "; over all classes it is " + metric.Mean
-		}
-		d.complain(path, "%s", text)
-	case !metric.ByClass() && !c.Classes.IsZero():
-		d.complain(path+".classes", "has no meaning for %s; want it with %s", c.Metric,
-			or(delivery.MetricNames(delivery.Metric.ByClass)))
+	if err != nil {
+		d.complain(path+".max", "%s", err)
 	}
-	if len(c.Except) > 0 && len(c.Classes.Names) > 0 {
-		d.complain(path+".except", "has no meaning beside a list of classes; want it with classes: all")
-	}
-	switch {
-	case metric.AtThreshold && c.At == "":
-		d.complain(path, "%s depends on a score threshold; want at: threshold, the model's own", c.Metric)
-	case !metric.AtThreshold && c.At != "":
-		d.complain(path+".at", "has no meaning for %s", c.Metric)
-	}
-	if c.Against != "" && c.MaxDrop == nil {
-		d.complain(path+".against", "has no meaning without maxDrop")
-	}
-	if metric.Of == delivery.OfModel {
-		for _, key := range []string{"confidence", "support", "unsure", "except"} {
-			if d.has(path + "." + key) {
-				d.complain(path+"."+key,
-					"has no meaning for %s, which is never unsure and has no classes; leave it out", c.Metric)
-			}
-		}
-	}
-	unique(d, c.Classes.Names, path+".classes")
-	unique(d, c.Except, path+".except")
 }
 
 // Draft reads a gate's file that may lack what aob gate freeze writes: evaluate and classes.

@@ -19,53 +19,50 @@ type Mode int
 const (
 	Regular Mode = iota // executable or not
 	Symlink
-	Other // a submodule, or what no intent is
+	Other // a submodule, for example
 )
 
 // A File is one file of a tree under models/, gates/ or fleets/.
 type File struct {
 	Path string // with slashes, from the root of the tree
 	Mode Mode
-	Size int64  // in bytes; over MaxFileSize, Data is not looked at
-	Data []byte // may be nil where Size says that it is too large, or a Cache has Hash
-	Hash string // names the content, as a git blob's hash; "" is never cached
+	Size int64  // in bytes; over MaxFileSize, Data is not used
+	Data []byte // may be nil if the file is too large, or if a Cache has Hash
+	Hash string // of the content, as a git blob's hash; "" is never cached
 }
 
-// The bounds of one tree: how many files, and how many bytes in all of them.
-// They leave room for thousands of models and keep a hostile one cheap.
+// The limits of one tree: the number of files, and of bytes in all of them. They allow thousands of models.
 const (
 	MaxFiles = 10_000
 	MaxTree  = 16 << 20
 )
 
-// Options are what a file can only be checked against from outside. The zero
-// value leaves those checks out.
+// Options have what files are checked against. The zero value leaves those checks out.
 type Options struct {
-	// Trainers are those that the server has. They give the defaults of train, and
-	// bound it; nil leaves train as the file says it.
+	// Trainers are the server's trainers. They have defaults and limits for train:; nil leaves train: as it is in the
+	// file.
 	Trainers Trainers
 
-	// Datasets are the names that may begin a reference to a dataset, by source: the
-	// server's configuration. A nil list allows all names of a source, nil all sources.
+	// Datasets are the names in the server's configuration with which a reference to a dataset may begin, by source. A
+	// nil list allows all names of a source, nil all sources.
 	Datasets map[string][]string
 
 	// Zone returns an error for an unknown time zone.
 	Zone func(name string) error
 
-	// accepted marks a file that main accepted in the past: today's trainers give its
-	// defaults and do not check it.
+	// accepted marks a file that main accepted in the past: it gets the defaults of today's trainers, and is not
+	// checked against them.
 	accepted bool
 }
 
-// A Doc is one file, parsed by itself. It is never changed, so it may be kept
-// and joined again.
+// A Doc is one parsed file. It must not be changed.
 type Doc struct {
 	Value any // delivery.Model, Gate, Fleet, Release or Quarantine; nil if there is a complaint
 
 	file       string
 	hash       string // of the content, where known
-	kind       string // Model, Gate, Fleet, Release, Quarantine; "" is no file of intent
-	name       string // from the file's name; "" where that is wrong
+	kind       string // Model, Gate, Fleet, Release, Quarantine; empty if the file is not read
+	name       string // from the file's name; empty if that is wrong
 	refs       []ref
 	complaints []delivery.Complaint
 }
@@ -89,13 +86,11 @@ const (
 	refWas                 // a model's former name
 )
 
-// Complaints returns what is wrong with the file by itself, sorted.
+// Complaints returns what is wrong in the file, without regard to other files, sorted.
 func (d *Doc) Complaints() []delivery.Complaint { return d.complaints }
 
-// Parse reads all files of one tree. Where there are complaints the intent
-// holds only the files that have none, which is good to show and not to act on.
-// What it returns shares memory with other calls' results where a Cache is
-// used, and must not be changed.
+// Parse reads all files of one tree. If there are complaints, the intent has only the files without any: it can be
+// shown, but must not be acted on. The result must not be changed, since a Cache shares it between calls.
 func Parse(files []File, o Options) (delivery.Intent, []delivery.Complaint) {
 	return NewCache(o).Parse(files)
 }
@@ -116,18 +111,17 @@ func parseAll(files []File, o Options) []*Doc {
 	return docs
 }
 
-// The folders of intent and what their files may be, by what comes before .yaml.
+// The folders, and the kinds of their files by the end of the name before .yaml.
 var folders = map[string]map[string]string{
 	"models": {"": "Model", ".release": "Release", ".quarantine": "Quarantine"},
 	"gates":  {"": "Gate"},
 	"fleets": {"": "Fleet"},
 }
 
-// Folders returns the folders that hold intent.
+// Folders returns the names of the folders.
 func Folders() []string { return []string{"fleets", "gates", "models"} }
 
-// ParseFile reads one file by itself. The result depends on nothing but the
-// file's path, mode and content, and the options.
+// ParseFile reads one file, without regard to other files.
 func ParseFile(f File, o Options) *Doc {
 	doc := &Doc{file: f.Path, hash: f.Hash}
 	d := &document{file: f.Path, options: o}
@@ -152,37 +146,37 @@ func sealed(value any) any {
 	return value
 }
 
-// identify says what a file must be, by its path alone.
+// identify returns the kind and name that a file must have, by its path.
 func (d *document) identify(f File) (kind, name string) {
 	folder, base, _ := strings.Cut(f.Path, "/")
 	kinds, ok := folders[folder]
 	switch {
 	case !ok || path.Clean(f.Path) != f.Path:
-		d.fault(place{}, "", "is no file of intent; those lie in models/, gates/ and fleets/")
+		d.fault(place{}, "", "is not in a folder that AOB reads; move it into models/, gates/ or fleets/")
 		return "", ""
 	case base == "" && f.Mode == Symlink:
-		d.fault(place{}, "", "is a symbolic link, and nothing in it is read; put the folder itself in its place")
+		d.fault(place{}, "", "is a symbolic link, which AOB does not follow; put the folder itself there")
 		return "", ""
 	case base == "" && f.Mode == Other:
-		d.fault(place{}, "", "is a submodule, and nothing in it is read; put the files themselves into the folder")
+		d.fault(place{}, "", "is a submodule, which AOB does not read; put the files themselves into the folder")
 		return "", ""
 	case base == "":
-		d.fault(place{}, "", "want a folder of files")
+		d.fault(place{}, "", "is a file; want a folder of files")
 		return "", ""
 	case strings.HasPrefix(base, ".") || strings.Contains(base, "/.") || path.Base(base) == "README.md":
 		return "", "" // for people and their editors
 	case strings.Contains(base, "/"):
-		d.fault(place{}, "", "AOB reads files directly in %s/, without folders; move it to %s", folder,
+		d.fault(place{}, "", "is in a subfolder, which AOB does not read; move it to %s",
 			quote(folder+"/"+path.Base(base)))
 		return "", ""
 	}
 	stem, ok := strings.CutSuffix(base, ".yaml")
 	if !ok {
 		if ext := path.Ext(base); isYAML(ext) {
-			d.fault(place{}, "", "AOB reads .yaml, not %s; rename it to %s", ext, quote(strings.TrimSuffix(base, ext)+
-				".yaml"))
+			d.fault(place{}, "", "AOB reads .yaml, not %s; rename it to %s", ext,
+				quote(strings.TrimSuffix(base, ext)+".yaml"))
 		} else {
-			d.fault(place{}, "", "want only NAME.yaml and README.md in %s/", folder)
+			d.fault(place{}, "", "is not read; %s/ may have only NAME.yaml and README.md, so move it elsewhere", folder)
 		}
 		return "", ""
 	}
@@ -191,7 +185,7 @@ func (d *document) identify(f File) (kind, name string) {
 		name, kind = stem[:i], kinds[stem[i:]]
 	}
 	if form := forms["name"]; !form.holds(name) {
-		d.fault(place{}, "", "want as file name %s, and .yaml, got %s", form.want, quote(base))
+		d.fault(place{}, "", "want a file name NAME.yaml, where NAME is %s, got %s", form.want, quote(base))
 		name = ""
 	}
 	return kind, name
@@ -201,7 +195,7 @@ func isYAML(ext string) bool {
 	return strings.EqualFold(ext, ".yml") || strings.EqualFold(ext, ".yaml")
 }
 
-// stray says what a file that is not read would be, if it were in its place.
+// stray returns the kind and name that a file would have if it were in the right place.
 func stray(file string) (kind, name string) {
 	folder, base, _ := strings.Cut(file, "/")
 	base = path.Base(base)
@@ -218,11 +212,11 @@ func (d *document) open(f File) bool {
 	case f.Mode == Symlink:
 		d.fault(place{}, "", "is a symbolic link; want the file itself")
 	case f.Mode != Regular:
-		d.fault(place{}, "", "is a submodule or no file; want the file itself")
+		d.fault(place{}, "", "is not a regular file, but a submodule for example; want the file itself")
 	case f.Size > MaxFileSize || len(f.Data) > MaxFileSize:
 		d.fault(place{}, "", "is too large; want at most %d KiB", MaxFileSize>>10)
 	case f.Data == nil && f.Size > 0:
-		d.fault(place{}, "", "its content could not be read")
+		d.fault(place{}, "", "its content could not be read; check that the file can be read")
 	default:
 		return d.read(f.Data)
 	}
@@ -241,7 +235,8 @@ func (d *document) header(doc *Doc) bool {
 		}
 	}
 	if v := valueOf(d.top, "kind"); v != nil && v.Value != doc.kind && home(v.Value) != "" {
-		d.fault(placeOf(v), "kind", "want %s, by the file's place, got %s; move it to %s", doc.kind, v.Value,
+		d.fault(placeOf(v), "kind", "want %s in this place, got %s; correct it, or move the file to %s", doc.kind,
+			v.Value,
 			home(v.Value))
 		return false
 	}
@@ -280,9 +275,9 @@ func (d *document) parse(doc *Doc) any {
 	return v.Elem().Interface()
 }
 
-// refer notes that another file must define a name.
+// refer records that another file must define a name.
 func (doc *Doc) refer(d *document, role role, name, path string) {
-	if name == "" || !d.sound(path) {
+	if name == "" || !d.valid(path) {
 		return
 	}
 	at := d.place(path)
@@ -300,20 +295,22 @@ var kindTypes = map[string]reflect.Type{
 	"Trainer":    reflect.TypeFor[delivery.Trainer](),
 }
 
-// bounded complains of a tree beyond MaxFiles or MaxTree, at its first folder.
+// bounded complains about a tree beyond MaxFiles or MaxTree, at its first folder.
 func bounded(files []File) []delivery.Complaint {
 	var size int64
 	for _, f := range files {
-		if f.Mode == Regular && f.Size <= MaxFileSize { // a larger one costs nothing
+		if f.Mode == Regular && f.Size <= MaxFileSize { // a larger one is not read
 			size += f.Size
 		}
 	}
 	var text string
 	switch {
 	case len(files) > MaxFiles:
-		text = fmt.Sprintf("%d files of intent; want at most %d in one tree", len(files), MaxFiles)
+		text = fmt.Sprintf("the tree has %d files in models/, gates/ and fleets/; want at most %d", len(files),
+			MaxFiles)
 	case size > MaxTree:
-		text = fmt.Sprintf("%d MiB of intent; want at most %d MiB in one tree", (size+1<<20-1)>>20, MaxTree>>20)
+		text = fmt.Sprintf("the tree has %d MiB of files in models/, gates/ and fleets/; want at most %d MiB",
+			(size+1<<20-1)>>20, MaxTree>>20)
 	default:
 		return nil
 	}

@@ -9,11 +9,9 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// Join makes one intent of files parsed by themselves, and checks what holds
-// between them: every name that a file refers to is another file's. It returns
-// the complaints of the files, and then its own, each sorted: what is wrong with
-// a file is often why another one does not find it. A file with complaints is
-// not in the intent; that it exists still counts.
+// Join makes one intent of parsed files, and checks that the names to which files refer exist. It returns the
+// complaints of the files, and then its own, each sorted: a mistake in a file is often the reason why another one does
+// not find it. A file with complaints is not in the intent, but its name counts as existing.
 func Join(docs []*Doc) (delivery.Intent, []delivery.Complaint) {
 	j := joiner{
 		named: map[string]map[string]*Doc{"Model": {}, "Gate": {}, "Fleet": {}},
@@ -37,17 +35,16 @@ func Join(docs []*Doc) (delivery.Intent, []delivery.Complaint) {
 	return j.intent, atMost(append(j.files, j.list...), j.more)
 }
 
-// MaxComplaints is how many complaints about one tree are kept: nobody reads
-// more, and a hostile tree could have millions.
+// MaxComplaints is how many complaints about one tree are kept. A hostile tree could have millions.
 const MaxComplaints = 1000
 
-// atMost keeps the first complaints, and says how many there are beyond them.
+// atMost keeps the first complaints, and adds one that counts the others.
 func atMost(list []delivery.Complaint, more int) []delivery.Complaint {
 	if n := len(list) - MaxComplaints; n > 0 {
 		list, more = slices.Clip(list[:MaxComplaints]), more+n
 	}
 	if more > 0 {
-		list = append(list, delivery.Complaint{Text: fmt.Sprintf("%d more complaints about these files are left out",
+		list = append(list, delivery.Complaint{Text: fmt.Sprintf("%d more complaints about these files are not shown",
 			more)})
 	}
 	return list
@@ -55,17 +52,17 @@ func atMost(list []delivery.Complaint, more int) []delivery.Complaint {
 
 type joiner struct {
 	intent delivery.Intent
-	named  map[string]map[string]*Doc // by kind and name, sound or not
-	files  []delivery.Complaint       // about files by themselves
-	list   []delivery.Complaint       // about what is between them
+	named  map[string]map[string]*Doc // by kind and name, also with complaints
+	files  []delivery.Complaint       // about single files
+	list   []delivery.Complaint       // about references between files
 	more   int                        // complaints that are only counted
-	strays map[string]string          // by kind and name: a file that is not read for its place
+	strays map[string]string          // by kind and name: a file in the wrong place
 	sorted map[string][]string        // by kind, made when first needed
-	looked int                        // classes that were looked at for complaints about gates
+	read   int                        // classes that were read for complaints about gates
 }
 
 func (j *joiner) add(doc *Doc) {
-	// what is cut off is not sorted before; so many files are wrong that it matters to nobody
+	// Complaints beyond the limit are dropped before they are sorted.
 	room := max(0, 2*MaxComplaints-len(j.files))
 	j.files = append(j.files, doc.complaints[:min(room, len(doc.complaints))]...)
 	j.more += max(0, len(doc.complaints)-room)
@@ -107,19 +104,19 @@ func (j *joiner) complain(doc *Doc, r ref, format string, args ...any) {
 // full reports whether further complaints are only counted.
 func (j *joiner) full() bool { return len(j.list) >= MaxComplaints }
 
-// unknown says that there is no file of a kind and a name.
+// unknown returns the complaint that there is no file of a kind and a name.
 func (j *joiner) unknown(kind, name string) string {
 	if j.full() {
-		return "" // it takes a search, and is not kept
+		return "" // the complaint is not kept
 	}
-	word := strings.ToLower(kind)
-	if len(j.list) > maxComplaints { // guesses for all of a thousand names take too long
-		return "unknown " + word + " " + quote(name)
+	what := strings.ToLower(kind)
+	if len(j.list) > maxComplaints { // looking for similar names takes too long for so many
+		return "unknown " + what + " " + quote(name)
 	}
 	if file, ok := j.strays[kind+" "+name]; ok {
-		return "unknown " + word + " " + quote(name) + "; " + quote(file) + " is not read"
+		return "unknown " + what + " " + quote(name) + "; AOB does not read " + quote(file)
 	}
-	return unknown(word, name, j.names(kind))
+	return unknown(what, name, j.names(kind))
 }
 
 // names returns the names of a kind, sorted.
@@ -134,42 +131,39 @@ func (j *joiner) names(kind string) []string {
 }
 
 func (j *joiner) check(doc *Doc) {
-	// A quarantine outlives its model: its bundles may not run under another name.
+	// A quarantine stays without its model: its bundles must not run under another name either.
 	if doc.kind == "Release" && doc.name != "" && j.named["Model"][doc.name] == nil {
-		j.complain(doc, ref{}, "%s; remove this file with its model, or bring models/%s.yaml back",
+		j.complain(doc, ref{}, "%s; remove this file too, or restore models/%s.yaml",
 			j.unknown("Model", doc.name), doc.name)
 	}
 	for _, r := range doc.refs {
 		switch r.role {
-		case refCovers, refRuns:
+		case refCovers, refRuns, refAgainst:
 			if j.named["Model"][r.name] == nil {
 				j.complain(doc, r, "%s", j.unknown("Model", r.name))
 			}
 		case refAfter:
 			j.after(doc, r)
-		case refAgainst:
-			if j.named["Model"][r.name] == nil {
-				j.complain(doc, r, "%s", j.unknown("Model", r.name))
-			}
 		}
 	}
 }
 
-// formerNames checks that a former name is no model's name now, and that one model alone claims it.
+// formerNames checks that no model has a former name now, and that only one model claims it.
 func (j *joiner) formerNames() {
 	claimed := map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(j.named["Model"])) {
 		doc := j.named["Model"][name]
 		for _, r := range doc.refs {
-			if r.role != refWas || r.name == name { // of its own name the file's complaints say enough
+			if r.role != refWas || r.name == name { // its own name is a complaint about the file
 				continue
 			}
 			if j.named["Model"][r.name] != nil {
-				j.complain(doc, r, "models/%s.yaml is still there, so it was not renamed to this one; remove it, or "+
-					"remove was:", r.name)
+				j.complain(doc, r,
+					"models/%s.yaml still exists, so the model was not renamed; remove that file, or was:",
+					r.name)
 			}
 			if other := claimed[r.name]; other != "" {
-				j.complain(doc, r, "%s says so, too, and one model goes on under one name; remove was: in one of them",
+				j.complain(doc, r, "%s has the same was:, and a model gets one new name; remove was: in one of them",
 					other)
 				continue
 			}
@@ -184,16 +178,16 @@ func (j *joiner) classes(doc *Doc) {
 		if doc.kind != "Gate" || c.File != doc.file || c.Path != "classes" || !strings.HasPrefix(c.Text, "missing") {
 			continue
 		}
-		text := "missing; a gate names the classes that it holds models to"
+		text := "missing; a gate lists the classes that it measures"
 		shared, all := j.shared(doc)
 		switch {
 		case len(shared) > 0:
 			text += fmt.Sprintf(": add \"classes: %s\"", delivery.FlowList(shared))
 			if !all {
-				text += "; its models have other classes, too, which a gate of their own can hold them to"
+				text += "; its models have other classes too, which another gate can measure"
 			}
 		case !all:
-			text += "; its models have no class in common, so give each of them a gate of its own"
+			text += "; its models have no class in common, so write a gate for each of them"
 		default:
 			text += `, as in "classes: [pallet, person]"`
 		}
@@ -201,13 +195,13 @@ func (j *joiner) classes(doc *Doc) {
 	}
 }
 
-// shared lists the classes that all models have which a gate covers, and reports whether they have no others.
+// shared lists the classes that all models of a gate have, and reports whether they have no others.
 func (j *joiner) shared(doc *Doc) (classes []string, all bool) {
 	models := map[string]int{} // by class: how many models have it
 	n := 0
 	for _, r := range doc.refs {
 		m, ok := j.intent.Models[r.name]
-		if j.looked += len(m.Classes); r.role != refCovers || !ok || j.looked > maxLooked {
+		if j.read += len(m.Classes); r.role != refCovers || !ok || j.read > maxRead {
 			continue
 		}
 		for _, class := range m.Classes.Names() {
@@ -221,11 +215,10 @@ func (j *joiner) shared(doc *Doc) (classes []string, all bool) {
 	return classes, len(models) == len(classes)
 }
 
-// maxLooked is how many classes of models are looked at for the sake of complaints. A hostile tree has millions.
-const maxLooked = 1 << 20
+// maxRead is how many classes of models are read for complaints about gates. A hostile tree has millions.
+const maxRead = 1 << 20
 
-// after checks that a fleet waits for one that exists and runs the same model;
-// another model's release would never come.
+// after checks that a fleet waits for one that exists and runs the same model.
 func (j *joiner) after(doc *Doc, r ref) {
 	other := j.named["Fleet"][r.name]
 	if other == nil {
@@ -248,29 +241,28 @@ func (doc *Doc) target(role role) string {
 	return ""
 }
 
-// cycles complains of fleets that wait for themselves, once a cycle, at the one
-// whose name comes first.
+// cycles complains about fleets that wait for each other, once for each cycle, at the fleet whose name comes first.
 func (j *joiner) cycles() {
-	const seen, done = 1, 2
+	const current, done = 1, 2
 	state := map[string]int{}
 	for _, name := range slices.Sorted(maps.Keys(j.named["Fleet"])) {
-		var way []string
+		var path []string
 		next := name
 		for ; j.named["Fleet"][next] != nil && state[next] == 0; next = j.named["Fleet"][next].target(refAfter) {
-			state[next] = seen
-			way = append(way, next)
+			state[next] = current
+			path = append(path, next)
 		}
-		if state[next] == seen { // a circle that was not seen before
-			j.circle(way[slices.Index(way, next):])
+		if state[next] == current {
+			j.cycle(path[slices.Index(path, next):])
 		}
-		for _, n := range way {
+		for _, n := range path {
 			state[n] = done
 		}
 	}
 }
 
-// circle complains of fleets that wait for each other, each for the next one.
-func (j *joiner) circle(names []string) {
+// cycle complains about fleets of which each waits for the next one, and the last for the first.
+func (j *joiner) cycle(names []string) {
 	first := slices.Index(names, slices.Min(names))
 	names = append(slices.Clone(names[first:]), names[:first]...)
 	shown := append(slices.Clone(names), names[0])
@@ -280,10 +272,11 @@ func (j *joiner) circle(names []string) {
 	doc := j.named["Fleet"][names[0]]
 	for _, r := range doc.refs {
 		if r.role == refAfter {
-			j.complain(doc, r, "waits for itself: %s; want an order without a circle", strings.Join(shown, " -> "))
+			j.complain(doc, r, "the fleets wait for each other: %s; remove after: from one of them",
+				strings.Join(shown, " -> "))
 		}
 	}
 }
 
-// maxShown is how many fleets of a long circle are shown at each end.
+// maxShown is how many fleets of a long cycle are shown at each end.
 const maxShown = 6

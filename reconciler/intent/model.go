@@ -17,11 +17,12 @@ func (d *document) model(m *delivery.Model, doc *Doc) {
 	if !d.has("train.batch.step") {
 		t.Batch.Step = t.Batch.Effective
 	}
-	if d.sound("train.batch") && t.Batch.Step > 0 && t.Batch.Effective%t.Batch.Step != 0 {
+	if d.valid("train.batch") && t.Batch.Step > 0 && t.Batch.Effective%t.Batch.Step != 0 {
 		d.complain("train.batch.step", "want a divisor of effective, %d, got %d", t.Batch.Effective, t.Batch.Step)
 	}
-	if d.sound("train.epochs", "train.optimizer.warmup") && t.Epochs > 0 && t.Optimizer.Warmup > t.Epochs {
-		d.complain("train.optimizer.warmup", "want at most the %d epochs, got %d", t.Epochs, t.Optimizer.Warmup)
+	if d.valid("train.epochs", "train.optimizer.warmup") && t.Epochs > 0 && t.Optimizer.Warmup > t.Epochs {
+		d.complain("train.optimizer.warmup", "want at most %d, the number of epochs, got %d", t.Epochs,
+			t.Optimizer.Warmup)
 	}
 	if unique(d, t.Seeds, "train.seeds") && len(t.Seeds) > maxSeeds {
 		d.complain("train.seeds", "want at most %d, got %d", maxSeeds, len(t.Seeds))
@@ -32,56 +33,59 @@ func (d *document) model(m *delivery.Model, doc *Doc) {
 
 // was checks the former name.
 func (d *document) was(m *delivery.Model, doc *Doc) {
-	if at, ok := d.spots["was"]; ok && at.value.Kind == yaml.MappingNode { // as it renamed classes before
+	if at, ok := d.spots["was"]; ok && at.value.Kind == yaml.MappingNode { // it renamed classes in an earlier version
 		d.list = slices.DeleteFunc(d.list, func(c delivery.Complaint) bool { return within(c.Path, "was") })
-		d.complain("was", "is the model's former name, as in was: forms, and renames no classes; remove it, and write "+
-			"the old labels where they mean a class: those of the dataset as in classes: {box: [box, crate]}, and "+
-			"those of the eval set under labels: in the gate")
+		d.complain("was",
+			"want the model's former name, as in was: forms; classes cannot be renamed here, so remove it, "+
+				"and list the old names as labels of the class: labels of the dataset as in classes: {box: [box, "+
+				"crate]}, "+
+				"labels of the eval set under labels: in the gate")
 	}
-	if d.sound("was", "name") && m.RenamedFrom != "" && m.RenamedFrom == m.Name {
-		d.complain("was", "is the model's own name; want the one that it had before, or leave it out")
+	if d.valid("was", "name") && m.RenamedFrom != "" && m.RenamedFrom == m.Name {
+		d.complain("was", "is the model's name now; want the name that it had before, or remove it")
 	}
 	doc.refer(d, refWas, m.RenamedFrom, "was")
 }
 
-// maxSeeds is how many trainings one spec may ask for.
+// maxSeeds is the highest number of trainings of one spec.
 const maxSeeds = 16
 
-// classes checks what is said by class.
+// classes checks that thresholds and classes fit together.
 func (d *document) classes(m *delivery.Model) {
-	if !d.sound("classes") {
+	if !d.valid("classes") {
 		return
 	}
 	names := m.Classes.Names()
 	for _, name := range slices.Sorted(maps.Keys(m.Thresholds)) {
-		if at := member("thresholds", name); d.sound(at) && name != delivery.DefaultThreshold &&
+		if at := member("thresholds", name); d.valid(at) && name != delivery.DefaultThreshold &&
 			!slices.Contains(names, name) {
 			d.complain(at, "%s", unknown("class", name, append(slices.Clone(names), delivery.DefaultThreshold)))
 		}
 	}
-	if d.sound("thresholds") && len(m.Thresholds) > 0 {
+	if d.valid("thresholds") && len(m.Thresholds) > 0 {
 		for _, name := range names {
 			if _, ok := m.Thresholds.For(name); !ok {
-				d.complain("thresholds", "says nothing of class %s; add it, or default: bestF1", quote(name))
+				d.complain("thresholds",
+					"has no threshold for class %s; add one, or default: bestF1 for all other classes", quote(name))
 				break
 			}
 		}
 	}
 }
 
-// unique complains where a list holds a value twice.
+// unique complains if a list has a value twice. It reports whether the list is valid.
 func unique[T comparable](d *document, list []T, path string) bool {
-	if !d.sound(path) {
+	if !d.valid(path) {
 		return false
 	}
-	seen, ok := make(map[T]int), true
+	places, ok := make(map[T]int), true
 	for i, v := range list {
-		if first, twice := seen[v]; twice {
-			d.complain(item(path, i), "given twice; it is %s already", item(path, first))
+		if first, twice := places[v]; twice {
+			d.complain(item(path, i), "is the same as %s; remove one of them", item(path, first))
 			ok = false
 			continue
 		}
-		seen[v] = i
+		places[v] = i
 	}
 	return ok
 }

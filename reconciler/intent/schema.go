@@ -16,11 +16,9 @@ func Kinds() []string {
 	return []string{"Fleet", "Gate", "Model", "Quarantine", "Release", "Server", "Trainer"}
 }
 
-// Schema returns the JSON Schema (draft 2020-12) of a kind of file, for editors
-// to complete and check by; nil for an unknown kind. What parses without a
-// complaint is valid by it; what only [Parse] can see, as names in other files,
-// is not in it. An editor offers the trainers; others are valid too, since a server
-// may have its own.
+// Schema returns the JSON Schema (draft 2020-12) of a kind of file, for editors; nil for an unknown kind. Every file
+// without a complaint is valid by it. Rules that it cannot express, such as those between files, are checked by [Parse]
+// only. Editors suggest the given trainers; other names are valid too, since a server may have its own.
 func Schema(kind string, trainers Trainers) []byte {
 	t, ok := kindTypes[kind]
 	if !ok {
@@ -86,47 +84,34 @@ func (w schemaWriter) structSchema(t reflect.Type) object {
 	if len(required) > 0 {
 		o = append(o, pair{"required", required})
 	}
-	o = append(o, between(t)...)
+	if t == reflect.TypeFor[delivery.GateCheck]() {
+		o = append(o, between()...)
+	}
 	return append(o, pair{"properties", properties})
 }
 
-// between returns the rules between a struct's fields that a schema can say.
-func between(t reflect.Type) object {
-	has := func(key string) object { return object{{"required", []string{key}}} }
-	when := func(metrics []string, then, otherwise object) object {
-		o := object{{"if", object{{"properties", object{{"metric", object{{"enum", metrics}}}}}}}}
-		if then != nil {
-			o = append(o, pair{"then", then})
-		}
-		if otherwise != nil {
-			o = append(o, pair{"else", otherwise})
-		}
-		return o
+// between returns the rules between a check's fields.
+func between() object {
+	has := func(field string) object { return object{{"required", []string{field}}} }
+	without := func(field string) object { return object{{"properties", object{{field, false}}}} }
+	var all []object
+	rule := func(match func(delivery.Metric) bool, then string, schema object) {
+		metric := object{{"metric", object{{"enum", delivery.MetricNames(match)}}}}
+		all = append(all, object{{"if", object{{"properties", metric}}}, {then, schema}})
 	}
-	without := func(keys ...string) object {
-		o := object{}
-		for _, key := range keys {
-			o = append(o, pair{key, false})
-		}
-		return object{{"properties", o}}
-	}
-	switch t {
-	case reflect.TypeFor[delivery.GateCheck]():
-		metrics := delivery.MetricNames
-		return object{
-			{"oneOf", []object{has("min"), has("max"), has("maxDrop")}},
-			{"allOf", []object{
-				when(metrics(func(m delivery.Metric) bool { return m.Of == delivery.OfModel }),
-					without("confidence", "support", "unsure", "except"), nil),
-				when(metrics(func(m delivery.Metric) bool { return m.LessIsBetter }), has("max"), without("max")),
-				when(metrics(func(m delivery.Metric) bool { return m.Of == delivery.OfClass }), has("classes"), nil),
-				when(metrics(delivery.Metric.ByClass), nil, without("classes")),
-				when(metrics(func(m delivery.Metric) bool { return m.AtThreshold }), has("at"), without("at")),
-			}},
-			{"dependentRequired", object{{"against", []string{"maxDrop"}}}},
+	rule(lessIsBetter, "then", has("max"))
+	rule(lessIsBetter, "else", without("max"))
+	for _, r := range checkRules {
+		rule(r.has, "else", without(r.field))
+		if r.must != nil {
+			rule(r.must, "then", has(r.field))
 		}
 	}
-	return nil
+	return object{
+		{"oneOf", []object{has("min"), has("max"), has("maxDrop")}},
+		{"allOf", all},
+		{"dependentRequired", object{{"against", []string{"maxDrop"}}}},
+	}
 }
 
 func (w schemaWriter) fieldSchema(f *field) object {
@@ -246,7 +231,7 @@ func special(t reflect.Type) (object, bool) {
 			{"type", "object"}, {"minProperties", 1}, {"maxProperties", 1},
 			{"propertyNames", formSchema(forms["name"])},
 			{"properties", object{{"dir", append(object{{"description",
-				"A folder: NAME or NAME/sub/folder, where NAME stands in the server's configuration."}}, ref...)}}},
+				"A folder: NAME or NAME/sub/folder, where NAME is in the server's configuration."}}, ref...)}}},
 			{"additionalProperties", ref},
 		}, true
 	case thresholdType:

@@ -12,11 +12,10 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// A Server is the configuration of aob serve, defaults filled. Secrets are never
-// in it, only where they are: a variable of the environment or a file.
+// A Server is the configuration of aob serve, with defaults filled in. It has no secrets, but the names of environment
+// variables and files that have them.
 //
-// A relative path is relative to the configuration file's folder; see
-// [Server.Resolve].
+// Paths are relative to the folder of the configuration file; see [Server.Resolve].
 type Server struct {
 	Repository string            `json:"repository" check:"path"`
 	Main       string            `json:"main" default:"main" check:"branch"`
@@ -46,16 +45,16 @@ type Server struct {
 var serverDocs = map[string]map[string]string{
 	"Server": {
 		"repository": "The intent repository: an address, or the folder of a bare repository.",
-		"main":       "The branch that says what must run.",
-		"forge": "Where pull requests live: one kind of forge and its settings. local: {} is the bare folder alone, " +
+		"main":       "The branch whose releases run on devices.",
+		"forge": "Where pull requests are: one kind of forge and its settings. local: {} is the bare folder alone, " +
 			"where every branch but main is a proposal; gitea is a Gitea or Forgejo server.",
 		"state":     "The folder of all that the server keeps: mirror, runs, bundles, ledger, keys.",
 		"listen":    "Where devices, webhooks and browsers reach the server.",
 		"socket":    "The Unix socket of aob status and the other commands; aob.sock in state by default.",
-		"datasets":  "The names that dataset references may use, and what they stand for.",
-		"autoGo":    "Which runs that cost money start without being asked for. Local runs cost none.",
-		"poll":      "How often the world is looked at where nothing wakes the loop.",
-		"fleets":    "How devices and the server keep in touch.",
+		"datasets":  "The names that references to datasets may use, and their locations, by source.",
+		"autoGo":    "Which runs that cost money start without approval. Local runs cost none.",
+		"poll":      "How often the repository and the forge are read if no webhook arrives.",
+		"fleets":    "How often devices and the server communicate.",
 		"detector":  "The process that runs ONNX models, to evaluate them.",
 		"trainings": "How many models are trained at once; those of pull requests go first.",
 		"runs": "How many checks of data, evaluations and comparisons run at once; twice the number of " +
@@ -64,11 +63,12 @@ var serverDocs = map[string]map[string]string{
 		"python":    "The Python that runs trainers.",
 		"terraform": "The Terraform binary; the one on PATH by default.",
 		"keys":      "The files of the signing keys.",
-		"commits":   "Who AOB's commits are by, and how they are signed.",
-		"heartbeat": "How long a run may be silent before it counts as dead.",
-		"devices":   "How devices prove that they may talk to the server.",
-		"secrets": "The secrets that trainers and sources of datasets ask for by name, and where each is: {env: " +
-			"VARIABLE} or {file: PATH}. A run gets those that its trainer or its source names, and no others.",
+		"commits":   "The author of AOB's commits, and the key that signs them.",
+		"heartbeat": "How long a run may be without a heartbeat before it counts as dead.",
+		"devices":   "How devices authenticate.",
+		"secrets": "The secrets that trainers and sources of datasets need, by name, and where each is: {env: " +
+			"VARIABLE} " +
+			"or {file: PATH}. A run gets only those that its trainer or its source names.",
 	},
 	"ServerForgeSettings": {
 		"url":       "The server's address, as https://gitea.example.com.",
@@ -76,12 +76,12 @@ var serverDocs = map[string]map[string]string{
 		"tokenEnv":  "The environment variable that holds the access token.",
 		"tokenFile": "The file that holds the access token.",
 		"webhookSecretEnv": "The environment variable that holds the webhook's secret. Without a secret no webhook " +
-			"is taken, and polling finds changes.",
+			"is accepted, and polling finds changes.",
 		"webhookSecretFile": "The file that holds the webhook's secret.",
 	},
 	"ServerListen": {
 		"url": "The address by which people reach this server, as https://aob.example.com: pull requests " +
-			"link to it. Without it they link to nothing.",
+			"link to it. Without it they have no links.",
 		"address": "Address and port.",
 		"metrics": "Address and port of /metrics for Prometheus, as 127.0.0.1:8371: plain HTTP, for this machine " +
 			"or a network of operators. Without it there are none.",
@@ -89,13 +89,13 @@ var serverDocs = map[string]map[string]string{
 		"key":         "The file of the certificate's private key, PEM.",
 	},
 	"ServerPoll": {
-		"git":   "Between looks at the repository's branches.",
-		"forge": "Between looks at the forge's pull requests.",
+		"git":   "The time between two reads of the repository's branches.",
+		"forge": "The time between two reads of the forge's pull requests.",
 	},
 	"ServerFleets": {
-		"poll":     "Between a device's looks at what it must run.",
+		"poll":     "The time between two requests of a device for what it must run.",
 		"expiry":   "How long a signed desired state may be installed.",
-		"deadline": "How long a device in a wave may be silent before it counts as failed.",
+		"deadline": "How long a device in a wave may send no report before it counts as failed.",
 	},
 	"ServerDetector": {
 		"binary":  "The file of aob-detect; beside aob by default.",
@@ -126,7 +126,7 @@ var serverDocs = map[string]map[string]string{
 	},
 }
 
-// ServerDatasets says by source and name where datasets are.
+// ServerDatasets are the locations of datasets, by source and name.
 type ServerDatasets map[string]map[string]string
 
 // ServerForge is where pull requests live: one kind of forge and its settings.
@@ -140,7 +140,7 @@ func (f ServerForge) Kind() (string, ServerForgeSettings) {
 	return "", ServerForgeSettings{}
 }
 
-// ServerForgeSettings say how to talk to a forge. The local one has none.
+// ServerForgeSettings are the settings of a forge. The local one has none.
 type ServerForgeSettings struct {
 	URL               string `json:"url,omitempty" check:"optional,url"`
 	Repo              string `json:"repo,omitempty" check:"optional,repo"`
@@ -159,13 +159,13 @@ type ServerListen struct {
 	Key         string `json:"key,omitempty" check:"optional,path"`
 }
 
-// ServerPoll says how often the world is looked at.
+// ServerPoll is how often the repository and the forge are read.
 type ServerPoll struct {
 	Git   delivery.Duration `json:"git" default:"5s" check:"min=100ms,max=1h"`
 	Forge delivery.Duration `json:"forge" default:"15s" check:"min=100ms,max=1h"`
 }
 
-// ServerFleets says how devices and the server keep in touch.
+// ServerFleets is how often devices and the server communicate.
 type ServerFleets struct {
 	Poll     delivery.Duration `json:"poll" default:"2s" check:"min=100ms,max=24h"`
 	Expiry   delivery.Duration `json:"expiry" default:"24h" check:"min=1m,max=8760h"`
@@ -188,28 +188,27 @@ type ServerKeys struct {
 	Trusted  []string `json:"trusted,omitempty" check:"optional,nonempty,path"`
 }
 
-// ServerCommits says who AOB's commits are by: the release commits, and those of pull requests that AOB opens.
+// ServerCommits is the author of AOB's commits: release commits, and those of pull requests that AOB opens.
 type ServerCommits struct {
 	Name       string `json:"name" default:"aob" check:"author"`
 	Email      string `json:"email" default:"aob@users.noreply.localhost" check:"email"`
 	SigningKey string `json:"signingKey,omitempty" check:"optional,path"`
 }
 
-// ServerSecret says where a secret is: exactly one of its fields.
+// ServerSecret is where a secret is. Exactly one field is set.
 type ServerSecret struct {
 	Env  string `json:"env,omitempty" check:"optional,variable"`
 	File string `json:"file,omitempty" check:"optional,path"`
 }
 
-// ServerDevices says how devices prove who they are.
+// ServerDevices is how devices authenticate.
 type ServerDevices struct {
 	SecretEnv  string `json:"secretEnv,omitempty" check:"optional,variable"`
 	SecretFile string `json:"secretFile,omitempty" check:"optional,path"`
 }
 
-// ParseServer reads the server's configuration as strictly as intent is read.
-// Complaints never repeat what may be a secret. sources are the sources of datasets that
-// there are, and forges the kinds of forge; nil stands for any.
+// ParseServer reads the server's configuration as strictly as other files. Complaints do not repeat possible secrets.
+// sources are the known sources of datasets, and forges the known kinds of forge; nil allows any.
 func ParseServer(file string, data []byte, sources, forges []string) (Server, []delivery.Complaint) {
 	d := &document{file: file}
 	var s Server
@@ -229,11 +228,10 @@ func ParseServer(file string, data []byte, sources, forges []string) (Server, []
 var secretKey = regexp.MustCompile(
 	`(?i)(token|secret|password|passphrase|credential)s?$|^(api|access|private|signing)_?key$`)
 
-// signingKey is where a file is named, and no key.
+// signingKey has the path of a file, not a key.
 const signingKey = "commits.signingKey"
 
-// secrets takes keys that hold a secret out of the file, with a complaint that
-// says where it goes, so that nothing later repeats it.
+// secrets removes keys with a secret from the nodes, so that no later complaint repeats it, and complains about them.
 func (d *document) secrets(n *yaml.Node, path string) {
 	if n.Kind != yaml.MappingNode {
 		return
@@ -271,18 +269,18 @@ func (d *document) secrets(n *yaml.Node, path string) {
 
 // server checks the rules between the configuration's fields.
 func (d *document) server(s Server, forges []string) {
-	if d.sound("repository") && hasPassword(s.Repository) {
+	if d.valid("repository") && hasPassword(s.Repository) {
 		d.complain("repository",
 			"a secret does not belong in an address; want it without name and password, and the token in forge")
 	}
-	if d.sound("forge") {
+	if d.valid("forge") {
 		d.forge(s.Forge, forges)
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Secrets)) {
 		d.oneOf(member("secrets", name), "env", s.Secrets[name].Env, "file", s.Secrets[name].File, true)
 	}
 	d.oneOf("devices", "secretEnv", s.Devices.SecretEnv, "secretFile", s.Devices.SecretFile, false)
-	if d.sound("listen") && (s.Listen.Certificate == "") != (s.Listen.Key == "") {
+	if d.valid("listen") && (s.Listen.Certificate == "") != (s.Listen.Key == "") {
 		d.complain("listen", "want certificate and key together, or neither")
 	}
 }
@@ -313,7 +311,7 @@ func (d *document) forge(f ServerForge, known []string) {
 	}
 }
 
-// sources complains of sources that there are not, and of passwords in locations.
+// sources complains about unknown sources, and about passwords in locations.
 func (d *document) sources(datasets ServerDatasets, known []string) {
 	for _, source := range slices.Sorted(maps.Keys(datasets)) {
 		at := member("datasets", source)
@@ -329,10 +327,10 @@ func (d *document) sources(datasets ServerDatasets, known []string) {
 	}
 }
 
-// oneOf complains where two ways to say one thing are both taken, or neither.
+// oneOf complains if both of two alternative keys have a value, or neither.
 func (d *document) oneOf(path, a, va, b, vb string, must bool) {
 	switch {
-	case !d.sound(path):
+	case !d.valid(path):
 	case va != "" && vb != "":
 		d.complain(path, "want %s or %s, got both", a, b)
 	case va == "" && vb == "" && must:
@@ -340,8 +338,7 @@ func (d *document) oneOf(path, a, va, b, vb string, must bool) {
 	}
 }
 
-// hasPassword reports whether an address carries a password, or a token as its
-// user. The user git of SSH addresses is neither.
+// hasPassword reports whether an address has a password, or a token as its user. An SSH address may have a user.
 func hasPassword(address string) bool {
 	_, rest, ok := strings.Cut(address, "://")
 	if !ok {
@@ -352,9 +349,8 @@ func hasPassword(address string) bool {
 	return ok && (strings.Contains(user, ":") || !strings.HasPrefix(address, "ssh://"))
 }
 
-// Resolve returns the configuration with the paths that its folder decides:
-// relative paths are joined to folder, and those left out that lie in state are
-// filled in. Binaries that are looked for stay empty.
+// Resolve returns the configuration with absolute paths: relative ones are joined to folder, and the defaults in state
+// are filled in. Paths of programs that are searched for stay empty.
 func (s Server) Resolve(folder string) Server {
 	join := func(base, name string) string {
 		if name == "" || path.IsAbs(name) {

@@ -101,7 +101,7 @@ commits: {name: AOB of Acme, email: aob@acme.example, signingKey: commits.key}
 func TestServerComplaints(t *testing.T) {
 	const gitea = "repository: x\nforge: {gitea: {url: https://g.example.com, repo: a/b, "
 	for _, c := range []struct{ name, text, want string }{
-		{"empty", "", "aob.yaml: empty file; write it, or remove it"},
+		{"empty", "", "aob.yaml: is empty; write the file, or remove it"},
 		{"missing", "main: main\n",
 			"aob.yaml:1:1: repository: missing: the intent repository: an address, or the folder of a bare repository"},
 		{"unknown key", "repository: x\nheartbeet: 3s\n",
@@ -112,7 +112,7 @@ func TestServerComplaints(t *testing.T) {
 		{"memory", "repository: x\ndetector: {memory: 1GB}\n", ""},
 		{"little memory", "repository: x\ndetector: {memory: 1MB}\n",
 			"aob.yaml:2:20: detector.memory: want 256MiB to 1024GiB, got 1MB"},
-		{"later", "repository: x\nautoGo: local\n", "aob.yaml:2:1: autoGo: not yet: autoGo comes later; leave it out"},
+		{"later", "repository: x\nautoGo: local\n", "aob.yaml:2:1: autoGo: is not supported yet; remove it"},
 		{"no forge", "repository: x\nforge: {}\n",
 			"aob.yaml:2:8: forge: want exactly one forge: local: {} or gitea: {url: …, repo: …, tokenEnv: …}"},
 		{"two forges", gitea + "tokenEnv: T}, local: {}}\n",
@@ -126,7 +126,7 @@ func TestServerComplaints(t *testing.T) {
 			`aob.yaml:2:21: datasets.dir.a: want an absolute path, as in /srv/datasets, ` +
 				`or an address, as in s3://bucket`},
 		{"dataset name", "repository: x\ndatasets: {dir: {a/b: /data}}\n",
-			`aob.yaml:2:18: datasets.dir.a/b: want as key a name of letters, digits and ._-, got "a/b"`},
+			`aob.yaml:2:18: datasets.dir.a/b: want as a key a name of letters, digits and ._-, got "a/b"`},
 		{"e-mail", "repository: x\ncommits: {email: aob}\n",
 			`aob.yaml:2:18: commits.email: want an e-mail address, as in aob@example.com, got "aob"`},
 		{"author", "repository: x\ncommits: {name: a <b>}\n",

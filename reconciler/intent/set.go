@@ -1,11 +1,11 @@
 package intent
 
-// This file changes values in a file of intent as a person would in an editor:
-// comments, order and style of all else stay.
+// This file changes values in a file as a person would in an editor: comments, order and style of the rest stay.
 
 import (
 	"bytes"
 	"fmt"
+	"iter"
 	"reflect"
 	"slices"
 	"strings"
@@ -26,9 +26,9 @@ func (a Assignment) String() string { return a.Path + "=" + a.Value }
 // MaxVariants is how many variants a grid may have.
 const MaxVariants = 256
 
-// Grid reads what a model is to be tried with: PATH=VALUE, or PATH=VALUE,VALUE for
-// several. It returns the assignments of each combination, the last path changing
-// fastest. Of what is a list in the file, as train.seeds, the values are one list.
+// Grid parses the changes to try on a model: PATH=VALUE, or PATH=VALUE,VALUE for several values. It returns the
+// assignments of each combination, the last path changing fastest. Several values of a key that is a list, as
+// train.seeds, become one list.
 func Grid(sets []string) ([][]Assignment, error) {
 	grid := [][]Assignment{nil}
 	seen := map[string]bool{}
@@ -50,10 +50,8 @@ func Grid(sets []string) ([][]Assignment, error) {
 				return nil, fmt.Errorf("%s: %s is given twice", path, clip(v))
 			}
 		}
-		if isList(path) {
-			if len(values) > 1 || !strings.HasPrefix(value, "[") {
-				values = []string{"[" + strings.Join(values, ", ") + "]"}
-			}
+		if isList(path) && (len(values) > 1 || !strings.HasPrefix(value, "[")) {
+			values = []string{"[" + strings.Join(values, ", ") + "]"}
 		}
 		if len(grid)*len(values) > MaxVariants {
 			return nil, fmt.Errorf("that is more than %d variants; try fewer values at once", MaxVariants)
@@ -69,29 +67,44 @@ func Grid(sets []string) ([][]Assignment, error) {
 	return grid, nil
 }
 
-// splitList parts values at commas that are in no bracket and no quotes.
+// splitList splits values at commas that are in no bracket and no quotes.
 func splitList(s string) []string {
 	var out []string
-	depth, from := 0, 0
-	quote := byte(0)
-	for i := range len(s) {
-		switch c := s[i]; {
-		case quote != 0:
-			if c == quote {
-				quote = 0
-			}
-		case c == '"' || c == '\'':
-			quote = c
-		case c == '{' || c == '[':
-			depth++
-		case c == '}' || c == ']':
-			depth--
-		case c == ',' && depth == 0:
+	from := 0
+	for i, depth := range unquoted(s) {
+		if s[i] == ',' && depth == 0 {
 			out = append(out, strings.TrimSpace(s[from:i]))
 			from = i + 1
 		}
 	}
 	return append(out, strings.TrimSpace(s[from:]))
+}
+
+// unquoted yields the positions in a line of YAML that are not in quotes, each with the depth of brackets after it.
+func unquoted(line string) iter.Seq2[int, int] {
+	return func(yield func(i, depth int) bool) {
+		depth, quote := 0, byte(0)
+		for i := range len(line) {
+			c := line[i]
+			switch {
+			case quote != 0:
+				if c == quote {
+					quote = 0
+				}
+				continue
+			case (c == '"' || c == '\'') && (i == 0 || strings.IndexByte(" ,[{:", line[i-1]) >= 0):
+				quote = c
+				continue
+			case c == '{' || c == '[':
+				depth++
+			case c == '}' || c == ']':
+				depth--
+			}
+			if !yield(i, depth) {
+				return
+			}
+		}
+	}
 }
 
 // isList reports whether a path of a model's file holds a list.
@@ -110,8 +123,7 @@ func isList(path string) bool {
 	return t.Kind() == reflect.Slice
 }
 
-// Set gives values to paths of a file. What cannot be changed in its place is an
-// error that says so; the file is then for an editor.
+// Set gives values to paths of a file. It returns an error where the text cannot be changed in its place.
 func Set(data []byte, assignments []Assignment) ([]byte, error) {
 	for _, a := range assignments {
 		next, err := set(data, a)
@@ -126,7 +138,7 @@ func Set(data []byte, assignments []Assignment) ([]byte, error) {
 func set(data []byte, a Assignment) ([]byte, error) {
 	var value any
 	if strings.ContainsAny(a.Value, "\n\r") || yaml.Unmarshal([]byte(a.Value), &value) != nil || value == nil {
-		return nil, fmt.Errorf("want a value that YAML can write on one line, got %q", clip(a.Value))
+		return nil, fmt.Errorf("want a value in YAML on one line, got %q", clip(a.Value))
 	}
 	var doc yaml.Node
 	if err := yaml.Unmarshal(data, &doc); err != nil {
@@ -143,7 +155,7 @@ func set(data []byte, a Assignment) ([]byte, error) {
 			return nil, fmt.Errorf("want keys with dots between them, as train.optimizer.lr")
 		}
 		if at.Kind != yaml.MappingNode {
-			return nil, fmt.Errorf("%s is no map in the file", strings.Join(keys[:i], "."))
+			return nil, fmt.Errorf("%s is not a map in the file", strings.Join(keys[:i], "."))
 		}
 		found := valueOf(at, key)
 		if found == nil {
@@ -164,11 +176,11 @@ func set(data []byte, a Assignment) ([]byte, error) {
 		}
 		from, to, ok := extent(text, found)
 		if !ok {
-			return nil, fmt.Errorf("it stands over several lines in the file; edit it there")
+			return nil, fmt.Errorf("the value has several lines in the file; edit the file")
 		}
 		text = text[:from] + a.Value + text[to:]
 	}
-	// What was meant, and nothing else.
+	// Check that this value has changed and nothing else.
 	var before, after any
 	if yaml.Unmarshal(data, &before) != nil || yaml.Unmarshal([]byte(text), &after) != nil ||
 		!reflect.DeepEqual(assigned(before, keys, value), after) {
@@ -258,22 +270,9 @@ func extent(text string, n *yaml.Node) (from, to int, ok bool) {
 
 // closing finds the end of the bracket that a line begins with.
 func closing(line string) (end int, ok bool) {
-	depth := 0
-	quote := byte(0)
-	for i := range len(line) {
-		switch c := line[i]; {
-		case quote != 0:
-			if c == quote {
-				quote = 0
-			}
-		case (c == '"' || c == '\'') && i > 0 && strings.IndexByte(" ,[{:", line[i-1]) >= 0:
-			quote = c
-		case c == '{' || c == '[':
-			depth++
-		case c == '}' || c == ']':
-			if depth--; depth == 0 {
-				return i + 1, true
-			}
+	for i, depth := range unquoted(line) {
+		if depth == 0 {
+			return i + 1, true
 		}
 	}
 	return 0, false
@@ -318,10 +317,10 @@ func lastLine(n *yaml.Node) int {
 	return last
 }
 
-// SetEvaluate writes what a gate judges on into its file.
+// SetEvaluate writes the eval set into a gate's file.
 func SetEvaluate(data []byte, e delivery.EvalSet) ([]byte, error) {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "{dataset: {%s}, split: %s", datasetFlow(e.Dataset), e.Split)
+	fmt.Fprintf(&b, "{dataset: {%s: %s}, split: %s", e.Dataset.Source, e.Dataset.Path, e.Split)
 	if e.Group != "" {
 		fmt.Fprintf(&b, ", group: %s", e.Group)
 	}
@@ -332,8 +331,7 @@ func SetEvaluate(data []byte, e delivery.EvalSet) ([]byte, error) {
 	return Set(data, []Assignment{{"evaluate", b.String()}})
 }
 
-// SetClasses writes into a gate's file the classes that it holds models to, and what labels mean them. Labels that the
-// file has stay.
+// SetClasses writes the classes and labels into a gate's file. Labels that the file has stay.
 func SetClasses(data []byte, classes []string, labels delivery.Labels) ([]byte, error) {
 	list := []Assignment{{"classes", delivery.FlowList(classes)}}
 	var has map[string]any
@@ -341,9 +339,4 @@ func SetClasses(data []byte, classes []string, labels delivery.Labels) ([]byte, 
 		list = append(list, Assignment{"labels", labels.String()})
 	}
 	return Set(data, list)
-}
-
-func datasetFlow(d delivery.Dataset) string {
-	source, rest, _ := strings.Cut(d.String(), ":")
-	return source + ": " + rest
 }

@@ -50,12 +50,12 @@ func TestSet(t *testing.T) {
 		}
 	}
 	for _, c := range []struct{ sets, file, want string }{
-		{"train.epochs.more=1", editable, "train.epochs is no map"},
+		{"train.epochs.more=1", editable, "train.epochs is not a map"},
 		{"train..epochs=1", editable, "keys with dots"},
 		{"train.epochs=a: b: c", editable, "one line"},
 		{"train=8", editable, "several lines"},
 		{"train.epochs=8", "[a]", "not a map"},
-		{"train.epochs=8", "{a: &x 1, train: *x}", "no map"},
+		{"train.epochs=8", "{a: &x 1, train: *x}", "not a map"},
 	} {
 		path, value, _ := strings.Cut(c.sets, "=")
 		if got, err := intent.Set([]byte(c.file), []intent.Assignment{{Path: path, Value: value}}); err == nil ||

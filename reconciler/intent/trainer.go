@@ -27,14 +27,13 @@ func (t Trainers) Descriptions() map[string]delivery.Trainer {
 	return list
 }
 
-// A Trainer is one version of a trainer: its description, and what arguments it takes.
+// A Trainer is one version of a trainer: its description and the schema of its arguments.
 type Trainer struct {
 	delivery.Trainer
 	args *ArgsSchema
 }
 
-// ParseTrainer reads a trainer.yaml as strictly as intent is read. folder is the
-// name of the folder that it lies in.
+// ParseTrainer reads a trainer.yaml as strictly as other files. folder is the name of its folder.
 func ParseTrainer(file, folder string, data []byte) (delivery.Trainer, []delivery.Complaint) {
 	d := &document{file: file}
 	var t delivery.Trainer
@@ -47,27 +46,27 @@ func ParseTrainer(file, folder string, data []byte) (delivery.Trainer, []deliver
 
 // trainer checks the rules between a trainer's fields.
 func (d *document) trainer(t delivery.Trainer, folder string) {
-	if d.sound("name") && t.Name != folder {
+	if d.valid("name") && t.Name != folder {
 		d.complain("name", "want %s, the folder's name, got %s", quote(folder), quote(t.Name))
 	}
 	unique(d, t.Versions, "versions")
 	unique(d, t.Architectures, "architectures")
 	unique(d, t.Secrets, "secrets")
-	if d.sound("resolution") && t.Resolution.Min > t.Resolution.Max {
+	if d.valid("resolution") && t.Resolution.Min > t.Resolution.Max {
 		d.complain("resolution.max", "want at least min, %d, got %d", t.Resolution.Min, t.Resolution.Max)
 	}
-	if r := t.Defaults.Resolution; d.sound("resolution", "defaults.resolution") && r > 0 {
+	if r := t.Defaults.Resolution; d.valid("resolution", "defaults.resolution") && r > 0 {
 		if want := wantResolution(t, r); want != "" {
-			d.complain("defaults.resolution", "want %s, as resolution: says, got %d", want, r)
+			d.complain("defaults.resolution", "want %s, as in resolution:, got %d", want, r)
 		}
 	}
-	if d.sound("defaults") && t.Defaults.Epochs > 0 && t.Defaults.Optimizer.Warmup > t.Defaults.Epochs {
-		d.complain("defaults.optimizer.warmup", "want at most the %d epochs, got %d", t.Defaults.Epochs,
+	if d.valid("defaults") && t.Defaults.Epochs > 0 && t.Defaults.Optimizer.Warmup > t.Defaults.Epochs {
+		d.complain("defaults.optimizer.warmup", "want at most %d, the number of epochs, got %d", t.Defaults.Epochs,
 			t.Defaults.Optimizer.Warmup)
 	}
 }
 
-// wantResolution says which input sizes a trainer takes where n is none of them, or "".
+// wantResolution describes the input sizes of a trainer if n is none of them; else it is empty.
 func wantResolution(t delivery.Trainer, n int) string {
 	switch r := t.Resolution; {
 	case n < r.Min || n > r.Max:
@@ -91,7 +90,7 @@ func (e TrainerError) Error() string {
 
 // LoadTrainers reads the trainers in a folder: a folder for each, with a trainer.yaml
 // and, if it takes arguments, a schema.json. Folders whose names begin with a dot or
-// an underscore are no trainers.
+// an underscore are not read.
 func LoadTrainers(files fs.FS) (Trainers, error) {
 	folders, err := fs.ReadDir(files, ".")
 	if err != nil {
@@ -117,8 +116,8 @@ func loadTrainer(files fs.FS, folder string) (Trainer, error) {
 	at := path.Join(folder, TrainerFile)
 	data, err := readBounded(files, at)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Trainer{}, TrainerError{{File: at, Text: "missing; every folder of trainers needs one, and aob schema " +
-			"trainer shows its fields"}}
+		return Trainer{}, TrainerError{{File: at, Text: "missing; every trainer needs one, and aob schema trainer " +
+			"shows its fields"}}
 	}
 	if err != nil {
 		return Trainer{}, err
@@ -148,16 +147,16 @@ func readBounded(files fs.FS, name string) ([]byte, error) {
 	case err != nil:
 		return nil, err
 	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%s: want a file", name)
+		return nil, fmt.Errorf("%s: want a regular file", name)
 	case info.Size() > MaxFileSize:
 		return nil, fmt.Errorf("%s: is too large; want at most %d KiB", name, MaxFileSize>>10)
 	}
 	return fs.ReadFile(files, name)
 }
 
-// train fills in the trainer's defaults, and checks what the trainer asks for.
+// train fills in the trainer's defaults and checks the trainer's limits.
 func (d *document) train(t *delivery.Train) {
-	if d.options.Trainers == nil || t.With == "" || !d.sound("train.with") {
+	if d.options.Trainers == nil || t.With == "" || !d.valid("train.with") {
 		return
 	}
 	trainer, ok := d.options.Trainers[t.With]
@@ -179,13 +178,13 @@ func (d *document) train(t *delivery.Train) {
 	if d.options.accepted {
 		return
 	}
-	if d.sound("train.architecture") && !slices.Contains(trainer.Architectures, t.Architecture) {
+	if d.valid("train.architecture") && !slices.Contains(trainer.Architectures, t.Architecture) {
 		d.complain("train.architecture", "want %s, got %s", or(trainer.Architectures), quote(t.Architecture))
 	}
-	if want := wantResolution(trainer.Trainer, t.Resolution); want != "" && d.sound("train.resolution") {
+	if want := wantResolution(trainer.Trainer, t.Resolution); want != "" && d.valid("train.resolution") {
 		d.complain("train.resolution", "want %s, got %d", want, t.Resolution)
 	}
-	if !d.sound("train.args") {
+	if !d.valid("train.args") {
 		return
 	}
 	args := t.Args
@@ -197,7 +196,7 @@ func (d *document) train(t *delivery.Train) {
 	}
 }
 
-// fill sets a value that the file leaves out, and complains where there is no default.
+// fill sets a value that the file leaves out, and complains if there is no default.
 func fill[T comparable](d *document, path string, value *T, standard T) {
 	var none T
 	switch {
@@ -205,6 +204,6 @@ func fill[T comparable](d *document, path string, value *T, standard T) {
 	case standard != none:
 		*value = standard
 	case !d.options.accepted:
-		d.complain(path, "missing; the trainer has no default for it")
+		d.complain(path, "missing; add it, since the trainer has no default for it")
 	}
 }

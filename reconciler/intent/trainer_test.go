@@ -38,9 +38,9 @@ func TestTrainerOfAServer(t *testing.T) {
 		"{with: x@1, architecture: tiny}":    `train.architecture: want x-small or x-large, got "tiny"`,
 		"{with: x@1, resolution: 1024}":      "train.resolution: want 320 to 960, got 1024",
 		"{with: x@1, resolution: 650}":       "train.resolution: want a multiple of 64, got 650",
-		"{with: x@1, args: {a: 1}}":          `train.args.a: unknown argument "a"; there is none`,
-		"{with: bare@1, resolution: 64}":     "train.epochs: missing; the trainer has no default for it",
-		"{with: import}":                     `train.with: not yet: "import" comes later`,
+		"{with: x@1, args: {a: 1}}":          `train.args.a: unknown argument "a"; none is known`,
+		"{with: bare@1, resolution: 64}":     "train.epochs: missing; add it, since the trainer has no default for it",
+		"{with: import}":                     `train.with: "import" is not supported yet`,
 		"{with: x@1, batch: {effective: 0}}": "train.batch.effective: want 1 to 4096, got 0",
 	} {
 		in, complaints := intent.Parse([]intent.File{file("models/m.yaml",
@@ -94,16 +94,16 @@ func TestTrainerComplaints(t *testing.T) {
 		return strings.Replace(described, old, with, 1)
 	}
 	for text, want := range map[string]string{
-		"":                               "x/trainer.yaml: empty file",
+		"":                               "x/trainer.yaml: is empty",
 		"a: &a [*a]":                     "x/trainer.yaml:1:4: a: anchors",
 		strings.Repeat("a: [", 20_000):   "x/trainer.yaml: is too large",
 		change("name: x", "name: y"):     `x/trainer.yaml:3:7: name: want "x", the folder's name, got "y"`,
-		change(`["1"]`, "[1]"):           "x/trainer.yaml:4:12: versions[0]: want text, got 1; quote it",
-		change(`["1"]`, "[a, a]"):        "x/trainer.yaml:4:15: versions[1]: given twice",
+		change(`["1"]`, "[1]"):           "x/trainer.yaml:4:12: versions[0]: want text, got 1; put it in quotes",
+		change(`["1"]`, "[a, a]"):        "x/trainer.yaml:4:15: versions[1]: is the same as versions[0]",
 		change(`["1"]`, "[]"):            "x/trainer.yaml:4:11: versions: is empty",
 		change("epochs: 10", "epoch: 1"): "x/trainer.yaml:6:29: defaults.epoch: unknown key; did you mean epochs?",
 		change("resolution: 640", "resolution: 641"): "x/trainer.yaml:6:24: defaults.resolution: want a " +
-			"multiple of 64, as resolution: says, got 641",
+			"multiple of 64, as in resolution:, got 641",
 		change("min: 320", "min: 1920"):        "x/trainer.yaml:7:30: resolution.max: want at least min, 1920, got 960",
 		described + "accelerator: quantum\n":   `x/trainer.yaml:8:14: accelerator: want cpu or cuda, got "quantum"`,
 		described + "secrets: [hunter2secret]": "x/trainer.yaml:8:11: secrets[0]: want the name of an environment",

@@ -12,8 +12,7 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// quote shows text of a file in a complaint: on one line, and not all of a
-// megabyte.
+// quote returns text of a file for a complaint, shortened and on one line.
 func quote(s string) string { return strconv.Quote(clip(s)) }
 
 func clip(s string) string {
@@ -31,8 +30,8 @@ func clip(s string) string {
 	return s
 }
 
-// got describes a value for the end of a complaint.
-func got(n *yaml.Node) string {
+// describe describes a value for the end of a complaint.
+func describe(n *yaml.Node) string {
 	switch n.Kind {
 	case yaml.MappingNode:
 		return "a map"
@@ -46,7 +45,7 @@ func got(n *yaml.Node) string {
 			return "the text " + quote(n.Value)
 		case n.Tag != "!!int" && n.Tag != "!!float" &&
 			n.Tag != "!!bool", strings.ContainsFunc(n.Value, unicode.IsControl):
-			return quote(n.Value) // a text, or what somebody's own tag stands before: it may have lines
+			return quote(n.Value) // text, or a value with a custom tag: it may have several lines
 		}
 		return clip(n.Value)
 	}
@@ -61,20 +60,33 @@ func plain(n *yaml.Node) bool {
 
 func isNull(n *yaml.Node) bool { return plain(n) && n.Tag == "!!null" }
 
-// or joins words as in "a, b or c".
-func or(words []string) string { return list(words, " or ") }
+// or joins a list as in "a, b or c".
+func or(list []string) string { return join(list, " or ") }
 
-// and joins words as in "a, b and c".
-func and(words []string) string { return list(words, " and ") }
+// and joins a list as in "a, b and c".
+func and(list []string) string { return join(list, " and ") }
 
-func list(words []string, last string) string {
-	if len(words) < 2 {
-		return strings.Join(words, "")
+func join(list []string, last string) string {
+	if len(list) < 2 {
+		return strings.Join(list, "")
 	}
-	return strings.Join(words[:len(words)-1], ", ") + last + words[len(words)-1]
+	return strings.Join(list[:len(list)-1], ", ") + last + list[len(list)-1]
 }
 
-// some lists names, and how many there are beyond the first few.
+// rangeText describes a range, of which an end may be empty.
+func rangeText(low, high string) string {
+	switch {
+	case low != "" && high != "":
+		return low + " to " + high
+	case low != "":
+		return "at least " + low
+	case high != "":
+		return "at most " + high
+	}
+	return ""
+}
+
+// some lists the first names and the number of the others.
 func some(names []string) string {
 	const most = 12
 	if len(names) <= most {
@@ -83,23 +95,19 @@ func some(names []string) string {
 	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
 }
 
-// unknown says that a word is none of the known ones, and which it may be.
-func unknown(what, word string, known []string) string {
-	return "unknown " + what + " " + quote(word) + "; " + instead(word, known)
-}
-
-// instead says what an unknown word may be, and what is known.
-func instead(word string, known []string) string {
+// unknown returns a complaint about an unknown name, with the known ones and a similar one.
+func unknown(what, name string, known []string) string {
+	text := "unknown " + what + " " + quote(name)
 	if len(known) == 0 {
-		return "there is none"
+		return text + "; none is known"
 	}
-	if near := nearest(word, known); near != "" {
-		return "did you mean " + near + "? known: " + some(known)
+	if near := nearest(name, known); near != "" {
+		return text + "; did you mean " + near + "? known: " + some(known)
 	}
-	return "known: " + some(known)
+	return text + "; known: " + some(known)
 }
 
-// nearest returns the known word that is a typing mistake away, or "".
+// nearest returns a known word that differs by a typing mistake, or "".
 func nearest(word string, known []string) string {
 	if word == "" || len(word) > 64 {
 		return ""
@@ -119,7 +127,7 @@ func nearest(word string, known []string) string {
 	return best
 }
 
-// distance counts insertions, deletions, changes and swaps of neighbours.
+// distance counts the insertions, deletions, changes and swaps of neighbours between two words.
 func distance(a, b string) int {
 	s, t := []rune(a), []rune(b)
 	var before []int
@@ -145,7 +153,7 @@ func distance(a, b string) int {
 	return row[len(t)]
 }
 
-// sentence turns a doc tag's first sentence into the end of another.
+// sentence returns the first sentence of a description as the end of another sentence.
 func sentence(doc string) string {
 	doc, _, _ = strings.Cut(doc, ". ")
 	doc = strings.TrimSuffix(doc, ".")
@@ -155,8 +163,7 @@ func sentence(doc string) string {
 	return doc
 }
 
-// matches reports whether a word is one of the patterns, in which * stands for
-// any text without a slash.
+// matches reports whether a word matches one of the patterns, in which * is any text without a slash.
 func matches(word string, patterns []string) bool {
 	return slices.ContainsFunc(patterns, func(p string) bool {
 		ok, err := path.Match(p, word)
