@@ -1,6 +1,6 @@
 package gate
 
-// This file holds values to bounds: floors and ceilings of one model.
+// This file judges the values of one model against min and max.
 
 import (
 	"math"
@@ -10,66 +10,48 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// floors judges values against min.
-func floors(c delivery.GateCheck, in Input, figures []figure, known []int) {
-	limit := *c.Min
-	coco.Holm(1-float64(c.Confidence), known, func(i int) float64 { return figures[i].samples.Below(limit) },
-		func(i int, confidence float64) bool {
-			f := &figures[i]
-			bound(c, f, confidence)
-			high := f.verdict.High
-			says := f.says(c, limit, in.Candidate.Scores.Images)
-			switch {
-			case f.value >= limit:
-				f.decide(delivery.Pass, code.CheckReached, says)
-			case high != nil && *high < limit && f.samples.Resolves(confidence):
-				f.decide(delivery.Fail, code.CheckBelow, says)
-			default:
-				says.Facts = f.doubt(high, limit, in.Candidate.Scores.Images, confidence)
-				f.decide(delivery.Unsure, code.CheckMaybeReached, says)
-			}
-			return f.verdict.Outcome == delivery.Fail
-		})
-}
-
-// ceilings judges values against max, where less is better.
-func ceilings(c delivery.GateCheck, in Input, figures []figure, known []int) {
-	limit, err := c.Max.Number()
-	if err != nil { // the parser lets none through
-		for i := range figures {
-			figures[i].decide(delivery.Fail, code.BoundInvalid, delivery.Values{Text: err.Error()})
+// bounds judges values against min or max.
+func bounds(c delivery.GateCheck, limit float64, images int, figures []figure, known []int) {
+	atMost := c.Max != nil
+	reached, missed, maybe := code.CheckReached, code.CheckBelow, code.CheckMaybeReached
+	if atMost {
+		reached, missed, maybe = code.CheckWithin, code.CheckAbove, code.CheckMaybeWithin
+	}
+	missing := func(i int) float64 { // the share of samples that miss the limit
+		below := figures[i].samples.Below(limit)
+		if atMost {
+			return 1 - below
 		}
-		return
+		return below
 	}
-	coco.Holm(1-float64(c.Confidence), known, func(i int) float64 { return 1 - figures[i].samples.Below(limit) },
-		func(i int, confidence float64) bool {
-			f := &figures[i]
-			bound(c, f, confidence)
-			f.verdict.Limit = &limit
-			low := f.verdict.Low
-			says := f.says(c, limit, in.Candidate.Scores.Images)
-			switch {
-			case f.value <= limit:
-				f.decide(delivery.Pass, code.CheckWithin, says)
-			case low != nil && *low > limit && f.samples.Resolves(confidence):
-				f.decide(delivery.Fail, code.CheckAbove, says)
-			default:
-				says.Facts = f.doubt(low, limit, in.Candidate.Scores.Images, confidence)
-				f.decide(delivery.Unsure, code.CheckMaybeWithin, says)
-			}
-			return f.verdict.Outcome == delivery.Fail
-		})
+	coco.Holm(1-float64(c.Confidence), known, missing, func(i int, confidence float64) bool {
+		f := &figures[i]
+		f.verdict.Limit = &limit
+		if len(f.samples) > 0 {
+			low, high := delivery.MetricOfFigure(c.Metric).Bound(f.samples, confidence)
+			f.verdict.Low, f.verdict.High, f.verdict.Confidence = &low, &high, confidence
+		}
+		passes, end := f.value >= limit, f.verdict.High
+		fails := end != nil && *end < limit
+		if atMost {
+			passes, end = f.value <= limit, f.verdict.Low
+			fails = end != nil && *end > limit
+		}
+		says := f.says(c, limit, images)
+		switch {
+		case passes:
+			f.decide(delivery.Pass, reached, says)
+		case fails && f.samples.Resolves(confidence):
+			f.decide(delivery.Fail, missed, says)
+		default:
+			says.Facts = f.doubt(end, limit, images, confidence)
+			f.decide(delivery.Unsure, maybe, says)
+		}
+		return f.verdict.Outcome == delivery.Fail
+	})
 }
 
-// bound notes a figure's one-sided bounds.
-func bound(c delivery.GateCheck, f *figure, confidence float64) {
-	if len(f.samples) > 0 {
-		low, high := delivery.MetricOfFigure(c.Metric).Bound(f.samples, confidence)
-		f.verdict.Low, f.verdict.High, f.verdict.Confidence = &low, &high, confidence
-	}
-}
-
-// says are the values of a figure that is held to a bound.
+// says returns the values of the facts about a figure.
 func (f *figure) says(c delivery.GateCheck, limit float64, images int) delivery.Values {
 	v := delivery.Values{Metric: c.Metric, Class: f.class, Value: f.value, Bound: limit, Images: images,
 		Confidence: f.verdict.Confidence}
@@ -79,12 +61,13 @@ func (f *figure) says(c delivery.GateCheck, limit float64, images int) delivery.
 	return v
 }
 
-// decide notes the answer about a figure, and why.
+// decide sets the outcome of a figure and the reason.
 func (f *figure) decide(outcome delivery.Outcome, c delivery.Code, v delivery.Values) {
 	f.verdict.Outcome, f.verdict.Because = outcome, []delivery.Fact{{Code: c, Values: v}}
 }
 
-// doubt is the bound that leaves a figure open, and what would settle it.
+// doubt says why a figure is unsure although it has samples, and how many images would settle it. end is its bound on
+// the side of the limit.
 func (f *figure) doubt(end *float64, limit float64, images int, confidence float64) []delivery.Fact {
 	if end == nil {
 		return nil
@@ -97,8 +80,8 @@ func (f *figure) doubt(end *float64, limit float64, images int, confidence float
 	return []delivery.Fact{fact}
 }
 
-// settle says how many images would decide, as the half-width of an interval
-// falls with the square root of their number.
+// settle estimates how many images would settle an unsure result: the half-width of an interval falls with the square
+// root of their number.
 func settle(half, distance float64, images int) (fact delivery.Fact, need int) {
 	fact = delivery.Fact{Code: code.HalfWidth, Values: delivery.Values{Diff: half}}
 	if distance <= 0 || half <= distance {

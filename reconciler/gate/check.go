@@ -1,9 +1,9 @@
 package gate
 
-// This file judges one check: which figures it is about, and that enough is known
-// of each.
+// This file judges one check. It finds the figures that the check is about, and whether the data suffice for each.
 
 import (
+	"cmp"
 	"math"
 	"slices"
 
@@ -12,7 +12,7 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// perClass reports whether a check holds each class to its bound.
+// perClass reports whether a check judges each class separately.
 func perClass(c delivery.GateCheck) bool {
 	return delivery.MetricOfFigure(c.Metric).Of == delivery.OfClass || !c.Classes.IsZero()
 }
@@ -22,12 +22,12 @@ func ofModel(c delivery.GateCheck) bool {
 	return delivery.MetricOfFigure(c.Metric).Of == delivery.OfModel
 }
 
-// A figure is one thing that a check is about, and what is said of it.
+// A figure is one number that a check judges, with the result.
 type figure struct {
-	class   string   // empty where it is over several classes
-	classes []string // that it is over
+	class   string   // empty if it is over several classes
+	classes []string // nil if the eval set has no annotation of class
 	samples delivery.Samples
-	value   float64 // what the samples are about: the value, or its difference
+	value   float64 // of the samples: the metric, or its difference to the baseline
 	verdict delivery.CheckVerdict
 }
 
@@ -42,16 +42,20 @@ func covered(g delivery.Gate, c delivery.GateCheck) []string {
 }
 
 func check(c delivery.GateCheck, g delivery.Gate, in Input) []delivery.CheckVerdict {
-	if ofModel(c) {
-		return []delivery.CheckVerdict{size(c, in)}
-	}
 	verdict := delivery.CheckVerdict{Metric: c.Metric}
 	if c.MaxDrop != nil {
-		verdict.Against = orRelease(c.Against)
+		verdict.Against = cmp.Or(c.Against, "release")
 	}
 	one := func(outcome delivery.Outcome, why delivery.Fact) []delivery.CheckVerdict {
 		verdict.Outcome, verdict.Because = outcome, of(c.Metric, "", why)
 		return []delivery.CheckVerdict{verdict}
+	}
+	limit, err := limitOf(c)
+	switch {
+	case err != nil: // a gate of a newer version of AOB
+		return one(delivery.Fail, fact(code.BoundInvalid, delivery.Values{Text: err.Error()}))
+	case ofModel(c):
+		return []delivery.CheckVerdict{size(c, limit, in.Size)}
 	}
 	metric := delivery.MetricOfFigure(c.Metric)
 	if metric.AtThreshold && !in.Candidate.Scores.AtThreshold() {
@@ -66,7 +70,7 @@ func check(c delivery.GateCheck, g delivery.Gate, in Input) []delivery.CheckVerd
 		}
 	}
 	classes := slices.DeleteFunc(covered(g, c), func(class string) bool {
-		// Judge fails those that the model lacks. To one that the baseline lacks only floors apply.
+		// Judge fails classes that the model lacks. Classes that the baseline lacks cannot be compared with it.
 		return !slices.Contains(in.Classes, class) || len(c.Classes.Names) == 0 && base.lacks(class)
 	})
 	var figures []figure
@@ -87,7 +91,7 @@ func check(c delivery.GateCheck, g delivery.Gate, in Input) []delivery.CheckVerd
 	if len(classes) == 0 {
 		return one(delivery.Unsure, delivery.Fact{Code: code.NoClassToJudge})
 	}
-	var known []int // of which enough is known
+	var known []int // figures that can be judged
 	for i := range figures {
 		f := &figures[i]
 		f.verdict = verdict
@@ -103,13 +107,10 @@ func check(c delivery.GateCheck, g delivery.Gate, in Input) []delivery.CheckVerd
 		}
 		known = append(known, i)
 	}
-	switch {
-	case c.Min != nil:
-		floors(c, in, figures, known)
-	case c.Max != nil:
-		ceilings(c, in, figures, known)
-	default:
-		drops(c, base, figures, known)
+	if c.MaxDrop != nil {
+		drops(c, limit, base, figures, known)
+	} else {
+		bounds(c, limit, in.Candidate.Scores.Images, figures, known)
 	}
 	verdicts := make([]delivery.CheckVerdict, len(figures))
 	for i, f := range figures {
@@ -118,7 +119,7 @@ func check(c delivery.GateCheck, g delivery.Gate, in Input) []delivery.CheckVerd
 	return verdicts
 }
 
-// unmeasured reports whether the eval set has no truth of a class that a metric counts, as of one size.
+// unmeasured reports whether the eval set has no annotation of a class that the metric counts, such as of one size.
 func (in Input) unmeasured(m delivery.Metric, base baseline, class string) bool {
 	table := in.Candidate.Scores.Table
 	if base.compare != nil {
@@ -127,7 +128,7 @@ func (in Input) unmeasured(m delivery.Metric, base baseline, class string) bool 
 	return m.Column != "" && math.IsNaN(table.Figure(m.Name, []string{class}).Value)
 }
 
-// truths counts them by class, in the images that a check looks at.
+// truths returns the number of annotations by class, on the images that a check uses.
 func (in Input) truths(base baseline) map[string]int {
 	if base.compare != nil {
 		return base.compare.Truths
@@ -135,7 +136,7 @@ func (in Input) truths(base baseline) map[string]int {
 	return in.Candidate.Scores.Truths
 }
 
-// measure computes a figure and its samples, or says why too little is known of it.
+// measure computes a figure and its samples. It returns the reason if the figure cannot be judged.
 func measure(c delivery.GateCheck, in Input, base baseline, truths map[string]int, f *figure) (why delivery.Fact) {
 	scores := in.Candidate.Scores
 	row := scores.Table.Figure(c.Metric, f.classes)
@@ -177,16 +178,25 @@ func measure(c delivery.GateCheck, in Input, base baseline, truths map[string]in
 	return delivery.Fact{}
 }
 
-func size(c delivery.GateCheck, in Input) delivery.CheckVerdict {
-	limit, err := c.Max.Bytes()
-	if err != nil {
-		return delivery.CheckVerdict{Metric: c.Metric, Outcome: delivery.Fail,
-			Because: []delivery.Fact{fact(code.BoundInvalid, delivery.Values{Text: err.Error()})}}
+// limitOf returns the bound of a check; of maxDrop, the lowest difference that it allows.
+func limitOf(c delivery.GateCheck) (float64, error) {
+	switch {
+	case c.Min != nil:
+		return *c.Min, nil
+	case c.MaxDrop != nil:
+		return 0 - *c.MaxDrop, nil // 0, not -0
+	case ofModel(c):
+		size, err := c.Max.Bytes()
+		return float64(size), err
 	}
-	value, bound := float64(in.Size), float64(limit)
-	v := delivery.CheckVerdict{Metric: c.Metric, Value: &value, Limit: &bound, Outcome: delivery.Pass,
-		Because: []delivery.Fact{fact(code.SizeWithin, delivery.Values{Bytes: in.Size, Bound: bound})}}
-	if in.Size > int64(limit) {
+	return c.Max.Number()
+}
+
+func size(c delivery.GateCheck, limit float64, size int64) delivery.CheckVerdict {
+	value := float64(size)
+	v := delivery.CheckVerdict{Metric: c.Metric, Value: &value, Limit: &limit, Outcome: delivery.Pass,
+		Because: []delivery.Fact{fact(code.SizeWithin, delivery.Values{Bytes: size, Bound: limit})}}
+	if value > limit {
 		v.Outcome, v.Because[0].Code = delivery.Fail, code.SizeAbove
 	}
 	return v
@@ -194,12 +204,12 @@ func size(c delivery.GateCheck, in Input) delivery.CheckVerdict {
 
 func fact(c delivery.Code, v delivery.Values) delivery.Fact { return delivery.Fact{Code: c, Values: v} }
 
-// of says which figure a fact is about.
+// of returns a fact with the figure that it is about.
 func of(metric, class string, why delivery.Fact) []delivery.Fact {
 	return []delivery.Fact{why.In(code.OfMetric, delivery.Values{Metric: metric, Class: class})}
 }
 
-// unresolved says that a bound takes more resamples than there are.
+// unresolved is the fact that a bound needs more resamples than there are.
 func unresolved(s delivery.Samples, confidence float64) delivery.Fact {
 	return fact(code.Unresolved, delivery.Values{Confidence: confidence, Limit: coco.ResamplesFor(1, confidence),
 		Count: len(s)})

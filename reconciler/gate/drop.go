@@ -1,8 +1,9 @@
 package gate
 
-// This file holds a candidate to a baseline: the release, or a fixed version.
+// This file judges a candidate against a baseline: the release, or a fixed version.
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"strings"
@@ -15,29 +16,15 @@ import (
 // A baseline is what a check compares the candidate with.
 type baseline struct {
 	name    string   // release, or pallets@12
-	over    []string // the classes that both have, where the check is about more
+	over    []string // the classes that both have, if the check is about more
 	compare *delivery.CompareResult
 	scores  *delivery.ScoreSet // its own
 }
 
-func orRelease(against string) string {
-	if against == "" {
-		return "release"
-	}
-	return against
-}
-
-// baseline finds what a check compares with, or the answer where nothing is to be
-// compared.
+// baseline returns what a check compares with, or the outcome and the reason if there is nothing to compare.
 func (in Input) baseline(c delivery.GateCheck) (b baseline, outcome delivery.Outcome, why delivery.Fact) {
-	scores := func(m *Measured) *delivery.ScoreSet {
-		if m == nil {
-			return nil
-		}
-		return &m.Scores
-	}
-	b.name = orRelease(c.Against)
-	same, with := in.SameBundle, scores(in.Baseline)
+	b.name = cmp.Or(c.Against, "release")
+	same, with := in.SameBundle, in.Baseline
 	b.compare = in.Compare
 	if strings.Contains(c.Against, "@") {
 		a, known := in.Anchors[c.Against]
@@ -47,25 +34,25 @@ func (in Input) baseline(c delivery.GateCheck) (b baseline, outcome delivery.Out
 		case !a.Missing.IsZero():
 			return b, delivery.Fail, a.Missing
 		}
-		same, with, b.compare = a.SameBundle, &a.Measured.Scores, a.Compare
+		same, with, b.compare = a.SameBundle, &a.Measured, a.Compare
 	}
 	switch {
 	case same:
 		return b, delivery.Pass, b.is(code.IsBaseline)
 	case with == nil:
 		return b, delivery.NotApplicable, b.is(code.NoBaseline)
-	case with.Protocol != in.Candidate.Scores.Protocol:
+	case with.Scores.Protocol != in.Candidate.Scores.Protocol:
 		return b, delivery.Fail, b.is(code.OtherProtocol)
 	case b.compare == nil:
 		return b, delivery.Unsure, b.is(code.NotCompared)
-	case delivery.MetricOfFigure(c.Metric).AtThreshold && !with.AtThreshold():
+	case delivery.MetricOfFigure(c.Metric).AtThreshold && !with.Scores.AtThreshold():
 		return b, delivery.NotApplicable, b.is(code.BaselineNoThresholds)
 	}
-	b.scores = with
+	b.scores = &with.Scores
 	return b, "", delivery.Fact{}
 }
 
-// is a fact about the baseline.
+// is returns a fact about the baseline.
 func (b baseline) is(c delivery.Code) delivery.Fact {
 	return fact(c, delivery.Values{FromModel: b.name})
 }
@@ -79,7 +66,7 @@ func (b baseline) lacks(class string) bool {
 	return !has
 }
 
-// shared says which of some classes both models have, where that is not all of them.
+// shared returns the classes that both models have, or nil if both have all of them.
 func (b baseline) shared(classes []string) []string {
 	both := slices.DeleteFunc(slices.Clone(classes), b.lacks)
 	if len(both) == len(classes) {
@@ -88,10 +75,9 @@ func (b baseline) shared(classes []string) []string {
 	return both
 }
 
-// drops judges differences against maxDrop. The two sides are two families of
-// hypotheses: that a class has dropped too far, and that it has not.
-func drops(c delivery.GateCheck, base baseline, figures []figure, known []int) {
-	limit := 0 - *c.MaxDrop // 0, not -0
+// drops judges differences against maxDrop. There are two families of hypotheses: that a class has dropped too far, and
+// that it has not.
+func drops(c delivery.GateCheck, limit float64, base baseline, figures []figure, known []int) {
 	alpha := 1 - float64(c.Confidence)
 	lowAt := make([]float64, len(figures))
 	coco.Holm(alpha, known, func(i int) float64 { return 1 - figures[i].samples.Below(limit) },
@@ -107,8 +93,7 @@ func drops(c delivery.GateCheck, base baseline, figures []figure, known []int) {
 		})
 }
 
-// drop decides one difference with a lower bound at one confidence and an upper
-// bound at another.
+// drop judges one difference by its lower bound at one confidence and its upper bound at another.
 func drop(c delivery.GateCheck, base baseline, f *figure, limit, lowAt, highAt float64) {
 	low, _ := f.samples.Bounds(lowAt)
 	_, high := f.samples.Bounds(highAt)
@@ -146,8 +131,8 @@ func drop(c delivery.GateCheck, base baseline, f *figure, limit, lowAt, highAt f
 	}
 }
 
-// lost lists what the candidate is worse at than the release, each figure surely so: over all classes of the gate, and
-// class by class, adjusted for their number.
+// lost lists the figures in which the candidate is significantly worse than the release: over all classes of the gate,
+// and class by class, adjusted for their number.
 func lost(c *delivery.CompareResult, classes []string) []delivery.Loss {
 	var whole, each []figure
 	for _, m := range delivery.Metrics() {
@@ -199,6 +184,7 @@ func lost(c *delivery.CompareResult, classes []string) []delivery.Loss {
 	return list
 }
 
+// negated returns the samples of the opposite figure.
 func negated(s delivery.Samples) delivery.Samples {
 	out := make(delivery.Samples, len(s))
 	for i, v := range s {
@@ -207,8 +193,8 @@ func negated(s delivery.Samples) delivery.Samples {
 	return out
 }
 
-// errorOf says which type of detection errors explains most of a drop of AP50, of which class, and how many more of
-// them there are. TIDE defines the types.
+// errorOf returns the type of detection error (see TIDE) that explains most of a drop of AP50, its class, and how many
+// more errors of it there are.
 func errorOf(c *delivery.CompareResult, classes []string) delivery.Values {
 	d, ok := c.Compared(delivery.MetricAP50, classes)
 	worst, of := delivery.ErrorShift{}, ""

@@ -1,42 +1,37 @@
-// Package gate answers whether a model may be released, with a reason for every
-// check. It is pure: measurements go in, a [delivery.Verdict] comes out.
+// Package gate decides whether a model may be released, with a reason for every check. It is pure: measurements go in,
+// a [delivery.Verdict] comes out.
 //
 // How a check decides (the design, section 3):
 //
-//   - min: pass at or above the bound; fail where even the upper bound of the
-//     value lies below it; else unsure.
-//   - max: for size, pass at or below it, else fail. For falsePositivesPerImage,
-//     pass at or below it; fail where even the lower bound lies above; else unsure.
-//   - maxDrop: pass where the lower bound of candidate minus baseline is at
-//     least -maxDrop; fail where its upper bound is below; else unsure, with
-//     what would settle it. The baseline is the release, or a version that the
-//     check is against, as pallets@12; without a release it does not apply.
+//   - min: pass at or above the bound; fail if even the upper bound of the value is below it; else unsure.
+//   - max: for size, pass at or below the bound, else fail. For falsePositivesPerImage, pass at or below it; fail if
+//     even the lower bound of the value is above it; else unsure.
+//   - maxDrop: pass if the lower bound of candidate minus baseline is at least -maxDrop; fail if its upper bound is
+//     below; else unsure, with the number of images that would settle it. The baseline is the release, or a version
+//     that the check names, such as pallets@12; without a release the check does not apply.
 //
-// Bounds are one-sided at the check's confidence and come from the bootstrap
-// over test images that the measurements carry: they cover the choice of test
-// images, not the noise of training. Where the eval set names a group, whole
-// groups are drawn, as the frames of one video are not independent; fewer than 20
-// groups, or images, are unsure.
+// Bounds are one-sided, at the check's confidence, and come from the bootstrap over test images that is part of the
+// measurements. They cover the choice of test images, not the noise of training. If the eval set names a group, whole
+// groups are drawn, because the frames of one video are not independent. With fewer than 20 groups or images a check is
+// unsure.
 //
-// Over several classes bounds are adjusted by Holm's step-down method, so that
-// twenty equal classes do not raise twenty alarms. A class with fewer truths than
-// the check's support is unsure, and not adjusted for. A bound that takes more
-// resamples than there are decides nothing.
+// Over several classes bounds are adjusted by Holm's step-down method, so that twenty equal classes do not raise twenty
+// alarms. A class with fewer annotations than the check's support is unsure and does not count in the adjustment. A
+// bound that needs more resamples than there are decides nothing.
 //
-// Recall, precision and falsePositivesPerImage are taken at the model's own
-// thresholds; a model without any fails what asks for them.
+// Recall, precision, F1 and falsePositivesPerImage are measured at the model's own score thresholds. A model without
+// thresholds fails such a check.
 //
-// A gate names its classes, and every mean, share, count and difference is over those, computed resample by resample:
-// other classes of a model never count. A model that lacks one of them fails. A class without a truth that counts has
-// a line of its own, which is unsure. Comparisons run over those of the classes that both models and the eval set have,
-// which the verdict lists, and over images that neither model was trained on: a class that only the candidate has is
-// held to floors alone.
+// A gate names its classes. Every mean, share, count and difference is over those, computed resample by resample; other
+// classes of a model never count. A model that lacks one of them fails. A class without annotations that count has its
+// own line, which is unsure. Comparisons are over those of the classes that both models and the eval set have, which
+// the verdict lists, and over images that neither model was trained on. A class that only the candidate has is judged
+// by min and max alone.
 //
-// What is unsure is left to an owner of the gate (review), counts as a fail, or is
-// ignored, as the check says. Left to an owner, whatever the checks say unless one
-// fails, are verdicts beyond the gate's looks, as the best of many models looks better
-// on one eval set than it is, and those on models that were trained on more than 5 %
-// of the eval set, as the rest is another eval set.
+// What is unsure is left to an owner of the gate (review), counts as a fail, or is ignored, as the check says. If no
+// check fails, two kinds of verdicts are left to an owner whatever the checks say: those beyond the gate's number of
+// looks, because the best of many models looks better on one eval set than it is, and those on models that were trained
+// on more than 5 % of the eval set.
 package gate
 
 import (
@@ -50,13 +45,13 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// Measured is what one bundle scored on the gate's eval set.
+// Measured has the scores of one bundle on the gate's eval set.
 type Measured struct {
 	Key    delivery.Digest // the score key
 	Scores delivery.ScoreSet
 }
 
-// Input is all that a gate reads.
+// Input has everything that a verdict depends on.
 type Input struct {
 	Model      string
 	Classes    []string // the model's, by the gate's names
@@ -65,25 +60,26 @@ type Input struct {
 	EvalSet    delivery.Digest // of its content
 	Candidate  Measured
 	Baseline   *Measured               // the target branch's release on the same eval set; nil for a first model
-	Compare    *delivery.CompareResult // nil where Baseline is nil
+	Compare    *delivery.CompareResult // nil if Baseline is nil
 	CompareKey delivery.Digest
-	SameBundle bool // the candidate is the release: nothing can have dropped
+	SameBundle bool // the candidate is the release, so nothing can have dropped
 
 	BaselineBundle delivery.Digest
-	Look           int               // which model the eval set judges against this baseline, from 1; 0 is not counted
-	Anchors        map[string]Anchor // by what a check is against, as pallets@12
+	// how many models were judged on the eval set against this baseline; 0: not counted
+	Look    int
+	Anchors map[string]Anchor // by version, such as pallets@12
 }
 
 // An Anchor is a fixed version that checks compare with, on the same eval set.
 type Anchor struct {
-	Missing    delivery.Fact // why there is none to compare with
+	Missing    delivery.Fact // why there is nothing to compare with
 	SameBundle bool
 	Measured   Measured
 	Compare    *delivery.CompareResult
 	CompareKey delivery.Digest
 }
 
-// Resamples says how many resamples a gate's checks need over so many classes.
+// Resamples returns how many resamples a gate's checks need over a number of classes.
 func Resamples(checks []delivery.GateCheck, classes int) int {
 	n := coco.ResamplesFor(classes, 0.95) // for what got lost
 	for _, c := range checks {
@@ -98,7 +94,7 @@ func Resamples(checks []delivery.GateCheck, classes int) int {
 	return n
 }
 
-// Measures lists the metrics that a gate's checks ask for and that are measured on demand alone, sorted.
+// Measures lists the on-demand metrics of a gate's checks, sorted.
 func Measures(checks []delivery.GateCheck) []string {
 	var names []string
 	for _, c := range checks {
@@ -110,7 +106,7 @@ func Measures(checks []delivery.GateCheck) []string {
 	return slices.Compact(names)
 }
 
-// Judge lets a gate answer under a name.
+// Judge returns the verdict of a gate.
 func Judge(name string, g delivery.Gate, in Input) delivery.Verdict {
 	v := delivery.Verdict{Gate: name, GateSpec: g.Digest(), Model: in.Model, Bundle: in.Bundle,
 		Baseline: in.BaselineBundle, EvalSet: in.EvalSet,
@@ -132,11 +128,11 @@ func Judge(name string, g delivery.Gate, in Input) delivery.Verdict {
 	if in.Compare != nil && !in.SameBundle {
 		v.Lost = lost(in.Compare, v.Classes)
 	}
-	var outcomes []delivery.Outcome
 	for _, class := range g.Classes {
 		if !slices.Contains(in.Classes, class) {
-			v.Checks = append(v.Checks, lacking(name, in.Model, class))
-			outcomes = append(outcomes, delivery.Fail)
+			v.Checks = append(v.Checks, delivery.CheckVerdict{Check: "classes", Metric: "classes", Class: class,
+				Outcome: delivery.Fail, Because: []delivery.Fact{fact(code.CheckClassMissing,
+					delivery.Values{Class: class, Gate: name, Model: in.Model})}})
 		}
 	}
 	for _, c := range g.Checks {
@@ -152,59 +148,53 @@ func Judge(name string, g delivery.Gate, in Input) delivery.Verdict {
 				}
 			}
 			v.Checks = append(v.Checks, cv)
-			outcomes = append(outcomes, cv.Outcome)
 		}
 	}
-	if g.Looks > 0 && in.Look > g.Looks {
-		looked := float64(in.Look)
-		limit := float64(g.Looks)
-		v.Checks = append(v.Checks, delivery.CheckVerdict{Check: fmt.Sprintf("looks <= %d", g.Looks), Metric: "looks",
-			Value: &looked, Limit: &limit, Outcome: delivery.Unsure,
-			Because: []delivery.Fact{fact(code.TooManyLooks, delivery.Values{Count: in.Look, Limit: g.Looks,
-				FromBundle: in.BaselineBundle})}})
-		outcomes = append(outcomes, delivery.Unsure)
+	unsure := func(check, metric string, value, limit float64, why delivery.Fact) {
+		v.Checks = append(v.Checks, delivery.CheckVerdict{Check: check, Metric: metric, Value: &value, Limit: &limit,
+			Outcome: delivery.Unsure, Because: []delivery.Fact{why}})
 	}
-	// Whoever chooses what a model is trained on must not choose what it is judged on.
-	if s := in.Candidate.Scores; !in.SameBundle && float64(s.LeftOut) > maxLeftOut*float64(s.Images+s.LeftOut) {
-		share, limit := float64(s.LeftOut)/float64(s.Images+s.LeftOut), maxLeftOut
-		v.Checks = append(v.Checks, delivery.CheckVerdict{Check: fmt.Sprintf("left out <= %g%%", limit*100),
-			Metric: "leftOut", Value: &share, Limit: &limit, Outcome: delivery.Unsure,
-			Because: []delivery.Fact{fact(code.TrainedOnEvalSet, delivery.Values{Count: s.LeftOut,
-				Total: s.Images + s.LeftOut, Value: share, Bound: limit})}})
-		outcomes = append(outcomes, delivery.Unsure)
+	if g.Looks > 0 && in.Look > g.Looks {
+		unsure(fmt.Sprintf("looks <= %d", g.Looks), "looks", float64(in.Look), float64(g.Looks),
+			fact(code.TooManyLooks, delivery.Values{Count: in.Look, Limit: g.Looks, FromBundle: in.BaselineBundle}))
+	}
+	// Who chooses the training images must not choose the images that the model is judged on.
+	s := in.Candidate.Scores
+	if all := s.Images + s.LeftOut; !in.SameBundle && float64(s.LeftOut) > maxLeftOut*float64(all) {
+		share := float64(s.LeftOut) / float64(all)
+		unsure(fmt.Sprintf("left out <= %g%%", maxLeftOut*100), "leftOut", share, maxLeftOut,
+			fact(code.TrainedOnEvalSet, delivery.Values{Count: s.LeftOut, Total: all, Value: share, Bound: maxLeftOut}))
+	}
+	outcomes := make([]delivery.Outcome, len(v.Checks))
+	for i, c := range v.Checks {
+		outcomes[i] = c.Outcome
 	}
 	v.Outcome = delivery.Overall(outcomes)
 	v.Because = because(v)
 	return v
 }
 
-// maxLeftOut is the greatest share of an eval set that a model may have been trained
-// on, or what it was fine-tuned from.
+// maxLeftOut is the largest share of an eval set that a model, or a model that it was fine-tuned from, may have been
+// trained on.
 const maxLeftOut = 0.05
 
-// among lists those of a gate's classes that were measured, in the gate's order.
+// among returns the classes of a gate that were measured, in the gate's order.
 func among(classes, measured []string) []string {
 	return slices.DeleteFunc(slices.Clone(classes), func(class string) bool {
 		return !slices.Contains(measured, class)
 	})
 }
 
-// lacking is the line of a class of the gate that the model does not have.
-func lacking(gate, model, class string) delivery.CheckVerdict {
-	return delivery.CheckVerdict{Check: "classes", Metric: "classes", Class: class, Outcome: delivery.Fail,
-		Because: []delivery.Fact{fact(code.CheckClassMissing, delivery.Values{Class: class, Gate: gate, Model: model})}}
-}
-
-// describe is a check as people wrote it.
+// describe returns a check in a form like that in the gate's file.
 func describe(c delivery.GateCheck) string {
 	text := c.Metric
 	switch {
 	case c.Min != nil:
-		text = fmt.Sprintf("%s >= %s", c.Metric, num(*c.Min))
+		text = fmt.Sprintf("%s >= %g", c.Metric, *c.Min)
 	case c.Max != nil:
 		text = fmt.Sprintf("%s <= %s", c.Metric, *c.Max)
 	case c.MaxDrop != nil:
-		text = fmt.Sprintf("%s drop <= %s", c.Metric, num(*c.MaxDrop))
+		text = fmt.Sprintf("%s drop <= %g", c.Metric, *c.MaxDrop)
 	}
 	if strings.Contains(c.Against, "@") {
 		text += " against " + c.Against
@@ -212,10 +202,7 @@ func describe(c delivery.GateCheck) string {
 	return text
 }
 
-// num prints a bound as people wrote it.
-func num(v float64) string { return fmt.Sprintf("%g", v) }
-
-// because sums a verdict up: what decided it, and how much else.
+// because returns the reasons of a verdict: those of the first check that decided it, and how many others there are.
 func because(v delivery.Verdict) []delivery.Fact {
 	var decisive []delivery.CheckVerdict
 	outcomes := map[string]int{}
@@ -232,7 +219,7 @@ func because(v delivery.Verdict) []delivery.Fact {
 	switch {
 	case len(decisive) == 0:
 	case v.Outcome == delivery.Pass && len(v.Checks) > 1:
-		// What did not apply is counted, so that nobody looks for what failed.
+		// The checks that did not apply are counted too, so that nobody looks for a failed one.
 		list = append(list, fact(code.PassedChecks, delivery.Values{Counts: outcomes, Total: len(v.Checks)}))
 	case v.Outcome != delivery.Pass && len(decisive) > 1:
 		list = append(list, fact(code.MoreChecks, delivery.Values{Count: len(decisive) - 1, Outcome: v.Outcome}))

@@ -1,7 +1,6 @@
 package gate
 
-// This file says how small a drop an eval set can show, before anybody waits for an
-// answer that it cannot give.
+// This file computes how small a drop an eval set can show.
 
 import (
 	"math"
@@ -11,27 +10,25 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// A Power is what one check that bounds a drop can show on an eval set.
+// A Power is how small a drop one check with maxDrop can show on an eval set.
 type Power struct {
-	Check   string  `json:"check"` // as people wrote it
+	Check   string  `json:"check"`
 	Class   string  `json:"class,omitempty"`
 	MaxDrop float64 `json:"maxDrop"`
 	Images  int     `json:"images"` // of the eval set
-	// StdErr is the standard error of a difference between two models on these
-	// images. AtMost: it comes from one model's figures and not from two compared
-	// on the same images, which differ less.
+	// StdErr is the standard error of a difference between two models on these images. AtMost is set if it comes from
+	// the figures of one model: two models compared on the same images differ less.
 	StdErr float64 `json:"stdErr"`
 	AtMost bool    `json:"atMost,omitempty"`
-	// Smallest is the drop that the check shows four times in five: one that large
-	// fails it, and a model that is as good passes a maxDrop that large.
+	// Smallest is the drop that the check shows four times in five: a model with a drop that large fails, and an equal
+	// model passes a maxDrop that large.
 	Smallest float64 `json:"smallest"`
-	// EqualPasses is how often a model that is exactly as good as the release
-	// passes; else the check is unsure.
+	// EqualPasses is how often a model that is exactly as good as the release passes. Otherwise the check is unsure.
 	EqualPasses float64 `json:"equalPasses"`
-	Need        int     `json:"need"` // about how many images would make MaxDrop the smallest
+	Need        int     `json:"need"` // about how many images would make MaxDrop the smallest drop
 }
 
-// A ModelPower is how small a drop of a model's release a gate's eval set can show.
+// A ModelPower has the power of each check of a gate for one model.
 type ModelPower struct {
 	Gate   string  `json:"gate"`
 	Model  string  `json:"model"`
@@ -40,8 +37,8 @@ type ModelPower struct {
 	Checks []Power `json:"checks"`
 }
 
-// Powers says what a gate's checks on drops can show, by what is known of models on
-// its eval set: verdicts that compared two there, else the release's own scores.
+// Powers returns the power of a gate's checks with maxDrop. It uses verdicts that compared two models on the gate's
+// eval set, or else the release's scores there.
 func Powers(g delivery.Gate, release delivery.ScoreSet, verdicts []delivery.Verdict) []Power {
 	var list []Power
 	for _, c := range g.Checks {
@@ -68,7 +65,7 @@ func Powers(g delivery.Gate, release delivery.ScoreSet, verdicts []delivery.Verd
 				}
 				p.AtMost = true
 			}
-			// Among many classes each bound is held to what Holm leaves to the first.
+			// Holm's method judges the first of many classes at this confidence.
 			z := quantile(1 - (1-float64(c.Confidence))/float64(len(classes)))
 			p.Smallest = (z + quantile(shown)) * p.StdErr
 			if p.StdErr > 0 {
@@ -85,11 +82,10 @@ func Powers(g delivery.Gate, release delivery.ScoreSet, verdicts []delivery.Verd
 	return list
 }
 
-// shown is how often a drop must show to be called one that an eval set can show.
+// shown is how often a check must find a drop that it can show.
 const shown = 0.8
 
-// paired is the median of the standard errors that verdicts' bounds on a difference
-// stand for.
+// paired returns the median of the standard errors, computed from the bounds of differences in verdicts.
 func paired(verdicts []delivery.Verdict, metric, class string) (float64, bool) {
 	var list []float64
 	for _, v := range verdicts {
@@ -110,7 +106,7 @@ func paired(verdicts []delivery.Verdict, metric, class string) (float64, bool) {
 	return list[len(list)/2], true
 }
 
-// spreadOf is what two independent models of one's spread would differ by.
+// spreadOf returns the standard error of the difference of two independent models that each vary like r.
 func spreadOf(r delivery.Row) (float64, bool) {
 	if len(r.Samples()) < coco.MinUnits {
 		return 0, false
@@ -118,7 +114,7 @@ func spreadOf(r delivery.Row) (float64, bool) {
 	return math.Sqrt(2 * r.Variance()), true
 }
 
-// quantile and normal are the standard normal distribution's.
+// quantile is the inverse of normal, the distribution function of the standard normal distribution.
 func quantile(p float64) float64 { return math.Sqrt2 * math.Erfinv(2*p-1) }
 
 func normal(x float64) float64 { return math.Erfc(-x/math.Sqrt2) / 2 }
