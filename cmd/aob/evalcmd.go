@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,19 +12,19 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
-	"sync"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/autonomos/aob/reconciler/coco"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/picture"
 )
 
-// evalAsk is what aob eval was asked.
-type evalAsk struct {
-	pictures, images        string // folders: to draw into, and of the images
-	truth, detections, base string
+// An evalRequest has the flags of aob eval.
+type evalRequest struct {
+	pictures, images        string // folders: the output of pictures, and the images
+	truth, detections, base string // files
 	mode                    string
 	maxDets                 []int
 	curves, thresholds      bool
@@ -35,7 +36,7 @@ type evalAsk struct {
 
 func newEvalCommand() *cobra.Command {
 	var o output
-	var ask evalAsk
+	var r evalRequest
 	c := &cobra.Command{
 		Use:   "eval --truth FILE --detections FILE",
 		Short: "Score detections as COCO does, alone or against another model's",
@@ -63,13 +64,17 @@ cover the choice of test images, not the noise of training.`,
   aob eval --truth gt.json --detections new.json --against old.json --pictures worse`,
 		Args: arguments(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := ask.check(c); err != nil {
+			if err := r.check(c); err != nil {
 				return err
 			}
-			// What is taken is little more than what is kept, so that collecting
-			// garbage often saves hardly any memory, and costs a tenth of the time.
+			// Most of the allocated memory stays in use, so frequent garbage collection would save little and take a
+			// tenth of the time.
 			debug.SetGCPercent(400)
-			v, err := interruptible(c.Context(), func() (*evaluation, error) { return evaluate(ask, c.InOrStdin()) })
+			var v *evaluation
+			err := interruptible(c.Context(), func() (err error) {
+				v, err = evaluate(r, c.InOrStdin())
+				return err
+			})
 			if err != nil {
 				return err
 			}
@@ -82,25 +87,25 @@ cover the choice of test images, not the noise of training.`,
 	}
 	o.register(c, "markdown")
 	f := c.Flags()
-	f.StringVar(&ask.truth, "truth", "", "the COCO annotation `file`; - is the standard input")
-	f.StringVar(&ask.detections, "detections", "", "the COCO results `file`; - is the standard input")
-	f.StringVar(&ask.mode, "mode", "fixed", "strict, as pycocotools, or fixed, where annotation id 0 counts")
-	f.IntSliceVar(&ask.maxDets, "max-dets", []int{1, 10, 100}, "the three limits on detections an image and class")
-	f.BoolVar(&ask.curves, "curves", false, "add precision-recall curves")
-	f.BoolVar(&ask.thresholds, "thresholds", false, "add each class's score of best F1 at IoU .50")
-	f.BoolVar(&ask.confusion, "confusion", false, "add the classes that are taken for each other")
-	f.BoolVar(&ask.tide, "tide", false, "add TIDE's six types of error, and what AP50 each costs")
-	f.StringVar(&ask.base, "against", "", "compare with the results in this `file`")
-	f.StringVar(&ask.group, "group", "", "resample images together that share this `field`")
-	f.IntVar(&ask.compare.Resamples, "resamples", 0,
+	f.StringVar(&r.truth, "truth", "", "the COCO annotation `file`; - is the standard input")
+	f.StringVar(&r.detections, "detections", "", "the COCO results `file`; - is the standard input")
+	f.StringVar(&r.mode, "mode", "fixed", "strict, as pycocotools, or fixed, where annotation id 0 counts")
+	f.IntSliceVar(&r.maxDets, "max-dets", []int{1, 10, 100}, "the three limits on detections an image and class")
+	f.BoolVar(&r.curves, "curves", false, "add precision-recall curves")
+	f.BoolVar(&r.thresholds, "thresholds", false, "add each class's score of best F1 at IoU .50")
+	f.BoolVar(&r.confusion, "confusion", false, "add the classes that are taken for each other")
+	f.BoolVar(&r.tide, "tide", false, "add TIDE's six types of error, and what AP50 each costs")
+	f.StringVar(&r.base, "against", "", "compare with the results in this `file`")
+	f.StringVar(&r.group, "group", "", "resample images together that share this `field`")
+	f.IntVar(&r.compare.Resamples, "resamples", 0,
 		"how often to resample; 0 is 1000, or more where many classes need it")
-	f.Uint64Var(&ask.compare.Seed, "seed", 1, "of the resampling")
-	ask.compare.Confidence = 0.95
-	f.Var((*share)(&ask.compare.Confidence), "confidence", "of each one-sided bound, as 95% or 0.95")
-	f.IntVar(&ask.support, "support", 50, "the truths that a class needs to be judged")
-	f.StringVar(&ask.pictures, "pictures", "", "draw the worst images into this `folder`: what --against finds and "+
+	f.Uint64Var(&r.compare.Seed, "seed", 1, "of the resampling")
+	r.compare.Confidence = 0.95
+	f.Var((*share)(&r.compare.Confidence), "confidence", "of each one-sided bound, as 95% or 0.95")
+	f.IntVar(&r.support, "support", 50, "the truths that a class needs to be judged")
+	f.StringVar(&r.pictures, "pictures", "", "draw the worst images into this `folder`: what --against finds and "+
 		"this model does not, or else what it gets wrong")
-	f.StringVar(&ask.images, "images", "", "the `folder` of the images; that of the truth's file by default")
+	f.StringVar(&r.images, "images", "", "the `folder` of the images; that of the truth's file by default")
 	c.MarkFlagFilename("truth", "json")
 	c.MarkFlagFilename("detections", "json")
 	c.MarkFlagFilename("against", "json")
@@ -109,7 +114,7 @@ cover the choice of test images, not the noise of training.`,
 	return c
 }
 
-// A share is a flag's part of one, as 95% or 0.95.
+// A share is a flag with a number from 0 to 1, written as 95% or 0.95.
 type share float64
 
 func (s *share) Set(text string) error {
@@ -127,65 +132,54 @@ func (s *share) Set(text string) error {
 
 func (s *share) String() string { return fmt.Sprintf("%g%%", float64(*s)*100) }
 
-// Type is what usage calls it.
+// Type returns the flag's type in the usage text.
 func (s *share) Type() string { return "share" }
 
-// interruptible waits for work that looks at no context, until the context ends.
-func interruptible[T any](ctx context.Context, work func() (T, error)) (T, error) {
-	type result struct {
-		value T
-		err   error
-	}
-	done := make(chan result, 1)
-	go func() {
-		v, err := work()
-		done <- result{v, err}
-	}()
+// interruptible does work that takes no context, and returns early if the context ends.
+func interruptible(ctx context.Context, work func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- work() }()
 	select {
-	case r := <-done:
-		return r.value, r.err
+	case err := <-done:
+		return err
 	case <-ctx.Done():
-		var none T
-		return none, ctx.Err()
+		return ctx.Err()
 	}
 }
 
-// check refuses what makes no sense before anything is read.
-func (a *evalAsk) check(c *cobra.Command) error {
-	hint := c.CommandPath() + " --help shows how"
-	if a.truth == "" || a.detections == "" {
-		return hinted{fmt.Errorf("want --truth and --detections"), "usage: " + c.UseLine()}
+// check returns an error for flags that are invalid or do not go together.
+func (r *evalRequest) check(c *cobra.Command) error {
+	if r.truth == "" || r.detections == "" {
+		return hinted{errors.New("want --truth and --detections"), "usage: " + c.UseLine()}
 	}
-	if len(a.maxDets) != 3 {
-		return hinted{fmt.Errorf("--max-dets: want three numbers, got %d", len(a.maxDets)), hint}
+	var text string
+	switch {
+	case len(r.maxDets) != 3:
+		text = fmt.Sprintf("--max-dets: want three numbers, got %d", len(r.maxDets))
+	case !(r.compare.Confidence > 0 && r.compare.Confidence < 1):
+		text = fmt.Sprintf("--confidence: want more than 0%% and less than 100%%, got %s",
+			(*share)(&r.compare.Confidence))
+	case r.compare.Seed == 0:
+		text = "--seed: want a number from 1 up, got 0"
+	case r.support < 1:
+		text = fmt.Sprintf("--support: want a number from 1 up, got %d", r.support)
+	case r.images != "" && r.pictures == "":
+		text = "--images goes with --pictures"
+	case r.pictures != "" && r.truth == "-" && r.images == "":
+		text = "--pictures: where are the images? name their folder with --images"
 	}
-	if !(a.compare.Confidence > 0 && a.compare.Confidence < 1) {
-		return hinted{fmt.Errorf("--confidence: want more than 0%% and less than 100%%, got %s",
-			(*share)(&a.compare.Confidence)), hint}
-	}
-	if a.compare.Seed == 0 {
-		return hinted{fmt.Errorf("--seed: want a number from 1 up, got 0"), hint}
-	}
-	if a.support < 1 {
-		return hinted{fmt.Errorf("--support: want a number from 1 up, got %d", a.support), hint}
-	}
-	if a.base == "" {
-		for _, name := range []string{"group", "resamples", "seed", "confidence", "support"} {
-			if c.Flags().Changed(name) {
-				return hinted{fmt.Errorf("--%s goes with --against", name), hint}
-			}
+	for _, name := range []string{"group", "resamples", "seed", "confidence", "support"} {
+		if text == "" && r.base == "" && c.Flags().Changed(name) {
+			text = "--" + name + " goes with --against"
 		}
 	}
-	if a.images != "" && a.pictures == "" {
-		return hinted{errors.New("--images goes with --pictures"), hint}
+	if text == "" {
+		return nil
 	}
-	if a.pictures != "" && a.truth == "-" && a.images == "" {
-		return hinted{errors.New("--pictures: where are the images? name their folder with --images"), hint}
-	}
-	return nil
+	return hinted{errors.New(text), c.CommandPath() + " --help shows how"}
 }
 
-// evaluation is what aob eval prints.
+// An evaluation is what aob eval prints.
 type evaluation struct {
 	*coco.Result
 	Curves     []coco.ClassCurves    `json:"curves,omitzero"`
@@ -196,18 +190,18 @@ type evaluation struct {
 	Pictures   *worstImages          `json:"pictures,omitempty"`
 }
 
-// worstImages is what was drawn of the worst images.
+// worstImages lists the pictures of the worst images.
 type worstImages struct {
 	Dir     string          `json:"dir"`
-	Worse   int             `json:"worse"` // images in all
+	Worse   int             `json:"worse"` // number of images that got worse
 	Files   []picture.Entry `json:"files"`
-	Trouble string          `json:"trouble,omitempty"` // of images that could not be drawn
+	Trouble string          `json:"trouble,omitempty"` // why images could not be drawn
 }
 
 // errorCosts are the error types of a diagnosis.
 type errorCosts struct {
-	Foreground float64            `json:"foreground"` // IoU from which a detection is on a truth
-	Background float64            `json:"background"` // IoU up to which it is on nothing
+	Foreground float64            `json:"foreground"` // as coco.Foreground
+	Background float64            `json:"background"` // as coco.Background
 	AP50       float64            `json:"AP50"`
 	Errors     []coco.ErrorCost   `json:"errors"`
 	PerClass   []coco.ClassErrors `json:"per_class"`
@@ -219,20 +213,19 @@ type against struct {
 	*coco.Findings
 	Sampling coco.Sampling `json:"sampling"`
 	Support  int           `json:"support"`
-	// that the differences are at: the last limit, also where strict has stats.AP at 100
-	MaxDets int `json:"max_dets"`
+	MaxDets  int           `json:"max_dets"` // of the differences: the last limit, even if stats.AP of strict is at 100
 }
 
-func evaluate(ask evalAsk, stdin io.Reader) (*evaluation, error) {
-	params := coco.Params{MaxDets: [3]int(ask.maxDets)}
-	if err := params.Mode.UnmarshalText([]byte(ask.mode)); err != nil {
-		return nil, fmt.Errorf("--mode: want strict or fixed, got %q", ask.mode)
+func evaluate(r evalRequest, stdin io.Reader) (*evaluation, error) {
+	params := coco.Params{MaxDets: [3]int(r.maxDets)}
+	if err := params.Mode.UnmarshalText([]byte(r.mode)); err != nil {
+		return nil, fmt.Errorf("--mode: want strict or fixed, got %q", r.mode)
 	}
 	if _, err := params.Protocol(); err != nil {
 		return nil, fmt.Errorf("--max-dets: %s", strings.TrimPrefix(err.Error(), "coco: limits on detections: "))
 	}
-	loader := coco.Loader{Group: ask.group}
-	truth, err := readFile(ask.truth, stdin, loader.ReadTruth)
+	loader := coco.Loader{Group: r.group}
+	truth, err := readFile(r.truth, stdin, loader.ReadTruth)
 	if err != nil {
 		return nil, err
 	}
@@ -242,17 +235,15 @@ func evaluate(ask evalAsk, stdin io.Reader) (*evaluation, error) {
 		})
 	}
 	var base []coco.Detection
-	var baseErr error
-	var reading sync.WaitGroup
-	if ask.base != "" {
-		reading.Go(func() { base, baseErr = read(ask.base) })
+	var reading errgroup.Group
+	if r.base != "" {
+		reading.Go(func() (err error) {
+			base, err = read(r.base)
+			return err
+		})
 	}
-	detections, err := read(ask.detections)
-	reading.Wait()
-	if err == nil {
-		err = baseErr
-	}
-	if err != nil {
+	detections, err := read(r.detections)
+	if err := cmp.Or(err, reading.Wait()); err != nil {
 		return nil, err
 	}
 	m, err := coco.Match(truth, detections, params)
@@ -260,81 +251,72 @@ func evaluate(ask evalAsk, stdin io.Reader) (*evaluation, error) {
 		return nil, err
 	}
 	v := &evaluation{Result: m.Result()}
-	if ask.curves {
+	if r.curves {
 		v.Curves = m.Curves()
 	}
-	if ask.thresholds {
+	if r.thresholds {
 		if v.Thresholds, err = m.BestF1(0.5); err != nil {
 			return nil, err
 		}
 	}
-	if ask.confusion || ask.tide {
+	if r.confusion || r.tide {
 		d, err := coco.Diagnose(truth, detections, params)
 		if err != nil {
 			return nil, err
 		}
-		if ask.confusion {
+		if r.confusion {
 			v.Confusions = d.Confusions
 		}
-		if ask.tide {
+		if r.tide {
 			v.TIDE = &errorCosts{Foreground: coco.Foreground, Background: coco.Background, AP50: d.AP50,
 				Errors: d.Errors, PerClass: d.PerClass}
 		}
 	}
-	if ask.base != "" {
+	if r.base != "" {
 		n, err := coco.Match(truth, base, params)
 		if err != nil {
 			return nil, err
 		}
-		if v.Against, err = ask.judge(m, n, v.PerClass); err != nil {
+		if v.Against, err = r.judge(m, n, v.PerClass); err != nil {
 			return nil, err
 		}
 	}
-	if ask.pictures != "" {
-		if v.Pictures, err = ask.draw(truth, detections, base, params); err != nil {
+	if r.pictures != "" {
+		if v.Pictures, err = r.draw(truth, detections, base, params); err != nil {
 			return nil, err
 		}
 	}
 	return v, nil
 }
 
-// draw draws the images on which a model is worse, or simply wrong.
-func (a *evalAsk) draw(truth *coco.Truth, detections, base []coco.Detection, params coco.Params) (*worstImages, error) {
-	if a.base == "" {
-		base = nil
-	}
+// draw draws the images on which the model is worse than the base, or has errors if there is no base.
+func (r *evalRequest) draw(truth *coco.Truth, detections, base []coco.Detection, params coco.Params) (*worstImages,
+	error) {
 	worse, err := coco.Regressions(truth, detections, base, nil, nil, params)
 	if err != nil {
 		return nil, err
 	}
-	names := map[int64]string{}
-	for _, im := range truth.Images {
-		names[im.ID] = im.FileName
-	}
-	folder := a.images
-	if folder == "" {
-		folder = filepath.Dir(a.truth)
-	}
-	out := &worstImages{Dir: a.pictures, Worse: len(worse), Files: []picture.Entry{}}
+	folder, baseline := cmp.Or(r.images, filepath.Dir(r.truth)), filepath.Base(r.base)
+	out := &worstImages{Dir: r.pictures, Worse: len(worse), Files: []picture.Entry{}}
 	var list []picture.Picture
-	for _, r := range worse[:min(len(worse), picture.MaxPictures)] {
-		name := names[r.Image]
-		if name == "" {
-			list = append(list, picture.Picture{Name: fmt.Sprintf("image %d", r.Image)})
+	for _, w := range worse[:min(len(worse), picture.MaxPictures)] {
+		file := filepath.FromSlash(w.FileName)
+		switch {
+		case file == "":
+			list = append(list, picture.Picture{Name: fmt.Sprintf("image %d", w.Image)})
 			continue
+		case !filepath.IsLocal(file):
+			return nil, fmt.Errorf("%s: image %d: file_name %q leaves the folder of images", r.truth, w.Image,
+				delivery.Terminal(w.FileName))
 		}
-		if !filepath.IsLocal(filepath.FromSlash(name)) {
-			return nil, fmt.Errorf("%s: image %d: file_name %q leaves the folder of images", a.truth, r.Image,
-				delivery.Terminal(name))
-		}
-		r.Why = strings.ReplaceAll(r.Why, "the baseline", filepath.Base(a.base))
-		list = append(list, picture.Picture{Path: filepath.Join(folder, filepath.FromSlash(name)), Name: name,
-			Baseline: filepath.Base(a.base), Regression: r})
+		w.Why = strings.ReplaceAll(w.Why, "the baseline", baseline)
+		list = append(list, picture.Picture{Path: filepath.Join(folder, file), Name: w.FileName, Baseline: baseline,
+			Regression: w})
 	}
-	if err := emptied(a.pictures); err != nil {
+	if err := emptied(r.pictures); err != nil {
 		return nil, err
 	}
-	entries, err := picture.Write(a.pictures, list)
+	entries, err := picture.Write(r.pictures, list)
 	if entries == nil {
 		return nil, fmt.Errorf("--pictures: %w", err)
 	}
@@ -349,8 +331,7 @@ func (a *evalAsk) draw(truth *coco.Truth, detections, base []coco.Detection, par
 	return out, nil
 }
 
-// emptied makes room for pictures: for a folder that is not there, is empty, or has
-// nothing but pictures of an earlier time.
+// emptied removes a folder of pictures. It returns an error if the folder has other files.
 func emptied(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -369,13 +350,13 @@ func emptied(dir string) error {
 }
 
 // judge compares two models.
-func (a *evalAsk) judge(m, base *coco.Matched, classes []coco.ClassResult) (*against, error) {
-	p := a.compare
-	p.ByGroup = a.group != ""
+func (r *evalRequest) judge(m, base *coco.Matched, classes []coco.ClassResult) (*against, error) {
+	p := r.compare
+	p.ByGroup = r.group != ""
 	if p.Resamples == 0 {
 		enough := 0
 		for _, c := range classes {
-			if c.Truths >= a.support {
+			if c.Truths >= r.support {
 				enough++
 			}
 		}
@@ -383,32 +364,29 @@ func (a *evalAsk) judge(m, base *coco.Matched, classes []coco.ClassResult) (*aga
 	}
 	c, err := coco.Compare(m, base, p)
 	if errors.Is(err, coco.ErrNoTruth) {
-		return nil, hinted{fmt.Errorf("%s: no truth that counts: nothing to compare by", a.truth),
+		return nil, hinted{fmt.Errorf("%s: no truth that counts: nothing to compare by", r.truth),
 			"leave --against out to see each class"}
 	}
 	if err != nil {
 		return nil, err
 	}
-	return &against{File: a.base, Findings: c.Judge(a.support), Sampling: c.Sampling, Support: a.support,
-		MaxDets: a.maxDets[2]}, nil
+	return &against{File: r.base, Findings: c.Judge(r.support), Sampling: c.Sampling, Support: r.support,
+		MaxDets: r.maxDets[2]}, nil
 }
 
-// readFile opens a file, or takes - for the standard input, and reads it. What is
-// wrong in it is said with its name and the place.
-func readFile[T any](name string, stdin io.Reader, read func(io.Reader) (T, error)) (T, error) {
-	var none T
+// readFile reads a file, or the standard input if name is -. Its errors begin with the name.
+func readFile[T any](name string, stdin io.Reader, read func(io.Reader) (T, error)) (v T, err error) {
 	in := stdin
 	if name != "-" {
 		f, err := os.Open(name)
 		if err != nil {
-			return none, err
+			return v, err
 		}
 		defer f.Close()
 		in = f
 	}
-	v, err := read(in)
-	if err != nil {
-		return none, fmt.Errorf("%s: %w", name, err)
+	if v, err = read(in); err != nil {
+		err = fmt.Errorf("%s: %w", name, err)
 	}
-	return v, nil
+	return v, err
 }

@@ -15,12 +15,12 @@ type section struct {
 	note  string
 }
 
-// most is how many confusions people are shown; -o json has all.
+// most is the number of confusions in the tables; -o json has all.
 const most = 20
 
-// evaluation prints the twelve numbers as pycocotools does, then tables.
+// evaluation prints the twelve numbers in the form of pycocotools, then tables.
 func (t *terminal) evaluation(v *evaluation) {
-	t.whole = !t.tty // two classes of one long name with two ends are told apart in a file
+	t.whole = !t.tty // in a file, long names of classes are not cut
 	for _, n := range v.numbers() {
 		title := "Average Precision  (AP)"
 		if n.recall {
@@ -49,7 +49,7 @@ func (t *terminal) evaluation(v *evaluation) {
 	}
 }
 
-// markdown is the evaluation for a pull request or a page.
+// markdown returns the evaluation as Markdown.
 func (v *evaluation) markdown() string {
 	var b strings.Builder
 	numbers := section{title: "COCO", rows: [][]cell{heading("METRIC", "IOU", "AREA", "MAXDETS", "VALUE")}}
@@ -80,7 +80,7 @@ func (v *evaluation) markdown() string {
 	return b.String()
 }
 
-// protocol says how the numbers were made.
+// protocol describes how the numbers were computed.
 func (v *evaluation) protocol() []string {
 	mode := "fixed: a truth with annotation id 0 counts like any other"
 	if v.Protocol.Mode == coco.Strict {
@@ -93,7 +93,7 @@ func (v *evaluation) protocol() []string {
 	}
 }
 
-// number is one of the twelve.
+// A number is one of COCO's twelve.
 type number struct {
 	name, iou, area string
 	maxDets         int
@@ -125,7 +125,7 @@ func (v *evaluation) numbers() []number {
 	}
 }
 
-// figure prints a number from 0 to 1, and -1 as nothing to measure.
+// figure formats a number from 0 to 1. -1 stands for no value.
 func figure(v float64) string {
 	if v < 0 {
 		return "-"
@@ -135,7 +135,7 @@ func figure(v float64) string {
 
 func signed(v float64) string { return fmt.Sprintf("%+.4f", v) }
 
-// sections are the tables that were asked for.
+// sections returns the tables that the flags ask for.
 func (v *evaluation) sections() []section {
 	list := []section{v.classes()}
 	if v.Against != nil {
@@ -167,8 +167,8 @@ func (v *evaluation) classes() section {
 }
 
 func (a *against) section() section {
-	s := section{title: "Against " + a.File, rows: [][]cell{heading("FIGURE", "THIS", "BASE", "DIFF", "LOW", "HIGH",
-		"VERDICT")}}
+	s := section{title: "Against " + a.File, rows: [][]cell{heading("FIGURE", "THIS", "BASE", "DIFF", "AT LEAST",
+		"AT MOST", "VERDICT")}}
 	styles := map[coco.Answer]style{coco.Better: green, coco.Worse: red, coco.Unsure: yellow, coco.TooFew: faint}
 	for _, f := range append([]coco.Finding{a.MAP, a.AP50}, a.Classes...) {
 		name := f.Metric
@@ -235,17 +235,16 @@ func operatingPoints(list []coco.OperatingPoint) section {
 	s := section{title: "Best F1 at IoU 0.50", rows: [][]cell{heading("CLASS", "SCORE", "F1", "PRECISION", "RECALL",
 		"TRUTHS")}}
 	for _, p := range list {
-		row := cells(p.Name, "-", figure(p.F1), "-", "-", fmt.Sprint(p.Truths))
+		score, precision, recall := "-", "-", "-"
 		if p.F1 > 0 {
-			row = cells(p.Name, fmt.Sprintf("%.4f", p.Score), figure(p.F1), figure(p.Precision), figure(p.Recall),
-				fmt.Sprint(p.Truths))
+			score, precision, recall = fmt.Sprintf("%.4f", p.Score), figure(p.Precision), figure(p.Recall)
 		}
-		s.rows = append(s.rows, row)
+		s.rows = append(s.rows, cells(p.Name, score, figure(p.F1), precision, recall, fmt.Sprint(p.Truths)))
 	}
 	return s
 }
 
-// curves shows every tenth of the recalls.
+// curves shows the precision at recalls 0, .1, … 1.
 func curves(list []coco.ClassCurves) section {
 	s := section{title: "Precision at recall, IoU 0.50", rows: [][]cell{heading("CLASS")},
 		note: "-o json has all recalls, IoU thresholds and scores."}

@@ -1,6 +1,6 @@
 package coco
 
-// This file finds the images on which a model got worse, to be looked at.
+// This file finds the images on which a model got worse.
 
 import (
 	"cmp"
@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// A Mark says what a box is.
+// A Mark is the result for a box.
 type Mark int
 
 // The marks. Of truths: Found, Missed. Of detections: Found, False.
@@ -20,7 +20,7 @@ const (
 	False
 )
 
-// A Drawn is a box with what became of it.
+// A Drawn is a box with its mark.
 type Drawn struct {
 	Box   Box
 	Class string
@@ -28,27 +28,26 @@ type Drawn struct {
 	Mark  Mark
 }
 
-// A Side is one model on one image: what it found and what it got wrong.
+// A Side is the result of one model on one image.
 type Side struct {
 	Found, Missed, False int
-	Boxes                []Drawn // its detections, and the truths that it misses
+	Boxes                []Drawn // its detections, and the annotations that it misses
 }
 
-// A Regression is an image on which a candidate is worse than a baseline, or simply
-// wrong where there is none.
+// A Regression is an image on which a candidate is worse than a baseline, or has errors if there is no baseline.
 type Regression struct {
 	Image     int64
-	Lost      int    // truths that only the baseline finds, and false detections that it has not
+	FileName  string // of the image; may be empty
+	Lost      int    // number of annotations that only the baseline finds, and of false positives that it does not have
 	Why       string // "misses 3 RBC that the baseline finds; 1 more false WBC"
 	Truth     []Drawn
 	Candidate Side
 	Baseline  *Side
 }
 
-// Regressions lists the images on which a candidate got worse, the worst first and of
-// equals the one of the lower id: at an IoU of .5, and of what each model detects
-// from its score threshold on, by class name. Without thresholds a model is taken at
-// each class's score of best F1. baseline may be nil.
+// Regressions lists the images on which a candidate is worse than a baseline, the worst first, and equal ones by id.
+// The IoU threshold is .5. of and with are the models' score thresholds by class name; nil means each class's score of
+// best F1. baseline may be nil.
 func Regressions(truth *Truth, candidate, baseline []Detection, of, with map[string]float64, params Params) (
 	[]Regression, error) {
 	names := map[int64]string{}
@@ -67,7 +66,7 @@ func Regressions(truth *Truth, candidate, baseline []Detection, of, with map[str
 	}
 	var list []Regression
 	for _, im := range truth.Images {
-		a, r := ofSides[im.ID], Regression{Image: im.ID}
+		a, r := ofSides[im.ID], Regression{Image: im.ID, FileName: im.FileName}
 		missed, false_ := map[string]int{}, map[string]int{}
 		for i, t := range a.truths {
 			if !a.found[i] && (withSides == nil || withSides[im.ID].found[i]) {
@@ -114,7 +113,7 @@ func Regressions(truth *Truth, candidate, baseline []Detection, of, with map[str
 	return list, nil
 }
 
-// listed gives counts by class, the most first.
+// listed returns the counts by class, the highest first.
 func listed(n map[string]int, what string) string {
 	classes := slices.Collect(maps.Keys(n))
 	slices.SortFunc(classes, func(a, b string) int { return cmp.Or(n[b]-n[a], strings.Compare(a, b)) })
@@ -125,9 +124,9 @@ func listed(n map[string]int, what string) string {
 	return strings.Join(words, ", ")
 }
 
-// A side is one model on one image, as it is matched.
+// A side is the matching of one model on one image.
 type side struct {
-	truths []Annotation // that count
+	truths []Annotation // without crowds
 	found  []bool
 	dets   []Detection
 	marks  []Mark
@@ -153,7 +152,7 @@ func (s *side) shown(names map[int64]string) Side {
 	return out
 }
 
-// sides matches a model's detections from its thresholds on, by image.
+// sides matches a model's detections that reach its thresholds, by image.
 func sides(truth *Truth, detections []Detection, scores map[string]float64, names map[int64]string, params Params) (
 	map[int64]*side, error) {
 	if scores == nil {
@@ -212,7 +211,7 @@ func sides(truth *Truth, detections []Detection, scores map[string]float64, name
 		case slices.ContainsFunc(crowds[d.Image], func(c Annotation) bool {
 			return c.Category == d.Category && iou(c) >= Foreground
 		}):
-			continue // counts neither for nor against
+			continue // ignored
 		default:
 			mark = False
 			s.wrong[class]++

@@ -1,8 +1,7 @@
 package work
 
-// This file has the runs that measure: score a bundle on an eval set, compare two bundles,
-// and find a bundle's thresholds. Detections are stored by key, so inference runs once for
-// each bundle and eval set.
+// This file has the runs that measure: score a bundle on an eval set, compare two bundles, and find a bundle's
+// thresholds. Detections are stored by key, so inference runs once for each bundle and eval set.
 
 import (
 	"context"
@@ -208,10 +207,10 @@ func (s *Stages) eval(ctx context.Context, r *run.Run, e delivery.EvalRun) (any,
 	out := delivery.ScoreSet{Detections: o.digest, Protocol: protocol(result.Protocol), Images: result.Images,
 		LeftOut: len(o.seen),
 		Values:  map[string]float64{}, Truths: map[string]int{}, Classes: []string{}}
-	for name, v := range map[string]float64{"mAP": result.Stats.AP, "AP50": result.Stats.AP50,
-		"AP75": result.Stats.AP75,
-		"APs":  result.Stats.APs, "APm": result.Stats.APm, "APl": result.Stats.APl,
-		"AR1": result.Stats.AR1, "AR10": result.Stats.AR10, "AR100": result.Stats.AR100} {
+	stats := result.Stats
+	for name, v := range map[string]float64{"mAP": stats.AP, "AP50": stats.AP50, "AP75": stats.AP75,
+		"APs": stats.APs, "APm": stats.APm, "APl": stats.APl,
+		"AR1": stats.AR1, "AR10": stats.AR10, "AR100": stats.AR100} {
 		if v >= 0 {
 			out.Values[name] = v
 		}
@@ -330,19 +329,14 @@ func (s *Stages) pictures(key delivery.Digest, truth *coco.Truth, a, b *opened) 
 	if err != nil || len(worse) == 0 {
 		return nil, err
 	}
-	files := map[int64]dataset.EvalImage{}
+	paths := map[int64]string{}
 	for _, im := range a.data.Images {
-		files[im.ID] = im
+		paths[im.ID] = im.Path
 	}
-	names := map[int64]string{}
-	for _, im := range truth.Images {
-		names[im.ID] = im.FileName
-	}
-	list := []picture.Picture{}
+	var list []picture.Picture
 	for _, r := range worse[:min(len(worse), shownPictures)] {
 		r.Why = strings.ReplaceAll(r.Why, "the baseline", "the release")
-		list = append(list, picture.Picture{Path: files[r.Image].Path, Name: names[r.Image], Baseline: "release",
-			Regression: r})
+		list = append(list, picture.Picture{Path: paths[r.Image], Name: r.FileName, Baseline: "release", Regression: r})
 	}
 	tmp, err := os.MkdirTemp("", "aob-pictures-")
 	if err != nil {
