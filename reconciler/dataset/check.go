@@ -16,6 +16,7 @@ import (
 	"sync"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/autonomos/aob/reconciler/coco"
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -32,8 +33,8 @@ const maxLeak = 0.05
 // The list of training images is put into the store seen.
 func (catalog Catalog) Check(ctx context.Context, ask delivery.DataRun, out string, seen Store,
 	progress func(done, total int)) (delivery.DataResult, error) {
-	c := &checker{classes: ask.Classes, findings: map[string]int{}}
-	c.result = delivery.DataResult{Images: map[string]int{}, Truths: map[string]int{}}
+	c := &checker{classes: ask.Classes, findings: map[string]int{}, sets: map[string]string{},
+		result: delivery.DataResult{Images: map[string]int{}, Truths: map[string]int{}}}
 	v, err := catalog.open(ctx, ask.Dataset)
 	if err != nil {
 		return c.result, err
@@ -59,20 +60,17 @@ func (catalog Catalog) Check(ctx context.Context, ask delivery.DataRun, out stri
 		case err != nil:
 			where := name + "/" + AnnotationsFile
 			c.finding(delivery.LevelError, "annotations", where, strings.TrimPrefix(err.Error(), where+": "))
-			continue
-		case !ok && name != "test":
+		case ok:
+			splits[name] = s
+			c.split(v, s, name+"/")
+			c.result.Images[name] = len(s.images)
+			if name != "test" && len(s.images) == 0 {
+				c.finding(delivery.LevelError, "empty-split", name, "has no image")
+			}
+		case name != "test":
 			c.finding(delivery.LevelError, "missing-split", name,
 				fmt.Sprintf("there is no %s/%s; a model is trained on train and chosen on valid", name,
 					AnnotationsFile))
-			continue
-		case !ok:
-			continue
-		}
-		splits[name] = s
-		c.split(v, s, name+"/")
-		c.result.Images[name] = len(s.images)
-		if name != "test" && len(s.images) == 0 {
-			c.finding(delivery.LevelError, "empty-split", name, "holds no image")
 		}
 	}
 	c.labels(splits)
@@ -106,12 +104,16 @@ func (catalog Catalog) Check(ctx context.Context, ask delivery.DataRun, out stri
 		return c.done(), nil
 	}
 	if len(c.leftOut["valid"]) > 0 {
-		if c.result.Valid.LeaveOut, err = c.withheld(v, splits["valid"], seen); err != nil {
+		// Experiments are not scored on validation images that are in an eval set.
+		withheld := delivery.TrainingImages{Train: c.known(v, splits["valid"], true), Valid: []string{}}
+		if c.result.Valid.LeaveOut, err = putTrainingImages(seen, withheld); err != nil {
 			return c.result, err
 		}
 	}
 	c.result.Prepared = filepath.Base(out)
-	if c.result.TrainingImages, err = c.seenImages(v, splits, seen); err != nil {
+	used := delivery.TrainingImages{Train: c.known(v, splits["train"], false),
+		Valid: c.known(v, splits["valid"], false)}
+	if c.result.TrainingImages, err = putTrainingImages(seen, used); err != nil {
 		return c.result, err
 	}
 	if c.result.Training, err = c.prepare(v, splits, out); err != nil {
@@ -127,14 +129,6 @@ type checker struct {
 	decodes  []imageFile
 	leftOut  map[string]map[int64]bool // by split: images that must not be trained on
 	sets     map[string]string         // by path: the eval set that has the image
-}
-
-// inSet records that an image is in an eval set.
-func (c *checker) inSet(path, set string) {
-	if c.sets == nil {
-		c.sets = map[string]string{}
-	}
-	c.sets[path] = set
 }
 
 type imageFile struct {
@@ -259,59 +253,53 @@ func (c *checker) labels(splits map[string]*split) {
 // evalSet checks one eval set, records its content, and adds its images to heldOut.
 func (c *checker) evalSet(ctx context.Context, catalog Catalog, v *version, splits map[string]*split,
 	e delivery.EvalSet, heldOut map[string]string) error {
+	bad := func(text string) { c.finding(delivery.LevelError, "eval-set", e.String(), text) }
 	ev, s := v, splits[e.Split]
-	if e.Dataset != v.ref {
+	own := e.Dataset == v.ref
+	if !own {
 		var err error
 		if ev, err = catalog.open(ctx, e.Dataset); err != nil {
 			return err
 		}
-		var ok bool
-		if s, ok, err = ev.split(e.Split, e.Group); err != nil || !ok {
-			text := fmt.Sprintf("there is no %s/%s", e.Split, AnnotationsFile)
-			if err != nil {
-				text = err.Error()
-			}
-			c.finding(delivery.LevelError, "eval-set", e.String(), text)
+	}
+	if !own || s != nil && e.Group != "" { // the dataset's own split was read without groups
+		var err error
+		if s, _, err = ev.split(e.Split, e.Group); err != nil {
+			bad(err.Error())
 			return nil
 		}
+	}
+	if s == nil {
+		bad(fmt.Sprintf("there is no %s/%s", e.Split, AnnotationsFile))
+		return nil
+	}
+	if !own {
 		if err := ev.hash(ctx, s.files()); err != nil {
 			return err
 		}
 		c.split(ev, s, e.Dataset.String()+" "+e.Split+"/")
-	} else if s == nil {
-		c.finding(delivery.LevelError, "eval-set", e.String(), fmt.Sprintf("there is no %s/%s", e.Split,
-			AnnotationsFile))
-		return nil
-	} else if e.Group != "" { // read the split again, with the images' groups
-		grouped, _, err := ev.split(e.Split, e.Group)
-		if err != nil {
-			return err
-		}
-		s = grouped
 	}
-	if i := slices.IndexFunc(s.problems, ungrouped(e.Group)); e.Group != "" && i >= 0 {
-		p := s.problems[i]
-		c.finding(delivery.LevelError, "eval-set", e.String(),
-			fmt.Sprintf("%s: %s; every image needs it, as a text or a whole number", p.Path, p.Text))
+	if text := s.ungrouped(e.Group); text != "" {
+		bad(text + "; every image needs it, as a text or a whole number")
 		return nil
 	}
 	if thawed := ev.thawed(e, s); thawed != "" {
-		c.finding(delivery.LevelError, "eval-set", e.String(), thawed+"; "+refreeze)
+		bad(thawed + "; " + refreeze)
 		return nil
 	}
 	data := ev.evalData(e, s, c.classes)
 	if len(data.Content.Labels) == 0 {
-		c.finding(delivery.LevelError, "eval-set", e.String(), "holds no object, so there is nothing to judge")
+		bad("has no object, so there is nothing to judge")
 	}
 	c.result.EvalSets = append(c.result.EvalSets, data.Content)
-	if e.Dataset == v.ref && e.Split != "test" {
+	if own && e.Split != "test" {
 		return nil // an eval set of training images is reported by leaks
 	}
 	for _, file := range s.files() {
 		for _, id := range identities(file, ev.files[file].sum) {
 			heldOut[id] = e.String()
 		}
-		c.inSet(ev.path(file), e.String())
+		c.sets[ev.path(file)] = e.String()
 	}
 	return nil
 }
@@ -367,16 +355,13 @@ func (c *checker) decode(ctx context.Context, progress func(done, total int)) er
 	g.SetLimit(2)
 	var mu sync.Mutex
 	done := 0
-	shared := newBudget()
+	free := semaphore.NewWeighted(memory)
 	type bad struct{ code, text string }
 	found := make([]bad, len(c.decodes))
 	for i, im := range c.decodes {
-		g.Go(func() error {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			var err error
-			if found[i].code, found[i].text, c.decodes[i].hash, err = decodeImage(ctx, im, shared); err != nil {
+		g.Go(func() (err error) {
+			found[i].code, found[i].text, c.decodes[i].hash, err = decodeImage(ctx, im, free)
+			if err != nil {
 				return err
 			}
 			mu.Lock()
@@ -407,9 +392,13 @@ func pointer(f *os.File) bool {
 	return err == nil && string(head[:n]) == start
 }
 
-// decodeImage returns the code and text of a finding about an image, and the image's
-// hash. Its error is the context's.
-func decodeImage(ctx context.Context, im imageFile, shared budget) (code, text string, hash imageHash, err error) {
+// decodeImage returns the code and text of a finding about an image, and the image's hash. Its error is the context's.
+// free is memory that it shares with others.
+func decodeImage(ctx context.Context, im imageFile, free *semaphore.Weighted) (code, text string, hash imageHash,
+	err error) {
+	if err := ctx.Err(); err != nil {
+		return "", "", hash, err
+	}
 	f, err := os.Open(im.path)
 	if err != nil {
 		return "unreadable-image", pathless(err).Error(), hash, nil
@@ -445,7 +434,7 @@ func decodeImage(ctx context.Context, im imageFile, shared budget) (code, text s
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return "unreadable-image", pathless(err).Error(), hash, nil
 	}
-	err = shared.spend(ctx, need, func() {
+	err = spend(ctx, free, need, func() {
 		picture, _, err := image.Decode(f)
 		if err != nil {
 			code, text = "truncated-image", fmt.Sprintf("damaged or truncated: %v", err)

@@ -38,6 +38,7 @@
 package dataset
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -210,11 +211,14 @@ func (v *version) split(name, group string) (*split, bool, error) {
 	return s, true, nil
 }
 
-// ungrouped returns a function that matches the problem of an image without a group.
-func ungrouped(group string) func(coco.Problem) bool {
-	return func(p coco.Problem) bool {
-		return strings.HasPrefix(p.Path, "images[") && strings.HasSuffix(p.Path, "."+group)
+// ungrouped returns the problem of the first image without a group, or "".
+func (s *split) ungrouped(group string) string {
+	for _, p := range s.problems {
+		if group != "" && strings.HasPrefix(p.Path, "images[") && strings.HasSuffix(p.Path, "."+group) {
+			return p.Path + ": " + p.Text
+		}
 	}
+	return ""
 }
 
 // files lists the split's image files, sorted, each once.
@@ -242,8 +246,7 @@ func (s *split) labels() []string {
 // are numbered from 1 in the classes' order. All images are kept, also those without
 // truths.
 func mapped(t *coco.Truth, classes delivery.Classes) *coco.Truth {
-	out := &coco.Truth{Images: slices.Clone(t.Images)}
-	slices.SortFunc(out.Images, func(a, b coco.Image) int { return int(min(max(a.ID-b.ID, -1), 1)) })
+	out := &coco.Truth{Images: byID(t.Images)}
 	byLabel := map[string]int64{}
 	for i, c := range classes {
 		out.Categories = append(out.Categories, coco.Category{ID: int64(i + 1), Name: c.Name})
@@ -266,6 +269,10 @@ func mapped(t *coco.Truth, classes delivery.Classes) *coco.Truth {
 	return out
 }
 
+func byID(images []coco.Image) []coco.Image {
+	return slices.SortedFunc(slices.Values(images), func(a, b coco.Image) int { return cmp.Compare(a.ID, b.ID) })
+}
+
 // An EvalImage is one image of an eval set.
 type EvalImage struct {
 	ID   int64
@@ -280,29 +287,34 @@ type EvalData struct {
 	Images  []EvalImage // in id order
 }
 
-// EvalSet opens an eval set with a model's classes applied.
-func (c Catalog) EvalSet(ctx context.Context, e delivery.EvalSet, classes delivery.Classes) (*EvalData, error) {
+// evalSplit reads the split of an eval set, and computes the digests of its files.
+func (c Catalog) evalSplit(ctx context.Context, e delivery.EvalSet) (*version, *split, error) {
 	v, err := c.open(ctx, e.Dataset)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	s, ok, err := v.split(e.Split, e.Group)
-	if err != nil {
-		return nil, delivery.Blockedf("correct the file", "eval set %s: %v", e, err)
-	}
-	if !ok {
-		return nil, delivery.Blockedf("check the name of the split", "eval set %s: there is no %s/%s", e, e.Split,
+	switch {
+	case err != nil:
+		return nil, nil, delivery.Blockedf("correct the file", "eval set %s: %v", e, err)
+	case !ok:
+		return nil, nil, delivery.Blockedf("check the name of the split", "eval set %s: there is no %s/%s", e, e.Split,
 			AnnotationsFile)
-	}
-	if e.Group != "" && slices.ContainsFunc(s.problems, ungrouped(e.Group)) {
-		return nil, delivery.Blockedf("give every image the field, or leave group: out of the gate",
-			"eval set %s: an image has no %s", e, e.Group)
-	}
-	if len(s.missing) > 0 {
-		return nil, delivery.Blockedf("put the image there", "eval set %s: image %s is missing", e,
+	case len(s.missing) > 0:
+		return nil, nil, delivery.Blockedf("put the image there", "eval set %s: image %s is missing", e,
 			s.missing[0].FileName)
 	}
-	if err := v.hash(ctx, s.files()); err != nil {
+	if text := s.ungrouped(e.Group); text != "" {
+		return nil, nil, delivery.Blockedf("give every image the field, or judge the images without group", "eval set "+
+			"%s: %s", e, text)
+	}
+	return v, s, v.hash(ctx, s.files())
+}
+
+// EvalSet opens an eval set with a model's classes applied.
+func (c Catalog) EvalSet(ctx context.Context, e delivery.EvalSet, classes delivery.Classes) (*EvalData, error) {
+	v, s, err := c.evalSplit(ctx, e)
+	if err != nil {
 		return nil, err
 	}
 	if thawed := v.thawed(e, s); thawed != "" {

@@ -20,17 +20,12 @@ const (
 	largeImage = 64 << 20  // memory of a larger image is returned to the system at once
 )
 
-// A budget is memory that workers share.
-type budget struct{ free *semaphore.Weighted }
-
-func newBudget() budget { return budget{semaphore.NewWeighted(memory)} }
-
-// spend reserves need bytes while work runs. It waits until they are free.
-func (b budget) spend(ctx context.Context, need int64, work func()) error {
-	if err := b.free.Acquire(ctx, need); err != nil {
+// spend reserves need bytes of free while work runs. It waits until they are free.
+func spend(ctx context.Context, free *semaphore.Weighted, need int64, work func()) error {
+	if err := free.Acquire(ctx, need); err != nil {
 		return err
 	}
-	defer b.free.Release(need)
+	defer free.Release(need)
 	work()
 	if need >= largeImage {
 		debug.FreeOSMemory()

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"golang.org/x/sync/semaphore"
 )
 
 // header is a PNG's first chunk.
@@ -93,7 +95,7 @@ func TestImagesThatTakeTooMuchMemoryAreRefused(t *testing.T) {
 		if err := os.WriteFile(path, test.data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		code, text, _, err := decodeImage(t.Context(), imageFile{path: path}, newBudget())
+		code, text, _, err := decodeImage(t.Context(), imageFile{path: path}, semaphore.NewWeighted(memory))
 		if err != nil || code == "" || !strings.Contains(text, test.want) {
 			t.Errorf("%s: %s, %s, %v; want %s", name, code, text, err, test.want)
 		}
@@ -102,13 +104,13 @@ func TestImagesThatTakeTooMuchMemoryAreRefused(t *testing.T) {
 
 // All workers together take no more than the budget.
 func TestWorkersShareTheMemory(t *testing.T) {
-	b := newBudget()
+	free := semaphore.NewWeighted(memory)
 	var taken, most atomic.Int64
 	done := make(chan error)
 	for i := range 16 {
 		need := int64(memory / (1 + i%4))
 		go func() {
-			done <- b.spend(t.Context(), need, func() {
+			done <- spend(t.Context(), free, need, func() {
 				now := taken.Add(need)
 				for old := most.Load(); now > old && !most.CompareAndSwap(old, now); old = most.Load() {
 				}

@@ -17,7 +17,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/autonomos/aob/reconciler/coco"
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
@@ -60,20 +59,7 @@ func matches(file, sum string) []string {
 	return []string{"sha256:" + sum, "source:" + name}
 }
 
-// seenImages stores the list of training images and returns its digest.
-func (c *checker) seenImages(v *version, splits map[string]*split, to Store) (delivery.Digest, error) {
-	return putTrainingImages(to, delivery.TrainingImages{Train: c.known(v, splits["train"], false),
-		Valid: c.known(v, splits["valid"], false)})
-}
-
-// withheld stores the list of validation images that are in an eval set. Experiments are
-// not scored on them.
-func (c *checker) withheld(v *version, valid *split, to Store) (delivery.Digest, error) {
-	return putTrainingImages(to, delivery.TrainingImages{Train: c.known(v, valid, true), Valid: []string{}})
-}
-
-// known lists the identities of a split's images: of those that are left out, or of the
-// others.
+// known lists the identities of a split's images: of those that are left out, or of the others.
 func (c *checker) known(v *version, s *split, leftOut bool) []string {
 	ids := []string{}
 	for id, file := range s.images {
@@ -91,6 +77,7 @@ type Store interface {
 	Put(name string, data []byte) error
 }
 
+// putTrainingImages stores a list of training images and returns its digest.
 func putTrainingImages(to Store, list delivery.TrainingImages) (delivery.Digest, error) {
 	data := delivery.Canonical(list)
 	digest := delivery.Sum(data)
@@ -109,31 +96,34 @@ func ReadTrainingImages(from Store, digest delivery.Digest) (delivery.TrainingIm
 	if _, err := delivery.ParseDigest(string(digest)); err != nil {
 		return seen, err
 	}
-	f, err := from.Open(seenFile(digest))
-	if errors.Is(err, fs.ErrNotExist) {
-		return seen, delivery.Blockedf("restore the file from a backup of the server's state",
-			"the list %s of a model's training images is missing, so they cannot be left out of the eval set",
-			digest.Short())
+	data, err := readSeen(from, digest)
+	const restore = "restore the file from a backup of the server's state"
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return seen, delivery.Blockedf(restore, "the list %s of a model's training images is missing, so they cannot "+
+			"be left out of the eval set", digest.Short())
+	case err == nil && delivery.Sum(data) != digest:
+		return seen, delivery.Blockedf(restore, "the list %s of a model's training images is damaged", digest.Short())
+	case err == nil:
+		err = json.Unmarshal(data, &seen)
 	}
 	if err != nil {
 		return seen, fmt.Errorf("list of images %s: %w", digest.Short(), pathless(err))
+	}
+	return seen, nil
+}
+
+func readSeen(from Store, digest delivery.Digest) ([]byte, error) {
+	f, err := from.Open(seenFile(digest))
+	if err != nil {
+		return nil, err
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxSeen+1))
 	if err == nil && len(data) > maxSeen {
 		err = fmt.Errorf("more than %d bytes", int64(maxSeen))
 	}
-	if err != nil {
-		return seen, fmt.Errorf("list of images %s: %w", digest.Short(), pathless(err))
-	}
-	if delivery.Sum(data) != digest {
-		return seen, delivery.Blockedf("restore the file from a backup of the server's state",
-			"the list %s of a model's training images is damaged", digest.Short())
-	}
-	if err := json.Unmarshal(data, &seen); err != nil {
-		return seen, fmt.Errorf("list of images %s: %w", digest.Short(), err)
-	}
-	return seen, nil
+	return data, err
 }
 
 // UsedInTraining returns the ids of images that are in the lists. On a validation split
@@ -172,27 +162,8 @@ type Frozen struct {
 func (c Catalog) Freeze(ctx context.Context, e delivery.EvalSet) (Frozen, error) {
 	e.Content = ""
 	out := Frozen{EvalSet: e, Truths: map[string]int{}}
-	v, err := c.open(ctx, e.Dataset)
+	v, s, err := c.evalSplit(ctx, e)
 	if err != nil {
-		return out, err
-	}
-	s, ok, err := v.split(e.Split, e.Group)
-	if err != nil {
-		return out, delivery.Blockedf("correct the file", "eval set %s: %v", e, err)
-	}
-	if !ok {
-		return out, delivery.Blockedf("check the name of the split", "eval set %s: there is no %s/%s", e, e.Split,
-			AnnotationsFile)
-	}
-	if len(s.missing) > 0 {
-		return out, delivery.Blockedf("put the image there", "eval set %s: image %s is missing", e,
-			s.missing[0].FileName)
-	}
-	if i := slices.IndexFunc(s.problems, ungrouped(e.Group)); e.Group != "" && i >= 0 {
-		return out, delivery.Blockedf("give every image the field, or freeze it without --group", "eval set %s: %s", e,
-			s.problems[i].Text)
-	}
-	if err := v.hash(ctx, s.files()); err != nil {
 		return out, err
 	}
 	for _, p := range s.problems {
@@ -221,10 +192,8 @@ func (c Catalog) Freeze(ctx context.Context, e delivery.EvalSet) (Frozen, error)
 // frozen returns the digest of an eval set's content: its images' bytes in id order, all
 // truths of all categories, and the images' groups.
 func (v *version) frozen(e delivery.EvalSet, s *split) delivery.Digest {
-	images := slices.Clone(s.truth.Images)
-	slices.SortFunc(images, func(a, b coco.Image) int { return int(min(max(a.ID-b.ID, -1), 1)) })
 	h := sha256.New()
-	for _, im := range images {
+	for _, im := range byID(s.truth.Images) {
 		sum := ""
 		if file, ok := s.images[im.ID]; ok {
 			sum = v.files[file].sum
