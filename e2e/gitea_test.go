@@ -538,7 +538,7 @@ func (s *story) correctedLabels(t *testing.T) {
 			after.runs-before.runs, s.inferred(t)-inferred)
 	}
 	s.commented(t, number, "Current releases, judged by the changed gates")
-	s.commented(t, number, "What gate production can show of bccd")
+	s.commented(t, number, "What gate production can detect for bccd")
 }
 
 // What people can ask afterwards.

@@ -20,7 +20,6 @@ import (
 	"github.com/autonomos/aob/reconciler/rollout"
 	"github.com/autonomos/aob/reconciler/turn"
 	"github.com/autonomos/aob/reconciler/view"
-	"github.com/autonomos/aob/reconciler/words"
 )
 
 // What the loop needs of the world, and nothing more. Each has one real
@@ -143,9 +142,8 @@ type Reconciler struct {
 
 	watches *delivery.Blocked // why nothing is done; nil: it is
 
-	retry    queue.Backoff
-	taken    map[string]taken // steps that succeeded in the last turn that planned them
-	rendered words.Comments
+	retry queue.Backoff
+	taken map[string]taken // steps that succeeded in the last turn that planned them
 }
 
 // observed is what the last turns have observed, where it is not kept by one of the parts.
@@ -203,7 +201,7 @@ func (r *Reconciler) Init() *Reconciler {
 		Wake: r.wake, Main: r.Main, GitPoll: r.GitPoll, Every: r.Poll})
 	r.board = post.New(r.Forge, r.Ledger, r.Metrics, r.Progress, r.turn, r.wake)
 	r.pushes = queue.New(queue.Workers{First: pushWorkers, Limit: pushDeadline}, r.Now, r.wake)
-	r.observed, r.rendered = observed{results: map[delivery.Digest]json.RawMessage{}}, words.Comments{}
+	r.observed = observed{results: map[delivery.Digest]json.RawMessage{}}
 	r.commits = commits.New(r.Repo, r.Parser)
 	r.history = history.New(r.Repo, r.Ledger, r.turn, r.commits, r.Main)
 	r.pulls = pulls.New(r.Repo, r.Ledger, r.Forge, r.answers, r.turn, r.commits, r.Main)

@@ -38,7 +38,6 @@ func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]
 		errs = append(errs, r.board.Rollout(ctx, p.Main.Commit, f, moves(p, f.Fleet)))
 	}
 	r.board.EndDisputes()
-	r.rendered.Keep(proposals)
 	return errors.Join(errs...)
 }
 
@@ -68,7 +67,7 @@ func (r *Reconciler) reportPull(ctx context.Context, pr plan.ProposalReport, fac
 	}
 	forged, err := r.board.ForgedNote(ctx, pr.PR.Head, checks)
 	errs = append(errs, err)
-	body := r.rendered.Of(pr, facts) + forged + refusedNote(pr, r.answers.RefusesCommits())
+	body := words.Comment(pr, facts) + forged + refusedNote(pr, r.answers.RefusesCommits())
 	final := pr.PR.Merged && !slices.ContainsFunc(checks, func(c delivery.Check) bool {
 		return c.State == delivery.CheckPending || speaks && !r.board.HasStatus(ctx, pr.PR.Head, c)
 	})

@@ -332,11 +332,7 @@ func (t *terminal) powers(list []gate.ModelPower) {
 		if i > 0 {
 			t.printf("\n")
 		}
-		about := delivery.Count(m.Images, "image")
-		if m.Groups > 0 {
-			about += " in " + delivery.Count(m.Groups, "group")
-		}
-		t.printf("%s\n", t.styled(bold, fmt.Sprintf("what gate %s can detect for %s, on %s", m.Gate, m.Model, about)))
+		t.printf("%s\n", t.styled(bold, words.PowerTitle(m)))
 		for _, c := range m.Checks {
 			t.paragraph("  ", words.Power(c))
 		}

@@ -112,7 +112,16 @@ func Loss(l delivery.Loss) string {
 	return text
 }
 
-// Power says how small a drop a check can show.
+// PowerTitle introduces the smallest drops that a gate can detect.
+func PowerTitle(m gate.ModelPower) string {
+	images := delivery.Count(m.Images, "image")
+	if m.Groups > 0 {
+		images += " in " + delivery.Count(m.Groups, "group")
+	}
+	return fmt.Sprintf("what gate %s can detect for %s, on %s", m.Gate, m.Model, images)
+}
+
+// Power says how small a drop a check can detect.
 func Power(p gate.Power) string {
 	name := p.Check
 	if p.Class != "" {

@@ -3,9 +3,9 @@ package words
 // This file writes the one comment that a pull request gets, in Markdown.
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
-	"reflect"
 	"slices"
 	"strings"
 
@@ -13,132 +13,158 @@ import (
 	"github.com/autonomos/aob/reconciler/plan"
 )
 
-// Comments keeps the comment of each pull request until its report changes.
-type Comments map[int]rendered
+// A comment is Markdown that is being written.
+type comment struct{ strings.Builder }
 
-// A rendered is a comment and what it was made of.
-type rendered struct {
-	pr     plan.ProposalReport
-	checks []plan.Check
-	body   string
-}
+// A markdown is a part of a comment that is not escaped.
+type markdown string
 
-// Of returns the comment of a pull request.
-func (c Comments) Of(pr plan.ProposalReport, checks []plan.Check) string {
-	last, ok := c[pr.PR.Number]
-	if !ok || !reflect.DeepEqual(last.checks, checks) || !reflect.DeepEqual(last.pr, pr) {
-		last = rendered{pr, checks, Comment(pr, checks)}
-		c[pr.PR.Number] = last
+// printf formats as package fmt does. Texts and facts may come from outside, so they are escaped.
+func (c *comment) printf(format string, args ...any) {
+	safe := make([]any, len(args))
+	for i, arg := range args {
+		switch a := arg.(type) {
+		case string:
+			safe[i] = delivery.Markdown(a)
+		case delivery.Fact:
+			safe[i] = Markdown(a)
+		default:
+			safe[i] = a
+		}
 	}
-	return last.body
+	fmt.Fprintf(c, format, safe...)
 }
 
-// Keep forgets the comments of pull requests that are not open.
-func (c Comments) Keep(open map[int]*plan.Proposal) {
-	maps.DeleteFunc(c, func(n int, _ rendered) bool { return open[n] == nil })
+// list writes an item for each fact.
+func (c *comment) list(items []delivery.Fact) {
+	for _, f := range items {
+		c.printf("- %s\n", f)
+	}
+	if len(items) > 0 {
+		c.printf("\n")
+	}
 }
 
-// Comment renders a pull request's report as Markdown. It holds no progress and
-// no clock, so that it is edited when something is decided and not while
-// something runs.
+// table begins a table.
+func (c *comment) table(heads ...any) {
+	c.row(heads...)
+	c.printf("%s|\n", markdown(strings.Repeat("| --- ", len(heads))))
+}
+
+func (c *comment) row(cells ...any) {
+	for _, cell := range cells {
+		c.printf("| %v ", cell)
+	}
+	c.printf("|\n")
+}
+
+// fold writes a part that is shown on request.
+func (c *comment) fold(summary string, write func()) {
+	c.printf("<details><summary>%s</summary>\n\n", summary)
+	write()
+	c.printf("</details>\n\n")
+}
+
+// number writes a figure in a table.
+func number(v float64) markdown { return markdown(fmt.Sprintf("%.4f", v)) }
+
+// Comment renders a pull request's report as Markdown. It holds no progress and no clock, so that it is edited when
+// something is decided and not while something runs.
 func Comment(pr plan.ProposalReport, checks []plan.Check) string {
-	var b strings.Builder
-	for _, c := range checks {
-		if c.Context == delivery.ContextRelease {
-			switch {
-			case pr.Has && c.State == delivery.CheckSuccess:
-				fmt.Fprintf(&b, "### AOB: %s\n\n", delivery.Markdown(Join(c.Facts)))
-			case c.State != delivery.CheckPending:
-				fmt.Fprintf(&b, "### AOB: %s\n\n%s\n\n", verdictWord(c.State), headline(pr, c))
-				if next := next(pr, c.State); next != "" {
-					fmt.Fprintf(&b, "%s\n\n", next)
-				}
-			case pr.Elsewhere:
-				fmt.Fprintf(&b, "### AOB: not judged yet\n\n%s\n\n",
-					delivery.Markdown(capital(Join(c.Facts))+"."))
-			case len(open(pr)) > 0:
-				b.WriteString("### AOB: an owner of the gate decides\n\n")
-				for _, d := range open(pr) {
-					commentDoubt(&b, d)
-				}
-				b.WriteString(worse(pr, "accept"))
-				b.WriteString("The code stands for this verdict on this content alone. What is accepted is signed, " +
-					"with its reason, into the release, and merging then ships it. AOB asks back wherever others can " +
-					"edit comments: the 👍 of the owner is what counts then. Or push a better model to this branch")
-				if settles(pr) {
-					b.WriteString(", or give the gate more test images, in a pull request of its own")
-				}
-				b.WriteString(".\n\n")
-			case len(pr.Asks) > 0:
-				fmt.Fprintf(&b, "### AOB: waits for approval\n\nIts author has no write permission here, so nothing "+
-					"runs before somebody with write permission allows it:\n\n1. Comment `%s`.\n2. If AOB asks back "+
-					"in a comment of its own, react to that comment with 👍. It asks wherever others can edit "+
-					"comments: the reaction is what counts then, as nobody else can make it.\n\n",
-					strings.Join(pr.Asks, "`, and `"))
-				for _, who := range pr.Refused {
-					fmt.Fprintf(&b, "- %s has no write permission here, so that comment does not count.\n",
-						delivery.Markdown(who))
-				}
-				if len(pr.Refused) > 0 {
-					b.WriteString("\n")
-				}
-			default:
-				fmt.Fprintf(&b, "### AOB: %s\n\n", verdictWord(c.State))
-				if len(pr.Models) > 0 && !pr.PR.Fork {
-					b.WriteString("When every gate has passed, AOB pushes one more commit to this branch, with the " +
-						"release. Approve after that commit: a forge that dismisses stale approvals would drop an " +
-						"earlier one.\n\n")
-				}
-			}
+	c := &comment{}
+	for _, check := range checks {
+		if check.Context == delivery.ContextRelease {
+			c.release(pr, check)
 		}
 	}
 	if noBranch(pr.PR) {
-		fmt.Fprintf(&b, "The head of this pull request is no branch: its branch or its fork was deleted, or it was "+
-			"pushed to `refs/for/`. AOB judges commit %s, and cannot push to it: a maintainer runs `%s`, "+
-			"or somebody pushes the branch again.\n\n",
-			delivery.Markdown(fmt.Sprintf("%.10s", pr.PR.Head)), AdoptCommand(pr.PR))
+		c.printf("The head of this pull request is no branch: its branch or its fork was deleted, or it was pushed to "+
+			"`refs/for/`. AOB judges commit %s, and cannot push to it: a maintainer runs `%s`, or somebody pushes the "+
+			"branch again.\n\n", fmt.Sprintf("%.10s", pr.PR.Head), markdown(AdoptCommand(pr.PR)))
 	}
 	if len(pr.Problem) > 0 {
 		var lines []string
-		for i, c := range pr.Problem {
+		for i, complaint := range pr.Problem {
 			if i == 50 {
 				lines = append(lines, fmt.Sprintf("and %d more; run aob validate", len(pr.Problem)-i))
 				break
 			}
-			lines = append(lines, c.String())
+			lines = append(lines, complaint.String())
 		}
-		b.WriteString(delivery.MarkdownCode(lines...))
+		c.WriteString(delivery.MarkdownCode(lines...))
 	}
 	for _, m := range pr.Models {
-		commentModel(&b, m)
+		c.model(m)
 	}
 	if len(pr.Gates) > 0 {
-		b.WriteString("**Current releases, judged by the changed gates** (for information)\n\n| model | gate | " +
-			"answer |\n| --- | --- | --- |\n")
+		c.printf("**Current releases, judged by the changed gates** (for information)\n\n")
+		c.table("model", "gate", "answer")
 		for _, v := range pr.Gates {
-			fmt.Fprintf(&b, "| %s | %s | %s: %s |\n", delivery.Markdown(v.Model), delivery.Markdown(v.Gate),
-				orWaiting(v.Outcome), Markdown(plan.ReasonOf(v)))
+			c.row(v.Model, v.Gate, markdown(cmp.Or(string(v.Outcome), "waiting")+": "+Markdown(plan.ReasonOf(v))))
 		}
-		b.WriteString("\n")
+		c.printf("\n")
 	}
 	for _, m := range pr.Powers {
 		if len(m.Checks) == 0 {
 			continue
 		}
-		fmt.Fprintf(&b, "**What gate %s can show of %s** (a drop that it finds four times in five)\n\n",
-			delivery.Markdown(m.Gate), delivery.Markdown(m.Model))
-		for _, c := range m.Checks {
-			fmt.Fprintf(&b, "- %s\n", delivery.Markdown(Power(c)))
+		c.printf("**%s** (with a probability of 80 %%)\n\n", capital(PowerTitle(m)))
+		for _, check := range m.Checks {
+			c.printf("- %s\n", Power(check))
 		}
-		b.WriteString("\n")
+		c.printf("\n")
 	}
-	for _, line := range pr.Held {
-		fmt.Fprintf(&b, "\n**Quarantine:** %s\n", Markdown(line))
+	for _, f := range pr.Held {
+		c.printf("\n**Quarantine:** %s\n", f)
 	}
-	for _, line := range pr.Fleets {
-		fmt.Fprintf(&b, "- fleet %s\n", Markdown(line))
+	for _, f := range pr.Fleets {
+		c.printf("- fleet %s\n", f)
 	}
-	return strings.TrimRight(b.String(), "\n") + "\n"
+	return strings.TrimRight(c.String(), "\n") + "\n"
+}
+
+// release writes what aob/release says, and what a person may do.
+func (c *comment) release(pr plan.ProposalReport, check plan.Check) {
+	switch {
+	case pr.Has && check.State == delivery.CheckSuccess:
+		c.printf("### AOB: %s\n\n", Join(check.Facts))
+	case check.State != delivery.CheckPending:
+		c.printf("### AOB: %s\n\n", stateTitle(check.State))
+		c.headline(pr, check)
+		c.next(pr, check.State)
+	case pr.Elsewhere:
+		c.printf("### AOB: not judged yet\n\n%s\n\n", capital(Join(check.Facts))+".")
+	case len(open(pr)) > 0:
+		c.printf("### AOB: an owner of the gate decides\n\n")
+		for _, d := range open(pr) {
+			c.doubt(d)
+		}
+		c.worse(pr, "accept")
+		c.printf("The code stands for this verdict on this content alone. What is accepted is signed, with its " +
+			"reason, into the release, and merging then ships it. AOB asks back wherever others can edit comments: " +
+			"the 👍 of the owner is what counts then. Or push a better model to this branch")
+		if moreImagesSettle(pr) {
+			c.printf(", or give the gate more test images, in a pull request of its own")
+		}
+		c.printf(".\n\n")
+	case len(pr.Asks) > 0:
+		c.printf("### AOB: waits for approval\n\nIts author has no write permission here, so nothing runs before "+
+			"somebody with write permission allows it:\n\n1. Comment `%s`.\n2. If AOB asks back in a comment of its "+
+			"own, react to that comment with 👍. It asks wherever others can edit comments: the reaction is what "+
+			"counts then, as nobody else can make it.\n\n", markdown(strings.Join(pr.Asks, "`, and `")))
+		for _, who := range pr.Refused {
+			c.printf("- %s has no write permission here, so that comment does not count.\n", who)
+		}
+		if len(pr.Refused) > 0 {
+			c.printf("\n")
+		}
+	default:
+		c.printf("### AOB: %s\n\n", stateTitle(check.State))
+		if len(pr.Models) > 0 && !pr.PR.Fork {
+			c.printf("When every gate has passed, AOB pushes one more commit to this branch, with the release. " +
+				"Approve after that commit: a forge that dismisses stale approvals would drop an earlier one.\n\n")
+		}
+	}
 }
 
 func capital(text string) string { return strings.ToUpper(text[:1]) + text[1:] }
@@ -148,64 +174,59 @@ func noBranch(pr delivery.PullRequest) bool {
 	return pr.Fork && (pr.HeadRef == "" || strings.HasPrefix(pr.HeadRef, "refs/"))
 }
 
-// headline is what aob/release says. Where gates failed, it counts, as their
-// sections say the rest.
-func headline(pr plan.ProposalReport, check plan.Check) string {
-	var lines []string
+// headline writes what aob/release says. Failed checks are counted, because the gates' sections describe them.
+func (c *comment) headline(pr plan.ProposalReport, check plan.Check) {
+	counted := false
 	for _, m := range pr.Models {
 		for _, v := range m.Verdicts {
 			if v.Outcome == delivery.Fail && len(v.Checks) > 0 && m.Fact.Contains(plan.ReasonOf(v)) {
-				failed := outcomes(v)[delivery.Fail]
-				lines = append(lines, fmt.Sprintf("**%s** does not pass gate %s: %d of %s failed.",
-					delivery.Markdown(m.Model), delivery.Markdown(v.Gate), failed, delivery.Count(len(v.Checks),
-						"check")))
+				failed := slices.DeleteFunc(slices.Clone(v.Checks), func(c delivery.CheckVerdict) bool {
+					return c.Outcome != delivery.Fail
+				})
+				c.printf("**%s** does not pass gate %s: %d of %s failed.\n", m.Model, v.Gate, len(failed),
+					delivery.Count(len(v.Checks), "check"))
+				counted = true
 			}
 		}
 	}
-	if len(lines) == 0 {
-		return delivery.Markdown(Join(check.Facts))
+	if !counted {
+		c.printf("%s\n", Join(check.Facts))
 	}
-	return strings.Join(lines, "\n")
+	c.printf("\n")
 }
 
-func outcomes(v delivery.Verdict) map[delivery.Outcome]int {
-	n := map[delivery.Outcome]int{}
-	for _, c := range v.Checks {
-		n[c.Outcome]++
-	}
-	return n
-}
-
-// next says what a person may do about a pull request that was judged.
-func next(pr plan.ProposalReport, state delivery.CheckState) string {
-	var failed, released, fleets []string
+// next writes what a person may do about a pull request that was judged.
+func (c *comment) next(pr plan.ProposalReport, state delivery.CheckState) {
+	failed, released := "", false
+	var fleets []string
 	for _, m := range pr.Models {
-		if slices.ContainsFunc(m.Verdicts, func(v delivery.Verdict) bool { return v.Outcome == delivery.Fail }) {
-			failed = append(failed, m.Model)
+		fails := func(v delivery.Verdict) bool { return v.Outcome == delivery.Fail }
+		if failed == "" && slices.ContainsFunc(m.Verdicts, fails) {
+			failed = m.Model
 		}
 		if m.Release != nil && len(m.Verdicts) > 0 {
-			released, fleets = append(released, m.Model), append(fleets, Lines(m.Fleets)...)
+			released, fleets = true, append(fleets, Lines(m.Fleets)...)
 		}
 	}
 	switch {
-	case state == delivery.CheckSuccess && len(released) > 0 && len(fleets) > 0:
-		return worse(pr, "merge") + fmt.Sprintf(
-			"Merging it releases the model to %s, wave by wave; `git revert` of the merge takes it back.",
-			delivery.Markdown(strings.Join(fleets, ", ")))
-	case state == delivery.CheckSuccess && len(released) > 0:
-		return worse(pr, "merge") +
-			"Merging it releases the model; no fleet runs it yet. `git revert` of the merge takes it back."
-	case state == delivery.CheckFailure && len(failed) > 0:
-		return fmt.Sprintf("Change the model in this branch and push: it is judged again. `aob try models/%s.yaml` "+
-			"tries other values on the validation images, without opening the test images. Nobody can accept a fail; "+
-			"where the bar itself is wrong, change the gate in a pull request of its own.", failed[0])
+	case state == delivery.CheckSuccess && released:
+		c.worse(pr, "merge")
+		if len(fleets) > 0 {
+			c.printf("Merging it releases the model to %s, wave by wave; `git revert` of the merge takes it back.\n\n",
+				strings.Join(fleets, ", "))
+		} else {
+			c.printf("Merging it releases the model; no fleet runs it yet. `git revert` of the merge takes it back." +
+				"\n\n")
+		}
+	case state == delivery.CheckFailure && failed != "":
+		c.printf("Change the model in this branch and push: it is judged again. `aob try models/%s.yaml` tries other "+
+			"values on the validation images, without opening the test images. Nobody can accept a fail; where the "+
+			"bar itself is wrong, change the gate in a pull request of its own.\n\n", markdown(failed))
 	}
-	return ""
 }
 
-// worse names what got worse beyond chance in spite of all that passed, as a reviewer
-// is the only one who can hold it back.
-func worse(pr plan.ProposalReport, before string) string {
+// worse names what got significantly worse although everything passed. Only a reviewer can hold that back.
+func (c *comment) worse(pr plan.ProposalReport, before string) {
 	var list []string
 	for _, m := range pr.Models {
 		for _, v := range m.Verdicts {
@@ -216,18 +237,12 @@ func worse(pr plan.ProposalReport, before string) string {
 			}
 		}
 	}
-	if len(list) == 0 {
-		return ""
+	if len(list) > 0 {
+		c.printf("**Worse than what it replaces: %s. Look before you %s.** ", few(list, shownLosses), before)
 	}
-	if n := len(list) - shownLosses; n > 0 {
-		list = append(list[:shownLosses], fmt.Sprintf("%d more", n))
-	}
-	return fmt.Sprintf("**Worse than what it replaces: %s. Look before you %s.** ",
-		delivery.Markdown(strings.Join(list, ", ")), before)
 }
 
-// open lists what waits for owners of gates, in a pull request for which nothing
-// else is to be done.
+// open lists the unsure verdicts that wait for owners of gates, in a pull request for which nothing else is to be done.
 func open(pr plan.ProposalReport) []plan.Doubt {
 	if len(pr.Asks) > 0 {
 		return nil
@@ -243,8 +258,8 @@ func open(pr plan.ProposalReport) []plan.Doubt {
 	return list
 }
 
-// settles reports whether more test images would settle what blocks.
-func settles(pr plan.ProposalReport) bool {
+// moreImagesSettle reports whether more test images would settle an unsure check.
+func moreImagesSettle(pr plan.ProposalReport) bool {
 	for _, m := range pr.Models {
 		for _, v := range m.Verdicts {
 			if slices.ContainsFunc(v.Checks, func(c delivery.CheckVerdict) bool {
@@ -257,25 +272,19 @@ func settles(pr plan.ProposalReport) bool {
 	return false
 }
 
-// commentDoubt says who may settle what, with a line to copy.
-func commentDoubt(b *strings.Builder, d plan.Doubt) {
+// doubt writes who may accept an unsure verdict, with a line to copy.
+func (c *comment) doubt(d plan.Doubt) {
 	if len(d.Owners) == 0 {
-		fmt.Fprintf(b, "Gate %s is unsure, and nobody can accept that, as it has no owners.\n\n",
-			delivery.Markdown(d.Gate))
+		c.printf("Gate %s is unsure, and nobody can accept that, as it has no owners.\n\n", d.Gate)
 		return
 	}
-	fmt.Fprintf(b, "Gate %s is unsure. Its owner %s may comment, with a reason:\n\n```\n/aob accept %s because "+
-		"…\n```\n\nIf AOB asks back in a comment of its own, the owner reacts to that comment with 👍.\n\n",
-		delivery.Markdown(d.Gate), delivery.Markdown(strings.Join(d.Owners, " or ")), d.Code)
-	for _, why := range d.Refused {
-		fmt.Fprintf(b, "- %s\n", Markdown(why))
-	}
-	if len(d.Refused) > 0 {
-		b.WriteString("\n")
-	}
+	c.printf("Gate %s is unsure. Its owner %s may comment, with a reason:\n\n```\n/aob accept %s because …\n```\n\n"+
+		"If AOB asks back in a comment of its own, the owner reacts to that comment with 👍.\n\n", d.Gate,
+		strings.Join(d.Owners, " or "), markdown(d.Code))
+	c.list(d.Refused)
 }
 
-func verdictWord(s delivery.CheckState) string {
+func stateTitle(s delivery.CheckState) markdown {
 	switch s {
 	case delivery.CheckSuccess:
 		return "ready to merge"
@@ -285,118 +294,97 @@ func verdictWord(s delivery.CheckState) string {
 	return "not to be merged"
 }
 
-func orWaiting(o delivery.Outcome) string {
-	if o == "" {
-		return "waiting"
-	}
-	return string(o)
-}
-
-// commentModel tells of one changed model. What decides stands first and fits a
-// phone; the rest is folded.
-func commentModel(b *strings.Builder, m plan.ModelReport) {
-	fmt.Fprintf(b, "**%s**", delivery.Markdown(m.Model))
+// model writes about one changed model. What decides stands first and fits a phone; the rest is folded.
+func (c *comment) model(m plan.ModelReport) {
+	c.printf("**%s**", m.Model)
 	if m.Was != "" {
-		fmt.Fprintf(b, ", until now **%s**, whose gates and release judge it", delivery.Markdown(m.Was))
+		c.printf(", until now **%s**, whose gates and release judge it", m.Was)
 	}
 	if m.Baseline != nil {
-		fmt.Fprintf(b, ", compared with version %d", m.Baseline.Version)
+		c.printf(", compared with version %d", m.Baseline.Version)
 	}
 	if m.Bundle != "" {
-		fmt.Fprintf(b, "; what would ship is bundle `%s`", m.Bundle.Short())
+		c.printf("; what would ship is bundle `%s`", m.Bundle.Short())
 	}
-	b.WriteString("\n\n")
-	for _, line := range m.Carried {
-		fmt.Fprintf(b, "**The fleet's bar:** %s.\n\n", Markdown(line))
+	c.printf("\n\n")
+	for _, f := range m.Carried {
+		c.printf("**The fleet's bar:** %s.\n\n", f)
 	}
 	for _, v := range m.Verdicts {
 		baseline := m.Baseline
 		if runs, ok := m.Against[v.Gate]; ok {
 			baseline = runs
 		}
-		commentVerdict(b, v, baseline)
+		c.verdict(v, baseline)
 		for _, link := range m.Links {
 			if link.Gate == v.Gate && link.URL != "" {
-				fmt.Fprintf(b,
-					"[The images that got worse](%s), the worst first: truth, release and this model side by side.\n\n",
-					link.URL)
+				c.printf("[The images that got worse](%s), the worst first: truth, release and this model side by "+
+					"side.\n\n", markdown(link.URL))
 			}
 		}
 	}
 	for _, d := range m.Doubts {
 		if d.Accept != nil {
-			fmt.Fprintf(b, "Gate %s is unsure, and %s accepts that: %s\n\n", delivery.Markdown(d.Gate),
-				delivery.Markdown(d.Accept.By), delivery.Markdown(d.Accept.Because))
+			c.printf("Gate %s is unsure, and %s accepts that: %s\n\n", d.Gate, d.Accept.By, d.Accept.Because)
 		}
 	}
 	if len(m.Verdicts) > 0 {
-		b.WriteString("Bounds are a bootstrap's over the test images, each one-sided at its check's confidence; " +
-			"classes of one check share that, so each of theirs is surer. They cover which images were chosen, not " +
-			"the noise of training: the same training with another seed may differ by more")
+		c.printf("Bounds are a bootstrap's over the test images, each one-sided at its check's confidence; classes " +
+			"of one check share that, so each of theirs is surer. They cover which images were chosen, not the noise " +
+			"of training: the same training with another seed may differ by more")
 		if len(m.Seeds) < 2 {
-			b.WriteString(", and `seeds: [1, 2, 3]` would show by how much")
+			c.printf(", and `seeds: [1, 2, 3]` would show by how much")
 		}
-		b.WriteString(".\n\n")
+		c.printf(".\n\n")
 	}
 	if m.Tried != nil {
-		commentTried(b, m)
+		c.validation(m)
 	}
-	commentSeeds(b, m)
+	c.seeds(m)
 	for _, e := range delivery.OneInterval(m.Measured, m.Verdicts) {
-		fold(b, fmt.Sprintf("all figures of gate %s", e.Gate), func() { commentMeasured(b, e) })
+		c.fold(fmt.Sprintf("all figures of gate %s", e.Gate), func() { c.measured(e) })
 	}
 	if len(m.Points) > 0 {
-		fold(b, "thresholds, found on the validation split", func() { commentPoints(b, m.Points) })
+		c.fold("thresholds, found on the validation split", func() { c.thresholds(m.Points) })
 	}
 	if m.Data != nil && len(m.Data.Findings) > 0 {
-		fold(b, "findings in the dataset", func() {
+		c.fold("findings in the dataset", func() {
 			for _, f := range m.Data.Findings {
 				for _, line := range f.Lines() {
-					fmt.Fprintf(b, "- %s: %s\n", delivery.Markdown(f.Level), delivery.Markdown(line))
+					c.printf("- %s: %s\n", f.Level, line)
 				}
 			}
-			b.WriteString("\n")
+			c.printf("\n")
 		})
 	}
 }
 
-func commentPoints(b *strings.Builder, points map[string]delivery.OperatingPoint) {
-	b.WriteString("| class | counts from score | precision | recall |\n| --- | --- | --- | --- |\n")
-	var notes []string
-	for _, class := range slices.Sorted(maps.Keys(points)) {
+func (c *comment) thresholds(points map[string]delivery.OperatingPoint) {
+	c.table("class", "counts from score", "precision", "recall")
+	classes := slices.Sorted(maps.Keys(points))
+	for _, class := range classes {
 		p := points[class]
-		fmt.Fprintf(b, "| %s | %.3g | %.3f | %.3f |\n", delivery.Markdown(class), p.Score, p.Precision, p.Recall)
-		if p.Note != "" {
-			notes = append(notes, fmt.Sprintf("- %s: %s\n", delivery.Markdown(class), delivery.Markdown(p.Note)))
+		c.printf("| %s | %.3g | %.3f | %.3f |\n", class, p.Score, p.Precision, p.Recall)
+	}
+	c.printf("\n")
+	for _, class := range classes {
+		if note := points[class].Note; note != "" {
+			c.printf("- %s: %s\n", class, note)
 		}
 	}
-	fmt.Fprintf(b, "\n%s\n", strings.Join(notes, ""))
+	c.printf("\n")
 }
 
-func fold(b *strings.Builder, summary string, write func()) {
-	fmt.Fprintf(b, "<details><summary>%s</summary>\n\n", delivery.Markdown(summary))
-	write()
-	b.WriteString("</details>\n\n")
-}
-
-// were counts things that something was done to.
-func were(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun + " was"
-	}
-	return delivery.Count(n, noun) + " were"
-}
-
-// commentTried tells what a draft does on its validation split.
-func commentTried(b *strings.Builder, m plan.ModelReport) {
-	fmt.Fprintf(b, "On %s, compared with version %d:\n\n| | value | was | change | at worst | at best |\n"+
-		"| --- | --- | --- | --- | --- | --- |\n", delivery.Count(m.Tried.Images, "validation image"),
+// validation writes how a draft does on its validation split.
+func (c *comment) validation(m plan.ModelReport) {
+	c.printf("On %s, compared with version %d:\n\n", delivery.Count(m.Tried.Images, "validation image"),
 		m.Baseline.Version)
+	c.table("", "value", "was", "change", "at worst", "at best")
 	row := func(name, metric string, classes []string) {
 		if d, ok := m.Tried.Compared(metric, classes); ok {
 			low, high := d.Samples.Bounds(delivery.FigureConfidence)
-			fmt.Fprintf(b, "| %s | %.4f | %.4f | %+.4f | %+.4f | %+.4f |\n", delivery.Markdown(name), d.Candidate,
-				d.Baseline, d.Value, low, high)
+			c.printf("| %s | %.4f | %.4f | %+.4f | %+.4f | %+.4f |\n", name, d.Candidate, d.Baseline, d.Value, low,
+				high)
 		}
 	}
 	row(delivery.MetricMAP, delivery.MetricMAP, m.Tried.Classes)
@@ -404,56 +392,51 @@ func commentTried(b *strings.Builder, m plan.ModelReport) {
 	for _, class := range m.Tried.Classes {
 		row(delivery.MetricAP+"/"+class, delivery.MetricAP, []string{class})
 	}
-	b.WriteString("\nEach bound is one-sided and 95 % sure. No gate has judged it: an eval set is opened when the " +
-		"pull request is ready for review.\n\n")
+	c.printf("\nEach bound is one-sided and 95 %% sure. No gate has judged it: an eval set is opened when the pull " +
+		"request is ready for review.\n\n")
 }
 
-// commentSeeds tells how far the seeds of a spec lie apart.
-func commentSeeds(b *strings.Builder, m plan.ModelReport) {
+// seeds writes how much the seeds of a spec differ.
+func (c *comment) seeds(m plan.ModelReport) {
 	if len(m.Seeds) < 2 {
 		return
 	}
-	var words []string
+	var list []string
 	for _, s := range m.Seeds {
-		word := fmt.Sprintf("seed %d ", s.Seed)
+		result := "in training"
 		switch {
 		case s.Score != nil:
-			word += fmt.Sprintf("%.4f", s.Score.Scores.Values["mAP"])
+			result = fmt.Sprintf("%.4f", s.Score.Scores.Values[delivery.MetricMAP])
 		case s.Bundle != "":
-			word += "trained"
-		default:
-			word += "in training"
+			result = "trained"
 		}
-		words = append(words, word)
+		list = append(list, fmt.Sprintf("seed %d %s", s.Seed, result))
 	}
-	fmt.Fprintf(b, "mAP on validation, which is the noise of training: %s. The best one ships.\n\n",
-		delivery.Markdown(strings.Join(words, ", ")))
+	c.printf("mAP on validation, which is the noise of training: %s. The best one ships.\n\n", strings.Join(list, ", "))
 }
 
-// commentMeasured writes one eval set's figures beside those of main's release.
-func commentMeasured(b *strings.Builder, e delivery.Measured) {
-	version, line := "", ""
+// measured writes one eval set's figures beside those of main's release.
+func (c *comment) measured(e delivery.Measured) {
+	heads := []any{delivery.Count(e.Images, "test image"), "value", "at least", "at most"}
 	if e.Baseline != nil {
-		version, line = fmt.Sprintf(" | version %d", e.Baseline.Version), " | ---"
+		heads = append(heads, fmt.Sprintf("version %d", e.Baseline.Version))
 	}
-	fmt.Fprintf(b, "| %s | value | at least | at most%s |\n| --- | --- | --- | ---%s |\n",
-		delivery.Count(e.Images, "test image"), version, line)
+	c.table(heads...)
 	for _, name := range slices.SortedFunc(maps.Keys(e.Metrics), delivery.CompareFigures) {
 		f := e.Metrics[name]
-		bounds := " | "
+		cells := []any{name, number(f.Value), "", ""}
 		if f.Low != nil && f.High != nil {
-			bounds = fmt.Sprintf("%.4f | %.4f", *f.Low, *f.High)
+			cells[2], cells[3] = number(*f.Low), number(*f.High)
 		}
-		fmt.Fprintf(b, "| %s | %.4f | %s", delivery.Markdown(name), f.Value, bounds)
 		if e.Baseline != nil {
-			b.WriteString(" | ")
+			cells = append(cells, "")
 			if base, ok := e.Baseline.Metrics[name]; ok {
-				fmt.Fprintf(b, "%.4f", base)
+				cells[4] = number(base)
 			}
 		}
-		b.WriteString(" |\n")
+		c.row(cells...)
 	}
-	b.WriteString("\nEach bound is one-sided and 95 % sure. A figure that a check bounds has its bounds there.\n\n")
+	c.printf("\nEach bound is one-sided and 95 %% sure. A figure that a check bounds has its bounds there.\n\n")
 }
 
 // AdoptCommand is the command that adopts what AOB has seen of a fork's pull request.

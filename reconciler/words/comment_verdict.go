@@ -3,9 +3,9 @@ package words
 // This file is what a comment says of one gate's verdict.
 
 import (
+	"cmp"
 	"fmt"
 	"math"
-	"strings"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/plan"
@@ -14,102 +14,106 @@ import (
 // shownClasses is how many classes of one check a table shows, where all passed.
 const shownClasses = 4
 
-// commentVerdict tells what a gate says: what did not pass with its reason, what
-// got worse all the same, and then check by check.
-func commentVerdict(b *strings.Builder, v delivery.Verdict, baseline *delivery.Release) {
-	fmt.Fprintf(b, "**Gate %s: %s**", delivery.Markdown(v.Gate), outcomeLabel(v.Outcome))
+// verdict writes a gate's answer: what did not pass with its reason, what got worse all the same, and then check by
+// check.
+func (c *comment) verdict(v delivery.Verdict, baseline *delivery.Release) {
+	c.printf("**Gate %s: %s**", v.Gate, outcomeLabel(v.Outcome))
 	if v.Images > 0 {
-		fmt.Fprintf(b, ", on %s", delivery.Count(v.Images, "test image"))
+		c.printf(", on %s", delivery.Count(v.Images, "test image"))
 	}
 	if v.LeftOut > 0 {
-		fmt.Fprintf(b, " (%d left out, a model was trained on them)", v.LeftOut)
+		c.printf(" (%d left out, a model was trained on them)", v.LeftOut)
 	}
-	b.WriteString("\n\n")
+	c.printf("\n\n")
 	if len(v.Checks) == 0 {
-		fmt.Fprintf(b, "%s\n\n", Markdown(plan.ReasonOf(v)))
+		c.printf("%s\n\n", plan.ReasonOf(v))
 	}
 	for _, outcome := range []delivery.Outcome{delivery.Fail, delivery.Unsure, delivery.Ignored} {
-		for _, c := range v.Checks {
-			if c.Outcome == outcome {
-				fmt.Fprintf(b, "- **%s**: %s\n", outcomeLabel(outcome), delivery.Markdown(Reason(c)))
+		for _, check := range v.Checks {
+			if check.Outcome == outcome {
+				c.printf("- **%s**: %s\n", outcomeLabel(outcome), Reason(check))
 			}
 		}
 	}
-	commentLost(b, v, baseline)
-	b.WriteString("\n")
+	c.losses(v, baseline)
+	c.printf("\n")
 	var shown, rest []delivery.CheckVerdict
 	classes := map[string]int{}
-	for _, c := range v.Checks {
-		if c.Class != "" && c.Outcome == delivery.Pass {
-			if classes[c.Check]++; classes[c.Check] > shownClasses {
-				rest = append(rest, c)
+	for _, check := range v.Checks {
+		if check.Class != "" && check.Outcome == delivery.Pass {
+			if classes[check.Check]++; classes[check.Check] > shownClasses {
+				rest = append(rest, check)
 				continue
 			}
 		}
-		shown = append(shown, c)
+		shown = append(shown, check)
 	}
 	if len(shown) > 0 {
-		commentChecks(b, shown)
+		c.checks(shown)
 	}
 	if len(rest) > 0 {
-		fold(b, fmt.Sprintf("%s more that pass", delivery.Count(len(rest), "class")), func() { commentChecks(b, rest) })
+		c.fold(fmt.Sprintf("%s more that pass", delivery.Count(len(rest), "class")), func() { c.checks(rest) })
 	}
-	if v.Look > 0 {
-		against := ", with no release to compare with yet"
-		if baseline != nil {
-			against = fmt.Sprintf(" against version %d", baseline.Version)
-		}
-		of, then := "", ""
-		if v.Looks > 0 {
-			of, then = fmt.Sprintf(" of %d", v.Looks),
-				fmt.Sprintf("; after %d even a pass needs an owner's word, as the best of many looks better than it is",
-					v.Looks)
-		}
-		fmt.Fprintf(b, "Look %d%s: %s judged on these images%s, this one included%s.\n\n", v.Look, of,
-			were(v.Look, "model"), against, then)
-	}
+	c.looks(v, baseline)
 }
 
-// shownLosses is how many a comment tells of.
+// looks writes how often the eval set was used.
+func (c *comment) looks(v delivery.Verdict, baseline *delivery.Release) {
+	if v.Look == 0 {
+		return
+	}
+	c.printf("Look %d", v.Look)
+	if v.Looks > 0 {
+		c.printf(" of %d", v.Looks)
+	}
+	were := "were"
+	if v.Look == 1 {
+		were = "was"
+	}
+	c.printf(": %s %s judged on these images", delivery.Count(v.Look, "model"), were)
+	if baseline != nil {
+		c.printf(" against version %d", baseline.Version)
+	} else {
+		c.printf(", with no release to compare with yet")
+	}
+	c.printf(", this one included")
+	if v.Looks > 0 {
+		c.printf("; after %d even a pass needs an owner's word, as the best of many looks better than it is", v.Looks)
+	}
+	c.printf(".\n\n")
+}
+
+// shownLosses is how many losses a comment lists.
 const shownLosses = 5
 
-// commentLost says what got worse beyond chance and is not told of as a check that
-// did not pass: people should not have to look for it.
-func commentLost(b *strings.Builder, v delivery.Verdict, baseline *delivery.Release) {
-	told := 0
-	for _, l := range v.OtherLosses() {
-		held := "no check is about it"
+// losses writes which figures got significantly worse without being a check that did not pass.
+func (c *comment) losses(v delivery.Verdict, baseline *delivery.Release) {
+	for i, l := range v.OtherLosses() {
+		if i == shownLosses {
+			c.printf("- and %d more that got worse; aob pr show lists them\n", len(v.OtherLosses())-i)
+			break
+		}
+		why := "no check is about it"
 		if _, ok := v.CheckOf(l); ok {
-			held = "which the gate allows"
+			why = "which the gate allows"
 		}
-		if told++; told > shownLosses {
-			continue
-		}
-		fmt.Fprintf(b, "- **⚠️ worse than version %d**: %s (%s)\n", baseline.Version, delivery.Markdown(Loss(l)),
-			held)
-	}
-	if told > shownLosses {
-		fmt.Fprintf(b, "- and %d more that got worse; aob pr show lists them\n", told-shownLosses)
+		c.printf("- **⚠️ worse than version %d**: %s (%s)\n", baseline.Version, Loss(l), why)
 	}
 }
 
-// commentChecks writes a row for each check, in four columns that a phone shows. Of
-// what is compared the bounds are those of the change, else of the value.
-func commentChecks(b *strings.Builder, checks []delivery.CheckVerdict) {
-	b.WriteString("| | check | value | change |\n| --- | --- | --- | --- |\n")
-	for _, c := range checks {
-		name := c.Check
-		if c.Class != "" {
-			name += ", " + c.Class
+// checks writes a row for each check, in four columns that a phone shows. The bounds are those of the change if
+// something is compared, else of the value.
+func (c *comment) checks(checks []delivery.CheckVerdict) {
+	c.table("", "check", "value", "change")
+	for _, check := range checks {
+		value, change := figureText(check), ""
+		if check.Diff != nil {
+			value += fmt.Sprintf("<br>was %.4f", *check.Baseline)
+			change = signed(*check.Diff) + bounds(check, "at worst", "at best", signed)
 		}
-		value, change := figureText(c), ""
-		if c.Diff != nil {
-			value += fmt.Sprintf("<br>was %.4f", *c.Baseline)
-			change = signed(*c.Diff) + bounds(c, "at worst", "at best", signed)
-		}
-		fmt.Fprintf(b, "| %s | %s | %s | %s |\n", outcomeSign(c.Outcome), delivery.Markdown(name), value, change)
+		c.row(outcomeSign(check.Outcome), CheckName(check), markdown(value), markdown(change))
 	}
-	b.WriteString("\n")
+	c.printf("\n")
 }
 
 // figureText is a check's value, with its bounds where nothing is compared.
@@ -151,30 +155,19 @@ func signed(v float64) string {
 	return fmt.Sprintf("%+.4f", v)
 }
 
-// outcomeSign is an answer at a glance.
-func outcomeSign(o delivery.Outcome) string {
-	switch o {
-	case delivery.Pass:
-		return "✅"
-	case delivery.Fail:
-		return "❌"
-	case delivery.Unsure:
-		return "❔"
-	case delivery.Ignored:
-		return "⚠️"
-	}
-	return "–"
+// outcomeSign is an outcome at a glance.
+func outcomeSign(o delivery.Outcome) markdown {
+	return cmp.Or(map[delivery.Outcome]markdown{delivery.Pass: "✅", delivery.Fail: "❌", delivery.Unsure: "❔",
+		delivery.Ignored: "⚠️"}[o], "–")
 }
 
-// outcomeLabel is an answer as a sign and a word.
-func outcomeLabel(o delivery.Outcome) string {
+// outcomeLabel is an outcome as a sign and a word.
+func outcomeLabel(o delivery.Outcome) markdown {
 	switch o {
-	case delivery.Pass, delivery.Fail, delivery.Unsure:
-		return outcomeSign(o) + " " + string(o)
 	case delivery.Ignored:
 		return outcomeSign(o) + " unsure, does not block"
 	case delivery.NotApplicable:
 		return "does not apply"
 	}
-	return string(o)
+	return outcomeSign(o) + " " + markdown(o)
 }
