@@ -81,7 +81,7 @@ type (
 	// Ledger is what the world cannot tell.
 	Ledger interface {
 		poll.Ledger
-		post.Ledger
+		ledger.RecordStore
 		Approvals(ctx context.Context, since time.Time) ([]ledger.Approval, error)
 		Clocks(ctx context.Context) (map[string]json.RawMessage, error)
 		PutClock(ctx context.Context, fleet string, state json.RawMessage) error

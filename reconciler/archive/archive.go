@@ -12,15 +12,14 @@ import (
 	"github.com/autonomos/aob/reconciler/plan"
 )
 
-// An Archive is bundles and what is signed about them, as a plan reads it. It
-// belongs to the loop's goroutine.
+// An Archive contains bundles and signed statements about them. Only the loop's goroutine may use it.
 type Archive struct {
 	Bundles    *artifact.Store
 	Statements *evidence.Store
 	Log        *slog.Logger
 
 	described map[delivery.Digest]plan.Bundle
-	last      *evidence.Snapshot // what index was made of
+	last      *evidence.Snapshot // of which index was made
 	index     plan.Evidence
 	logged    map[delivery.Digest]bool
 }
@@ -30,7 +29,8 @@ func (a *Archive) Sign(ctx context.Context, bundle delivery.Digest, predicateTyp
 	return a.Statements.Sign(ctx, bundle, predicateType, predicate)
 }
 
-// Evidence returns what is signed. Scores are large, so only those that a plan of the world may need are read.
+// Evidence returns all bundles and statements. Scores are large, so it reads only those that a plan of the world may
+// need.
 func (a *Archive) Evidence(ctx context.Context, w plan.World) (plan.Evidence, error) {
 	s, err := a.Statements.Load(ctx)
 	if err != nil {
@@ -55,7 +55,7 @@ func (a *Archive) Evidence(ctx context.Context, w plan.World) (plan.Evidence, er
 	return e, nil
 }
 
-// log logs what does not count, each once.
+// log logs each skipped bundle or statement once.
 func (a *Archive) log(list []evidence.Skipped) {
 	for _, s := range list {
 		if a.logged[s.Referrer] {
@@ -69,13 +69,12 @@ func (a *Archive) log(list []evidence.Skipped) {
 	}
 }
 
-// indexed arranges a snapshot as plans read it.
+// indexed converts a snapshot for plans.
 func indexed(s *evidence.Snapshot) plan.Evidence {
 	e := plan.Evidence{BySpec: map[delivery.Digest]plan.Trained{}, ByRun: map[delivery.Digest]plan.Trained{},
 		Resolved: s.Resolved, Verdicts: s.Verdicts, Accepted: s.AcceptancesOf, Newer: s.Newer}
 	for spec, list := range s.TrainingsOf {
-		// The first is what the spec was resolved to; a later one is another
-		// server's, and both are the same model.
+		// Later trainings of the same spec are by other servers. They are the same model.
 		e.BySpec[spec] = plan.Trained{Bundle: list[0].Result.Bundle, Training: list[0]}
 	}
 	for key, t := range s.Trainings {
@@ -93,7 +92,7 @@ func indexed(s *evidence.Snapshot) plan.Evidence {
 	return e
 }
 
-// bundles describes every bundle of the store; each is read once.
+// bundles describes all bundles of the store. Each is read once.
 func (a *Archive) bundles(ctx context.Context) (map[delivery.Digest]plan.Bundle, error) {
 	list, err := a.Bundles.Bundles(ctx)
 	if err != nil {
@@ -108,7 +107,7 @@ func (a *Archive) bundles(ctx context.Context) (map[delivery.Digest]plan.Bundle,
 		if !ok {
 			info, err := a.Bundles.Describe(ctx, d)
 			if err != nil {
-				// Damaged or gone: no bundle, and no reason to stop for the others.
+				// A damaged or missing bundle is skipped.
 				if !errors.Is(err, fs.ErrNotExist) {
 					a.log([]evidence.Skipped{{Referrer: d, Why: err.Error()}})
 				}

@@ -14,9 +14,8 @@ import (
 	"github.com/autonomos/aob/reconciler/plan"
 )
 
-// A Check compares the bundles in the server's store with their digests: all
-// of them at the start and every few hours, lost ones every minute, and at once
-// those that the loop doubts.
+// A Check compares the bundles in the server's store with their digests: all of them at the start and every few hours,
+// those that have lost files every minute, and at once those that the loop asks for.
 type Check struct {
 	Bundles *artifact.Store
 	Wake    func() // called when something was found
@@ -26,7 +25,7 @@ type Check struct {
 	mu    sync.Mutex
 	found map[delivery.Digest]plan.Stored
 	asked []delivery.Digest
-	more  chan struct{}
+	more  chan struct{} // sent when a bundle was asked for
 }
 
 // NewCheck returns a check of a store. Run does the work.
@@ -38,10 +37,10 @@ func NewCheck(bundles *artifact.Store, wake func(), log *slog.Logger, now func()
 const (
 	scanEvery = 6 * time.Hour   // between checks of all bundles
 	scanPause = time.Second     // between two bundles of such a check
-	lostEvery = 1 * time.Minute // between checks of a bundle that has lost something
+	lostEvery = 1 * time.Minute // between checks of a bundle that has lost files
 )
 
-// Ask has bundles checked soon.
+// Ask checks bundles soon.
 func (c *Check) Ask(bundles ...delivery.Digest) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -56,7 +55,7 @@ func (c *Check) Ask(bundles ...delivery.Digest) {
 	}
 }
 
-// Found is what the last check of each bundle found.
+// Found returns the result of the last check of each bundle.
 func (c *Check) Found() map[delivery.Digest]plan.Stored {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -65,86 +64,63 @@ func (c *Check) Found() map[delivery.Digest]plan.Stored {
 
 // Run checks until ctx ends, one bundle at a time.
 func (c *Check) Run(ctx context.Context) {
-	var queue []delivery.Digest
-	next := time.Now() // check of all bundles
+	var rest []delivery.Digest // of the present check of all bundles
+	next := c.Now()            // check of all bundles
 	for ctx.Err() == nil {
-		if len(queue) == 0 && !time.Now().Before(next) {
+		if len(rest) == 0 && !c.Now().Before(next) {
 			list, err := c.Bundles.Bundles(ctx)
+			rest, next = list, c.Now().Add(scanEvery)
 			if err != nil {
 				c.Log.Error("the store's list of bundles cannot be read", "error", err.Error())
-			}
-			queue, next = list, time.Now().Add(scanEvery)
-			if err != nil {
-				next = time.Now().Add(lostEvery)
+				next = c.Now().Add(lostEvery)
 			}
 		}
-		for {
-			b, ok := c.pop()
-			if !ok {
-				break
-			}
-			c.one(ctx, b, true)
-		}
-		pause := time.Until(next)
-		if len(queue) > 0 {
-			c.one(ctx, queue[0], false)
-			queue, pause = queue[1:], scanPause
-		}
-		lost := c.lost()
-		if len(lost) > 0 {
-			pause = min(pause, lostEvery)
+		pause := min(next.Sub(c.Now()), lostEvery)
+		if b, asked := c.due(); b != "" {
+			c.check(ctx, b, asked)
+			pause = 0
+		} else if len(rest) > 0 {
+			c.check(ctx, rest[0], false)
+			rest, pause = rest[1:], scanPause
 		}
 		timer := time.NewTimer(max(pause, 0))
 		select {
 		case <-ctx.Done():
 		case <-c.more:
 		case <-timer.C:
-			for _, b := range lost {
-				if c.Now().Sub(c.Found()[b].At) >= lostEvery {
-					c.one(ctx, b, false)
-				}
-			}
 		}
 		timer.Stop()
 	}
 }
 
-func (c *Check) pop() (delivery.Digest, bool) {
+// due returns a bundle that was asked for, or one that has lost files and was not checked for a minute. It returns ""
+// if there is none.
+func (c *Check) due() (b delivery.Digest, asked bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.asked) == 0 {
-		return "", false
+	if len(c.asked) > 0 {
+		b, c.asked = c.asked[0], c.asked[1:]
+		return b, true
 	}
-	b := c.asked[0]
-	c.asked = c.asked[1:]
-	return b, true
-}
-
-func (c *Check) lost() []delivery.Digest {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var list []delivery.Digest
 	for b, s := range c.found {
-		if len(s.Lost) > 0 {
-			list = append(list, b)
+		if len(s.Lost) > 0 && c.Now().Sub(s.At) >= lostEvery {
+			return b, false
 		}
 	}
-	slices.Sort(list)
-	return list
+	return "", false
 }
 
-// one reads one bundle, and remembers what it found.
-func (c *Check) one(ctx context.Context, b delivery.Digest, asked bool) {
+// check reads one bundle and stores the result.
+func (c *Check) check(ctx context.Context, b delivery.Digest, asked bool) {
 	s := plan.Stored{At: c.Now()}
 	err := c.Bundles.Check(ctx, b)
-	var bad *artifact.Damaged
-	switch {
-	case ctx.Err() != nil:
+	if ctx.Err() != nil {
 		return
-	case errors.As(err, &bad):
-		s.Lost = bad.Files
+	}
+	if damaged, ok := errors.AsType[*artifact.Damaged](err); ok {
+		s.Lost = damaged.Files
 		c.Log.Error("the store has lost files of a bundle", "bundle", b, "files", s.Lost, "error", err.Error())
-	case err != nil:
+	} else if err != nil {
 		c.Log.Warn("a bundle in the store cannot be checked", "bundle", b, "error", err.Error())
 	}
 	c.mu.Lock()

@@ -1,6 +1,6 @@
-// Package archive gives plans what the server's store holds: bundles, and the signed
-// statements about them. [Archive] reads them as a plan needs them, and [Check] finds
-// bundles whose files are lost or damaged.
+// Package archive reads the server's store for plans: bundles, and the signed statements
+// about them. [Archive] reads what a plan needs, and [Check] finds bundles whose files are
+// lost or damaged.
 //
-// Statements are added and never taken back, so what was read once stays true.
+// Statements are never removed, so each is read once.
 package archive

@@ -1,8 +1,7 @@
-// Package commits reads what commits of the intent repository say: their files, the
-// intent that these files describe, and how commits are related.
+// Package commits reads commits of the intent repository: their files, the intent that
+// these files describe, and how commits are related.
 //
-// What a commit says never changes, so a [Reader] keeps what it has read. Trees that
-// were not used for a whole turn are dropped.
+// A commit never changes, so a [Reader] caches what it has read. Trees that were not used for a whole turn are dropped.
 package commits
 
 import (
@@ -24,17 +23,17 @@ type Repo interface {
 	MergeBases(a, b string) ([]string, error)
 }
 
-// A Tree is what a commit asks for.
+// A Tree is the intent of a commit.
 type Tree struct {
 	Files      []git.File
 	Intent     delivery.Intent
 	Complaints []delivery.Complaint
 }
 
-// maxBases is how many merge bases are kept.
+// maxBases is how many merge bases are cached.
 const maxBases = 10_000
 
-// A Reader reads commits. It belongs to the loop's goroutine.
+// A Reader reads commits. Only the loop's goroutine may use it.
 type Reader struct {
 	Repo   Repo
 	Parser *intent.Cache
@@ -50,7 +49,7 @@ func New(repo Repo, parser *intent.Cache) *Reader {
 		bases: map[[2]string][]string{}}
 }
 
-// Tree parses what a commit asks for.
+// Tree parses the intent files of a commit.
 func (r *Reader) Tree(commit string) (Tree, error) {
 	r.used[commit] = true
 	if t, ok := r.trees[commit]; ok {
@@ -68,10 +67,10 @@ func (r *Reader) Tree(commit string) (Tree, error) {
 	return t, nil
 }
 
-// Has reports whether the tree of a commit was read already.
+// Has reports whether the tree of a commit is cached.
 func (r *Reader) Has(commit string) bool { _, ok := r.trees[commit]; return ok }
 
-// Keep has the next Sweep keep the tree of a commit.
+// Keep makes the next Sweep keep the tree of a commit.
 func (r *Reader) Keep(commit string) { r.used[commit] = true }
 
 // Sweep drops the trees that were not used since the last Sweep.
@@ -101,8 +100,8 @@ func (r *Reader) Parse(files []git.File) (Tree, error) {
 	return Tree{files, in, complaints}, nil
 }
 
-// Warm reads and parses files that were not parsed before, a few at a time, for as long as there is time. What was
-// parsed is kept. It reports whether all were parsed.
+// Warm reads and parses files that were not parsed before, a few at a time, while there is time. The results are
+// cached. It reports whether all were parsed.
 func (r *Reader) Warm(files []git.File, inTime func() bool) (all bool, err error) {
 	const atOnce = 16
 	var some []intent.File
@@ -124,7 +123,7 @@ func (r *Reader) Warm(files []git.File, inTime func() bool) (all bool, err error
 	return true, nil
 }
 
-// parses reports whether a file is one to parse that was not parsed before.
+// parses reports whether a file has to be parsed.
 func (r *Reader) parses(f git.File) bool {
 	return f.Size >= 0 && f.Size <= intent.MaxFileSize && f.Mode.IsRegular() && !r.Parser.Has(f.Path, f.Hash)
 }
@@ -147,7 +146,7 @@ func mode(m fs.FileMode) intent.Mode {
 	return intent.Other
 }
 
-// Hash returns the content hash of a file at a commit; "" where it is not there.
+// Hash returns the content hash of a file at a commit, or "" if there is no such file.
 func (r *Reader) Hash(commit, path string) (string, error) {
 	files, err := r.Repo.Files(commit)
 	if err != nil {
@@ -159,7 +158,7 @@ func (r *Reader) Hash(commit, path string) (string, error) {
 	return "", nil
 }
 
-// File reads a file at a commit; nil where it is not there, or for no commit.
+// File reads a file at a commit. It returns nil if there is no such file, or if commit is "".
 func (r *Reader) File(commit, path string) ([]byte, error) {
 	if commit == "" {
 		return nil, nil
@@ -193,7 +192,7 @@ func (r *Reader) MergeBases(a, b string) ([]string, error) {
 	return bases, nil
 }
 
-// HasBases reports whether the merge bases of two commits were found already.
+// HasBases reports whether the merge bases of two commits are cached.
 func (r *Reader) HasBases(a, b string) bool { _, ok := r.bases[[2]string{a, b}]; return ok }
 
 // Contains reports whether a commit has another one in its history.

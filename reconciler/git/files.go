@@ -40,10 +40,9 @@ type File struct {
 	Size int64  // bytes; -1: larger than MaxBlob and not fetched
 }
 
-// Files returns the files in models/, gates/ and fleets/ at a commit, with those in
-// subfolders, sorted by path. If models is not a folder, it is listed as an entry. Only
-// trees that have changed since earlier calls are read. The caller must not change the
-// slice.
+// Files returns the files in models/, gates/ and fleets/ at a commit, with those in subfolders, sorted by path. If
+// models is not a folder, it is listed as an entry. Only trees that have changed since earlier calls are read. The
+// caller must not change the slice.
 func (m *Mirror) Files(commit string) ([]File, error) {
 	h, err := hash(commit)
 	if err != nil {

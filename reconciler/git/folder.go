@@ -13,6 +13,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -56,13 +57,11 @@ func (f refFile) unchanged(info fs.FileInfo) bool {
 		f.info.ModTime().Equal(info.ModTime()) && f.read.Sub(info.ModTime()) > racy
 }
 
-// packedRefs is the name of the file, and the key in folderState.unreadable for refs in a
-// damaged packed-refs file.
+// packedRefs is the name of the file, and the key in folderState.unreadable for refs in a damaged packed-refs file.
 const packedRefs = "packed-refs"
 
-// readFolder reads the branches and the pull requests' heads of a repository. Loose refs in
-// previous whose files have not changed are not read again. The error is about the
-// repository as a whole.
+// readFolder reads the branches and the pull requests' heads of a repository. Loose refs in previous whose files have
+// not changed are not read again. The error is about the repository as a whole.
 func readFolder(dir string, previous map[string]refFile) (*folderState, error) {
 	if err := checkFolder(dir); err != nil {
 		return nil, err
@@ -75,8 +74,7 @@ func readFolder(dir string, previous map[string]refFile) (*folderState, error) {
 	}
 	s.head = head.target
 
-	// Read loose refs before packed ones. In the other order, a ref that is packed in
-	// between would be missed.
+	// Read loose refs before packed ones. In the other order, a ref that is packed in between would be missed.
 	loose := map[string]looseRef{}
 	for _, under := range []string{Branch, Pull} {
 		if err := s.walk(dir, strings.TrimSuffix(under, "/"), 0, loose); err != nil {
@@ -103,7 +101,7 @@ func readFolder(dir string, previous map[string]refFile) (*folderState, error) {
 		}
 	}
 	for name, ref := range loose {
-		h, err := resolve(dir, ref, loose, packed, s.unreadable)
+		h, err := s.resolve(dir, ref, loose, packed)
 		if err != nil {
 			s.unreadable[name] = damagedRef(dir, name, err)
 			continue
@@ -120,8 +118,7 @@ func damagedRef(dir, name string, err error) delivery.Blocked {
 		"%s cannot be read: the file %s %v", name, filepath.Join(dir, filepath.FromSlash(name)), err)
 }
 
-// walk collects the loose refs under a folder of refs. It follows symbolic links
-// to folders, as git does.
+// walk collects the loose refs under a folder of refs. It follows symbolic links to folders, as git does.
 func (s *folderState) walk(dir, under string, depth int, loose map[string]looseRef) error {
 	if depth > maxRefDepth {
 		return delivery.Blockedf("remove them", "%s contains folders deeper than %d", filepath.Join(dir, under),
@@ -169,32 +166,30 @@ func (s *folderState) walk(dir, under string, depth int, loose map[string]looseR
 }
 
 // resolve returns the commit of a loose ref. It follows symbolic refs.
-func resolve(dir string, ref looseRef, loose map[string]looseRef, packed map[string]plumbing.Hash,
-	bad map[string]delivery.Blocked) (plumbing.Hash, error) {
+func (s *folderState) resolve(dir string, ref looseRef, loose map[string]looseRef,
+	packed map[string]plumbing.Hash) (plumbing.Hash, error) {
 	for range maxSymbolic {
 		if ref.target == "" {
 			return ref.hash, nil
 		}
 		name := ref.target
 		next, ok := loose[name]
+		var err error
 		if !ok {
-			var err error
 			next, err = readLoose(dir, name)
-			switch {
-			case errors.Is(err, fs.ErrNotExist), errors.Is(err, errIsFolder):
-				h, ok := packed[name]
-				if !ok && bad[packedRefs].What != "" {
-					return h, fmt.Errorf("is a symbolic ref to %s, and %s", name, bad[packedRefs].What)
-				}
-				if !ok {
-					return h, fmt.Errorf("is a symbolic ref to %s, which does not exist", name)
-				}
-				return h, nil
-			case err != nil:
-				return plumbing.ZeroHash, fmt.Errorf("is a symbolic ref to %s, which %w", name, err)
-			}
 		}
-		ref = next
+		switch h, isPacked := packed[name]; {
+		case err == nil:
+			ref = next
+		case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errIsFolder):
+			return h, fmt.Errorf("is a symbolic ref to %s, which %w", name, err)
+		case isPacked:
+			return h, nil
+		case s.unreadable[packedRefs].What != "":
+			return h, fmt.Errorf("is a symbolic ref to %s, and %s", name, s.unreadable[packedRefs].What)
+		default:
+			return h, fmt.Errorf("is a symbolic ref to %s, which does not exist", name)
+		}
 	}
 	if ref.target == "" {
 		return ref.hash, nil
@@ -359,8 +354,7 @@ func parsePacked(data []byte) (map[string]plumbing.Hash, error) {
 	return refs, damage
 }
 
-// validRef reports whether a name is a valid ref name, by the rules of `git
-// check-ref-format`.
+// validRef reports whether a name is a valid ref name, by the rules of `git check-ref-format`.
 func validRef(name string) bool {
 	if name == "" || strings.HasSuffix(name, ".") || strings.Contains(name, "..") || strings.Contains(name, "@{") ||
 		strings.ContainsFunc(name, func(r rune) bool {
@@ -532,46 +526,12 @@ func parseAlternates(data []byte) []string {
 		if line == "" || line[0] == '#' {
 			continue
 		}
-		if line[0] == '"' {
-			if path, ok := unquote(line); ok {
+		if line[0] == '"' { // quoted as in C; the escape sequences that git writes are those of Go
+			if path, err := strconv.Unquote(line); err == nil {
 				line = path
 			}
 		}
 		dirs = append(dirs, line)
 	}
 	return dirs
-}
-
-// unquote parses a string with git's C-style quoting.
-func unquote(s string) (string, bool) {
-	var b strings.Builder
-	for i := 1; i < len(s); i++ {
-		switch c := s[i]; c {
-		case '"':
-			return b.String(), i == len(s)-1
-		case '\\':
-			if i++; i >= len(s) {
-				return "", false
-			}
-			if at := strings.IndexByte(`abfnrtv\"`, s[i]); at >= 0 {
-				b.WriteByte("\a\b\f\n\r\t\v\\\""[at])
-				continue
-			}
-			if i+2 >= len(s) {
-				return "", false
-			}
-			var n int
-			for _, d := range []byte(s[i : i+3]) {
-				if d < '0' || d > '7' {
-					return "", false
-				}
-				n = n<<3 | int(d-'0')
-			}
-			b.WriteByte(byte(n))
-			i += 2
-		default:
-			b.WriteByte(c)
-		}
-	}
-	return "", false
 }

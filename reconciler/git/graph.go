@@ -92,9 +92,8 @@ func (m *Mirror) parent(h plumbing.Hash) (*commit, error) {
 	return c, err
 }
 
-// parseCommit parses a commit's headers exactly as git does: the tree, then the parents,
-// then the author and the committer. Tree and parent lines in other places are ignored.
-// Without a committer, the commit's time is 0.
+// parseCommit parses a commit's headers exactly as git does: the tree, then the parents, then the author and the
+// committer. Tree and parent lines in other places are ignored. Without a committer, the commit's time is 0.
 func parseCommit(h plumbing.Hash, data []byte) (*commit, error) {
 	c := &commit{hash: h}
 	line, rest, ok := bytes.Cut(data, []byte("\n"))
@@ -231,8 +230,7 @@ func decoder(encoding string) func([]byte) string {
 	}
 }
 
-// FirstParents returns head, its first parent, that one's first parent, and so on: at most
-// limit commits.
+// FirstParents returns head, its first parent, that one's first parent, and so on: at most limit commits.
 func (m *Mirror) FirstParents(head string, limit int) ([]string, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -338,10 +336,9 @@ func (m *Mirror) ancestors(heads ...plumbing.Hash) (map[plumbing.Hash]bool, erro
 	return all, err
 }
 
-// MergeBases returns all merge bases (best common ancestors) of a head and a branch such as
-// main, newest first: the commits that `git merge-base --all` prints. The list is empty if
-// the histories have no common commit. The error is a TreeError if the head has more than
-// maxAhead commits that the branch does not have.
+// MergeBases returns all merge bases (best common ancestors) of a head and a branch such as main, newest first: the
+// commits that `git merge-base --all` prints. The list is empty if the histories have no common commit. The error is a
+// TreeError if the head has more than maxAhead commits that the branch does not have.
 func (m *Mirror) MergeBases(head, branch string) ([]string, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

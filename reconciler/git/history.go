@@ -21,8 +21,7 @@ type FileVersion struct {
 	Order  int       // position of the commit in the history, 0 is head: to order versions of several files
 }
 
-// A LineChange is the change of an intent folder in one commit, compared with its first
-// parent.
+// A LineChange is the change of an intent folder in one commit, compared with its first parent.
 type LineChange struct {
 	Commit string
 	Parent string            // the first parent; empty for a root
@@ -30,10 +29,9 @@ type LineChange struct {
 	Files  map[string]string // name in the folder to new blob; "" if the file was removed
 }
 
-// Line returns the commits on head's line of first parents that changed an intent folder,
-// newest first. It ends before stop, or after limit commits; reached reports whether it came
-// to stop. The line contains the states of the branch itself, and not the intermediate
-// states of merged branches.
+// Line returns the commits on head's line of first parents that changed an intent folder, newest first. It ends before
+// stop, or after limit commits; reached reports whether it came to stop. The line contains the states of the branch
+// itself, and not the intermediate states of merged branches.
 func (m *Mirror) Line(head, stop, folder string, limit int) (changes []LineChange, reached bool, err error) {
 	i := slices.Index(folders[:], folder)
 	if i < 0 {
@@ -97,11 +95,10 @@ type historyKey struct {
 	folder int
 }
 
-// History returns the versions of an intent file, such as models/pallets.yaml, in the
-// history of head: newest first, children before parents, including removals. All parents
-// are followed. A version is listed for each commit in which the file differs from the first
-// parent; for a merge, that is the change which the merge brought to its branch. The caller
-// must not change the slice.
+// History returns the versions of an intent file, such as models/pallets.yaml, in the history of head: newest first,
+// children before parents, including removals. All parents are followed. A version is listed for each commit in which
+// the file differs from the first parent; for a merge, that is the change which the merge brought to its branch. The
+// caller must not change the slice.
 func (m *Mirror) History(head, path string) ([]FileVersion, error) {
 	folder, name, _ := strings.Cut(path, "/")
 	i := slices.Index(folders[:], folder)

@@ -38,9 +38,8 @@ var ErrMoved = errors.New("the ref has moved in the meantime")
 // ErrTooBig means that a blob, or the content of a commit, exceeds a limit.
 var ErrTooBig = errors.New("the file is too large")
 
-// A TreeError means that one commit cannot be read because of its content: an object is
-// malformed or too large, or there are too many files. Other commits can be read. The
-// message is for the people who pushed the commit.
+// A TreeError means that one commit cannot be read because of its content: an object is malformed or too large, or
+// there are too many files. Other commits can be read. The message is for the people who pushed the commit.
 type TreeError struct {
 	delivery.Blocked
 	TooBig bool // a limit is exceeded; the error is then also ErrTooBig
@@ -111,9 +110,8 @@ type Mirror struct {
 	reachedFrom plumbing.Hash
 }
 
-// Open opens the mirror in dir, and creates the folder if needed. It does not contact the
-// remote: until the first Observe, a new mirror is empty, and an existing one has the state
-// of its last Observe. A damaged mirror is emptied.
+// Open opens the mirror in dir, and creates the folder if needed. It does not contact the remote: until the first
+// Observe, a new mirror is empty, and an existing one has the state of its last Observe. A damaged mirror is emptied.
 func Open(dir string, r Remote) (*Mirror, error) {
 	rem, err := newRemote(r)
 	if err != nil {

@@ -24,10 +24,9 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// Observe lists the branches and pull request heads of the remote, fetches new commits, and
-// returns the commits by full ref name, such as refs/heads/main and refs/pull/7/head.
-// changed reports whether anything differs from the last call; it is always true for the
-// first call. The caller must not change the map.
+// Observe lists the branches and pull request heads of the remote, fetches new commits, and returns the commits by full
+// ref name, such as refs/heads/main and refs/pull/7/head. changed reports whether anything differs from the last call;
+// it is always true for the first call. The caller must not change the map.
 //
 // A ref whose commit exceeds a limit is returned too. All methods that read its commit then
 // return a TreeError. Refs that cannot be read are in Unreadable.
@@ -54,8 +53,7 @@ func (m *Mirror) Observe(ctx context.Context) (refs map[string]string, changed b
 	return refs, changed, m.tidy(changed)
 }
 
-// tidy merges packs if there are more than maxPacks; while busy, only if there are more than
-// twice as many.
+// tidy merges packs if there are more than maxPacks; while busy, only if there are more than twice as many.
 func (m *Mirror) tidy(busy bool) error {
 	m.mu.Lock()
 	packs := len(m.own.packs)
@@ -235,8 +233,7 @@ func (m *Mirror) wanted(name string, h plumbing.Hash) bool {
 		m.observed && m.observedRefs[name] != h
 }
 
-// missing returns the commits of branches and of pull requests that are to be fetched now,
-// sorted.
+// missing returns the commits of branches and of pull requests that are to be fetched now, sorted.
 func (m *Mirror) missing(refs map[string]plumbing.Hash) (branches, pulls []plumbing.Hash) {
 	for name, h := range refs {
 		if !m.wanted(name, h) || m.refused[h] != "" || time.Now().Before(m.failed[h].next) {
@@ -265,9 +262,8 @@ func (m *Mirror) missing(refs map[string]plumbing.Hash) (branches, pulls []plumb
 	return branches, pulls
 }
 
-// haves returns the commits for the have lines of a fetch: the old commits of refs that have
-// moved, the commits of branches, and some older ones, in case the remote has removed the
-// newest.
+// haves returns the commits for the have lines of a fetch: the old commits of refs that have moved, the commits of
+// branches, and some older ones, in case the remote has removed the newest.
 func (m *Mirror) haves(now map[string]plumbing.Hash) []plumbing.Hash {
 	const most = 64
 	var moved, branches []plumbing.Hash
@@ -502,8 +498,7 @@ func (m *Mirror) receive(ctx context.Context, session transport.UploadPackSessio
 	return m.own.receive(ctx, pack, limits)
 }
 
-// writeRefs writes the refs for the next Open. It must be called after the objects were
-// written.
+// writeRefs writes the refs for the next Open. It must be called after the objects were written.
 func (m *Mirror) writeRefs(refs map[string]plumbing.Hash) error {
 	var b strings.Builder
 	b.WriteString("# pack-refs with: sorted \n")

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -104,27 +105,14 @@ func (p *prefix) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// sizes returns the sizes of a delta's base and of its result, or -1 if they cannot be read.
-// A delta begins with both as variable-length integers: seven bits per byte, lowest first.
+// sizes returns the sizes of a delta's base and of its result, or -1 if they cannot be read. A delta begins with both.
 func (p *prefix) sizes() (base, target int64) {
-	var both [2]int64
-	at := 0
-	for i := range both {
-		var size uint64
-		for shift := 0; ; shift += 7 {
-			if at >= p.n || shift > 56 {
-				return -1, -1
-			}
-			b := p.data[at]
-			at++
-			size |= uint64(b&0x7f) << shift
-			if b < 0x80 {
-				break
-			}
-		}
-		both[i] = int64(size)
+	b, n := binary.Uvarint(p.data[:p.n])
+	t, m := binary.Uvarint(p.data[max(n, 0):p.n])
+	if n <= 0 || m <= 0 || b > math.MaxInt64 || t > math.MaxInt64 {
+		return -1, -1
 	}
-	return both[0], both[1]
+	return int64(b), int64(t)
 }
 
 // A received pack is on the disk, checked and indexed, but not yet part of the store.
@@ -267,10 +255,9 @@ const maxPacks = 40
 // mergeBytes is how many bytes one merge unpacks at most.
 const mergeBytes = 64 << 20
 
-// merge merges the small packs into one. A pack that is not merged has at least twice as
-// many objects as all smaller ones together, so the number of packs, and how often an object
-// is rewritten, grow with the logarithm of the number of objects. merge takes the lock
-// itself, and releases it while it encodes the pack.
+// merge merges the small packs into one. A pack that is not merged has at least twice as many objects as all smaller
+// ones together, so the number of packs, and how often an object is rewritten, grow with the logarithm of the number of
+// objects. merge takes the lock itself, and releases it while it encodes the pack.
 func (s *store) merge(lock sync.Locker) error {
 	lock.Lock()
 	small, objects, err := s.smallest()

@@ -18,26 +18,21 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// Push updates a ref of the remote from old to hash with compare-and-swap. An empty old
-// means that the ref must not exist. An empty hash removes the ref. The error is ErrMoved if
-// the ref is at another commit, and Blocked with the remote's message if the remote refuses
-// the push, for example because the branch is protected. Push returns nil if the ref is at
-// hash already, so it can be repeated.
+// Push updates a ref of the remote from old to hash with compare-and-swap. An empty old means that the ref must not
+// exist. An empty hash removes the ref. The error is ErrMoved if the ref is at another commit, and Blocked with the
+// remote's message if the remote refuses the push, for example because the branch is protected. Push returns nil if the
+// ref is at hash already, so it can be repeated.
 func (m *Mirror) Push(ctx context.Context, hash, ref, old string) error {
 	cmd := &packp.Command{Name: plumbing.ReferenceName(ref)}
 	if !strings.HasPrefix(ref, "refs/") || !validRef(ref) {
 		return fmt.Errorf("push: %q is not a ref", ref)
 	}
-	for _, c := range []struct {
-		text string
-		hash *plumbing.Hash
-	}{{hash, &cmd.New}, {old, &cmd.Old}} {
-		h, ok := parseHash(c.text)
-		if !ok && c.text != "" {
-			return fmt.Errorf("push: %q is not the hash of a commit", c.text)
+	for _, text := range []string{hash, old} {
+		if _, ok := parseHash(text); !ok && text != "" {
+			return fmt.Errorf("push: %q is not the hash of a commit", text)
 		}
-		*c.hash = h
 	}
+	cmd.New, cmd.Old = plumbing.NewHash(hash), plumbing.NewHash(old)
 	if cmd.New == cmd.Old {
 		return fmt.Errorf("push %s: the old and the new commit are both %.10s", ref, cmd.Old)
 	}
@@ -142,8 +137,7 @@ func (m *Mirror) at(ctx context.Context, ref string) (plumbing.Hash, error) {
 	return adv.References[ref], nil
 }
 
-// outgoing returns a pack with the objects of a commit and its history that the remote does
-// not have.
+// outgoing returns a pack with the objects of a commit and its history that the remote does not have.
 func (m *Mirror) outgoing(h plumbing.Hash, refs map[string]plumbing.Hash) ([]byte, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -238,9 +238,8 @@ func statusError(resp *http.Response) error {
 	}
 }
 
-// redirectError returns the error of a redirect, which means that a repository was renamed or
-// transferred. It shows the new address only if that is on the same host, since another one
-// is untrusted.
+// redirectError returns the error of a redirect, which means that a repository was renamed or transferred. It shows the
+// new address only if that is on the same host, since another one is untrusted.
 func redirectError(resp *http.Response) error {
 	what := fmt.Sprintf("the server redirects to another address (%d), and aob does not follow redirects",
 		resp.StatusCode)
@@ -260,8 +259,7 @@ func redirectError(resp *http.Response) error {
 		address), "%s: the repository is at %s now", what, address)
 }
 
-// A body is a response body with a maximum size. Close reads a short rest, so that the
-// connection can be reused.
+// A body is a response body with a maximum size. Close reads a short rest, so that the connection can be reused.
 type body struct {
 	body io.ReadCloser
 	left int64

@@ -2,6 +2,7 @@ package git
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/sha1"
 	"errors"
 	"fmt"
@@ -273,8 +274,7 @@ func (s *store) content(t plumbing.ObjectType, h plumbing.Hash, limit int64) (da
 	return data, err
 }
 
-// retry calls read, and if it fails and other programs may have moved objects, loads the
-// packs and calls it again.
+// retry calls read, and if it fails and other programs may have moved objects, loads the packs and calls it again.
 func (s *store) retry(read func() error) error {
 	err := read()
 	if err == nil || !s.stale || errors.Is(err, ErrTooBig) || errors.Is(err, errKind) {
@@ -376,15 +376,15 @@ func sumPack(path string) error {
 		return err
 	}
 	sum := sha1.New() // to detect damage; the pack was checked when it was received
-	var end [sha1.Size]byte
 	if _, err := io.CopyN(sum, f, info.Size()-sha1.Size); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	if _, err := io.ReadFull(f, end[:]); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+	end, err := io.ReadAll(f)
+	if err == nil && !bytes.Equal(end, sum.Sum(nil)) {
+		err = errors.New("the checksum is wrong")
 	}
-	if [sha1.Size]byte(sum.Sum(nil)) != end {
-		return fmt.Errorf("%s: the checksum is wrong", path)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
 	}
 	return nil
 }

@@ -39,10 +39,9 @@ func (m *Mirror) Mine(commit string) (bool, error) {
 	return err == nil && (email == m.committer.Email || email == delivery.CommitEmail), err
 }
 
-// Commit creates a commit by AOB in the mirror and returns its hash. It is not on the remote
-// before Push. Its tree is that of the first parent with files changed: nil content removes a
-// file, and a symbolic link is replaced by a file. Without parents, it is a root commit. The
-// same input gives the same commit. when is cut to seconds.
+// Commit creates a commit by AOB in the mirror and returns its hash. It is not on the remote before Push. Its tree is
+// that of the first parent with files changed: nil content removes a file, and a symbolic link is replaced by a file.
+// Without parents, it is a root commit. The same input gives the same commit. when is cut to seconds.
 func (m *Mirror) Commit(parents []string, files map[string][]byte, when time.Time, message string) (string, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -55,13 +54,10 @@ func (m *Mirror) Commit(parents []string, files map[string][]byte, when time.Tim
 	if len(list) > 0 {
 		tree = list[0].tree
 	}
-	root := &node{files: map[string][]byte{}, folders: map[string]*node{}}
-	for _, name := range slices.Sorted(maps.Keys(files)) {
-		if err := root.put(name, files[name]); err != nil {
-			return "", err
-		}
+	if err := checkPaths(files); err != nil {
+		return "", err
 	}
-	if tree, err = w.tree(m, tree, root); err != nil {
+	if tree, err = w.tree(m, tree, files); err != nil {
 		return "", err
 	}
 	if tree.IsZero() {
@@ -70,9 +66,8 @@ func (m *Mirror) Commit(parents []string, files map[string][]byte, when time.Tim
 	return m.write(&w, tree, list, m.committer.Name, m.committer.Email, when, message)
 }
 
-// Merge creates a merge commit with the parents base and head and the tree of head, and
-// returns its hash. base must be an ancestor of head. The author is the person who merges,
-// the committer is AOB.
+// Merge creates a merge commit with the parents base and head and the tree of head, and returns its hash. base must be
+// an ancestor of head. The author is the person who merges, the committer is AOB.
 func (m *Mirror) Merge(base, head, name, email string, when time.Time, message string) (string, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -126,32 +121,21 @@ func signature(name, email string, when time.Time) string {
 	return fmt.Sprintf("%s <%s> %d +0000", name, email, when.Unix())
 }
 
-// A node is a folder with changed files.
-type node struct {
-	files   map[string][]byte
-	folders map[string]*node
-}
-
-func (n *node) put(name string, content []byte) error {
-	if !fs.ValidPath(name) || name == "." || path.Clean(name) != name {
-		return fmt.Errorf("commit: %q is not a valid path in a repository", name)
-	}
-	parts := strings.Split(name, "/")
-	for i, part := range parts {
-		if !(entry{name: []byte(part)}).validName() {
+// checkPaths returns an error if a file's name is not valid in a repository, or if its folder is a file too.
+func checkPaths(files map[string][]byte) error {
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		invalid := !fs.ValidPath(name) || name == "."
+		for part := range strings.SplitSeq(name, "/") {
+			invalid = invalid || !(entry{name: []byte(part)}).validName()
+		}
+		if invalid {
 			return fmt.Errorf("commit: %q is not a valid path in a repository", name)
 		}
-		if i == len(parts)-1 {
-			n.files[part] = content
-			break
+		for folder := path.Dir(name); folder != "."; folder = path.Dir(folder) {
+			if _, file := files[folder]; file {
+				return fmt.Errorf("commit: the parent folder of %q is a file", name)
+			}
 		}
-		if _, file := n.files[part]; file {
-			return fmt.Errorf("commit: the parent folder of %q is a file", name)
-		}
-		if n.folders[part] == nil {
-			n.folders[part] = &node{files: map[string][]byte{}, folders: map[string]*node{}}
-		}
-		n = n.folders[part]
 	}
 	return nil
 }
@@ -179,8 +163,8 @@ func (w *writer) object(t plumbing.ObjectType, data []byte) plumbing.Hash {
 	return o.Hash()
 }
 
-// tree writes the tree before with the changes of n. It returns the zero hash for an empty tree.
-func (w *writer) tree(m *Mirror, before plumbing.Hash, n *node) (plumbing.Hash, error) {
+// tree writes the tree before with changed files. It returns the zero hash for an empty tree.
+func (w *writer) tree(m *Mirror, before plumbing.Hash, files map[string][]byte) (plumbing.Hash, error) {
 	var list []entry
 	if !before.IsZero() {
 		data, err := m.read(plumbing.TreeObject, before)
@@ -192,32 +176,38 @@ func (w *writer) tree(m *Mirror, before plumbing.Hash, n *node) (plumbing.Hash, 
 		}
 	}
 	// take removes a name's entry and returns it.
-	take := func(name string) (e entry, found bool) {
-		for i, e := range list {
-			if string(e.name) == name {
-				list = slices.Delete(list, i, i+1)
-				return e, true
-			}
+	take := func(name string) (e entry) {
+		if i := slices.IndexFunc(list, func(e entry) bool { return string(e.name) == name }); i >= 0 {
+			e = list[i]
+			list = slices.Delete(list, i, i+1)
 		}
-		return e, false
+		return e
 	}
-	for _, name := range slices.Sorted(maps.Keys(n.folders)) {
-		e, found := take(name)
-		if found && e.mode != modeTree {
+	folders := map[string]map[string][]byte{}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if folder, rest, nested := strings.Cut(name, "/"); nested {
+			if folders[folder] == nil {
+				folders[folder] = map[string][]byte{}
+			}
+			folders[folder][rest] = files[name]
+			continue
+		}
+		take(name)
+		if content := files[name]; content != nil {
+			list = append(list, entry{modeFile, []byte(name), w.object(plumbing.BlobObject, content)})
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(folders)) {
+		e := take(name)
+		if e.mode != 0 && e.mode != modeTree {
 			return before, delivery.Blockedf("remove it", "%s is a file, and must be a folder", name)
 		}
-		h, err := w.tree(m, e.hash, n.folders[name])
+		h, err := w.tree(m, e.hash, folders[name])
 		if err != nil {
 			return before, err
 		}
 		if !h.IsZero() {
 			list = append(list, entry{modeTree, []byte(name), h})
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(n.files)) {
-		take(name)
-		if content := n.files[name]; content != nil {
-			list = append(list, entry{modeFile, []byte(name), w.object(plumbing.BlobObject, content)})
 		}
 	}
 	if len(list) == 0 {

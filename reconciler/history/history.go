@@ -2,10 +2,9 @@
 // files, gates that were removed or weakened without a pull request that showed it, fleets
 // that were changed to run another model, and moves of main back to an older commit.
 //
-// Each commit is read once. The ledger stores what the history may not contain any more,
-// for example after main was moved to another line of commits. If something cannot be
-// read, the world says so and contains what was known before, and it is read again
-// after a pause.
+// Each commit is read once. The ledger stores what the history may not contain any more, for example after main was
+// moved to another line of commits. If something cannot be read, the world says so and contains what was known before,
+// and it is read again after a pause.
 package history
 
 import (
@@ -33,12 +32,6 @@ type Repo interface {
 	Line(head, stop, folder string, limit int) (changes []git.LineChange, reached bool, err error)
 }
 
-// A Ledger stores what main's history may not contain any more.
-type Ledger interface {
-	Records(ctx context.Context, prefix string) (map[string]ledger.Record, error)
-	PutRecord(ctx context.Context, key, content string, at time.Time) error
-}
-
 // Names of troubles.
 const (
 	MainTrouble       = "main cannot be read"
@@ -56,7 +49,7 @@ const (
 // A History reads the history of main. Only the loop's goroutine may use it.
 type History struct {
 	repo    Repo
-	ledger  Ledger
+	ledger  ledger.RecordStore
 	turn    *turn.Turn
 	commits *commits.Reader
 	branch  string // main
@@ -84,7 +77,7 @@ type failure struct {
 }
 
 // New returns the history of a branch.
-func New(repo Repo, book Ledger, t *turn.Turn, reader *commits.Reader, branch string) *History {
+func New(repo Repo, book ledger.RecordStore, t *turn.Turn, reader *commits.Reader, branch string) *History {
 	return &History{repo: repo, ledger: book, turn: t, commits: reader, branch: branch,
 		releases: map[string][]plan.Past{}, failed: map[string]failure{}, specs: map[[2]string]delivery.Digest{}}
 }

@@ -328,6 +328,12 @@ type Record struct {
 	Count   int
 }
 
+// RecordStore is the part of a Ledger with records. The packages that store some take it as an interface.
+type RecordStore interface {
+	Records(ctx context.Context, prefix string) (map[string]Record, error)
+	PutRecord(ctx context.Context, key, content string, at time.Time) error
+}
+
 // Records returns the records of all keys that begin with prefix.
 func (l *Ledger) Records(ctx context.Context, prefix string) (map[string]Record, error) {
 	records := map[string]Record{}

@@ -23,12 +23,6 @@ type API interface {
 	Comment(ctx context.Context, pr int, marker, body string) error
 }
 
-// A Ledger stores what was posted.
-type Ledger interface {
-	Records(ctx context.Context, prefix string) (map[string]ledger.Record, error)
-	PutRecord(ctx context.Context, key, content string, at time.Time) error
-}
-
 // Metrics counts calls. See package web for the names.
 type Metrics interface {
 	ForgeCall(what string, took time.Duration, err error)
@@ -50,7 +44,7 @@ const (
 // A Board posts statuses and comments. Only the loop's goroutine may use it.
 type Board struct {
 	API      API
-	Ledger   Ledger
+	Ledger   ledger.RecordStore
 	Metrics  Metrics
 	Progress time.Duration // the shortest pause between two posts of progress
 
@@ -67,7 +61,7 @@ type Board struct {
 }
 
 // New returns a board. wake is sent when a post has ended.
-func New(api API, book Ledger, metrics Metrics, progress time.Duration, t *turn.Turn, wake turn.Signal) *Board {
+func New(api API, book ledger.RecordStore, metrics Metrics, progress time.Duration, t *turn.Turn, wake turn.Signal) *Board {
 	return &Board{API: api, Ledger: book, Metrics: metrics, Progress: progress, turn: t,
 		posts: queue.New(queue.Workers{First: 4, Again: 2, Limit: Deadline}, t.Now, wake),
 		retry: queue.Backoff{}, records: map[string]ledger.Record{}, byCommit: map[string][]string{},

@@ -1,10 +1,8 @@
-// Package pulls reads the open pull requests: the intent of their heads, the result of
-// merging them, the permissions of their authors, and how those ended that are not open
-// any more.
+// Package pulls reads the open pull requests: the intent of their heads, the result of merging them, the permissions of
+// their authors, and how those ended that are not open any more.
 //
-// A turn reads for a limited time, and the next turns continue. There is a budget for
-// changes by people without write permission. A pull request that cannot be read is
-// reported as unreadable, and others are read nevertheless.
+// A turn reads for a limited time, and the next turns continue. There is a budget for changes by people without write
+// permission. A pull request that cannot be read is reported as unreadable, and others are read nevertheless.
 //
 // The ledger stores which pull requests were open, because a merged one is not in the
 // forge's list any more when AOB posts its final status. It also stores which ones AOB
@@ -43,12 +41,6 @@ type Repo interface {
 	Moved(base, removed, changed string) ([]string, error)
 }
 
-// A Ledger stores which pull requests were open and which ones AOB has opened.
-type Ledger interface {
-	Records(ctx context.Context, prefix string) (map[string]ledger.Record, error)
-	PutRecord(ctx context.Context, key, content string, at time.Time) error
-}
-
 // Answers are the forge's answers about pull requests; see [poll.Forge].
 type Answers interface {
 	List() poll.Pulls
@@ -81,7 +73,7 @@ type Now struct {
 // A Reader reads pull requests. Only the loop's goroutine may use it.
 type Reader struct {
 	repo    Repo
-	ledger  Ledger
+	ledger  ledger.RecordStore
 	forge   Forge
 	answers Answers
 	turn    *turn.Turn
@@ -106,7 +98,7 @@ type failure struct {
 }
 
 // New returns a reader of the pull requests to a branch.
-func New(repo Repo, book Ledger, forge Forge, answers Answers, t *turn.Turn, reader *commits.Reader,
+func New(repo Repo, book ledger.RecordStore, forge Forge, answers Answers, t *turn.Turn, reader *commits.Reader,
 	branch string) *Reader {
 	return &Reader{repo: repo, ledger: book, forge: forge, answers: answers, turn: t, commits: reader, branch: branch,
 		late: map[int]int{}, bad: map[string]failure{}, extents: map[[2]string]extent{}, merges: map[[3]string]merge{}}

@@ -14,17 +14,17 @@ import (
 // maxLogPause is the longest pause between two log lines about the same trouble.
 const maxLogPause = 10 * time.Minute
 
-// A Trouble is one thing that does not work.
+// A Trouble is a continuing failure.
 type Trouble struct {
-	What  string    // the beginning of a sentence, as "git cannot be read"
-	Since time.Time // of the first failure in a row
-	Err   error     // the last one
+	What  string    // the beginning of a sentence, such as "git cannot be read"
+	Since time.Time // of the first error in a row
+	Err   error     // the last error
 
 	next  time.Time // when it is logged again
 	pause time.Duration
 }
 
-// String says a trouble as the status shows it.
+// String formats a trouble for the status.
 func (t Trouble) String() string {
 	why, do := t.Err.Error(), ""
 	if b, ok := errors.AsType[delivery.Blocked](t.Err); ok {
@@ -37,7 +37,7 @@ func (t Trouble) String() string {
 	return line
 }
 
-// Note records how something went: an error begins or continues the trouble, nil ends it.
+// Note records a result: an error begins or continues the trouble, nil ends it.
 func (t *Turn) Note(what string, err error) {
 	now := t.Now()
 	t.mu.Lock()
@@ -68,16 +68,16 @@ func (t *Turn) Note(what string, err error) {
 	t.Log.Warn(what, "error", err.Error(), "since", old.Since.UTC())
 }
 
-// Keep ends every trouble of a kind that is not named.
-func (t *Turn) Keep(ofKind func(what string) bool, named []string) {
+// Keep ends the troubles of a kind that are not in keep.
+func (t *Turn) Keep(ofKind func(what string) bool, keep []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	maps.DeleteFunc(t.troubles, func(what string, _ *Trouble) bool {
-		return ofKind(what) && !slices.Contains(named, what)
+		return ofKind(what) && !slices.Contains(keep, what)
 	})
 }
 
-// Troubles returns what does not work, the oldest first.
+// Troubles returns all troubles, the oldest first.
 func (t *Turn) Troubles() []Trouble {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -91,7 +91,7 @@ func (t *Turn) Troubles() []Trouble {
 	return list
 }
 
-// Trouble returns the error of one trouble; nil where there is none.
+// Trouble returns the error of one trouble, or nil.
 func (t *Turn) Trouble(what string) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -101,7 +101,7 @@ func (t *Turn) Trouble(what string) error {
 	return nil
 }
 
-// Meanwhile adds to an error what is done until it is mended.
+// Meanwhile adds to an error what happens until it is resolved.
 func Meanwhile(err error, what string) error {
 	if b, ok := errors.AsType[delivery.Blocked](err); ok {
 		b.What = what + ": " + b.What
@@ -110,7 +110,7 @@ func Meanwhile(err error, what string) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
-// First returns the first of some errors, with their number where there are several. what names them all.
+// First returns the first of some errors, with their number if there are several. what is a name for all of them.
 func First(errs map[string]error, what string) error {
 	keys := slices.Sorted(maps.Keys(errs))
 	switch len(keys) {

@@ -7,20 +7,20 @@ import (
 	"time"
 )
 
-// LedgerWrites is the trouble that something cannot be written to the ledger.
-const LedgerWrites = "the ledger cannot be written"
+// Names of troubles.
+const (
+	LedgerWrites = "the ledger cannot be written"
+	LedgerReads  = "the ledger cannot be read"
+)
 
-// LedgerReads is the trouble that the ledger cannot be read.
-const LedgerReads = "the ledger cannot be read"
-
-// A Turn is what the parts of the loop share. Its methods may be called from any goroutine.
+// A Turn contains what the parts of the loop share. Its methods may be called from any goroutine.
 type Turn struct {
 	Now func() time.Time
 	Log *slog.Logger
 
 	mu       sync.Mutex
-	troubles map[string]*Trouble // by what
-	due      time.Time           // when the next turn is due; zero for never
+	troubles map[string]*Trouble // by Trouble.What
+	due      time.Time           // when the next turn is due; zero: never
 	why      string
 }
 
@@ -31,7 +31,7 @@ func New(now func() time.Time, log *slog.Logger) *Turn {
 	return t
 }
 
-// At asks for a turn at a time at the latest; the zero time asks for none.
+// At asks for a turn at a time or earlier. The zero time asks for none.
 func (t *Turn) At(at time.Time, why string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -40,20 +40,20 @@ func (t *Turn) At(at time.Time, why string) {
 	}
 }
 
-// In asks for a turn after a pause at the latest.
+// In asks for a turn after a pause or earlier.
 func (t *Turn) In(pause time.Duration, why string) { t.At(t.Now().Add(pause), why) }
 
 // Soon asks for a turn at once.
 func (t *Turn) Soon(why string) { t.At(t.Now(), why) }
 
-// Due returns when the next turn is due; zero for never.
+// Due returns when the next turn is due; zero means never.
 func (t *Turn) Due() time.Time {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.due
 }
 
-// Why returns why a turn is due now; "" where none is.
+// Why returns why a turn is due now, or "" if none is.
 func (t *Turn) Why() string {
 	now := t.Now()
 	t.mu.Lock()
@@ -64,7 +64,7 @@ func (t *Turn) Why() string {
 	return t.why
 }
 
-// Begin forgets the requests so far: a turn begins that fulfils them.
+// Begin drops all requests, because a turn begins.
 func (t *Turn) Begin() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
