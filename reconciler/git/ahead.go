@@ -1,7 +1,6 @@
 package git
 
 import (
-	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -32,21 +31,7 @@ func (m *Mirror) Ahead(head, branch string) (Ahead, error) {
 	if err != nil {
 		return Ahead{}, err
 	}
-	ha := list[0].hash
-	if _, err := m.mergeBases(ha, list[1].hash); err != nil { // sets m.reached
-		return Ahead{}, err
-	}
-	var commits []*commit // newest first if there are no merges
-	err = m.walkAtMost(maxAhead, func(c *commit) bool {
-		if m.reached[c.hash] {
-			return false
-		}
-		commits = append(commits, c)
-		return true
-	}, ha)
-	if errors.Is(err, errTooLong) {
-		return Ahead{}, tooFarAhead(ha)
-	}
+	commits, _, err := m.aheadOf(list[0].hash, list[1].hash) // newest first if there are no merges
 	if err != nil {
 		return Ahead{}, err
 	}
@@ -57,10 +42,8 @@ func (m *Mirror) Ahead(head, branch string) (Ahead, error) {
 		ahead.Merges = ahead.Merges || len(c.parents) > 1
 		for i, folder := range folders {
 			if files > maxFiles || !withinBudget() {
-				return Ahead{}, TreeError{delivery.Blockedf(
-					"make a new branch from main with the same changes in fewer commits",
-					"the commits of %.10s change more than %d intent files one after another, or take more than "+
-						"%d MiB to compare", ha, maxFiles, maxWork>>20), true}
+				return Ahead{}, tooManyChanges("the commits of %.10s change more than %d intent files one after "+
+					"another, or take more than %d MiB to compare", head, maxFiles, maxWork>>20)
 			}
 			if len(c.parents) < 2 {
 				changes, err := m.fileChanges(c, i)
@@ -148,12 +131,6 @@ func (m *Mirror) changedFromAll(c *commit, folder int) ([]string, error) {
 	return names, nil
 }
 
-// tooFarAhead returns the error of a head with more than maxAhead commits.
-func tooFarAhead(h plumbing.Hash) error {
-	return TreeError{delivery.Blockedf("make a new branch from main with the same changes in fewer commits",
-		"%.10s has more than %d commits that main does not have", h, maxAhead), true}
-}
-
 // maxMoved is the maximum number of files that Moved returns.
 const maxMoved = 20
 
@@ -232,13 +209,9 @@ func (m *Mirror) entriesByName(tree plumbing.Hash) (map[string]entry, error) {
 	if tree.IsZero() {
 		return nil, nil
 	}
-	data, err := m.read(plumbing.TreeObject, tree)
+	list, err := m.entries(tree)
 	if err != nil {
 		return nil, err
-	}
-	list, err := entries(data)
-	if err != nil {
-		return nil, malformed(tree, err)
 	}
 	by := make(map[string]entry, len(list))
 	for _, e := range list {

@@ -41,8 +41,7 @@ type File struct {
 }
 
 // Files returns the files in models/, gates/ and fleets/ at a commit, with those in subfolders, sorted by path. If
-// models is not a folder, it is listed as an entry. Only trees that have changed since earlier calls are read. The
-// caller must not change the slice.
+// models is not a folder, it is listed as an entry. Only trees that have changed since earlier calls are read.
 func (m *Mirror) Files(commit string) ([]File, error) {
 	h, err := hash(commit)
 	if err != nil {
@@ -69,13 +68,10 @@ func (m *Mirror) filesOf(h plumbing.Hash) ([]File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if list, ok := m.files[c.tree]; ok {
-		return list, nil
-	}
 	if err := m.readTops(c); err != nil {
 		return nil, err
 	}
-	var all []File
+	var lists [len(folders)][]File
 	var used extent
 	for i, top := range c.top {
 		l, err := m.folderFiles(i, top, used)
@@ -83,14 +79,9 @@ func (m *Mirror) filesOf(h plumbing.Hash) ([]File, error) {
 			return nil, err
 		}
 		used.add(l.extent)
-		all = append(all, l.files...)
+		lists[i] = l.files
 	}
-	if m.filesKept += len(all); len(m.files) >= 64 || m.filesKept > maxListed {
-		clear(m.files)
-		m.filesKept = len(all)
-	}
-	m.files[c.tree] = all
-	return all, nil
+	return slices.Concat(lists[:]...), nil
 }
 
 // An extent is the size of intent folders, for comparison with the limits.

@@ -357,27 +357,40 @@ func (m *Mirror) MergeBases(head, branch string) ([]string, error) {
 	return names, nil
 }
 
-// mergeBases returns the merge bases, newest first. It does not use the commits' dates to
-// find them, because dates can be forged.
-func (m *Mirror) mergeBases(head, branch plumbing.Hash) ([]*commit, error) {
+// aheadOf returns the commits that head has and branch does not have, and the first common commit on each path from
+// head. The error is a TreeError if there are more than maxAhead commits.
+func (m *Mirror) aheadOf(head, branch plumbing.Hash) (ahead, common []*commit, err error) {
 	if m.reached == nil || m.reachedFrom != branch { // usually main, which is compared with every head
 		reached, err := m.ancestors(branch)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		m.reached, m.reachedFrom = reached, branch
 	}
-	// Every merge base is the first common commit on some path from the head.
-	var bases []*commit
-	err := m.walkAtMost(maxAhead, func(c *commit) bool {
+	err = m.walkAtMost(maxAhead, func(c *commit) bool {
 		if m.reached[c.hash] {
-			bases = append(bases, c)
+			common = append(common, c)
+			return false
 		}
-		return !m.reached[c.hash]
+		ahead = append(ahead, c)
+		return true
 	}, head)
 	if errors.Is(err, errTooLong) {
-		return nil, tooFarAhead(head)
+		err = tooManyChanges("%.10s has more than %d commits that main does not have", head, maxAhead)
 	}
+	return ahead, common, err
+}
+
+// tooManyChanges returns the TreeError of a head with too many commits or changes.
+func tooManyChanges(format string, args ...any) error {
+	return TreeError{delivery.Blockedf("make a new branch from main with the same changes in fewer commits", format,
+		args...), true}
+}
+
+// mergeBases returns the merge bases, newest first. It does not use the commits' dates to find them, because dates can
+// be forged.
+func (m *Mirror) mergeBases(head, branch plumbing.Hash) ([]*commit, error) {
+	_, bases, err := m.aheadOf(head, branch) // every merge base is among the first common commits
 	if err != nil || len(bases) < 2 {
 		return bases, err
 	}

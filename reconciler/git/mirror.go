@@ -97,10 +97,8 @@ type Mirror struct {
 	commitsKept int                         // commits and parent hashes in commits
 	known       map[plumbing.Hash]knownFile // the last listed file of each blob
 	lists       map[listKey]list
-	listed      int                      // files in lists
-	files       map[plumbing.Hash][]File // by root tree
-	filesKept   int                      // files in files
-	treeErrors  map[plumbing.Hash]error  // errors of commits whose files cannot be read
+	listed      int                     // files in lists
+	treeErrors  map[plumbing.Hash]error // errors of commits whose files cannot be read
 	histories   map[historyKey]map[string][]FileVersion
 	changes     [len(folders)]map[plumbing.Hash][]change
 
@@ -261,8 +259,7 @@ func (m *Mirror) reset() {
 	m.commits, m.maxKept, m.commitsKept = map[plumbing.Hash]*commit{}, 2*maxCommits, 0
 	m.reached = nil
 	m.lists, m.known = map[listKey]list{}, map[plumbing.Hash]knownFile{}
-	m.files = map[plumbing.Hash][]File{}
-	m.listed, m.filesKept = 0, 0
+	m.listed = 0
 	m.treeErrors = map[plumbing.Hash]error{}
 	m.histories = map[historyKey]map[string][]FileVersion{}
 	m.changesKept = 0

@@ -238,15 +238,20 @@ func encode(objects []plumbing.EncodedObject, window uint) ([]byte, error) {
 
 // put adds objects to the store in one pack, atomically.
 func (s *store) put(objects []plumbing.EncodedObject) error {
-	data, err := encode(objects, 0)
-	if err != nil {
-		return err
-	}
-	rec, err := s.receive(context.Background(), bytes.NewReader(data), branchBounds)
+	rec, err := s.pack(objects, 0)
 	if err != nil {
 		return err
 	}
 	return s.add(rec)
+}
+
+// pack encodes objects and writes the pack to a temporary file.
+func (s *store) pack(objects []plumbing.EncodedObject, window uint) (received, error) {
+	data, err := encode(objects, window)
+	if err != nil {
+		return received{}, err
+	}
+	return s.receive(context.Background(), bytes.NewReader(data), branchBounds)
 }
 
 // maxPacks is the number of packs above which they are merged. Each fetch adds one.
@@ -265,11 +270,7 @@ func (s *store) merge(lock sync.Locker) error {
 	if err != nil || len(small) < 2 {
 		return err
 	}
-	data, err := encode(objects, 10)
-	if err != nil {
-		return err
-	}
-	rec, err := s.receive(context.Background(), bytes.NewReader(data), branchBounds)
+	rec, err := s.pack(objects, 10)
 	if err != nil {
 		return err
 	}

@@ -293,27 +293,21 @@ func (s *store) loose(h plumbing.Hash) (*os.File, *objfile.Reader, error) {
 		return nil, nil, errMissing
 	}
 	name := h.String()
-	var f *os.File
-	err := fs.ErrNotExist
-	for i := 0; errors.Is(err, fs.ErrNotExist) && i <= len(s.alternates); i++ {
-		dir := s.dir
-		if i > 0 {
-			dir = s.alternates[i-1]
+	for _, dir := range append([]string{s.dir}, s.alternates...) {
+		f, err := os.Open(filepath.Join(dir, name[:2], name[2:]))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
 		}
-		f, err = os.Open(filepath.Join(dir, name[:2], name[2:]))
+		if err != nil {
+			return nil, nil, err
+		}
+		r, err := objfile.NewReader(f)
+		if err != nil {
+			f.Close()
+		}
+		return f, r, err
 	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, errMissing
-	}
-	if err != nil {
-		return nil, nil, err
-	}
-	r, err := objfile.NewReader(f)
-	if err != nil {
-		f.Close()
-		return nil, nil, err
-	}
-	return f, r, nil
+	return nil, nil, errMissing
 }
 
 func (s *store) readLoose(t plumbing.ObjectType, h plumbing.Hash, limit int64) ([]byte, error) {

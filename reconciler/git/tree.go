@@ -95,6 +95,19 @@ func entries(tree []byte) ([]entry, error) {
 	return list, nil
 }
 
+// entries reads and parses a whole tree.
+func (m *Mirror) entries(tree plumbing.Hash) ([]entry, error) {
+	data, err := m.read(plumbing.TreeObject, tree)
+	if err != nil {
+		return nil, err
+	}
+	list, err := entries(data)
+	if err != nil {
+		return nil, malformed(tree, err)
+	}
+	return list, nil
+}
+
 // order compares entries as git sorts them: as if a folder's name ended with a slash.
 func order(a, b entry) int {
 	n := min(len(a.name), len(b.name))

@@ -167,12 +167,9 @@ func (w *writer) object(t plumbing.ObjectType, data []byte) plumbing.Hash {
 func (w *writer) tree(m *Mirror, before plumbing.Hash, files map[string][]byte) (plumbing.Hash, error) {
 	var list []entry
 	if !before.IsZero() {
-		data, err := m.read(plumbing.TreeObject, before)
-		if err != nil {
+		var err error
+		if list, err = m.entries(before); err != nil {
 			return before, err
-		}
-		if list, err = entries(data); err != nil {
-			return before, malformed(before, err)
 		}
 	}
 	// take removes a name's entry and returns it.
@@ -267,13 +264,9 @@ func (w *writer) addTree(m *Mirror, tree plumbing.Hash, parentTrees []plumbing.H
 	known := map[line]bool{}
 	folders := map[string][]plumbing.Hash{}
 	for _, old := range parentTrees {
-		data, err := m.read(plumbing.TreeObject, old)
+		list, err := m.entries(old)
 		if err != nil {
 			return err
-		}
-		list, err := entries(data)
-		if err != nil {
-			return malformed(old, err)
 		}
 		for _, e := range list {
 			known[line{string(e.name), e.mode, e.hash}] = true

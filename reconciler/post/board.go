@@ -61,7 +61,8 @@ type Board struct {
 }
 
 // New returns a board. wake is sent when a post has ended.
-func New(api API, book ledger.RecordStore, metrics Metrics, progress time.Duration, t *turn.Turn, wake turn.Signal) *Board {
+func New(api API, book ledger.RecordStore, metrics Metrics, progress time.Duration, t *turn.Turn,
+	wake turn.Signal) *Board {
 	return &Board{API: api, Ledger: book, Metrics: metrics, Progress: progress, turn: t,
 		posts: queue.New(queue.Workers{First: 4, Again: 2, Limit: Deadline}, t.Now, wake),
 		retry: queue.Backoff{}, records: map[string]ledger.Record{}, byCommit: map[string][]string{},

@@ -71,11 +71,9 @@ func (b *Board) ReadBack(ctx context.Context, statuses map[string]poll.StatusRea
 			}
 		}
 	}
-	for n, read := range bodies {
-		for _, pr := range open {
-			if pr.Number == n {
-				b.stands(ctx, b.commentKey(pr), read.Body, read.At)
-			}
+	for _, pr := range open {
+		if read, ok := bodies[pr.Number]; ok {
+			b.stands(ctx, b.commentKey(pr), read.Body, read.At)
 		}
 	}
 }

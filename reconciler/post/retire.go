@@ -46,12 +46,8 @@ func (b *Board) Retire(ctx context.Context, commit string, checks []delivery.Che
 		fleet, ofRollout := strings.CutPrefix(name, delivery.ContextRollout)
 		gate, ofGate := strings.CutPrefix(name, delivery.ContextGate)
 		gate, _, _ = strings.Cut(gate, ".") // it is GATE.fleet-FLEET for a gate of a fleet
-		_, there := gates[gate]
-		answer := delivery.Check{Context: name, State: delivery.CheckSuccess, Description: "no longer asked for"}
-		if forged {
-			answer.Description = "AOB asks for no status of this name here"
-		}
-		var unneeded bool // it is certain that AOB does not need it
+		_, exists := gates[gate]
+		unneeded := true // it is certain that AOB does not need it
 		switch {
 		case ofRollout: // only main sets it
 			mover, err := b.posted(ctx, rolloutKey+fleet)
@@ -59,22 +55,20 @@ func (b *Board) Retire(ctx context.Context, commit string, checks []delivery.Che
 			if !forged || err != nil || strings.HasPrefix(mover.Content, commit+" ") {
 				continue
 			}
-			unneeded = true
-		case ofGate:
-			unneeded = gates != nil && (released || !there)
-		case slices.Contains(stages, name):
-			unneeded = gates != nil && released
-		default:
-			unneeded = true
+		case ofGate, slices.Contains(stages, name):
+			unneeded = gates != nil && (released || ofGate && !exists)
 		}
+		if !unneeded && !forged || unneeded && strings.HasPrefix(last.Content, string(delivery.CheckSuccess)+" ") {
+			continue
+		}
+		answer := delivery.Check{Context: name, State: delivery.CheckSuccess, Description: "no longer asked for"}
 		switch {
-		case strings.HasPrefix(last.Content, string(delivery.CheckSuccess)+" ") && unneeded:
-		case unneeded:
-			errs = append(errs, b.Status(ctx, commit, answer))
-		case forged:
+		case !unneeded:
 			answer.State, answer.Description = delivery.CheckPending, "not judged yet: aob/release says why"
-			errs = append(errs, b.Status(ctx, commit, answer))
+		case forged:
+			answer.Description = "AOB asks for no status of this name here"
 		}
+		errs = append(errs, b.Status(ctx, commit, answer))
 	}
 	return errors.Join(errs...)
 }

@@ -8,7 +8,6 @@ import (
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/git"
-	"github.com/autonomos/aob/reconciler/ledger"
 	"github.com/autonomos/aob/reconciler/plan"
 	"github.com/autonomos/aob/reconciler/words"
 )
@@ -88,7 +87,7 @@ func (r *Reader) smallestFirst(order []int, prs []delivery.PullRequest) {
 				at.size = e.bytes
 			}
 		}
-		if !r.isApproved(pr.Number) {
+		if len(r.approved(pr.Number)) == 0 {
 			byAuthor[pr.Author]++
 			at.rank = byAuthor[pr.Author]
 		}
@@ -117,10 +116,19 @@ func (r *Reader) measure(head string) (extent, error) {
 	return r.changes(head, bases)
 }
 
-// isApproved reports whether somebody with write permission has ever approved a run of a pull request.
-func (r *Reader) isApproved(number int) bool {
-	return len(r.answers.Orders(number).Approved) > 0 ||
-		slices.ContainsFunc(r.now.Approvals, func(g ledger.Approval) bool { return g.PR == number })
+// approved returns the codes of the runs of a pull request that people with write permission have approved.
+func (r *Reader) approved(number int) (codes []string) {
+	for _, a := range r.now.Approvals {
+		if a.PR == number {
+			codes = append(codes, a.Code)
+		}
+	}
+	for _, code := range r.answers.Orders(number).Approved {
+		if !slices.Contains(codes, code) {
+			codes = append(codes, code)
+		}
+	}
+	return codes
 }
 
 // An extent is how much a head changes.

@@ -285,18 +285,8 @@ func (r *Reader) proposal(p *plan.Proposal, left *budget) (late bool) {
 	if !known && p.Pending.IsZero() && !p.Landed {
 		p.Pending = delivery.Fact{Code: code.PermissionAwaited, Values: delivery.Values{By: p.Author}}
 	}
-	for _, g := range r.now.Approvals {
-		if g.PR == p.Number {
-			p.Gos = append(p.Gos, g.Code)
-		}
-	}
 	orders := r.answers.Orders(p.Number)
-	for _, code := range orders.Approved {
-		if !slices.Contains(p.Gos, code) {
-			p.Gos = append(p.Gos, code)
-		}
-	}
-	p.Accepts, p.Waits, p.Refused = orders.Accepts, orders.Waits, orders.Refused
+	p.Gos, p.Accepts, p.Waits, p.Refused = r.approved(p.Number), orders.Accepts, orders.Waits, orders.Refused
 	return late
 }
 
