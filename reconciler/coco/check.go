@@ -1,8 +1,8 @@
 package coco
 
 import (
-	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 )
@@ -12,24 +12,9 @@ type indexes struct {
 	images, categories map[int64]int32
 }
 
-// indexes returns the indexes of images and categories.
-func (m *Matched) indexes() indexes {
-	ids := indexes{images: make(map[int64]int32, len(m.images)), categories: make(map[int64]int32, len(m.category))}
-	for i, v := range m.images {
-		ids.images[v.ID] = int32(i)
-	}
-	for i, v := range m.category {
-		ids.categories[v.ID] = int32(i)
-	}
-	return ids
-}
-
 // check returns an error if the ground truth is not valid.
 func (t *Truth) check() (indexes, error) {
-	ids := indexes{
-		images:     make(map[int64]int32, len(t.Images)),
-		categories: make(map[int64]int32, len(t.Categories)),
-	}
+	ids := indexes{make(map[int64]int32, len(t.Images)), make(map[int64]int32, len(t.Categories))}
 	for i, m := range t.Images {
 		if _, again := ids.images[m.ID]; again {
 			return ids, fmt.Errorf("coco: images[%d]: id %d is there twice", i, m.ID)
@@ -70,12 +55,7 @@ func (t *Truth) check() (indexes, error) {
 
 // rank sets each key's value to its index in ascending order.
 func rank(m map[int64]int32) {
-	keys := make([]int64, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.SortFunc(keys, cmp.Compare[int64])
-	for i, k := range keys {
+	for i, k := range slices.Sorted(maps.Keys(m)) {
 		m[k] = int32(i)
 	}
 }

@@ -68,26 +68,18 @@ const (
 	Strict
 )
 
-// String returns "fixed" or "strict".
-func (m Mode) String() string {
+// MarshalText implements encoding.TextMarshaler: "fixed" or "strict".
+func (m Mode) MarshalText() ([]byte, error) {
 	switch m {
 	case Fixed:
-		return "fixed"
+		return []byte("fixed"), nil
 	case Strict:
-		return "strict"
+		return []byte("strict"), nil
 	}
-	return fmt.Sprintf("Mode(%d)", int(m))
+	return nil, fmt.Errorf("coco: no such mode: %d", int(m))
 }
 
-// MarshalText writes the mode's name.
-func (m Mode) MarshalText() ([]byte, error) {
-	if m != Fixed && m != Strict {
-		return nil, fmt.Errorf("coco: no such mode: %d", int(m))
-	}
-	return []byte(m.String()), nil
-}
-
-// UnmarshalText reads "fixed" or "strict".
+// UnmarshalText implements encoding.TextUnmarshaler.
 func (m *Mode) UnmarshalText(text []byte) error {
 	switch string(text) {
 	case "fixed":
@@ -116,8 +108,8 @@ func (p Params) withDefaults() (Params, error) {
 	if p.MaxDets == [3]int{} {
 		p.MaxDets = [3]int{1, 10, 100}
 	}
-	if p.Mode != Fixed && p.Mode != Strict {
-		return p, fmt.Errorf("coco: no such mode: %d", int(p.Mode))
+	if _, err := p.Mode.MarshalText(); err != nil {
+		return p, err
 	}
 	m := p.MaxDets
 	if m[0] < 1 || m[1] <= m[0] || m[2] <= m[1] || m[2] > maxMaxDets {
@@ -153,18 +145,14 @@ type Protocol struct {
 
 // Digest returns the protocol's digest: "sha256:" and 64 hexadecimal digits.
 func (p Protocol) Digest() string {
-	text, err := json.Marshal(p)
-	if err != nil { // an unknown mode: no evaluation makes one
-		text = fmt.Appendf(nil, "%#v", p)
-	}
+	text, _ := json.Marshal(p) // cannot fail: Match returns an error for an unknown mode
 	sum := sha256.Sum256(text)
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-// Digest returns the digest of the ground truth: "sha256:" and 64 hexadecimal
-// digits. The order of images and categories and the groups have no effect on it.
-// The order of annotations has: it decides between annotations that have the same
-// IoU with a detection.
+// Digest returns the digest of the ground truth: "sha256:" and 64 hexadecimal digits. It does not depend on the order
+// of images and categories, nor on groups. It depends on the order of annotations, which decides between annotations
+// that have the same IoU with a detection.
 func (t *Truth) Digest() string {
 	d := digester{Hash: sha256.New()}
 	images := slices.SortedFunc(slices.Values(t.Images), func(a, b Image) int { return cmp.Compare(a.ID, b.ID) })
@@ -189,11 +177,9 @@ func (t *Truth) Digest() string {
 		d.int(a.ID)
 		d.int(a.Image)
 		d.int(a.Category)
-		d.float(a.Box.X)
-		d.float(a.Box.Y)
-		d.float(a.Box.W)
-		d.float(a.Box.H)
-		d.float(a.Area)
+		for _, v := range [5]float64{a.Box.X, a.Box.Y, a.Box.W, a.Box.H, a.Area} {
+			d.int(int64(math.Float64bits(v)))
+		}
 		crowd := int64(0)
 		if a.Crowd {
 			crowd = 1
@@ -216,8 +202,6 @@ func (d *digester) int(v int64) {
 		d.flush()
 	}
 }
-
-func (d *digester) float(v float64) { d.int(int64(math.Float64bits(v))) }
 
 func (d *digester) text(s string) {
 	d.int(int64(len(s)))

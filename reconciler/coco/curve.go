@@ -2,16 +2,14 @@ package coco
 
 import "math"
 
-// sweep is the working memory of a walk over one class's detections by falling
-// score.
+// A sweep has the buffers of a pass over one class's detections.
 type sweep struct {
 	curve curve
 	need  [recalls]int32
 	q     [recalls]float64
 }
 
-// recallCounts says, for each of the 101 recalls, how many truths must be found
-// to reach it.
+// recallCounts sets need to the number of true positives that each of the 101 recalls needs.
 func recallCounts(truths int, need *[recalls]int32) {
 	of := float64(truths)
 	for r, want := range recallThresholds {
@@ -26,12 +24,12 @@ func recallCounts(truths int, need *[recalls]int32) {
 	}
 }
 
-// curve is the precision–recall curve at its true positives; between them
-// precision only falls, so that they are all that interpolation needs.
+// A curve is a precision–recall curve at its true positives. Between them precision only falls, so interpolation needs
+// no other points.
 type curve struct {
 	tp []int32 // true positives so far
 	n  []int32 // true and false positives so far
-	at []int32 // which detection it is
+	at []int32 // index of the detection
 }
 
 func (c *curve) reset() { c.tp, c.n, c.at = c.tp[:0], c.n[:0], c.at[:0] }
@@ -43,7 +41,7 @@ func (c *curve) total() int32 {
 	return c.tp[len(c.tp)-1]
 }
 
-// walk makes the curve of one size class and threshold.
+// walk computes the curve of one area range and threshold, whose bit is b.
 func (c *curve) walk(dets []verdict, b uint64, maxDets int) {
 	c.reset()
 	var tp, n int32
@@ -60,15 +58,13 @@ func (c *curve) walk(dets []verdict, b uint64, maxDets int) {
 	}
 }
 
-// interpolate gives the highest precision at each recall or beyond it. need is
-// recallCounts of the truths.
+// interpolate sets q to the highest precision at each recall or a higher one. need is recallCounts of the annotations.
 func (c *curve) interpolate(need *[recalls]int32, q *[recalls]float64) {
 	r := recalls - 1
 	for total := c.total(); r >= 0 && need[r] > total; r-- {
 		q[r] = 0
 	}
-	// Precisions are compared as fractions, which is exact, and divided only
-	// where they are used.
+	// Precisions are compared as fractions, which is exact.
 	bestTP, bestN := int64(0), int64(1)
 	for i := len(c.tp) - 1; i >= 0 && r >= 0; i-- {
 		if tp, n := int64(c.tp[i]), int64(c.n[i]); tp*bestN > bestTP*n {
@@ -87,19 +83,17 @@ func (c *curve) interpolate(need *[recalls]int32, q *[recalls]float64) {
 	}
 }
 
-// ratio is a precision. The reference adds the spacing of 1 to the divisor,
-// which shows when a single detection is counted.
+// ratio returns a precision. pycocotools adds the spacing of 1 to the divisor, which has an effect if n is 1.
 func ratio(tp, n int64) float64 { return float64(tp) / (float64(n) + 0x1p-52) }
 
-// pass makes the curves of every size class and threshold at once; it keeps its
-// working memory.
+// A pass computes the curves of all area ranges and thresholds at once. It reuses its buffers.
 type pass struct {
 	curves [areas * thresholds]curve
-	found  [2][thresholds]int32 // of all sizes, within the first and the second limit on detections
+	found  [2][thresholds]int32 // true positives within the first and the second limit on detections
 }
 
-// walk goes over one class's detections. Most of them find nothing and count,
-// or not, at all thresholds alike: those are counted once for a size class.
+// walk goes through one class's detections. Most of them match nothing and are ignored at all thresholds or at none.
+// Those are counted once for an area range.
 func (p *pass) walk(dets []verdict, limits [3]int) {
 	for b := range p.curves {
 		p.curves[b].reset()
@@ -139,7 +133,7 @@ func (p *pass) walk(dets []verdict, limits [3]int) {
 	}
 }
 
-// wholeAreas says whether a mask is the same at all thresholds of a size class.
+// wholeAreas reports whether a mask is the same at all thresholds of each area range.
 func wholeAreas(mask uint64) bool {
 	for a := range areas {
 		if m := mask & areaMask(a); m != 0 && m != areaMask(a) {

@@ -5,14 +5,13 @@ import (
 	"slices"
 )
 
-// ClassCurves are one class's precision–recall curves at each IoU threshold,
-// for objects of all sizes and the last limit on detections: the reference's
-// arrays precision[:, :, k, 0, -1] and scores[:, :, k, 0, -1].
+// ClassCurves are one class's precision–recall curves, for objects of all sizes and the last limit on detections. They
+// are pycocotools' arrays precision[:, :, k, 0, -1] and scores[:, :, k, 0, -1].
 type ClassCurves struct {
 	CategoryID int64   `json:"category_id"`
 	Name       string  `json:"name"`
 	Truths     int     `json:"truths"`
-	Curves     []Curve `json:"curves"` // by IoU threshold, .50 to .95; none without truths
+	Curves     []Curve `json:"curves"` // by IoU threshold, .50 to .95; none without annotations
 }
 
 // Curve is a precision-recall curve at the 101 recalls 0, .01, … 1.
@@ -76,9 +75,8 @@ func (c *curve) scores(dets []verdict, need *[recalls]int32, q *[recalls]float64
 type OperatingPoint struct {
 	CategoryID int64  `json:"category_id"`
 	Name       string `json:"name"`
-	// F1 is the harmonic mean of precision and recall. It is -1 for a class
-	// without annotations and 0 for one without true positives; the fields below
-	// are then not used.
+	// F1 is the harmonic mean of precision and recall. It is -1 for a class without annotations and 0 for one without
+	// true positives; the fields below are then not used.
 	F1        float64 `json:"F1"`
 	Score     float64 `json:"score"` // the threshold; detections with this score are kept
 	Precision float64 `json:"precision"`
@@ -88,9 +86,8 @@ type OperatingPoint struct {
 	Truths    int     `json:"truths"`
 }
 
-// BestF1 returns, for every class by category id, the score threshold with the
-// best F1 at an IoU threshold, one of .50, .55, … .95; the highest of equally good
-// ones. Detections of equal score are kept or dropped together.
+// BestF1 returns, for every class by category id, the score threshold with the best F1 at an IoU threshold, one of .50,
+// .55, … .95; the highest of equally good ones. Detections of equal score are kept or dropped together.
 func (m *Matched) BestF1(iou float64) ([]OperatingPoint, error) {
 	t := slices.IndexFunc(iouThresholds[:], func(v float64) bool { return v-iou < 1e-9 && iou-v < 1e-9 })
 	if t < 0 {

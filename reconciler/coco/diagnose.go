@@ -2,21 +2,20 @@ package coco
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// Foreground is the least IoU of a detection that localizes an annotation, Background the
-// highest IoU of a detection in the background.
+// Foreground is the least IoU of a detection that localizes an annotation. Background is the highest IoU of a detection
+// in the background.
 const Foreground, Background = 0.5, 0.1
 
 // ErrorType is one of TIDE's six types of detection errors.
 type ErrorType int
 
-// The error types. A false positive has the first type that fits, in the order Loc,
-// Cls, Dupe, Bkg, Both. Ignored detections, such as those in a crowd, are not errors.
+// The error types. A false positive has the first type that fits, in the order Loc, Cls, Dupe, Bkg, Both. Ignored
+// detections, such as those in a crowd, are not errors.
 const (
 	Cls  ErrorType = iota // localizes an annotation of another class
 	Loc                   // IoU between Background and Foreground with an annotation of its class
@@ -29,27 +28,19 @@ const (
 
 // String returns TIDE's short name.
 func (e ErrorType) String() string {
-	if e < 0 || e >= errorTypes {
-		return fmt.Sprintf("ErrorType(%d)", int(e))
-	}
 	return [errorTypes]string{"Cls", "Loc", "Both", "Dupe", "Bkg", "Miss"}[e]
 }
 
-// MarshalText writes the short name.
-func (e ErrorType) MarshalText() ([]byte, error) {
-	if e < 0 || e >= errorTypes {
-		return nil, fmt.Errorf("coco: no such error type: %d", int(e))
-	}
-	return []byte(e.String()), nil
-}
+// MarshalText implements encoding.TextMarshaler.
+func (e ErrorType) MarshalText() ([]byte, error) { return []byte(e.String()), nil }
 
 // Diagnosis lists a model's errors and their cost in AP50.
 type Diagnosis struct {
 	AP50     float64       `json:"AP50"`
 	Errors   []ErrorCost   `json:"errors"`    // by type
 	PerClass []ClassErrors `json:"per_class"` // by category id
-	// Confusions are the pairs of classes in the Cls errors of detections from
-	// their class's score of best F1 up, the most frequent first.
+	// Confusions are the pairs of classes in Cls errors, the most frequent first. Detections below their class's score
+	// of best F1 do not count.
 	Confusions []Confusion `json:"confusions"`
 }
 
@@ -57,17 +48,14 @@ type Diagnosis struct {
 type ErrorCost struct {
 	Type  ErrorType `json:"type"`
 	Count int       `json:"count"`
-	// DAP is the gain of AP50 if an oracle corrects these errors only. For each
-	// unmatched annotation its Cls or Loc error of the highest score becomes a
-	// true positive, and the others are removed. Both, Dupe and Bkg errors are
-	// removed. For Miss errors the annotation is removed. The six gains do not
-	// add up to 1 - AP50.
+	// DAP is the gain of AP50 if only these errors are corrected. For each unmatched annotation its Cls or Loc error of
+	// the highest score becomes a true positive, and the others are removed. Both, Dupe and Bkg errors are removed. For
+	// Miss errors the annotation is removed. The six gains do not add up to 1 - AP50.
 	DAP float64 `json:"dAP"`
 }
 
-// ClassErrors are the errors of one class: of its detections and, for Miss, of its
-// annotations. A Cls error is counted in the class of the detection; correcting it
-// changes the AP of the annotation's class too.
+// ClassErrors are the errors of one class: of its detections and, for Miss, of its annotations. A Cls error is counted
+// in the class of the detection; correcting it changes the AP of the annotation's class too.
 type ClassErrors struct {
 	CategoryID int64       `json:"category_id"`
 	Name       string      `json:"name"`
@@ -86,14 +74,11 @@ type Confusion struct {
 	Truths     int    `json:"truths"` // annotations of that class, without crowds
 }
 
-// Diagnose classifies the errors of detections by the method of TIDE (Bolya,
-// Foley, Hays and Hoffman, "TIDE: A General Toolbox for Identifying Object
-// Detection Errors", ECCV 2020, section 2). The AP50 that it starts from is
-// that of [Matched.Result], and so are matching, the limit on detections and the
-// treatment of crowds. It follows COCO where the authors' program does not:
-// detections of equal score keep their order when others are corrected, classes
-// without annotations do not count, detections in crowds are not errors, and the
-// limit on detections is for an image and class.
+// Diagnose classifies the errors of detections by the method of TIDE (Bolya, Foley, Hays and Hoffman, "TIDE: A General
+// Toolbox for Identifying Object Detection Errors", ECCV 2020, section 2). AP50, matching, the limit on detections and
+// the treatment of crowds are those of [Matched.Result]. It follows COCO where the authors' program does not:
+// detections of equal score keep their order when others are corrected, classes without annotations do not count,
+// detections in crowds are not errors, and the limit on detections is for an image and class.
 func Diagnose(truth *Truth, detections []Detection, params Params) (*Diagnosis, error) {
 	m, err := Match(truth, detections, params)
 	if err != nil {
@@ -104,13 +89,12 @@ func Diagnose(truth *Truth, detections []Detection, params Params) (*Diagnosis, 
 		return nil, err
 	}
 	d := &diagnosing{m: m, truth: truth, detections: detections, classes: make([]classErrors, len(m.classes))}
-	d.look()
+	d.images()
 	return d.diagnosis(points), nil
 }
 
-// Shifts returns the differences between the error costs of two models, a minus b, by
-// class name, and under "" over all classes. The type with the highest cost for a comes
-// first. Types without a difference are left out.
+// Shifts returns the differences between the error costs of two models, a minus b, by class name, and under "" over all
+// classes. The type whose cost increases the most comes first. Types without a difference are left out.
 func Shifts(truth *Truth, a, b []Detection, params Params) (map[string][]delivery.ErrorShift, error) {
 	of, err := Diagnose(truth, a, params)
 	if err != nil {

@@ -16,12 +16,10 @@ type Result struct {
 	Digest     string        `json:"protocol_digest"` // of Protocol
 }
 
-// Stats are COCO's twelve numbers, from 0 to 1, or -1 where there is nothing to
-// measure. AP is the mean precision at 101 recalls, over classes and the IoU
-// thresholds .50, .55, … .95. AR is the mean of the highest recall.
-// Suffixes: 50 and 75 the IoU threshold; s, m, l objects of up to 32², up to
-// 96² and more square pixels; 1, 10, 100 the limit on detections an image and
-// class, that is Params.MaxDets, whatever they are.
+// Stats are COCO's twelve numbers, from 0 to 1, or -1 for no value. AP is the mean precision at 101 recalls, over
+// classes and the IoU thresholds .50, .55, … .95. AR is the mean of the highest recall. The suffixes 50 and 75 are the
+// IoU threshold; s, m and l objects of up to 32², up to 96² and more square pixels; 1, 10 and 100 the limits on
+// detections of a class in an image, whatever Params.MaxDets is.
 type Stats struct {
 	AP    float64 `json:"AP"`
 	AP50  float64 `json:"AP50"`
@@ -57,8 +55,7 @@ func (m *Matched) Result() *Result {
 		Protocol: m.protocol, Digest: m.protocol.Digest(),
 	}
 	last := len(m.params.MaxDets) - 1
-	var precision [areas]table
-	var recall [areas]table
+	var precision, recall [areas]table
 	for a := range areas {
 		precision[a], recall[a] = newTable(recalls, len(m.classes)), newTable(1, len(m.classes))
 	}
@@ -111,8 +108,8 @@ func (m *Matched) Result() *Result {
 	})
 	r.Stats = Stats{
 		AP50: precision[0].mean(at50, at50+1), AP75: precision[0].mean(at75, at75+1),
-		APs: precision[1].mean(0, thresholds), APm: precision[2].mean(0, thresholds), APl: precision[3].mean(0,
-			thresholds),
+		APs: precision[1].mean(0, thresholds), APm: precision[2].mean(0, thresholds),
+		APl: precision[3].mean(0, thresholds),
 		AR1: recall1.mean(0, thresholds), AR10: recall10.mean(0, thresholds), AR100: recall[0].mean(0, thresholds),
 		ARs: recall[1].mean(0, thresholds), ARm: recall[2].mean(0, thresholds), ARl: recall[3].mean(0, thresholds),
 	}
@@ -123,8 +120,8 @@ func (m *Matched) Result() *Result {
 	return r
 }
 
-// table holds a value for each threshold, recall and class, the class varying
-// fastest, which is the summation order of pycocotools.
+// A table has a value for each threshold, recall and class. The class varies fastest, which is the summation order of
+// pycocotools.
 type table struct {
 	recalls, classes int
 	cells            []float64 // -1: no value

@@ -32,8 +32,7 @@ type Finding struct {
 	Diff  float64 `json:"diff"` // a minus b
 	Lower float64 `json:"lower"`
 	Upper float64 `json:"upper"`
-	// LowerAt and UpperAt are the confidences of the one-sided bounds, over
-	// classes after Holm's adjustment.
+	// LowerAt and UpperAt are the confidences of the one-sided bounds; those of classes are adjusted by Holm's method.
 	LowerAt float64 `json:"lower_confidence"`
 	UpperAt float64 `json:"upper_confidence"`
 	Answer  Answer  `json:"verdict"`
@@ -47,12 +46,10 @@ type Findings struct {
 	Classes []Finding `json:"classes"` // AP, by category id, including unmeasured classes
 }
 
-// Judge answers for mAP, AP50 and every class whether a is better or worse than b. It
-// is better if the lower bound of the difference is above zero, and worse if the upper
-// bound is below zero. The bounds of classes are adjusted by Holm's method, with better
-// and worse as two families of hypotheses, which bounds the rate of any false answer in
-// each family. Classes with fewer annotations than support are TooFew, and do not count
-// in the adjustment.
+// Judge answers for mAP, AP50 and every class whether a is better or worse than b. It is better if the lower bound of
+// the difference is above zero, and worse if the upper bound is below zero. The bounds of classes are adjusted by
+// Holm's method, with better and worse as two families of hypotheses, which bounds the rate of any false answer in each
+// family. Classes with fewer annotations than support are TooFew, and do not count in the adjustment.
 func (c *Comparison) Judge(support int) *Findings {
 	confidence := c.Sampling.Confidence
 	f := &Findings{Classes: make([]Finding, 0, len(c.Classes)+len(c.Unmeasured))}
@@ -95,8 +92,7 @@ func (c *Comparison) Judge(support int) *Findings {
 	return f
 }
 
-// find judges one difference by a lower and an upper bound, each at its own
-// confidence.
+// find judges one difference by a lower and an upper bound, each at its own confidence.
 func (c *Comparison) find(d *Difference, lowerAt, upperAt float64) Finding {
 	v := Finding{Subject: d.Subject, A: d.A, B: d.B, Diff: d.Diff, LowerAt: lowerAt, UpperAt: upperAt, Answer: Unsure}
 	if len(d.Samples) == 0 {
@@ -107,10 +103,7 @@ func (c *Comparison) find(d *Difference, lowerAt, upperAt float64) Finding {
 	_, v.Upper = d.Bounds(upperAt)
 	switch {
 	case c.Sampling.Units < MinUnits:
-		what := "images"
-		if c.Sampling.ByGroup {
-			what = "groups"
-		}
+		what := map[bool]string{false: "images", true: "groups"}[c.Sampling.ByGroup]
 		v.Reason = fmt.Sprintf("%d %s, want %d", c.Sampling.Units, what, MinUnits)
 	case v.Lower > 0 && d.Resolves(lowerAt):
 		v.Answer = Better
@@ -132,18 +125,17 @@ func fewTruths(n, want int) string {
 	return fmt.Sprintf("%s, want %d", delivery.Count(n, "truth"), want)
 }
 
-// ResamplesFor returns how many resamples Holm's adjustment over a number of
-// classes needs at a confidence, at least 1000.
+// ResamplesFor returns how many resamples Holm's adjustment over a number of classes needs at a confidence, at least
+// 1000.
 func ResamplesFor(classes int, confidence float64) int {
 	n := math.Ceil(float64(max(classes, 1))/(1-confidence) - 1e-6)
 	return int(min(max(n, 1000), maxResamples))
 }
 
-// Holm tests a family of hypotheses by Holm's step-down method (Holm, "A
-// simple sequentially rejective multiple test procedure", 1979). They are tested
-// in descending order of evidence, each at the level alpha divided by the number not
-// yet rejected. After the first that is not rejected, all others are tested at its
-// level. reject tests one hypothesis at a confidence, and is called once for each.
+// Holm tests a family of hypotheses by Holm's step-down method (Holm, "A simple sequentially rejective multiple test
+// procedure", 1979). They are tested in descending order of evidence, each at the level alpha divided by the number not
+// yet rejected. After the first that is not rejected, all others are tested at its level. reject tests one hypothesis
+// at a confidence, and is called once for each.
 func Holm(alpha float64, places []int, evidence func(place int) float64, reject func(place int,
 	confidence float64) bool) {
 	order := slices.Clone(places)

@@ -184,6 +184,14 @@ func (p *parser) enter(n int, name string) bool {
 	return p.err == nil
 }
 
+// id reads field n of an object, a whole number.
+func (p *parser) id(n int, name string, v *int64) (ok bool) {
+	if p.enter(n, name) {
+		*v, ok = p.whole(math.MinInt64, math.MaxInt64)
+	}
+	return ok
+}
+
 // need complains about each of the fields that the object at a position lacks.
 func (p *parser) need(at position, names ...string) {
 	for n, name := range names {

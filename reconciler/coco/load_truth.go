@@ -135,9 +135,7 @@ func (p *truthParser) image(at position) {
 	if !p.object(func(name []byte) {
 		switch {
 		case string(name) == "id":
-			if p.enter(0, "id") {
-				v.ID, hasID = p.whole(math.MinInt64, math.MaxInt64)
-			}
+			hasID = p.id(0, "id", &v.ID) || hasID
 		case string(name) == "width":
 			if p.enter(1, "width") {
 				n, _ := p.whole(0, maxPixels)
@@ -226,9 +224,7 @@ func (p *truthParser) category(at position) {
 	if !p.object(func(name []byte) {
 		switch string(name) {
 		case "id":
-			if p.enter(0, "id") {
-				v.ID, hasID = p.whole(math.MinInt64, math.MaxInt64)
-			}
+			hasID = p.id(0, "id", &v.ID) || hasID
 		case "name":
 			if p.enter(1, "name") {
 				v.Name, hasName = p.name()
@@ -266,17 +262,11 @@ func (p *truthParser) annotation(at position) {
 	if !p.object(func(name []byte) {
 		switch string(name) {
 		case "id":
-			if p.enter(0, "id") {
-				v.ID, hasID = p.whole(math.MinInt64, math.MaxInt64)
-			}
+			hasID = p.id(0, "id", &v.ID) || hasID
 		case "image_id":
-			if p.enter(1, "image_id") {
-				v.Image, hasImage = p.whole(math.MinInt64, math.MaxInt64)
-			}
+			hasImage = p.id(1, "image_id", &v.Image) || hasImage
 		case "category_id":
-			if p.enter(2, "category_id") {
-				v.Category, hasCategory = p.whole(math.MinInt64, math.MaxInt64)
-			}
+			hasCategory = p.id(2, "category_id", &v.Category) || hasCategory
 		case "bbox":
 			if p.enter(3, "bbox") {
 				v.Box, hasBox = p.box()

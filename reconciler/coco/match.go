@@ -16,12 +16,11 @@ const (
 	recalls    = 101
 )
 
-// areaRanges are COCO's area ranges in square pixels, both ends included: an
-// object of exactly 32² is small and medium.
+// areaRanges are COCO's area ranges in square pixels, both ends included: an object of exactly 32² is small and medium.
 var areaRanges = [areas][2]float64{{0, 1e10}, {0, 32 * 32}, {32 * 32, 96 * 96}, {96 * 96, 1e10}}
 
-// iouThresholds and recallThresholds are numpy's linspace(.5, .95, 10) and
-// linspace(0, 1, 101), which differ in places from the decimal literals.
+// iouThresholds and recallThresholds are numpy's linspace(.5, .95, 10) and linspace(0, 1, 101). Some of their values
+// differ from the decimal literals.
 var iouThresholds, recallThresholds = func() (iou [thresholds]float64, recall [recalls]float64) {
 	first, last := 0.5, 0.95 // variables: constant arithmetic would be exact
 	step := (last - first) / (thresholds - 1)
@@ -43,12 +42,12 @@ func bit(area, threshold int) uint64 { return 1 << (area*thresholds + threshold)
 // areaMask has the bits of all thresholds of one area range.
 func areaMask(area int) uint64 { return (1<<thresholds - 1) << (area * thresholds) }
 
-// Matched is the assignment of detections to annotations, for every area range and IoU
-// threshold. All metrics are computed from it. Its size depends on the number of
-// detections only.
+// Matched is the assignment of detections to annotations, for every area range and IoU threshold. All metrics are
+// computed from it.
 type Matched struct {
 	params   Params
 	protocol Protocol
+	ids      indexes
 	images   []Image    // by id
 	category []Category // by id
 	classes  []class    // as category
@@ -78,8 +77,8 @@ type verdict struct {
 	rank  int32  // by score within image and class, from 0
 }
 
-// Match assigns detections to annotations. Invalid values are an error: repeated ids,
-// unknown images or categories, numbers that are not finite, negative sizes.
+// Match assigns detections to annotations. Duplicate ids, unknown images or categories, numbers that are not finite and
+// negative sizes are errors.
 func Match(truth *Truth, detections []Detection, params Params) (*Matched, error) {
 	params, err := params.withDefaults()
 	if err != nil {
@@ -89,13 +88,9 @@ func Match(truth *Truth, detections []Detection, params Params) (*Matched, error
 	if err != nil {
 		return nil, err
 	}
-	m := &Matched{
-		params:   params,
-		images:   make([]Image, len(truth.Images)),
-		category: make([]Category, len(truth.Categories)),
-		classes:  make([]class, len(truth.Categories)),
-		protocol: params.protocol(truth.Digest()),
-	}
+	m := &Matched{params: params, protocol: params.protocol(truth.Digest()), ids: ids,
+		images: make([]Image, len(truth.Images)), category: make([]Category, len(truth.Categories)),
+		classes: make([]class, len(truth.Categories))}
 	for _, v := range truth.Images {
 		m.images[ids.images[v.ID]] = v
 	}
@@ -108,26 +103,25 @@ func Match(truth *Truth, detections []Detection, params Params) (*Matched, error
 		truths.add(i, ids.categories[a.Category], ids.images[a.Image])
 	}
 	found := newCells(len(detections))
-	last := Detection{Image: math.MinInt64}
+	var last *Detection
 	var image, category int32
 	for i := range detections {
 		d := &detections[i]
 		if text := d.fault(); text != "" {
 			return nil, fmt.Errorf("coco: detections[%d]: %s", i, text)
 		}
-		if i == 0 || d.Image != last.Image {
-			var ok bool
+		ok := true
+		if last == nil || d.Image != last.Image {
 			if image, ok = ids.images[d.Image]; !ok {
 				return nil, fmt.Errorf("coco: detections[%d]: image %d is not in the ground truth", i, d.Image)
 			}
 		}
-		if i == 0 || d.Category != last.Category {
-			var ok bool
+		if last == nil || d.Category != last.Category {
 			if category, ok = ids.categories[d.Category]; !ok {
 				return nil, fmt.Errorf("coco: detections[%d]: category %d is not in the ground truth", i, d.Category)
 			}
 		}
-		last = *d
+		last = d
 		if params.ScoreFloor > 0 && d.Score < params.ScoreFloor {
 			continue
 		}
@@ -151,6 +145,9 @@ type cells struct {
 
 type cell struct{ item, category, image int32 }
 
+func (c cell) ofImage() int32    { return c.image }
+func (c cell) ofCategory() int32 { return c.category }
+
 func newCells(n int) *cells { return &cells{items: make([]cell, 0, n)} }
 
 func (c *cells) add(item int, category, image int32) {
@@ -159,8 +156,8 @@ func (c *cells) add(item int, category, image int32) {
 
 func (c *cells) sort(categories, images int) {
 	spare := make([]cell, len(c.items))
-	distribute(c.items, spare, images, func(v cell) int32 { return v.image })
-	c.ends = distribute(spare, c.items, categories, func(v cell) int32 { return v.category })
+	distribute(c.items, spare, images, cell.ofImage)
+	c.ends = distribute(spare, c.items, categories, cell.ofCategory)
 }
 
 func (c *cells) of(category int) []cell {
@@ -171,8 +168,7 @@ func (c *cells) of(category int) []cell {
 	return c.items[start:c.ends[category]]
 }
 
-// distribute copies from into to, sorted by key, in one counting pass, and
-// returns where each key ends.
+// distribute copies from into to, sorted by key with a counting sort, and returns where each key ends.
 func distribute(from, to []cell, keys int, key func(cell) int32) []int32 {
 	next := make([]int32, keys+1)
 	for _, v := range from {
@@ -232,7 +228,7 @@ func (w *matcher) class(c *class, truths, dets []cell) {
 		if len(dets) > 0 {
 			image = min(image, dets[0].image)
 		}
-		nt, nd := run(truths, image), run(dets, image)
+		nt, nd := leading(truths, cell.ofImage, image), leading(dets, cell.ofImage, image)
 		w.targets(c, truths[:nt], image)
 		w.image(dets[:nd], image)
 		truths, dets = truths[nt:], dets[nd:]
@@ -248,10 +244,10 @@ func (w *matcher) class(c *class, truths, dets []cell) {
 	}
 }
 
-// run counts the leading cells of one image.
-func run(cells []cell, image int32) int {
+// leading counts the cells with one key at the start of a list.
+func leading(cells []cell, key func(cell) int32, want int32) int {
 	n := 0
-	for n < len(cells) && cells[n].image == image {
+	for n < len(cells) && key(cells[n]) == want {
 		n++
 	}
 	return n
@@ -327,9 +323,8 @@ func (w *matcher) image(cells []cell, image int32) {
 	}
 }
 
-// assign matches one detection, for each area range and threshold, to the unmatched
-// annotation of the highest IoU. Annotations that are not ignored come first, and the
-// last in the file of those with equal IoU.
+// assign matches one detection, for each area range and threshold, to the unmatched annotation of the highest IoU.
+// Annotations that are not ignored come first. Of those with equal IoU it takes the last one in the file.
 func assign(near []candidate) (found, aside uint64) {
 	for a := range areas {
 		for t := range thresholds {
@@ -363,9 +358,9 @@ func assign(near []candidate) (found, aside uint64) {
 	return found, aside
 }
 
-// overlap is the intersection over union of a detection and a truth; for a
-// crowd, over the detection alone. The conversions forbid the compiler to fuse
-// a product into the next addition, which would change the last bit.
+// overlap returns the intersection over union of a detection and an annotation; for a crowd, the intersection over the
+// area of the detection. The conversion keeps the compiler from fusing a product with the next addition, which would
+// change the last bit.
 func overlap(d Box, area float64, g *target) float64 {
 	w := min(d.W+d.X, g.box.W+g.box.X) - max(d.X, g.box.X)
 	if w <= 0 {
@@ -382,7 +377,7 @@ func overlap(d Box, area float64, g *target) float64 {
 	return i / (area + g.area - i)
 }
 
-// clip cuts a box to its image, where the image's size is known.
+// clip clips a box to its image, if the image's size is known.
 func clip(b Box, in Image) Box {
 	if in.Width == 0 || in.Height == 0 {
 		return b
@@ -393,8 +388,8 @@ func clip(b Box, in Image) Box {
 	return Box{x, y, w, h}
 }
 
-// inParallel calls a function for each of 0…n-1 on as many threads as there
-// are processors. start is called once a thread, to make its working memory.
+// inParallel calls a function for each of 0 to n-1, on as many threads as there are processors. start is called once
+// for each thread, and makes its buffers.
 func inParallel(n int, start func() func(int)) {
 	var next atomic.Int64
 	var wg sync.WaitGroup

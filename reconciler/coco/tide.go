@@ -5,48 +5,47 @@ import (
 	"slices"
 )
 
-// diagnosing looks at all classes of an image together.
+// A diagnosing classifies the detections of one image after the other, all classes together.
 type diagnosing struct {
 	m          *Matched
 	truth      *Truth
 	detections []Detection
 	classes    []classErrors // as Matched.classes
-	truths     []wanted      // of the current image, that count
-	list       []judged      // the current image's detections
+	truths     []wanted      // annotations of the current image, without crowds
+	list       []judged      // detections on the current image
 }
 
-// classErrors is what was seen of one class.
+// classErrors are the detections and errors of one class.
 type classErrors struct {
 	own    []judged // its detections
-	moved  []judged // those of other classes that correcting Cls gives to it
+	moved  []judged // detections of other classes that become its own when Cls errors are corrected
 	missed int
 }
 
-// wanted is a truth that counts.
+// A wanted is an annotation that is not a crowd.
 type wanted struct {
 	target
 	class int32
 	found bool
-	best  int // the surest Loc or Cls error on it, an index into list; -1 for none
+	best  int // index into list of the Loc or Cls error on it with the highest score; -1 for none
 }
 
-// judged is what was made of one detection.
+// A judged is a detection with its error.
 type judged struct {
 	score       float64
 	box         Box
 	image, item int32 // indexes into Matched.images and detections
 	class       int32
-	other       int32     // class of the truth of a Cls error
-	kind        ErrorType // noError: it is true
-	right       bool      // corrected, it is true; else it is left out
+	other       int32     // class of the annotation of a Cls error
+	kind        ErrorType // noError: a true positive
+	right       bool      // becomes a true positive when corrected; else it is removed
 }
 
 const noError = errorTypes
 
-// look judges the detections of one image after the other.
-func (d *diagnosing) look() {
-	images, categories := len(d.m.images), len(d.m.classes)
-	ids := d.m.indexes()
+// images classifies the detections on all images.
+func (d *diagnosing) images() {
+	images, categories, ids := len(d.m.images), len(d.m.classes), d.m.ids
 	truths, dets := newCells(len(d.truth.Annotations)), newCells(len(d.detections))
 	for i := range d.truth.Annotations {
 		a := &d.truth.Annotations[i]
@@ -61,20 +60,20 @@ func (d *diagnosing) look() {
 	}
 	byImage := func(c *cells) []cell {
 		spare := make([]cell, len(c.items))
-		distribute(c.items, spare, categories, func(v cell) int32 { return v.category })
-		distribute(spare, c.items, images, func(v cell) int32 { return v.image })
+		distribute(c.items, spare, categories, cell.ofCategory)
+		distribute(spare, c.items, images, cell.ofImage)
 		return c.items
 	}
 	t, v := byImage(truths), byImage(dets)
 	w := &matcher{m: d.m, truth: d.truth, detections: d.detections}
-	for i := range images {
-		nt, nd := run(t, int32(i)), run(v, int32(i))
-		d.image(w, t[:nt], v[:nd], int32(i))
+	for i := range int32(images) {
+		nt, nd := leading(t, cell.ofImage, i), leading(v, cell.ofImage, i)
+		d.image(w, t[:nt], v[:nd], i)
 		t, v = t[nt:], v[nd:]
 	}
 }
 
-// image judges the detections of one image, both lists being sorted by class.
+// image classifies the detections on one image. Both lists are sorted by class.
 func (d *diagnosing) image(w *matcher, truths, dets []cell, image int32) {
 	d.truths, d.list = d.truths[:0], d.list[:0]
 	const b = 1 // bit(0, at50)
@@ -86,7 +85,7 @@ func (d *diagnosing) image(w *matcher, truths, dets []cell, image int32) {
 		if len(dets) > 0 {
 			k = min(k, dets[0].category)
 		}
-		nt, nd := ofClass(truths, k), ofClass(dets, k)
+		nt, nd := leading(truths, cell.ofCategory, k), leading(dets, cell.ofCategory, k)
 		w.raw = w.raw[:0]
 		w.targets(&class{}, truths[:nt], image)
 		w.image(dets[:nd], image)
@@ -106,7 +105,7 @@ func (d *diagnosing) image(w *matcher, truths, dets []cell, image int32) {
 				v.box = clip(v.box, d.m.images[image])
 			}
 			if w.raw[i].found&b == 0 {
-				v.kind = Bkg // false; why, is seen when all classes are matched
+				v.kind = Bkg // a false positive; classify needs the matches of all classes
 			}
 			d.list = append(d.list, v)
 		}
@@ -114,7 +113,7 @@ func (d *diagnosing) image(w *matcher, truths, dets []cell, image int32) {
 	}
 	for i := range d.list {
 		if d.list[i].kind != noError {
-			d.blame(i)
+			d.classify(i)
 		}
 	}
 	for i := range d.truths {
@@ -134,20 +133,11 @@ func (d *diagnosing) image(w *matcher, truths, dets []cell, image int32) {
 	}
 }
 
-// ofClass counts the leading cells of one class.
-func ofClass(cells []cell, k int32) int {
-	n := 0
-	for n < len(cells) && cells[n].category == k {
-		n++
-	}
-	return n
-}
-
-// blame says what is wrong with a false detection of the list.
-func (d *diagnosing) blame(i int) {
+// classify sets the error type of a false positive in the list.
+func (d *diagnosing) classify(i int) {
 	v := &d.list[i]
 	area := float64(v.box.W * v.box.H)
-	// the best overlaps with truths of its class, of others, and with found ones of its class
+	// The highest IoU with annotations of its class, of other classes, and with matched ones of its class.
 	var own, other, found float64
 	var ownAt, otherAt *wanted
 	for k := range d.truths {
@@ -163,7 +153,7 @@ func (d *diagnosing) blame(i int) {
 			found = max(found, iou)
 		}
 	}
-	var on *wanted // what it would find, corrected
+	var on *wanted // what it would match when corrected
 	switch {
 	case own >= Background && own <= Foreground:
 		v.kind, on = Loc, ownAt
@@ -179,30 +169,29 @@ func (d *diagnosing) blame(i int) {
 	if on == nil || on.found {
 		return
 	}
-	if on.best < 0 || bySureness(*v, d.list[on.best]) < 0 {
+	if on.best < 0 || byScore(*v, d.list[on.best]) < 0 {
 		on.best = i
 	}
 }
 
-// bySureness orders detections as Match does: by falling score, then by image
-// and place in the file.
-func bySureness(a, b judged) int {
+// byScore orders detections as Match does: by descending score, then by image and order in the file.
+func byScore(a, b judged) int {
 	return cmp.Or(cmp.Compare(b.score, a.score), cmp.Compare(a.image, b.image), cmp.Compare(a.item, b.item))
 }
 
-// diagnosis counts the errors and asks what each type costs.
+// diagnosis counts the errors and computes the cost of each type.
 func (d *diagnosing) diagnosis(points []OperatingPoint) *Diagnosis {
 	out := &Diagnosis{PerClass: make([]ClassErrors, len(d.classes)), Confusions: []Confusion{}}
+	none := make([]ErrorCost, errorTypes)
 	for e := range errorTypes {
-		out.Errors = append(out.Errors, ErrorCost{Type: e})
+		none[e].Type = e
 	}
+	out.Errors = slices.Clone(none)
 	pairs := map[[2]int32]int{}
 	for k := range d.classes {
 		c, category := &d.classes[k], d.m.category[k]
-		v := ClassErrors{CategoryID: category.ID, Name: category.Name, Truths: d.m.classes[k].truths[0]}
-		for e := range errorTypes {
-			v.Errors = append(v.Errors, ErrorCost{Type: e})
-		}
+		v := ClassErrors{CategoryID: category.ID, Name: category.Name, Truths: d.m.classes[k].truths[0],
+			Errors: slices.Clone(none)}
 		v.Errors[Miss].Count = c.missed
 		for i := range c.own {
 			j := &c.own[i]
@@ -234,10 +223,10 @@ func (d *diagnosing) diagnosis(points []OperatingPoint) *Diagnosis {
 	return out
 }
 
-// costs computes AP50 as it is, and with each type of error corrected.
+// costs computes AP50 without corrections, and with each type of error corrected.
 func (d *diagnosing) costs(out *Diagnosis) {
 	const asIs = errorTypes
-	var tables [errorTypes + 1][]float64 // recall by class, as Result adds up
+	var tables [errorTypes + 1][]float64 // by recall and class, in the summation order of Result
 	for i := range tables {
 		tables[i] = slices.Repeat([]float64{-1}, recalls*len(d.classes))
 	}
@@ -275,22 +264,20 @@ func (d *diagnosing) costs(out *Diagnosis) {
 	}
 }
 
-// correction makes one class's curve with errors corrected; it keeps its
-// working memory.
+// A correction computes one class's curve with errors corrected. It reuses its buffers.
 type correction struct {
 	sweep
-	list  []judged // the class's own detections and those that correcting Cls gives to it
+	list  []judged // classErrors.own and moved
 	class int32
 }
 
 func (w *correction) merge(c *classErrors, class int) {
 	w.class = int32(class)
 	w.list = append(append(w.list[:0], c.own...), c.moved...)
-	slices.SortFunc(w.list, bySureness)
+	slices.SortFunc(w.list, byScore)
 }
 
-// correct leaves in q what precision remains at each recall when errors of a
-// type are corrected; noError corrects none.
+// correct sets q to the precision at each recall when the errors of one type are corrected; noError corrects none.
 func (w *correction) correct(e ErrorType, truths int) {
 	w.curve.reset()
 	var tp, n int32
@@ -301,13 +288,13 @@ func (w *correction) correct(e ErrorType, truths int) {
 			continue
 		}
 		n++
-		if v.kind == noError || v.kind == e { // the latter only where it is right
+		if v.kind == noError || v.kind == e { // the latter only if it is right
 			tp++
 			w.curve.tp, w.curve.n = append(w.curve.tp, tp), append(w.curve.n, n)
 		}
 	}
 	clear(w.q[:])
-	if truths > 0 { // else all are missed, and nothing shows how precise the model is
+	if truths > 0 { // otherwise all annotations are missed
 		recallCounts(truths, &w.need)
 		w.curve.interpolate(&w.need, &w.q)
 	}
