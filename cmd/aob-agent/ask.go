@@ -90,11 +90,7 @@ numbers are pixels of the image.`,
 			if err != nil {
 				return err
 			}
-			n := 0
-			for n < len(found.Boxes) && found.Boxes[n].Score >= score {
-				n++
-			}
-			found.Boxes = found.Boxes[:n]
+			found.Boxes = found.Above(score)
 			return json.NewEncoder(delivery.LogWriter{W: cmd.OutOrStdout()}).Encode(found)
 		},
 	}

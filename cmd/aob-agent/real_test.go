@@ -12,7 +12,6 @@ import (
 	"github.com/autonomos/aob/reconciler/artifact"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/detect"
-	"github.com/autonomos/aob/reconciler/edge"
 	"github.com/autonomos/aob/reconciler/rollout"
 )
 
@@ -64,7 +63,7 @@ func TestRealDetector(t *testing.T) {
 	s.release(v1)
 	s.done(t, v1)
 	first := infer()
-	var found edge.Boxes
+	var found detect.Detections
 	if err := json.Unmarshal([]byte(first), &found); err != nil || len(found.Boxes) == 0 || found.Width == 0 {
 		t.Errorf("on a picture: %s, %v", first, err)
 	}

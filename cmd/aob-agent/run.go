@@ -170,23 +170,7 @@ func (o runOptions) detect() (detect.Detector, error) {
 	if err := d.MemoryLimit.UnmarshalText([]byte(o.memory)); err != nil {
 		return d, fmt.Errorf("--memory: %w", err)
 	}
-	if o.detector != "" && o.library != "" {
-		return d, nil
-	}
-	found, err := detect.Find()
-	if o.detector != "" { // only the library is missing
-		found.Library, err = detect.FindLibrary()
-	}
-	if err != nil {
-		return d, err
-	}
-	if d.Binary == "" {
-		d.Binary = found.Binary
-	}
-	if d.Library == "" {
-		d.Library = found.Library
-	}
-	return d, nil
+	return d.Find()
 }
 
 func parseServer(text string) (string, error) {

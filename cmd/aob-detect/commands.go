@@ -145,12 +145,8 @@ func infer(ctx context.Context, w detect.Worker, out io.Writer, bundle string, s
 		if err != nil {
 			return err
 		}
-		n := 0
-		for n < len(found.Boxes) && found.Boxes[n].Score >= score {
-			n++
-		}
 		err = enc.Encode(map[string]any{"image": path, "width": found.Width, "height": found.Height,
-			"boxes": found.Boxes[:n]})
+			"boxes": found.Above(score)})
 		if err != nil {
 			return err
 		}

@@ -5,17 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/detect"
 	"github.com/autonomos/aob/reconciler/run"
 	"github.com/autonomos/aob/reconciler/terraform"
 )
 
-// newRunnerCommand is what aob serve starts for each run.
+// newRunnerCommand returns the command that aob serve starts for each run.
 func newRunnerCommand() *cobra.Command {
 	var config string
 	c := &cobra.Command{
@@ -30,16 +30,16 @@ func newRunnerCommand() *cobra.Command {
 			}
 			r, err := run.Open(dir)
 			if errors.Is(err, run.ErrEnded) || errors.Is(err, run.ErrLocked) {
-				return nil // somebody else has done it, or is at it
+				return nil // another runner has ended it, or works on it
 			}
 			if err != nil {
 				return err
 			}
 			defer r.Close()
-			syscall.Umask(0o077) // what Terraform and trainers write is for this user alone
+			syscall.Umask(0o077) // only this user may read what Terraform and trainers write
 			if r.Spec.Kind == delivery.RunData {
-				if err := limitMemory(); err != nil {
-					return err
+				if err := detect.Confine(dataMemory); err != nil {
+					return fmt.Errorf("limit a data run: %w", err)
 				}
 			}
 			return r.Do(c.Context(), func(ctx context.Context) (any, error) {
@@ -59,24 +59,10 @@ func newRunnerCommand() *cobra.Command {
 	return c
 }
 
-// dataMemory is what a data run may take, which reads what authors bring. Go
-// collects earlier from half of it on.
+// dataMemory limits the memory of a data run, because it reads untrusted files.
 const dataMemory = 4 << 30
 
-func limitMemory() error {
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_DATA, &limit); err != nil {
-		return fmt.Errorf("limit the memory of a data run: %w", err)
-	}
-	limit.Cur = min(limit.Max, dataMemory)
-	if err := syscall.Setrlimit(syscall.RLIMIT_DATA, &limit); err != nil {
-		return fmt.Errorf("limit the memory of a data run: %w", err)
-	}
-	debug.SetMemoryLimit(dataMemory / 2)
-	return nil
-}
-
-// newLaunchCommand is what the Terraform module train-local calls.
+// newLaunchCommand returns the command that the Terraform module train-local calls.
 func newLaunchCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:    "launch start|stop|wait|exec",

@@ -84,22 +84,6 @@ func trainerFiles(folder string) (fs.FS, error) {
 	return fs.Sub(aob.Trainers, "trainers")
 }
 
-// newDetector finds aob-detect and ONNX Runtime's library.
-func newDetector(s intent.Server) (detect.Detector, error) {
-	d := detect.Detector{Binary: s.Detector.Binary, Library: s.Detector.Library, MemoryLimit: s.Detector.Memory}
-	found, err := detect.Find()
-	if d.Binary == "" {
-		d.Binary = found.Binary
-	}
-	if d.Library == "" {
-		d.Library = found.Library
-	}
-	if d.Binary == "" || d.Library == "" {
-		return d, err
-	}
-	return d, nil
-}
-
 // newStages wires what a runner works with.
 func newStages(s intent.Server) (*work.Stages, error) {
 	st := state(s.State)
@@ -107,7 +91,8 @@ func newStages(s intent.Server) (*work.Stages, error) {
 	if err != nil {
 		return nil, err
 	}
-	detector, err := newDetector(s)
+	detector, err := detect.Detector{Binary: s.Detector.Binary, Library: s.Detector.Library,
+		MemoryLimit: s.Detector.Memory}.Find()
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package detect
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,8 +33,8 @@ type child struct {
 func (d Detector) command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(d.Binary, append([]string{name,
 		"--library", d.Library,
-		"--threads", strconv.Itoa(d.threads()),
-		"--memory", d.memory().String(),
+		"--threads", strconv.Itoa(cores(d.Threads)),
+		"--memory", cmp.Or(d.MemoryLimit, defaultMemory).String(),
 	}, args...)...)
 	// A hostile model must find no secrets, so the child does not inherit the environment. It only gets
 	// LD_LIBRARY_PATH, which builds of ONNX Runtime for other processors need.
@@ -48,7 +49,7 @@ func (d Detector) command(name string, args ...string) *exec.Cmd {
 
 // start starts a subcommand. The child is killed when ctx is done, and when this process ends.
 func (d Detector) start(ctx context.Context, name string, args ...string) (*child, error) {
-	d, err := d.withPaths()
+	d, err := d.Find()
 	if err != nil {
 		return nil, err
 	}

@@ -37,7 +37,7 @@ func TestCommand(t *testing.T) {
 		t.Errorf("environment %q, want %q", cmd.Env, want)
 	}
 	var limit delivery.Bytes
-	if err := limit.UnmarshalText([]byte((Detector{}).memory().String())); err != nil || limit != 4<<30 {
+	if err := limit.UnmarshalText([]byte(defaultMemory.String())); err != nil || limit != 4<<30 {
 		t.Errorf("default memory reads as %v, %v", limit, err)
 	}
 }

@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -54,33 +55,15 @@ const (
 	defaultTimeout = 5 * time.Minute
 )
 
-func (d Detector) threads() int {
-	if d.Threads > 0 {
-		return d.Threads
-	}
-	return runtime.NumCPU()
-}
+func (d Detector) timeout() time.Duration { return cmp.Or(d.Timeout, defaultTimeout) }
 
-func (d Detector) memory() delivery.Bytes {
-	if d.MemoryLimit > 0 {
-		return d.MemoryLimit
-	}
-	return defaultMemory
-}
+// cores returns the number of CPU cores for a setting whose 0 means all.
+func cores(threads int) int { return cmp.Or(threads, runtime.NumCPU()) }
 
-func (d Detector) timeout() time.Duration {
-	if d.Timeout > 0 {
-		return d.Timeout
-	}
-	return defaultTimeout
-}
-
-// Find returns a Detector with the aob-detect beside this program or on PATH, and the library that
-// FindLibrary finds.
-func Find() (Detector, error) { return Detector{}.withPaths() }
-
-// withPaths fills in the two paths and makes them absolute, because the child has another working directory.
-func (d Detector) withPaths() (_ Detector, err error) {
+// Find fills in the paths that are not set: the aob-detect beside this program or on PATH, and the
+// library that FindLibrary finds. The paths become absolute, because the child has another working
+// directory.
+func (d Detector) Find() (_ Detector, err error) {
 	if d.Binary == "" {
 		d.Binary, err = findBinary()
 	} else {

@@ -25,13 +25,26 @@ type ImageFile struct {
 	Path string
 }
 
-// ImageDetections are the detections on one image: at most Signature.Select, highest score first,
-// without a score threshold.
-type ImageDetections struct {
-	ID     int64          `json:"id"`
-	Width  int            `json:"width"` // of the original image, in pixels
+// Detections are the detections on an image.
+type Detections struct {
+	Width  int            `json:"width"` // of the image, in pixels
 	Height int            `json:"height"`
-	Boxes  []delivery.Box `json:"boxes"`
+	Boxes  []delivery.Box `json:"boxes"` // highest score first, at most Signature.Select
+}
+
+// Above returns the boxes with at least a score.
+func (d Detections) Above(score float64) []delivery.Box {
+	n := 0
+	for n < len(d.Boxes) && d.Boxes[n].Score >= score {
+		n++
+	}
+	return d.Boxes[:n]
+}
+
+// ImageDetections are the detections on an image of a request, without a score threshold.
+type ImageDetections struct {
+	ID int64 `json:"id"`
+	Detections
 }
 
 // Evaluate runs a model over images and returns the detections in the order of the request. The result

@@ -2,6 +2,7 @@ package detect
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -164,35 +165,36 @@ func (g Golden) validate() error {
 	return nil
 }
 
+// A goldenHeader follows the magic.
+type goldenHeader struct {
+	Seed                                uint64
+	Width, Height, Queries, Slots, Best uint32
+}
+
 // MarshalBinary encodes the format of golden.bin.
 func (g Golden) MarshalBinary() ([]byte, error) {
 	if err := g.validate(); err != nil {
 		return nil, err
 	}
-	le := binary.LittleEndian
-	out := []byte(goldenMagic)
-	out = le.AppendUint64(out, g.Seed)
-	for _, n := range []int{g.Width, g.Height, len(g.Boxes) / 4, g.Slots, len(g.Best)} {
-		out = le.AppendUint32(out, uint32(n))
-	}
-	for _, list := range [][]float32{g.Boxes, g.Logits} {
-		for _, v := range list {
-			out = le.AppendUint32(out, math.Float32bits(v))
-		}
-	}
+	var out bytes.Buffer
+	out.WriteString(goldenMagic)
+	var err error
+	write := func(v any) { err = cmp.Or(err, binary.Write(&out, binary.LittleEndian, v)) }
+	write(goldenHeader{g.Seed, uint32(g.Width), uint32(g.Height), uint32(len(g.Boxes) / 4), uint32(g.Slots),
+		uint32(len(g.Best))})
+	write(g.Boxes)
+	write(g.Logits)
 	for _, b := range g.Best {
-		out = le.AppendUint16(out, uint16(len(b.Class)))
-		out = append(out, b.Class...)
-		for _, v := range []float64{b.Score, b.X, b.Y, b.W, b.H} {
-			out = le.AppendUint64(out, math.Float64bits(v))
-		}
+		write(uint16(len(b.Class)))
+		write([]byte(b.Class))
+		write([]float64{b.Score, b.X, b.Y, b.W, b.H})
 	}
-	return out, nil
+	return out.Bytes(), err
 }
 
 // ParseGolden decodes the format of golden.bin from untrusted bytes. Everything else is an error, and
 // memory use is proportional to the size of data.
-func ParseGolden(data []byte) (Golden, error) {
+func ParseGolden(data []byte) (g Golden, err error) {
 	if len(data) > MaxGoldenBytes {
 		return Golden{}, fmt.Errorf("golden: %d bytes, want at most %d", len(data), MaxGoldenBytes)
 	}
@@ -200,74 +202,41 @@ func ParseGolden(data []byte) (Golden, error) {
 	if !ok {
 		return Golden{}, errors.New("golden: not a golden.bin of this version")
 	}
-	r := reader{rest: rest}
-	g := Golden{Seed: r.uint64()}
-	width, height, queries, slots, best := r.uint32(), r.uint32(), r.uint32(), r.uint32(), r.uint32()
-	if r.short || width > maxSide || height > maxSide || queries > maxQueries || slots > maxSlots || best > goldenBest {
+	r := bytes.NewReader(rest)
+	read := func(v any) {
+		if err == nil {
+			err = binary.Read(r, binary.LittleEndian, v)
+		}
+	}
+	var h goldenHeader
+	read(&h)
+	if err != nil || h.Width > maxSide || h.Height > maxSide || h.Queries > maxQueries || h.Slots > maxSlots ||
+		h.Best > goldenBest {
 		return Golden{}, errors.New("golden: the header is too short or a number is out of range")
 	}
-	g.Width, g.Height, g.Slots = int(width), int(height), int(slots)
-	g.Boxes = r.floats(int(queries) * 4)
-	g.Logits = r.floats(int(queries) * g.Slots)
-	for range best {
-		b := delivery.Box{Class: string(r.next(int(r.uint16())))}
-		for _, v := range []*float64{&b.Score, &b.X, &b.Y, &b.W, &b.H} {
-			*v = math.Float64frombits(r.uint64())
-		}
-		g.Best = append(g.Best, b)
+	g = Golden{Seed: h.Seed, Width: int(h.Width), Height: int(h.Height), Slots: int(h.Slots)}
+	wrongLength := errors.New("golden: the file has another length than its header says")
+	queries := int(h.Queries)
+	if 4*queries*(4+g.Slots) > r.Len() { // checked before the memory is allocated
+		return Golden{}, wrongLength
 	}
-	if r.short || len(r.rest) > 0 {
-		return Golden{}, errors.New("golden: the file has another length than its header says")
+	g.Boxes, g.Logits = make([]float32, 4*queries), make([]float32, queries*g.Slots)
+	read(g.Boxes)
+	read(g.Logits)
+	for range h.Best {
+		var size uint16
+		read(&size)
+		class := make([]byte, min(int(size), r.Len()))
+		var n [5]float64
+		read(class)
+		read(&n)
+		g.Best = append(g.Best, delivery.Box{Class: string(class), Score: n[0], X: n[1], Y: n[2], W: n[3], H: n[4]})
+	}
+	if err != nil || r.Len() > 0 {
+		return Golden{}, wrongLength
 	}
 	if err := g.validate(); err != nil {
 		return Golden{}, err
 	}
 	return g, nil
-}
-
-// A reader decodes numbers from the front of rest. If there are too few bytes, short is set and zeros
-// are returned.
-type reader struct {
-	rest  []byte
-	short bool
-}
-
-func (r *reader) next(n int) []byte {
-	if n > len(r.rest) {
-		r.rest, r.short = nil, true
-		return nil
-	}
-	taken := r.rest[:n]
-	r.rest = r.rest[n:]
-	return taken
-}
-
-func (r *reader) uint16() uint16 {
-	if b := r.next(2); b != nil {
-		return binary.LittleEndian.Uint16(b)
-	}
-	return 0
-}
-
-func (r *reader) uint32() uint32 {
-	if b := r.next(4); b != nil {
-		return binary.LittleEndian.Uint32(b)
-	}
-	return 0
-}
-
-func (r *reader) uint64() uint64 {
-	if b := r.next(8); b != nil {
-		return binary.LittleEndian.Uint64(b)
-	}
-	return 0
-}
-
-func (r *reader) floats(n int) []float32 {
-	b := r.next(4 * n)
-	list := make([]float32, len(b)/4)
-	for i := range list {
-		list[i] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
-	}
-	return list
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 )
@@ -22,10 +21,8 @@ func (d Detector) Inspect(ctx context.Context, modelPath string) (delivery.Signa
 	if err != nil {
 		return fail(fmt.Errorf("inspect: %w", err))
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	timer := time.AfterFunc(d.timeout(), func() { cancel(timeoutError{d.timeout()}) })
-	defer timer.Stop()
+	ctx, cancel := context.WithTimeoutCause(ctx, d.timeout(), timeoutError{d.timeout()})
+	defer cancel()
 	c, err := d.start(ctx, "inspect", "--", path)
 	if err != nil {
 		return fail(err)

@@ -60,9 +60,9 @@ func TestServe(t *testing.T) {
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
-			boxes, err := s.Infer(t.Context(), read(t, "picture.jpg"))
-			if err != nil || !reflect.DeepEqual(boxes, want[0].Boxes) {
-				t.Errorf("got %+v, %v", boxes, err)
+			found, err := s.Infer(t.Context(), read(t, "picture.jpg"))
+			if err != nil || !reflect.DeepEqual(found, want[0].Detections) {
+				t.Errorf("got %+v, %v", found, err)
 			}
 		})
 	}
@@ -74,7 +74,7 @@ func TestServe(t *testing.T) {
 	if _, err := s.Infer(t.Context(), make([]byte, MaxImageBytes+1)); err == nil {
 		t.Error("a huge file: no error")
 	}
-	resp, err := s.client.Get("http://aob-detect/metrics")
+	resp, err := s.http.Get("http://aob-detect/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}

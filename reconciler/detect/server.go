@@ -44,61 +44,45 @@ type Inference struct {
 
 // Open loads the bundle in a folder and replays its golden.
 func (w Worker) Open(bundleDir string) (*Server, error) {
-	read := func(name string, limit int64) ([]byte, error) {
-		data, err := durable.ReadFile(filepath.Join(bundleDir, name), limit)
-		if err != nil {
-			return nil, fmt.Errorf("bundle %s: %s: %s", bundleDir, name, fileReason(err))
-		}
-		return data, nil
-	}
 	const maxJSON = 4 << 20
-	signature, err := read(SignatureFile, maxJSON)
-	if err != nil {
-		return nil, err
-	}
 	var sig delivery.Signature
-	if err := parseLine(signature, &sig); err != nil {
-		return nil, fmt.Errorf("bundle %s: %s: %w", bundleDir, SignatureFile, err)
-	}
-	if err := checkSignature(sig); err != nil {
-		return nil, fmt.Errorf("bundle %s: %s: %w", bundleDir, SignatureFile, err)
-	}
-	list, err := read(LabelsFile, maxJSON)
-	if err != nil {
-		return nil, err
-	}
 	var labels []string
-	if err := parseLine(list, &labels); err != nil {
-		return nil, fmt.Errorf("bundle %s: %s: %w", bundleDir, LabelsFile, err)
-	}
-	for _, label := range labels {
-		if slot := slices.Index(sig.Slots, label); label == "" || slot < 0 || slot == sig.Background {
-			return nil,
-				fmt.Errorf("bundle %s: %s has the class %.100q but %s does not: they belong to different models",
-					bundleDir, LabelsFile, label, SignatureFile)
+	var thresholds map[string]float64
+	var golden Golden
+	var data []byte
+	for _, f := range []struct {
+		name  string
+		limit int64
+		parse func([]byte) error
+	}{
+		{SignatureFile, maxJSON, func(b []byte) error {
+			if err := parseLine(b, &sig); err != nil {
+				return err
+			}
+			return checkSignature(sig)
+		}},
+		{LabelsFile, maxJSON, func(b []byte) error {
+			if err := parseLine(b, &labels); err != nil {
+				return err
+			}
+			return checkLabels(labels, sig)
+		}},
+		{ThresholdsFile, maxJSON, func(b []byte) error { return parseLine(b, &thresholds) }},
+		{GoldenFile, MaxGoldenBytes, func(b []byte) (err error) { golden, err = ParseGolden(b); return err }},
+		{ModelFile, MaxModelBytes, func(b []byte) error { data = b; return nil }},
+	} {
+		content, err := durable.ReadFile(filepath.Join(bundleDir, f.name), f.limit)
+		if f.name == ThresholdsFile && errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil {
+			err = f.parse(content)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("bundle %s: %s: %s", bundleDir, f.name, fileReason(err))
 		}
 	}
-	var scores map[string]float64
-	thresholds, err := durable.ReadFile(filepath.Join(bundleDir, ThresholdsFile), maxJSON)
-	if err == nil {
-		err = parseLine(thresholds, &scores)
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("bundle %s: %s: %s", bundleDir, ThresholdsFile, fileReason(err))
-	}
-	encoded, err := read(GoldenFile, MaxGoldenBytes)
-	if err != nil {
-		return nil, err
-	}
-	golden, err := ParseGolden(encoded)
-	if err != nil {
-		return nil, fmt.Errorf("bundle %s: %s: %w", bundleDir, GoldenFile, err)
-	}
-	data, err := read(ModelFile, MaxModelBytes)
-	if err != nil {
-		return nil, err
-	}
-	model, err := w.load(filepath.Join(bundleDir, ModelFile), data, sig, w.threads())
+	model, err := w.load(filepath.Join(bundleDir, ModelFile), data, sig, cores(w.Threads))
 	if err != nil {
 		return nil, err
 	}
@@ -108,14 +92,25 @@ func (w Worker) Open(bundleDir string) (*Server, error) {
 	s := &Server{
 		model:      model,
 		golden:     golden,
-		thresholds: scores,
+		thresholds: thresholds,
 		modelLock:  make(chan struct{}, 1),
-		imageSlots: make(chan struct{}, w.threads()+1),
+		imageSlots: make(chan struct{}, cores(w.Threads)+1),
 		mux:        http.NewServeMux(),
 	}
 	s.mux.HandleFunc("GET /health", s.serveHealth)
 	s.mux.HandleFunc("POST /infer", s.serveInfer)
 	return s, nil
+}
+
+// checkLabels returns an error if a label is not a class of the signature.
+func checkLabels(labels []string, sig delivery.Signature) error {
+	for _, label := range labels {
+		if slot := slices.Index(sig.Slots, label); label == "" || slot < 0 || slot == sig.Background {
+			return fmt.Errorf("it has the class %.100q but %s does not: they belong to different models", label,
+				SignatureFile)
+		}
+	}
+	return nil
 }
 
 // Close frees the model. It must not be called during another call.
@@ -131,7 +126,7 @@ func (s *Server) Health(ctx context.Context) error {
 }
 
 // Infer returns the detections on a JPEG or PNG file.
-func (s *Server) Infer(ctx context.Context, data []byte) (found ImageDetections, err error) {
+func (s *Server) Infer(ctx context.Context, data []byte) (found Detections, err error) {
 	var observed Inference
 	defer func() {
 		if s.Observe == nil {
@@ -154,7 +149,7 @@ func (s *Server) Infer(ctx context.Context, data []byte) (found ImageDetections,
 	began := time.Now()
 	img, err := decodeImage(data)
 	if err != nil {
-		return ImageDetections{}, &ImageError{Why: err.Error()}
+		return Detections{}, &ImageError{Why: err.Error()}
 	}
 	width, height := img.Bounds().Dx(), img.Bounds().Dy()
 	input := toTensor(img, s.model.sig)
@@ -162,7 +157,7 @@ func (s *Server) Infer(ctx context.Context, data []byte) (found ImageDetections,
 
 	began = time.Now()
 	if err := acquire(ctx, s.modelLock); err != nil {
-		return ImageDetections{}, err
+		return Detections{}, err
 	}
 	defer func() { <-s.modelLock }()
 	observed.Queue = time.Since(began)
@@ -170,14 +165,14 @@ func (s *Server) Infer(ctx context.Context, data []byte) (found ImageDetections,
 	began = time.Now()
 	boxes, logits, err := s.model.run(input)
 	if err != nil {
-		return ImageDetections{}, err
+		return Detections{}, err
 	}
 	list, err := decode(s.model.sig, boxes, logits, width, height)
 	if err != nil {
-		return ImageDetections{}, &ModelError{s.model.path, err.Error()}
+		return Detections{}, &ModelError{s.model.path, err.Error()}
 	}
 	observed.Run = time.Since(began)
-	return ImageDetections{Width: width, Height: height, Boxes: s.aboveThreshold(withClasses(s.model.sig, list))}, nil
+	return Detections{width, height, s.aboveThreshold(withClasses(s.model.sig, list))}, nil
 }
 
 // aboveThreshold drops detections below the threshold of their class. It is used for serving only: evaluation
@@ -236,14 +231,7 @@ func (s *Server) serveInfer(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusInternalServerError, map[string]any{"error": err.Error()})
 		return
 	}
-	writeJSON(w, http.StatusOK, inferResponse{found.Width, found.Height, found.Boxes})
-}
-
-// An inferResponse is the response of /infer.
-type inferResponse struct {
-	Width  int            `json:"width"` // of the image, in pixels
-	Height int            `json:"height"`
-	Boxes  []delivery.Box `json:"boxes"` // highest score first
+	writeJSON(w, http.StatusOK, found)
 }
 
 func writeJSON(w http.ResponseWriter, code int, v any) {

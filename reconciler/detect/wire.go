@@ -187,7 +187,7 @@ func (l imageLine) detections(image ImageFile, sig delivery.Signature) (ImageDet
 		last = f.score
 		list[i] = f
 	}
-	return ImageDetections{ID: l.ID, Width: l.Width, Height: l.Height, Boxes: withClasses(sig, list)}, nil
+	return ImageDetections{l.ID, Detections{l.Width, l.Height, withClasses(sig, list)}}, nil
 }
 
 // A header is the first line of evaluate's request.

@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
-	"runtime"
 	"slices"
 
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -41,13 +40,6 @@ type Runtime interface {
 type Worker struct {
 	Runtime Runtime
 	Threads int // CPU cores to use; 0: all
-}
-
-func (w Worker) threads() int {
-	if w.Threads > 0 {
-		return w.Threads
-	}
-	return runtime.NumCPU()
 }
 
 // Hello writes the first line of every output.
@@ -139,7 +131,7 @@ func (w Worker) Inspect(path string) (Inspection, error) {
 	if err != nil {
 		return Inspection{}, &ModelError{path, err.Error()}
 	}
-	model, err := w.load(path, data, sig, w.threads())
+	model, err := w.load(path, data, sig, cores(w.Threads))
 	if err != nil {
 		return Inspection{}, err
 	}
@@ -193,7 +185,7 @@ func (w Worker) Evaluate(ctx context.Context, in io.Reader, out io.Writer) error
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	queue := make(chan chan result, w.threads()-1)
+	queue := make(chan chan result, cores(w.Threads)-1)
 	go func() {
 		defer close(queue)
 		for range h.Images {

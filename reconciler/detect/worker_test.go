@@ -239,7 +239,7 @@ func TestServer(t *testing.T) {
 	for range 20 {
 		all.Go(func() {
 			code, body := call("POST", "/infer", read(t, "picture.jpg"))
-			var got inferResponse
+			var got Detections
 			if err := json.Unmarshal([]byte(body), &got); code != 200 || err != nil || got.Width != 67 ||
 				got.Height != 51 || len(got.Boxes) != 2 ||
 				got.Boxes[0].Class != "red" || got.Boxes[0].W != 67 {

@@ -37,12 +37,10 @@ func (a *Agent) act(ctx context.Context, p Plan) bool {
 		a.startJob(ctx, p, a.runStart)
 	case Fetch:
 		a.startJob(ctx, p, a.runDownload)
-	case GiveUp:
-		a.bundleFailed(a.state.Bundle, p.Why)
-		a.state.Slot, a.state.Bundle, a.state.Release, a.state.Tries = "", "", 0, 0
-		a.saveState()
-		return true
-	case Forget:
+	case GiveUp, Forget:
+		if p.Do == GiveUp {
+			a.bundleFailed(a.state.Bundle, p.Why)
+		}
 		a.state.Slot, a.state.Bundle, a.state.Release, a.state.Tries = "", "", 0, 0
 		a.saveState()
 		return true
@@ -139,9 +137,9 @@ func (a *Agent) handleStartError(p Plan, err error) bool {
 	if err == nil || errors.Is(err, context.Canceled) {
 		return err != nil
 	}
-	var bad *artifact.Damaged
+	_, damaged := errors.AsType[*artifact.Damaged](err)
 	switch {
-	case errors.As(err, &bad):
+	case damaged:
 		a.handleDamage(p.Slot, p.Target.Bundle, err)
 	case deviceFault(err):
 		a.delayStart(p.Slot, err)
@@ -161,19 +159,13 @@ func deviceFault(err error) bool {
 			return true
 		}
 	}
-	if _, newer := errors.AsType[newerBundle](err); newer {
-		return true
-	}
-	if _, newer := errors.AsType[*artifact.NewerError](err); newer {
-		return true
-	}
-	if _, mixed := errors.AsType[*detect.VersionError](err); mixed {
-		return true
-	}
-	var stateErr *stateWriteError
-	var path *fs.PathError
-	return errors.As(err, &stateErr) || errors.Is(err, exec.ErrNotFound) || errors.As(err, &path) &&
-		path.Op == "fork/exec"
+	_, newerSignature := errors.AsType[newerBundle](err)
+	_, newerManifest := errors.AsType[*artifact.NewerError](err)
+	_, mixed := errors.AsType[*detect.VersionError](err)
+	_, unsaved := errors.AsType[*stateWriteError](err)
+	path, isPath := errors.AsType[*fs.PathError](err)
+	return newerSignature || newerManifest || mixed || unsaved || errors.Is(err, exec.ErrNotFound) ||
+		isPath && path.Op == "fork/exec"
 }
 
 // stateWriteError is the error of a pointer file that could not be written.
@@ -310,16 +302,14 @@ func (a *Agent) handleFetchError(b delivery.Digest, err error) {
 		a.fetching = Fetching{Bundle: b}
 		a.downloadBackoff.reset()
 	}
-	var wrong *artifact.ContentError
-	if errors.As(err, &wrong) {
+	if wrong, ok := errors.AsType[*artifact.ContentError](err); ok {
 		a.fetching = Fetching{}
 		a.bundleFailed(b, "the bundle is malformed: "+wrong.Error())
 		a.saveState()
 		return
 	}
 	pause := a.downloadBackoff.next(0)
-	var slow *retryLater
-	if errors.As(err, &slow) {
+	if slow, ok := errors.AsType[*retryLater](err); ok {
 		pause = max(pause, slow.after)
 	}
 	a.fetching.NotBefore, a.fetching.Why = a.Now().Add(pause), shorten("cannot download: "+downloadReason(err))

@@ -19,6 +19,7 @@ import (
 
 	"github.com/autonomos/aob/reconciler/artifact"
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/detect"
 	"github.com/autonomos/aob/reconciler/edge"
 	"github.com/autonomos/aob/reconciler/trust"
 )
@@ -276,7 +277,7 @@ func (l *lab) start(_ context.Context, dir, socket string) (edge.Serving, error)
 	d := &detector{lab: l, bundle: b, socket: listener, done: make(chan struct{})}
 	l.running[d] = true
 	server := http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		json.NewEncoder(w).Encode(edge.Boxes{Width: b.target.Version, Boxes: []delivery.Box{{Class: "x"}}})
+		json.NewEncoder(w).Encode(detect.Detections{Width: b.target.Version, Boxes: []delivery.Box{{Class: "x"}}})
 	})}
 	go server.Serve(listener)
 	return d, nil

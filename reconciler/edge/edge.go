@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -133,15 +134,10 @@ func Open(c Config) (*Agent, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	for _, d := range []struct {
-		v *time.Duration
-		d time.Duration
-	}{{&c.Heartbeat, 5 * time.Minute}, {&c.Health, time.Second}, {&c.HealthTimeout, 30 * time.Second},
-		{&c.Retry, time.Second}} {
-		if *d.v <= 0 {
-			*d.v = d.d
-		}
-	}
+	c.Heartbeat = cmp.Or(c.Heartbeat, 5*time.Minute)
+	c.Health = cmp.Or(c.Health, time.Second)
+	c.HealthTimeout = cmp.Or(c.HealthTimeout, 30*time.Second)
+	c.Retry = cmp.Or(c.Retry, time.Second)
 	c.Server = strings.TrimRight(c.Server, "/")
 	a := &Agent{Config: c, documents: make(chan document), unhealthy: make(chan unexpectedEnd),
 		healthOK: make(chan struct{}, 1)}

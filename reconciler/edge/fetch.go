@@ -144,18 +144,17 @@ func overloaded(resp *http.Response) error {
 
 // downloadReason explains a failed download to the operators of the device.
 func downloadReason(err error) string {
-	var source *artifact.SourceError
 	status := 0
-	if errors.As(err, &source) {
+	if source, ok := errors.AsType[*artifact.SourceError](err); ok {
 		status = source.Status
 	}
-	var slow *retryLater
-	var dns *net.DNSError
-	var op *net.OpError
+	slow, tooSlow := errors.AsType[*retryLater](err)
+	dns, unknownHost := errors.AsType[*net.DNSError](err)
+	op, unreachable := errors.AsType[*net.OpError](err)
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return "there is no room on this device's disk: " + err.Error()
-	case errors.As(err, &slow):
+	case tooSlow:
 		return slow.Error()
 	case status == http.StatusProxyAuthRequired:
 		return "the proxy answered 407: it requires a user name and a password"
@@ -168,9 +167,9 @@ func downloadReason(err error) string {
 	case errors.Is(err, artifact.ErrOtherContent):
 		return "the response is not the requested content: a proxy or a login page answered in place of the server, " +
 			"or the server's store is damaged"
-	case errors.As(err, &dns):
+	case unknownHost:
 		return "the server's host name was not found: " + dns.Error()
-	case errors.As(err, &op):
+	case unreachable:
 		// The complete error contains a port, which changes each time.
 		return "network error: " + op.Op + ": " + op.Err.Error()
 	case errors.Is(err, io.ErrUnexpectedEOF):

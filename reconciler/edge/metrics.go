@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
@@ -26,35 +27,33 @@ type Metrics struct {
 
 // NewMetrics returns metrics in a registry of their own.
 func NewMetrics() *Metrics {
-	m := &Metrics{
-		registry: prometheus.NewRegistry(),
-		downloaded: prometheus.NewCounter(prometheus.CounterOpts{Name: "aob_agent_downloaded_bytes_total",
-			Help: "Bytes of bundles downloaded."}),
-		switches: prometheus.NewCounter(prometheus.CounterOpts{Name: "aob_agent_switches_total",
-			Help: "Switches to another bundle, including fallbacks."}),
-		failures: prometheus.NewCounter(prometheus.CounterOpts{Name: "aob_agent_failures_total",
-			Help: "Bundles that failed on this device."}),
-		crashes: prometheus.NewCounter(prometheus.CounterOpts{Name: "aob_agent_detector_crashes_total",
-			Help: "Serving detectors that ended unexpectedly or failed their health check."}),
-		damaged: prometheus.NewCounter(prometheus.CounterOpts{Name: "aob_agent_slots_damaged_total",
-			Help: "Slots whose files did not match their digests."}),
-		undelivered: prometheus.NewCounter(prometheus.CounterOpts{Name: "aob_agent_downloads_failed_total",
-			Help: "Downloads that failed."}),
-		refused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "aob_agent_documents_refused_total",
-			Help: "Desired documents refused, by reason."}, []string{"reason"}),
-		polls: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "aob_agent_polls_total",
-			Help: "Requests for the desired document."}, []string{"outcome"}),
-		reports: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "aob_agent_reports_total",
-			Help: "Reports to the server."}, []string{"outcome"}),
-		stale: prometheus.NewGauge(prometheus.GaugeOpts{Name: "aob_agent_desired_stale",
-			Help: "1 if the desired document has expired, so that nothing is installed."}),
-		serving: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "aob_agent_serving",
-			Help: "1 for the serving bundle."}, []string{"bundle", "slot"}),
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	in := promauto.With(registry)
+	counter := func(name, help string) prometheus.Counter {
+		return in.NewCounter(prometheus.CounterOpts{Name: "aob_agent_" + name, Help: help})
 	}
-	m.registry.MustRegister(m.downloaded, m.switches, m.failures, m.crashes, m.damaged, m.undelivered, m.refused,
-		m.polls, m.reports, m.stale, m.serving,
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return m
+	counters := func(name, help, label string) *prometheus.CounterVec {
+		return in.NewCounterVec(prometheus.CounterOpts{Name: "aob_agent_" + name, Help: help}, []string{label})
+	}
+	return &Metrics{
+		registry:   registry,
+		downloaded: counter("downloaded_bytes_total", "Bytes of bundles downloaded."),
+		switches:   counter("switches_total", "Switches to another bundle, including fallbacks."),
+		failures:   counter("failures_total", "Bundles that failed on this device."),
+		crashes: counter("detector_crashes_total",
+			"Serving detectors that ended unexpectedly or failed their health check."),
+		damaged:     counter("slots_damaged_total", "Slots whose files did not match their digests."),
+		undelivered: counter("downloads_failed_total", "Downloads that failed."),
+		refused:     counters("documents_refused_total", "Desired documents refused, by reason.", "reason"),
+		polls:       counters("polls_total", "Requests for the desired document.", "outcome"),
+		reports:     counters("reports_total", "Reports to the server.", "outcome"),
+		stale: in.NewGauge(prometheus.GaugeOpts{Name: "aob_agent_desired_stale",
+			Help: "1 if the desired document has expired, so that nothing is installed."}),
+		serving: in.NewGaugeVec(prometheus.GaugeOpts{Name: "aob_agent_serving", Help: "1 for the serving bundle."},
+			[]string{"bundle", "slot"}),
+	}
 }
 
 func (m *Metrics) Handler() http.Handler {

@@ -1,18 +1,16 @@
 package edge
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net"
-	"net/http"
 	"path/filepath"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/detect"
 	"github.com/autonomos/aob/reconciler/durable"
 )
 
@@ -63,44 +61,13 @@ func ReadStatus(dir string) (Status, error) {
 	return status, nil
 }
 
-// Boxes are the serving detector's detections on an image.
-type Boxes struct {
-	Width  int            `json:"width"` // of the image, in pixels
-	Height int            `json:"height"`
-	Boxes  []delivery.Box `json:"boxes"` // highest score first
-}
-
 // Infer sends a JPEG or PNG image to the detector that serves from a device's folder. If none serves,
 // the error is a [delivery.Blocked].
-func Infer(ctx context.Context, dir string, image []byte) (Boxes, error) {
-	client := http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(dir, socketLink))
-		},
-	}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://detector/infer", bytes.NewReader(image))
-	if err != nil {
-		return Boxes{}, err
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return Boxes{}, delivery.Blockedf("start an agent, or see why with: aob-agent status --state "+dir,
+func Infer(ctx context.Context, dir string, image []byte) (detect.Detections, error) {
+	found, err := detect.NewClient(filepath.Join(dir, socketLink)).Infer(ctx, image)
+	if _, ok := errors.AsType[*net.OpError](err); ok {
+		return found, delivery.Blockedf("start an agent, or see why with: aob-agent status --state "+dir,
 			"no detector serves from %s", dir)
 	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 32<<20))
-	if err != nil {
-		return Boxes{}, fmt.Errorf("infer: %w", err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		var wrong struct{ Error string }
-		_ = json.Unmarshal(body, &wrong) // if it is not JSON the status is enough
-		return Boxes{}, fmt.Errorf("infer: the detector answered %s: %.200s", resp.Status, wrong.Error)
-	}
-	var found Boxes
-	if err := json.Unmarshal(body, &found); err != nil {
-		return Boxes{}, fmt.Errorf("infer: %w", err)
-	}
-	return found, nil
+	return found, err
 }

@@ -43,32 +43,23 @@ type Unread struct {
 
 // Releases returns the release statements for a spec and a bundle.
 func (s *Snapshot) Releases(spec, bundle delivery.Digest) []delivery.ReleaseStatement {
-	var found []delivery.ReleaseStatement
-	for _, r := range s.ReleasesOf[bundle] {
-		if r.Spec == spec {
-			found = append(found, r)
-		}
-	}
-	return found
+	return filter(s.ReleasesOf[bundle], func(r delivery.ReleaseStatement) bool { return r.Spec == spec })
 }
 
 // Accepted returns the acceptances of a model's bundle, lowest version first.
 func (s *Snapshot) Accepted(model string, bundle delivery.Digest) []delivery.Acceptance {
-	var found []delivery.Acceptance
-	for _, a := range s.AcceptancesOf[model] {
-		if a.Bundle == bundle {
-			found = append(found, a)
-		}
-	}
-	return found
+	return filter(s.AcceptancesOf[model], func(a delivery.Acceptance) bool { return a.Bundle == bundle })
 }
 
 // Aborts returns the aborts of a bundle on a fleet.
 func (s *Snapshot) Aborts(fleet string, bundle delivery.Digest) []delivery.Abort {
-	var found []delivery.Abort
-	for _, a := range s.AbortsOf[fleet] {
-		if a.Bundle == bundle {
-			found = append(found, a)
+	return filter(s.AbortsOf[fleet], func(a delivery.Abort) bool { return a.Bundle == bundle })
+}
+
+func filter[T any](list []T, ok func(T) bool) (found []T) {
+	for _, v := range list {
+		if ok(v) {
+			found = append(found, v)
 		}
 	}
 	return found

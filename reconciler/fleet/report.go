@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -23,10 +24,7 @@ func (s *Server) Devices() []delivery.Device {
 	devices := slices.Collect(maps.Values(s.devices))
 	s.mu.Unlock()
 	slices.SortFunc(devices, func(a, b delivery.Device) int {
-		if c := strings.Compare(a.Report.Ring, b.Report.Ring); c != 0 {
-			return c
-		}
-		return strings.Compare(a.Report.Device, b.Report.Device)
+		return cmp.Or(cmp.Compare(a.Report.Ring, b.Report.Ring), cmp.Compare(a.Report.Device, b.Report.Device))
 	})
 	return devices
 }

@@ -101,24 +101,12 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	if err := checkSecret(c.Secret); err != nil {
 		return nil, err
 	}
-	if c.Expiry <= 0 {
-		c.Expiry = 24 * time.Hour
-	}
-	if c.MaxWaiters <= 0 {
-		c.MaxWaiters = 4096
-	}
-	if c.MaxDevices <= 0 {
-		c.MaxDevices = 200_000
-	}
-	if c.MaxRing <= 0 {
-		c.MaxRing = 100_000
-	}
-	if c.Deadline <= 0 {
-		c.Deadline = 15 * time.Minute
-	}
-	if c.WakeEvery <= 0 {
-		c.WakeEvery = time.Second
-	}
+	c.Expiry = cmp.Or(c.Expiry, 24*time.Hour)
+	c.MaxWaiters = cmp.Or(c.MaxWaiters, 4096)
+	c.MaxDevices = cmp.Or(c.MaxDevices, 200_000)
+	c.MaxRing = cmp.Or(c.MaxRing, 100_000)
+	c.Deadline = cmp.Or(c.Deadline, 15*time.Minute)
+	c.WakeEvery = cmp.Or(c.WakeEvery, time.Second)
 	if c.Now == nil {
 		c.Now = time.Now
 	}

@@ -111,7 +111,7 @@ func (b *bench) bundle(second string, finds func(i int) bool) delivery.Digest {
 	}
 	var found []detect.ImageDetections
 	for i := range benchImages {
-		im := detect.ImageDetections{ID: int64(i), Width: 16, Height: 16}
+		im := detect.ImageDetections{ID: int64(i), Detections: detect.Detections{Width: 16, Height: 16}}
 		add := func(class string, at delivery.Box) {
 			at.Class, at.Score = class, 0.9
 			im.Boxes = append(im.Boxes, at)
