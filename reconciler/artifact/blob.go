@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -117,47 +116,41 @@ func (r contextReader) Read(p []byte) (int, error) {
 // readBlob reads a blob of at most limit bytes into memory and verifies it.
 func (s *Store) readBlob(d delivery.Digest, limit int64) ([]byte, error) {
 	data, err := durable.ReadFile(s.blobPath(d), limit)
+	if err == nil && delivery.Sum(data) != d {
+		err = errDamaged
+	}
 	if err != nil {
 		return nil, fmt.Errorf("blob %s: %w", d, err)
-	}
-	if delivery.Sum(data) != d {
-		return nil, fmt.Errorf("blob %s: %w", d, errDamaged)
 	}
 	return data, nil
 }
 
 // verifyBlob reads a blob of any size and checks its size and digest.
 func (s *Store) verifyBlob(ctx context.Context, want blob) error {
-	f, err := os.Open(s.blobPath(want.digest))
+	err := checkFile(ctx, s.blobPath(want.digest), want)
 	if err != nil {
 		return fmt.Errorf("blob %s: %w", want.digest, err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return fmt.Errorf("blob %s: %w", want.digest, err)
-	}
-	if info.Size() != want.size {
-		return fmt.Errorf("blob %s: %w", want.digest, errDamaged)
-	}
-	got, err := copyAndSum(ctx, io.Discard, f, want.size)
-	if err != nil {
-		return fmt.Errorf("blob %s: %w", want.digest, err)
-	}
-	if got != want {
-		return fmt.Errorf("blob %s: %w", want.digest, errDamaged)
 	}
 	return nil
 }
 
-// hasBlob reports whether a blob exists with the right size. It does not read it.
-func (s *Store) hasBlob(want blob) (bool, error) {
-	info, err := os.Stat(s.blobPath(want.digest))
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
+// checkFile compares a file's size and content with want. The error is errDamaged if they differ.
+func checkFile(ctx context.Context, path string, want blob) error {
+	f, err := os.Open(path)
 	if err != nil {
-		return false, err
+		return err
 	}
-	return info.Mode().IsRegular() && info.Size() == want.size, nil
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Size() != want.size {
+		return errDamaged
+	}
+	got, err := copyAndSum(ctx, io.Discard, f, want.size)
+	if errors.Is(err, errTooLong) || err == nil && got != want {
+		return errDamaged
+	}
+	return err
 }

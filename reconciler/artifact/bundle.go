@@ -212,24 +212,6 @@ func checkSignature(sig delivery.Signature) error {
 	return nil
 }
 
-// Has reports whether the bundle is stored and all its files exist with the right sizes.
-// It does not read the files: Unpack does. An error means that the bundle is damaged.
-func (s *Store) Has(ctx context.Context, bundle delivery.Digest) (bool, error) {
-	m, err := s.readBundle(bundle)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	for _, b := range m.blobs() {
-		if there, err := s.hasBlob(b); err != nil || !there {
-			return false, err
-		}
-	}
-	return true, nil
-}
-
 // readBundle reads the manifest of a bundle. The error is fs.ErrNotExist if the index does
 // not list the bundle.
 func (s *Store) readBundle(bundle delivery.Digest) (bundleManifest, error) {

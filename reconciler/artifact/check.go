@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"syscall"
 
@@ -21,6 +19,22 @@ type Damaged struct {
 }
 
 func (d *Damaged) Error() string { return d.Err.Error() }
+
+// add adds a damaged file.
+func (d *Damaged) add(file, name string, err error) {
+	if d.Err == nil {
+		d.Err = fmt.Errorf("%s: %w", name, err)
+	}
+	d.Files = append(d.Files, file)
+}
+
+// found returns d as an error if it has a file.
+func (d *Damaged) found() error {
+	if d.Err == nil {
+		return nil
+	}
+	return d
+}
 
 // Unwrap returns the cause.
 func (d *Damaged) Unwrap() error { return d.Err }
@@ -50,7 +64,7 @@ func CheckUnpacked(ctx context.Context, bundle delivery.Digest, dir string) erro
 	if err != nil {
 		return contentError(err)
 	}
-	var bad *Damaged
+	var bad Damaged
 	for f, b := range m.each() {
 		err := checkFile(ctx, filepath.Join(dir, f.name), b)
 		if ctx.Err() != nil {
@@ -59,18 +73,11 @@ func CheckUnpacked(ctx context.Context, bundle delivery.Digest, dir string) erro
 		if scarce(err) {
 			return err
 		}
-		if err == nil {
-			continue
+		if err != nil {
+			bad.add(f.name, f.name, differs(err))
 		}
-		if bad == nil {
-			bad = &Damaged{Err: fmt.Errorf("%s: %w", f.name, err)}
-		}
-		bad.Files = append(bad.Files, f.name)
 	}
-	if bad != nil {
-		return bad
-	}
-	return nil
+	return bad.found()
 }
 
 // scarce reports whether an error means that the machine has no memory or file descriptors
@@ -79,15 +86,9 @@ func scarce(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM)
 }
 
-// checkFile compares a file's content with want.
-func checkFile(ctx context.Context, path string, want blob) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	got, err := copyAndSum(ctx, io.Discard, f, want.size)
-	if errors.Is(err, errTooLong) || err == nil && got != want {
+// differs replaces errDamaged, whose hint is about the store.
+func differs(err error) error {
+	if errors.Is(err, errDamaged) {
 		return errors.New("the content does not match the digest in the manifest")
 	}
 	return err
@@ -104,24 +105,18 @@ func (s *Store) Check(ctx context.Context, bundle delivery.Digest) error {
 	if err != nil {
 		return contentError(err)
 	}
-	var bad *Damaged
-	note := func(name string, b blob) {
-		if err := s.verifyBlob(ctx, b); err != nil && ctx.Err() == nil {
-			if bad == nil {
-				bad = &Damaged{Err: fmt.Errorf("%s: %w", name, err)}
-			}
-			bad.Files = append(bad.Files, name+" ("+s.blobPath(b.digest)+")")
+	var bad Damaged
+	check := func(name string, b blob) {
+		if err := s.verifyBlob(ctx, b); err != nil {
+			bad.add(name+" ("+s.blobPath(b.digest)+")", name, err)
 		}
 	}
-	note("config", m.config)
+	check("config", m.config)
 	for f, b := range m.each() {
-		note(f.name, b)
+		check(f.name, b)
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if bad != nil {
-		return bad
-	}
-	return nil
+	return bad.found()
 }

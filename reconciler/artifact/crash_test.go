@@ -170,7 +170,7 @@ func check(t *testing.T, dir string, durable []delivery.Digest, exactly bool) {
 		if !slices.Contains(got, digest) {
 			t.Fatalf("bundle %s was durable, and is missing", digest)
 		}
-		envelopes, err := s.Attached(t.Context(), digest, evidenceType)
+		envelopes, err := attached(t, s, digest, evidenceType)
 		if err != nil || len(envelopes) != 2 || string(envelopes[0]) != "first"+string(digest) {
 			t.Fatalf("bundle %s: want two referrers, got %q, %v", digest, envelopes, err)
 		}

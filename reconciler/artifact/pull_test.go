@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -128,8 +129,8 @@ func refuses(t *testing.T, cache *artifact.Store, from artifact.Source, digest d
 	if found, _ := filepath.Glob(dir + "*"); len(found) != 0 {
 		t.Errorf("left behind: %v", found)
 	}
-	if there, _ := cache.Has(t.Context(), digest); there {
-		t.Error("Has reports the bundle")
+	if slices.Contains(bundles(t, cache), digest) {
+		t.Error("the bundle is listed")
 	}
 }
 
@@ -277,8 +278,8 @@ func TestPullFromAHostileServer(t *testing.T) {
 			if found, _ := filepath.Glob(dir + "*"); len(found) != 0 {
 				t.Errorf("left behind: %v", found)
 			}
-			if there, err := cache.Has(t.Context(), digest); there || err != nil {
-				t.Errorf("Has: %v, %v", there, err)
+			if slices.Contains(bundles(t, cache), digest) {
+				t.Error("the bundle is listed")
 			}
 			if left, _ := os.ReadDir(filepath.Join(cacheDir, "ingest")); len(left) != 0 {
 				t.Errorf("files in ingest: %v", left)

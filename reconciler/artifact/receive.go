@@ -181,7 +181,8 @@ const spare = 4 << 20
 func (s *Store) checkRoom(m bundleManifest) error {
 	missing := int64(0)
 	for _, b := range m.blobs() {
-		if there, err := s.hasBlob(b); there || err != nil {
+		info, err := os.Stat(s.blobPath(b.digest))
+		if err == nil && info.Size() == b.size || err != nil && !errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		missing += b.size

@@ -2,7 +2,6 @@ package artifact
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"iter"
@@ -102,31 +101,4 @@ func (s *Store) Attachment(ctx context.Context, referrer delivery.Digest) (subje
 		return "", nil, fmt.Errorf("referrer %s: %w", referrer, err)
 	}
 	return r.subject, envelope, nil
-}
-
-// Attached returns the envelopes that are attached to a bundle with an artifact type, in
-// the order in which they were attached. If some cannot be read, it returns the others
-// and an error that lists the unreadable ones.
-func (s *Store) Attached(ctx context.Context, subject delivery.Digest, artifactType string) ([][]byte, error) {
-	ix, err := s.loadIndex()
-	if err != nil {
-		return nil, err
-	}
-	var envelopes [][]byte
-	var damaged []error
-	for _, p := range ix.bySubject[subject] {
-		if ix.manifests[ix.at[p.referrer]].ArtifactType != artifactType {
-			continue
-		}
-		attachedTo, envelope, err := s.Attachment(ctx, p.referrer)
-		if err == nil && attachedTo != subject {
-			err = fmt.Errorf("referrer %s is attached to %s, not to %s", p.referrer, attachedTo, subject)
-		}
-		if err != nil {
-			damaged = append(damaged, err)
-			continue
-		}
-		envelopes = append(envelopes, envelope)
-	}
-	return envelopes, errors.Join(damaged...)
 }

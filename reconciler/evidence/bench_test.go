@@ -19,10 +19,10 @@ func BenchmarkLoad(b *testing.B) {
 			t := training(bundle, run)
 			t.Data.Images = map[string]int{"train": 1000, "valid": 100}
 			for _, err := range []error{
-				store.SignTraining(b.Context(), t),
-				store.SignVerdict(b.Context(), bundle, verdictOf(run)),
-				store.SignRelease(b.Context(), releaseOf(bundle, j)),
-				store.SignAcceptance(b.Context(), acceptanceOf(bundle, j)),
+				sign(store, b.Context(), t),
+				store.Sign(b.Context(), bundle, delivery.VerdictType, verdictOf(run)),
+				sign(store, b.Context(), releaseOf(bundle, j)),
+				sign(store, b.Context(), acceptanceOf(bundle, j)),
 			} {
 				if err != nil {
 					b.Fatal(err)
@@ -42,7 +42,7 @@ func BenchmarkLoad(b *testing.B) {
 		}
 	})
 	last := bundles[len(bundles)-1:]
-	if err := store.SignScores(b.Context(), bigScores(last[0])); err != nil {
+	if err := sign(store, b.Context(), bigScores(last[0])); err != nil {
 		b.Fatal(err)
 	}
 	b.Run("scores of one bundle, cold", func(b *testing.B) {

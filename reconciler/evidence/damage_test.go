@@ -22,7 +22,7 @@ func TestDamagedStatementIsReadAgainAfterRepair(t *testing.T) {
 	blobs, b := bundlesIn(t, dir, 1)
 	store := evidence.New(blobs, key(t), nil)
 	before := blobFiles(t, dir)
-	if err := store.SignTraining(t.Context(), training(b[0], "run")); err != nil {
+	if err := sign(store, t.Context(), training(b[0], "run")); err != nil {
 		t.Fatal(err)
 	}
 	if blobFiles(t, dir) == before {

@@ -6,11 +6,11 @@
 // bundles and the public keys are enough to read all evidence.
 //
 //	store := evidence.New(bundles, key, trusted)
-//	err := store.SignTraining(ctx, training)    // does nothing if the statement exists
+//	err := store.Sign(ctx, bundle, delivery.TrainingType, training) // does nothing if the statement exists
 //	...
-//	have, err := store.Load(ctx)                // reads only new statements
+//	have, err := store.Load(ctx) // reads only new statements
 //	training, ok := have.Trainings[runKey]
-//	releases := have.Releases(spec, bundle)
+//	releases := have.ReleasesOf[bundle]
 //	scores, _, err := store.Scores(ctx, bundles)
 //
 // A statement is valid if a trusted key signed it and it is about the bundle to which it

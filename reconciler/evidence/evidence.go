@@ -74,36 +74,6 @@ func New(bundles Bundles, signer *trust.Key, trusted []trust.PublicKey) *Store {
 	}
 }
 
-// SignTraining signs how a bundle was trained.
-func (s *Store) SignTraining(ctx context.Context, t delivery.Training) error {
-	return s.Sign(ctx, t.Result.Bundle, delivery.TrainingType, t)
-}
-
-// SignScores signs the scores of a bundle.
-func (s *Store) SignScores(ctx context.Context, sc delivery.Scores) error {
-	return s.Sign(ctx, sc.Input.Bundle, delivery.ScoresType, sc)
-}
-
-// SignVerdict signs a gate's verdict about a bundle.
-func (s *Store) SignVerdict(ctx context.Context, bundle delivery.Digest, v delivery.Verdict) error {
-	return s.Sign(ctx, bundle, delivery.VerdictType, v)
-}
-
-// SignRelease signs that the check aob/release became green for a bundle.
-func (s *Store) SignRelease(ctx context.Context, r delivery.ReleaseStatement) error {
-	return s.Sign(ctx, r.Bundle, delivery.ReleaseType, r)
-}
-
-// SignAcceptance signs that a release was merged into main.
-func (s *Store) SignAcceptance(ctx context.Context, a delivery.Acceptance) error {
-	return s.Sign(ctx, a.Bundle, delivery.AcceptanceType, a)
-}
-
-// SignAbort signs that the rollout of a bundle to a fleet was aborted.
-func (s *Store) SignAbort(ctx context.Context, a delivery.Abort) error {
-	return s.Sign(ctx, a.Bundle, delivery.AbortType, a)
-}
-
 // Sign signs a statement about a bundle and attaches it durably. It does nothing if an
 // equal statement, signed by any trusted key, exists. It returns an error instead of
 // signing a statement that would be skipped on reading.

@@ -10,6 +10,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -104,18 +105,42 @@ func abortOf(bundle delivery.Digest) delivery.Abort {
 		At: time.Date(2026, 11, 23, 1, 2, 3, 0, time.UTC)}
 }
 
+// sign signs a statement about the bundle that it names.
+func sign(s *evidence.Store, ctx context.Context, v any) error {
+	switch v := v.(type) {
+	case delivery.Training:
+		return s.Sign(ctx, v.Result.Bundle, delivery.TrainingType, v)
+	case delivery.Scores:
+		return s.Sign(ctx, v.Input.Bundle, delivery.ScoresType, v)
+	case delivery.ReleaseStatement:
+		return s.Sign(ctx, v.Bundle, delivery.ReleaseType, v)
+	case delivery.Acceptance:
+		return s.Sign(ctx, v.Bundle, delivery.AcceptanceType, v)
+	case delivery.Abort:
+		return s.Sign(ctx, v.Bundle, delivery.AbortType, v)
+	}
+	return fmt.Errorf("%T is no statement", v)
+}
+
+// accepted returns the acceptances of a model's bundle.
+func accepted(s *evidence.Snapshot, model string, bundle delivery.Digest) []delivery.Acceptance {
+	return slices.DeleteFunc(slices.Clone(s.AcceptancesOf[model]), func(a delivery.Acceptance) bool {
+		return a.Bundle != bundle
+	})
+}
+
 // signAll signs one statement of every kind about a bundle.
 func signAll(t testing.TB, s *evidence.Store, bundle delivery.Digest) {
 	t.Helper()
 	ctx := t.Context()
 	if err := errors.Join(
-		s.SignTraining(ctx, training(bundle, "run")),
-		s.SignScores(ctx, scoresOf(bundle, "score")),
+		sign(s, ctx, training(bundle, "run")),
+		sign(s, ctx, scoresOf(bundle, "score")),
 		s.Sign(ctx, bundle, delivery.ThresholdsType, resolvedOf(bundle, "thresholds")),
-		s.SignVerdict(ctx, bundle, verdictOf("verdict")),
-		s.SignRelease(ctx, releaseOf(bundle, 1)),
-		s.SignAcceptance(ctx, acceptanceOf(bundle, 1)),
-		s.SignAbort(ctx, abortOf(bundle)),
+		s.Sign(ctx, bundle, delivery.VerdictType, verdictOf("verdict")),
+		sign(s, ctx, releaseOf(bundle, 1)),
+		sign(s, ctx, acceptanceOf(bundle, 1)),
+		sign(s, ctx, abortOf(bundle)),
 	); err != nil {
 		t.Fatal(err)
 	}
@@ -137,10 +162,10 @@ func TestSignThenLoad(t *testing.T) {
 	store := evidence.New(blobs, k, nil)
 	signAll(t, store, b[0])
 	if err := errors.Join(
-		store.SignTraining(t.Context(), training(b[1], "run")), // trained again under the same key
-		store.SignTraining(t.Context(), training(b[1], "another run")),
-		store.SignAcceptance(t.Context(), acceptanceOf(b[1], 3)),
-		store.SignAcceptance(t.Context(), acceptanceOf(b[0], 2)), // a rollback, signed late
+		sign(store, t.Context(), training(b[1], "run")), // trained again under the same key
+		sign(store, t.Context(), training(b[1], "another run")),
+		sign(store, t.Context(), acceptanceOf(b[1], 3)),
+		sign(store, t.Context(), acceptanceOf(b[0], 2)), // a rollback, signed late
 	); err != nil {
 		t.Fatal(err)
 	}
@@ -171,13 +196,13 @@ func TestSignThenLoad(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
-		if r := got.Releases(digest("spec"), b[0]); len(r) != 1 || len(got.Releases(digest("other"), b[0])) != 0 {
+		if r := got.ReleasesOf[b[0]]; len(r) != 1 || r[0].Spec != digest("spec") {
 			t.Errorf("%s: releases %v", name, r)
 		}
-		if a := got.Accepted("pallets", b[0]); len(a) != 2 || len(got.Accepted("other", b[0])) != 0 {
+		if a := accepted(got, "pallets", b[0]); len(a) != 2 || len(accepted(got, "other", b[0])) != 0 {
 			t.Errorf("%s: accepted %v", name, a)
 		}
-		if a := got.Aborts("north", b[0]); len(a) != 1 || len(got.Aborts("north", b[1])) != 0 {
+		if a := got.AbortsOf["north"]; len(a) != 1 || a[0].Bundle != b[0] {
 			t.Errorf("%s: aborts %v", name, a)
 		}
 		scores, skipped, err := s.Scores(t.Context(), b)
@@ -225,16 +250,16 @@ func blobFiles(t *testing.T, dir string) int {
 func TestKeysAreReplaced(t *testing.T) {
 	blobs, b := bundlesIn(t, t.TempDir(), 1)
 	old, next := key(t), key(t)
-	if err := evidence.New(blobs, old, nil).SignAcceptance(t.Context(), acceptanceOf(b[0], 1)); err != nil {
+	if err := sign(evidence.New(blobs, old, nil), t.Context(), acceptanceOf(b[0], 1)); err != nil {
 		t.Fatal(err)
 	}
 	both := evidence.New(blobs, next, public(old))
-	if got := load(t, both); len(got.Accepted("pallets", b[0])) != 1 {
+	if got := load(t, both); len(accepted(got, "pallets", b[0])) != 1 {
 		t.Error("an acceptance by the old key is not valid any more")
 	}
 	alone := evidence.New(blobs, next, nil)
 	got := load(t, alone)
-	if len(got.Accepted("pallets", b[0])) != 0 {
+	if len(accepted(got, "pallets", b[0])) != 0 {
 		t.Error("an acceptance by an untrusted key is valid")
 	}
 	if len(got.Skipped) != 1 || !strings.Contains(got.Skipped[0].Why, old.ID()) ||
@@ -242,11 +267,11 @@ func TestKeysAreReplaced(t *testing.T) {
 		t.Errorf("skipped %+v, want the reason to name both keys", got.Skipped)
 	}
 	// A statement that is not valid any more can be signed again. It is then listed once.
-	if err := alone.SignAcceptance(t.Context(), acceptanceOf(b[0], 1)); err != nil {
+	if err := sign(alone, t.Context(), acceptanceOf(b[0], 1)); err != nil {
 		t.Fatal(err)
 	}
 	for name, s := range map[string]*evidence.Store{"the new key alone": alone, "both keys": both} {
-		if got := load(t, s).Accepted("pallets", b[0]); len(got) != 1 {
+		if got := accepted(load(t, s), "pallets", b[0]); len(got) != 1 {
 			t.Errorf("%s: %d acceptances, want 1", name, len(got))
 		}
 	}
@@ -326,7 +351,7 @@ func TestInvalidStatementsAreSkipped(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			blobs, b := bundlesIn(t, t.TempDir(), 2)
 			good := evidence.New(blobs, k, nil)
-			if err := good.SignTraining(t.Context(), training(b[1], "good")); err != nil {
+			if err := sign(good, t.Context(), training(b[1], "good")); err != nil {
 				t.Fatal(err)
 			}
 			referrer, err := blobs.Attach(t.Context(), b[0], trainingType, c.envelope(b[0], b[1]))
@@ -387,7 +412,7 @@ func TestNewerStatementsAreCounted(t *testing.T) {
 		if diff := cmp.Diff(want, got.Newer); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
-		if len(got.Skipped) != 0 || len(got.Accepted("pallets", b[0])) != 1 {
+		if len(got.Skipped) != 0 || len(accepted(got, "pallets", b[0])) != 1 {
 			t.Errorf("%s: %v skipped, accepted %v", name, got.Skipped, got.AcceptancesOf)
 		}
 		if load(t, s) != got {
@@ -464,7 +489,7 @@ func TestSignRefuses(t *testing.T) {
 	if got := load(t, store); len(got.Trainings)+len(got.Skipped) != 0 {
 		t.Errorf("a refused statement was attached: %+v", got)
 	}
-	err := evidence.New(blobs, nil, nil).SignTraining(t.Context(), training(b[0], "run"))
+	err := sign(evidence.New(blobs, nil, nil), t.Context(), training(b[0], "run"))
 	if blocked, ok := errors.AsType[delivery.Blocked](err); !ok || blocked.Do == "" {
 		t.Errorf("without a key: %v, want Blocked", err)
 	}
@@ -505,7 +530,7 @@ func TestOnlyNewStatementsAreRead(t *testing.T) {
 		t.Error("a new snapshot although nothing changed")
 	}
 	reads("nothing changed", 0)
-	if err := writer.SignAcceptance(t.Context(), acceptanceOf(b[1], 2)); err != nil {
+	if err := sign(writer, t.Context(), acceptanceOf(b[1], 2)); err != nil {
 		t.Fatal(err)
 	}
 	third := load(t, reader)
@@ -528,7 +553,7 @@ func TestConcurrentUse(t *testing.T) {
 	for i := range 8 {
 		wg.Go(func() {
 			for _, bundle := range b {
-				if err := store.SignTraining(t.Context(), training(bundle, fmt.Sprint(i/2))); err != nil {
+				if err := sign(store, t.Context(), training(bundle, fmt.Sprint(i/2))); err != nil {
 					t.Error(err)
 				}
 				if _, err := store.Load(t.Context()); err != nil {
@@ -562,7 +587,7 @@ func TestListErrorsAreReturned(t *testing.T) {
 	if _, _, err := store.Scores(t.Context(), b); !errors.Is(err, fs.ErrPermission) {
 		t.Errorf("Scores: %v", err)
 	}
-	if err := store.SignTraining(t.Context(), training(b[0], "run")); !errors.Is(err, fs.ErrPermission) {
+	if err := sign(store, t.Context(), training(b[0], "run")); !errors.Is(err, fs.ErrPermission) {
 		t.Errorf("Sign: %v", err)
 	}
 }

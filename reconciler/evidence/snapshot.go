@@ -41,30 +41,6 @@ type Unread struct {
 	Type string // predicate type, for example delivery.AbortType
 }
 
-// Releases returns the release statements for a spec and a bundle.
-func (s *Snapshot) Releases(spec, bundle delivery.Digest) []delivery.ReleaseStatement {
-	return filter(s.ReleasesOf[bundle], func(r delivery.ReleaseStatement) bool { return r.Spec == spec })
-}
-
-// Accepted returns the acceptances of a model's bundle, lowest version first.
-func (s *Snapshot) Accepted(model string, bundle delivery.Digest) []delivery.Acceptance {
-	return filter(s.AcceptancesOf[model], func(a delivery.Acceptance) bool { return a.Bundle == bundle })
-}
-
-// Aborts returns the aborts of a bundle on a fleet.
-func (s *Snapshot) Aborts(fleet string, bundle delivery.Digest) []delivery.Abort {
-	return filter(s.AbortsOf[fleet], func(a delivery.Abort) bool { return a.Bundle == bundle })
-}
-
-func filter[T any](list []T, ok func(T) bool) (found []T) {
-	for _, v := range list {
-		if ok(v) {
-			found = append(found, v)
-		}
-	}
-	return found
-}
-
 // Load returns the present evidence. It reads only statements that it has not read before.
 // If nothing has changed, it returns the same pointer as the last call.
 func (s *Store) Load(ctx context.Context) (*Snapshot, error) {

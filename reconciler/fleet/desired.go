@@ -228,7 +228,6 @@ func (s *Server) serveDesired(w http.ResponseWriter, r *http.Request) {
 	}
 	ring := r.PathValue("ring")
 	if ring != owner {
-		s.refused.Add(1)
 		http.Error(w, fmt.Sprintf("the token of device %s in ring %s does not allow to read the document of ring %.64q",
 			device, owner, ring), http.StatusForbidden)
 		return
@@ -265,7 +264,6 @@ func (s *Server) serveDesired(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/vnd.dsse.envelope.v1+json")
 	w.Header().Set("Content-Length", strconv.Itoa(len(p.envelope)))
-	s.reads.Add(1)
 	w.Write(p.envelope)
 }
 

@@ -36,7 +36,6 @@ func (s *Server) serveReport(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	refuse := func(code int, format string, args ...any) {
-		s.refused.Add(1)
 		http.Error(w, fmt.Sprintf(format, args...), code)
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxReport))
@@ -135,7 +134,6 @@ func (s *Server) store(ctx context.Context, r delivery.Report) (Receipt, error) 
 		s.wake()
 	}
 	s.mu.Unlock()
-	s.reports.Add(1)
 	if gap {
 		s.Log.Warn("no report of a ring was received for a while; silence of its devices counts from now", "ring",
 			r.Ring, "since", before, "device", r.Device)
@@ -183,7 +181,6 @@ func (s *Server) checkCapacity(ring string, known bool) error {
 // count, or from a second device with the same name.
 func (s *Server) repeat(ctx context.Context, key deviceKey, old delivery.Device, r delivery.Report, now time.Time) (
 	Receipt, error) {
-	s.repeats.Add(1)
 	answer := Receipt{Highest: old.Report.Sequence, Duplicate: r.Sequence == old.Report.Sequence}
 	if sameReport(old.Report, r) {
 		answer.Duplicate = false

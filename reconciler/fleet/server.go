@@ -81,19 +81,10 @@ type Server struct {
 	listening  listening
 	logLimits  map[deviceKey]logLimit // limits of log lines, by device and by ring
 
-	waiting, reports, repeats, refused, reads atomic.Int64
+	waiting atomic.Int64 // long polls
 }
 
 type deviceKey struct{ ring, device string }
-
-// Stats counts events since the start; Waiting is a current value.
-type Stats struct {
-	Waiting int64 // requests waiting now
-	Reads   int64 // documents sent
-	Reports int64 // reports accepted
-	Repeats int64 // repeated reports
-	Refused int64 // requests refused
-}
 
 // Open makes a server from the documents in c.Dir and the devices in c.Registry. A document or a
 // record that cannot be read is no error: see Unreadable.
@@ -204,12 +195,6 @@ func (s *Server) Unreadable() []string {
 const maxUnread = 20
 
 func (s *Server) desiredDir() string { return filepath.Join(s.Dir, "desired") }
-
-// Stats returns the server's counters.
-func (s *Server) Stats() Stats {
-	return Stats{Waiting: s.waiting.Load(), Reads: s.reads.Load(), Reports: s.reports.Load(), Repeats: s.repeats.Load(),
-		Refused: s.refused.Load()}
-}
 
 // wake calls Wake, or schedules it if the last call was less than WakeEvery ago. The caller holds s.mu.
 func (s *Server) wake() {

@@ -37,6 +37,7 @@ type registry struct {
 	mu      sync.Mutex
 	devices map[string]delivery.Device
 	err     error
+	saves   int
 }
 
 func (r *registry) SaveDevice(_ context.Context, ring string, d delivery.Device) error {
@@ -49,6 +50,7 @@ func (r *registry) SaveDevice(_ context.Context, ring string, d delivery.Device)
 		r.devices = map[string]delivery.Device{}
 	}
 	r.devices[ring+"/"+d.Report.Device] = d
+	r.saves++
 	return nil
 }
 
@@ -550,7 +552,7 @@ func TestLongPoll(t *testing.T) {
 		}()
 	}
 	held := func(n int64) {
-		for s.Stats().Waiting < n {
+		for s.Waiting() < n {
 			runtime.Gosched()
 		}
 	}
@@ -573,7 +575,7 @@ func TestLongPoll(t *testing.T) {
 	if status, _, _ := s.get(t, "/fleet/v1/desired/north?wait=1", tag); status != http.StatusNotModified {
 		t.Errorf("after the wait: got %d", status)
 	}
-	for s.Stats().Waiting > 0 {
+	for s.Waiting() > 0 {
 		runtime.Gosched()
 	}
 }

@@ -60,7 +60,6 @@ func (s *Server) owner(r *http.Request) (ring, device, refused string) {
 func (s *Server) authorize(w http.ResponseWriter, r *http.Request) (ring, device string, ok bool) {
 	ring, device, refused := s.owner(r)
 	if refused != "" {
-		s.refused.Add(1)
 		w.Header().Set("WWW-Authenticate", "Bearer")
 		http.Error(w, refused, http.StatusUnauthorized)
 		return "", "", false
