@@ -142,9 +142,9 @@ func (r Report) main() Chain {
 	c := &chain{Report: r, Chain: Chain{Kind: Commit, ID: r.World.Main.Commit,
 		Facts: facts(fact(code.ChainHead, values{Branch: r.branch(), Facts: facts(r.World.Blind())}))}}
 	for _, m := range r.Plan.Main.Models {
-		l := Link{What: "model", ID: m.Model, Facts: facts(m.Fact)}
+		l := link("model", m.Model, m.Fact)
 		if m.Accepted != nil {
-			l.Inputs = inputs(m.Accepted.Spec, m.Accepted.Bundle)
+			l = l.from(m.Accepted.Spec, m.Accepted.Bundle)
 		}
 		c.add(l)
 	}
@@ -155,8 +155,7 @@ func (r Report) main() Chain {
 func (r Report) proposal(kind Kind, id string, p plan.ProposalReport) Chain {
 	c := &chain{Report: r, Chain: Chain{Kind: kind, ID: id, Facts: facts(fact(code.ChainPull,
 		values{PRs: []int{p.PR.Number}, Text: p.PR.Title, By: p.PR.Author}))}}
-	l := Link{What: "commit", ID: p.PR.Head, Facts: facts(fact(code.ChainPullHead, values{Branch: p.PR.Base,
-		Text: p.PR.HeadRef}))}
+	l := link("commit", p.PR.Head, fact(code.ChainPullHead, values{Branch: p.PR.Base, Text: p.PR.HeadRef}))
 	for _, check := range p.Checks {
 		l.Details = append(l.Details, fact(code.ChainCheck, values{Stage: check.Context,
 			Outcome: delivery.Outcome(check.State), Facts: check.Facts}))
@@ -175,7 +174,7 @@ func (r Report) proposal(kind Kind, id string, p plan.ProposalReport) Chain {
 func (c *chain) change(number int, m plan.ModelReport) {
 	asked, ok := c.asks(number, m.Model)
 	if !ok {
-		c.add(Link{What: "content", ID: m.Model, Facts: facts(fact(code.ChainContentRemoved, values{Model: m.Model}))})
+		c.add(link("content", m.Model, fact(code.ChainContentRemoved, values{Model: m.Model})))
 		return
 	}
 	spec := asked.Digest()
@@ -207,7 +206,7 @@ func (c *chain) change(number int, m plan.ModelReport) {
 			return
 		}
 	}
-	c.add(Link{What: "release", Facts: facts(m.Said())})
+	c.add(link("release", "", m.Said()))
 }
 
 // releases explains what main's commits released.
@@ -217,11 +216,13 @@ func (r Report) releases(list []namedVersion) Chain {
 	for _, v := range list {
 		if !told[v.Commit] {
 			told[v.Commit] = true
-			c.add(Link{What: "commit", ID: v.Commit, Facts: facts(c.authored(v.Version)), At: v.At})
+			l := link("commit", v.Commit, c.authored(v.Version))
+			l.At = v.At
+			c.add(l)
 		}
 		if v.Release == nil {
 			removed := values{Model: v.model, File: "models/" + v.model + ".release.yaml"}
-			c.add(Link{What: "release", ID: v.model, Facts: facts(fact(code.ChainFileRemoved, removed))})
+			c.add(link("release", v.model, fact(code.ChainFileRemoved, removed)))
 			c.Facts = append(c.Facts, fact(code.ChainNoRelease, removed))
 			continue
 		}
@@ -254,8 +255,7 @@ func (c *chain) whole(model string, r delivery.Release) {
 		c.data(training.Input.Spec.Dataset, training.Data)
 		c.run(training)
 	} else {
-		c.add(Link{What: "content", ID: string(r.Spec), Facts: facts(fact(code.ChainNoTraining, values{Model: model,
-			Bundle: r.Bundle}))})
+		c.add(link("content", string(r.Spec), fact(code.ChainNoTraining, values{Model: model, Bundle: r.Bundle})))
 	}
 	c.bundle(r.Bundle)
 	s, ok := c.statement(r)
@@ -267,8 +267,7 @@ func (c *chain) whole(model string, r delivery.Release) {
 		c.judged(verdicts, s.File.Measured)
 		c.release(s)
 	} else {
-		c.add(Link{What: "release", ID: at(model, r.Version), Facts: facts(fact(code.ChainUnsigned, values{})),
-			Inputs: inputs(r.Spec, r.Bundle)})
+		c.add(link("release", at(model, r.Version), fact(code.ChainUnsigned, values{})).from(r.Spec, r.Bundle))
 	}
 	c.acceptedBy(model, r)
 }
@@ -280,7 +279,7 @@ func at(model string, version int) string { return fmt.Sprintf("%s@%d", model, v
 func (c *chain) fleets(bundle delivery.Digest) {
 	for _, fleet := range c.Plan.Fleets {
 		if fleet.Target.Bundle == bundle {
-			c.add(Link{What: "fleet", ID: fleet.Fleet, Facts: fleet.Facts, Inputs: inputs(bundle)})
+			c.add(link("fleet", fleet.Fleet, fleet.Facts...).from(bundle))
 		}
 	}
 	var running []delivery.Device
@@ -296,7 +295,7 @@ func (c *chain) fleets(bundle delivery.Digest) {
 	})
 	for i, d := range running {
 		if i == maxDevices {
-			c.add(Link{What: "device", Facts: facts(fact(code.ChainMoreDevices, values{Count: len(running) - i}))})
+			c.add(link("device", "", fact(code.ChainMoreDevices, values{Count: len(running) - i})))
 			break
 		}
 		c.add(c.stands(d))

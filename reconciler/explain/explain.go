@@ -17,6 +17,7 @@ package explain
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -78,24 +79,22 @@ type values = delivery.Values
 
 func fact(c delivery.Code, v values) delivery.Fact { return delivery.Fact{Code: c, Values: v} }
 
-// facts makes the facts of a link. Those of optional parts may be zero.
+// facts leaves out the facts that are zero.
 func facts(list ...delivery.Fact) []delivery.Fact {
-	var some []delivery.Fact
-	for _, f := range list {
-		if !f.IsZero() {
-			some = append(some, f)
-		}
-	}
-	return some
+	return slices.DeleteFunc(slices.Clone(list), delivery.Fact.IsZero)
 }
 
-// inputs are the digests that name something.
-func inputs(list ...delivery.Digest) []delivery.Digest {
-	var some []delivery.Digest
-	for _, d := range list {
+// link makes a link. Facts of optional parts may be zero.
+func link(what, id string, list ...delivery.Fact) Link {
+	return Link{What: what, ID: id, Facts: facts(list...)}
+}
+
+// from adds what a link was made from. Empty digests are left out.
+func (l Link) from(inputs ...delivery.Digest) Link {
+	for _, d := range inputs {
 		if d != "" {
-			some = append(some, d)
+			l.Inputs = append(l.Inputs, d)
 		}
 	}
-	return some
+	return l
 }

@@ -18,15 +18,15 @@ func (c *chain) content(model string, digest delivery.Digest, s delivery.Spec) {
 	for i, seed := range t.Seeds {
 		seeds[i] = fmt.Sprint(seed)
 	}
-	c.add(Link{What: "content", ID: string(digest), Facts: facts(
+	c.add(link("content", string(digest),
 		fact(code.ChainContent, values{Model: model, Dataset: s.Dataset, Names: s.Classes.Names()}),
 		fact(code.ChainTrain, values{Text: t.With, Counts: map[string]int{"pixels": t.Resolution, "epochs": t.Epochs},
-			Value: t.Optimizer.LR, Names: seeds}))})
+			Value: t.Optimizer.LR, Names: seeds})))
 }
 
 func (c *chain) data(dataset string, d delivery.DataResult) {
-	l := Link{What: "data", ID: string(d.Content), Facts: facts(fact(code.ChainData, values{Dataset: dataset,
-		Counts: d.Images, Count: d.LeftOut})), Inputs: inputs(d.Training)}
+	l := link("data", string(d.Content), fact(code.ChainData, values{Dataset: dataset, Counts: d.Images,
+		Count: d.LeftOut})).from(d.Training)
 	for _, f := range d.Findings {
 		for _, line := range f.Lines() {
 			l.Details = append(l.Details, fact(code.ChainFinding, values{Stage: string(f.Level), Error: f.Code,
@@ -34,7 +34,7 @@ func (c *chain) data(dataset string, d delivery.DataResult) {
 		}
 	}
 	for _, e := range d.EvalSets {
-		l.Inputs = append(l.Inputs, e.Digest())
+		l = l.from(e.Digest())
 	}
 	c.add(l)
 }
@@ -42,26 +42,22 @@ func (c *chain) data(dataset string, d delivery.DataResult) {
 // run tells how a bundle was trained.
 func (c *chain) run(t delivery.Training) {
 	v := values{Text: t.Input.Spec.Train.With, Seed: t.Input.Seed, By: t.Input.Machine, Attempt: t.Result.Attempts}
-	var asked delivery.Fact
-	l := Link{What: "run", ID: string(t.Run)}
-	if r, ok := c.World.Runs[t.Run]; ok {
-		l.At = r.Started
-		if !r.Started.IsZero() {
-			v.Lasts = delivery.Duration(max(0, r.Ended.Sub(r.Started)))
-		}
-		if r.Spec.Note != "" {
-			asked = fact(code.ChainAskedBy, values{Text: r.Spec.Note})
-		}
+	r := c.World.Runs[t.Run]
+	if !r.Started.IsZero() {
+		v.Lasts = delivery.Duration(max(0, r.Ended.Sub(r.Started)))
 	}
-	l.Facts = facts(fact(code.ChainTrained, v), asked)
-	l.Inputs = inputs(t.Spec, t.Input.Training, t.Input.Trainer, t.Input.Parent, t.Data.TrainingImages)
+	l := link("run", string(t.Run), fact(code.ChainTrained, v)).from(t.Spec, t.Input.Training, t.Input.Trainer,
+		t.Input.Parent, t.Data.TrainingImages)
+	if l.At = r.Started; r.Spec.Note != "" {
+		l.Facts = append(l.Facts, fact(code.ChainAskedBy, values{Text: r.Spec.Note}))
+	}
 	for _, s := range t.Seeds {
 		which := code.ChainSeed
 		if s.Bundle == t.Result.Bundle {
 			which = code.ChainSeedBest
 		}
 		l.Details = append(l.Details, fact(which, values{Seed: s.Seed, Value: s.MAP, Bundle: s.Bundle}))
-		l.Inputs = append(l.Inputs, s.Score)
+		l = l.from(s.Score)
 	}
 	c.add(l)
 }
@@ -77,10 +73,10 @@ func (c *chain) training(spec delivery.Spec) {
 		if r.Phase == delivery.RunRunning {
 			v.Count, v.Total = r.Status.Epoch, r.Status.Epochs
 		}
-		l := Link{What: "run", ID: string(key), Facts: facts(fact(code.ChainTraining, v)), At: r.Started,
-			Inputs: inputs(r.Spec.Train.Spec.Digest(), r.Spec.Train.Training, r.Spec.Train.Trainer,
-				r.Spec.Train.Parent)}
-		if r.Error != "" {
+		t := r.Spec.Train
+		l := link("run", string(key), fact(code.ChainTraining, v)).from(t.Spec.Digest(), t.Training, t.Trainer,
+			t.Parent)
+		if l.At = r.Started; r.Error != "" {
 			l.Details = facts(fact(code.Plain, values{Text: r.Error}))
 		}
 		c.add(l)
@@ -97,9 +93,9 @@ func sameTraining(a, b delivery.Spec) bool {
 
 // thresholds tells where a bundle's score thresholds come from.
 func (c *chain) thresholds(r delivery.Resolved) {
-	l := Link{What: "thresholds", ID: string(r.Key), Facts: facts(fact(code.ChainThresholds,
-		values{EvalSet: r.Input.Valid.EvalSet.String(), Bundle: r.Input.Valid.Bundle})),
-		Inputs: inputs(r.Input.Valid.Bundle, delivery.ScoreKey(r.Input.Valid))}
+	valid := r.Input.Valid
+	l := link("thresholds", string(r.Key), fact(code.ChainThresholds, values{EvalSet: valid.EvalSet.String(),
+		Bundle: valid.Bundle})).from(valid.Bundle, delivery.ScoreKey(valid))
 	for _, class := range slices.Sorted(maps.Keys(r.Result.Points)) {
 		p := r.Result.Points[class]
 		v := values{Class: class, Text: p.Note, Scores: map[string]float64{"score": p.Score, "precision": p.Precision,
@@ -113,17 +109,18 @@ func (c *chain) thresholds(r delivery.Resolved) {
 }
 
 func (c *chain) bundle(d delivery.Digest) {
-	r, ok := c.resolved(d)
-	if ok {
-		c.thresholds(r)
-	}
-	l := Link{What: "bundle", ID: string(d), Inputs: inputs(r.Key, r.Input.Valid.Model),
-		Facts: facts(fact(code.ChainBundleGone, values{}))}
-	if t, ok := c.trained(d); ok {
-		l.Inputs = inputs(t.Run, t.Result.Model)
-	}
+	l := link("bundle", string(d), fact(code.ChainBundleGone, values{}))
 	if b, ok := c.World.Evidence.Bundles[d]; ok {
 		l.Facts = facts(fact(code.ChainBundle, values{Bytes: b.Size}))
+	}
+	r, resolved := c.resolved(d)
+	if resolved {
+		c.thresholds(r)
+	}
+	if t, ok := c.trained(d); ok {
+		l = l.from(t.Run, t.Result.Model)
+	} else {
+		l = l.from(r.Key, r.Input.Valid.Model)
 	}
 	c.add(l)
 }
@@ -139,24 +136,26 @@ func (c *chain) judged(verdicts []delivery.Verdict, measured []delivery.Measured
 		case len(v.Inputs) > 0:
 			c.scores(v.Inputs[0])
 		}
-		c.add(Link{What: "verdict", ID: string(v.Key), Facts: facts(fact(code.GateSays, values{Gate: v.Gate,
-			Outcome: v.Outcome, Facts: facts(plan.ReasonOf(v))})), Verdict: &v,
-			Inputs: append(inputs(v.GateSpec), v.Inputs...)})
+		l := link("verdict", string(v.Key), fact(code.GateSays, values{Gate: v.Gate, Outcome: v.Outcome,
+			Facts: facts(plan.ReasonOf(v))})).from(v.GateSpec).from(v.Inputs...)
+		l.Verdict = &v
+		c.add(l)
 	}
 }
 
 // measured tells what a release file says that an eval set showed.
 func (c *chain) measured(v delivery.Verdict, m delivery.Measured) {
-	l := Link{What: "scores", Inputs: inputs(m.EvalSet)}
+	var key delivery.Digest
 	if len(v.Inputs) > 0 {
-		l.ID = string(v.Inputs[0]) // a verdict's first input is the candidate's score key
+		key = v.Inputs[0] // the candidate's score key
 	}
 	on := values{Images: m.Images}
-	if s, ok := c.World.Evidence.Scores[delivery.Digest(l.ID)]; ok {
+	s, ok := c.World.Evidence.Scores[key]
+	if ok {
 		on.EvalSet = s.Input.EvalSet.String()
-		l.Inputs = inputs(s.Input.Bundle, m.EvalSet, s.Scores.Detections, s.Input.Protocol)
 	}
-	l.Facts = facts(fact(code.ChainScores, on))
+	l := link("scores", string(key), fact(code.ChainScores, on)).from(s.Input.Bundle, m.EvalSet, s.Scores.Detections,
+		s.Input.Protocol)
 	for _, name := range slices.SortedFunc(maps.Keys(m.Metrics), delivery.CompareFigures) {
 		l.Details = append(l.Details, figure(m, name))
 	}
@@ -184,9 +183,8 @@ func (c *chain) scores(key delivery.Digest) {
 	if !ok {
 		return
 	}
-	l := Link{What: "scores", ID: string(s.Key), Facts: facts(fact(code.ChainScores,
-		values{EvalSet: s.Input.EvalSet.String(), Images: s.Scores.Images})),
-		Inputs: inputs(s.Input.Bundle, s.Content.Digest(), s.Scores.Detections, s.Input.Protocol)}
+	l := link("scores", string(s.Key), fact(code.ChainScores, values{EvalSet: s.Input.EvalSet.String(),
+		Images: s.Scores.Images})).from(s.Input.Bundle, s.Content.Digest(), s.Scores.Detections, s.Input.Protocol)
 	for _, name := range delivery.MetricNames(func(m delivery.Metric) bool { return m.Headline }) {
 		if value, ok := s.Scores.Values[name]; ok {
 			l.Details = append(l.Details, fact(code.ChainFigure, values{Metric: name, Value: value}))
@@ -196,10 +194,10 @@ func (c *chain) scores(key delivery.Digest) {
 }
 
 func (c *chain) release(s delivery.ReleaseStatement) {
-	l := Link{What: "release", ID: at(s.Model, s.Version), Inputs: inputs(s.Spec, s.Bundle, s.Baseline)}
+	l := link("release", at(s.Model, s.Version)).from(s.Spec, s.Bundle, s.Baseline)
 	how := code.ChainSigned
 	for _, g := range s.Gates {
-		l.Inputs = append(l.Inputs, g.Spec)
+		l = l.from(g.Spec)
 		if a := g.Accept; a != nil {
 			how = code.ChainSignedAccepted
 			l.Details = append(l.Details, fact(code.ChainGateAccepted, values{Gate: g.Name, By: a.By, At: a.At,
@@ -220,11 +218,11 @@ func (c *chain) release(s delivery.ReleaseStatement) {
 func (c *chain) acceptedBy(model string, r delivery.Release) {
 	a, ok := c.acceptance(model, r)
 	if !ok {
-		c.add(Link{What: "acceptance", Facts: facts(fact(code.ChainNotAccepted, values{Branch: c.branch()}))})
+		c.add(link("acceptance", "", fact(code.ChainNotAccepted, values{Branch: c.branch()})))
 		return
 	}
 	v := values{Branch: c.branch(), Version: a.Version}
-	l := Link{What: "acceptance", ID: a.Commit, Inputs: inputs(a.Spec, a.Bundle)}
+	l := link("acceptance", a.Commit).from(a.Spec, a.Bundle)
 	versions := c.versions(model)
 	if i := slices.IndexFunc(versions, func(v Version) bool { return v.Commit == a.Commit }); i >= 0 {
 		v.Facts, l.At = facts(c.authored(versions[i])), versions[i].At
@@ -238,32 +236,36 @@ func (c *chain) acceptedBy(model string, r delivery.Release) {
 func (c *chain) withdrawn(model string, bundle delivery.Digest) {
 	for _, abort := range c.World.Evidence.Aborts {
 		if abort.Model == model && abort.Bundle == bundle {
-			c.add(Link{What: "abort", ID: abort.Fleet, Facts: facts(fact(code.ChainFellBack, values{Fleet: abort.Fleet,
-				Text: abort.Why})), Inputs: inputs(bundle), At: abort.At})
+			l := link("abort", abort.Fleet, fact(code.ChainFellBack, values{Fleet: abort.Fleet, Text: abort.Why}))
+			l.At = abort.At
+			c.add(l.from(bundle))
 		}
 	}
 	// A bundle is quarantined by its digest, in whichever model's file an entry stands, for as long as one of them is
 	// not lifted.
 	var lifted, holds []Link
-	all := c.quarantined()
+	all := c.World.Main.Held
+	if all == nil {
+		all = plan.HeldBy(c.World.Main.Intent)
+	}
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		file := ""
 		if name != model {
 			file = "models/" + name + ".quarantine.yaml"
 		}
 		for _, q := range all[name] {
-			link := func(which delivery.Code) Link {
-				return Link{What: "quarantine", ID: string(bundle), Facts: facts(fact(which, values{Text: q.Why,
-					Ask: q.Lifted, File: file}))}
+			add := func(list *[]Link, which delivery.Code) {
+				*list = append(*list, link("quarantine", string(bundle), fact(which, values{Text: q.Why, Ask: q.Lifted,
+					File: file})))
 			}
 			switch {
 			case q.Digest != bundle:
 			case q.Lifted != "":
-				lifted = append(lifted, link(code.ChainLifted))
+				add(&lifted, code.ChainLifted)
 			case len(holds) == 0:
-				holds = append(holds, link(code.ChainMustNotRun))
+				add(&holds, code.ChainMustNotRun)
 			default:
-				holds = append(holds, link(code.ChainAlsoMustNotRun))
+				add(&holds, code.ChainAlsoMustNotRun)
 			}
 		}
 	}

@@ -29,8 +29,8 @@ func (r Report) model(name string) (Chain, error) {
 		for _, m := range p.Models {
 			if m.Model == name {
 				proposed = true
-				c.add(Link{What: "pr", ID: fmt.Sprintf("#%d", p.PR.Number), Facts: facts(
-					fact(code.ChainAuthored, values{Text: p.PR.Title, By: p.PR.Author}), m.Said())})
+				c.add(link("pr", fmt.Sprintf("#%d", p.PR.Number),
+					fact(code.ChainAuthored, values{Text: p.PR.Title, By: p.PR.Author}), m.Said()))
 			}
 		}
 	}
@@ -41,7 +41,9 @@ func (r Report) model(name string) (Chain, error) {
 	var last *delivery.Release
 	for _, v := range versions {
 		if v.Release == nil {
-			c.add(Link{What: "version", Facts: facts(fact(code.ChainVersionGone, values{}), c.authored(v)), At: v.At})
+			l := link("version", "", fact(code.ChainVersionGone, values{}), c.authored(v))
+			l.At = v.At
+			c.add(l)
 			last = nil
 			continue
 		}
@@ -68,7 +70,7 @@ func (r Report) model(name string) (Chain, error) {
 	}
 	for _, fleet := range r.Plan.Fleets {
 		if fleet.Model == name {
-			c.add(Link{What: "fleet", ID: fleet.Fleet, Facts: fleet.Facts, Inputs: inputs(fleet.Target.Bundle)})
+			c.add(link("fleet", fleet.Fleet, fleet.Facts...).from(fleet.Target.Bundle))
 		}
 	}
 	return c.Chain, nil
@@ -76,7 +78,7 @@ func (r Report) model(name string) (Chain, error) {
 
 // version tells one version of a model in one link.
 func (c *chain) version(model string, r delivery.Release, who delivery.Fact, accepted bool) {
-	l := Link{What: "version", ID: at(model, r.Version), Facts: facts(who), Inputs: inputs(r.Spec, r.Bundle)}
+	l := link("version", at(model, r.Version), who).from(r.Spec, r.Bundle)
 	if !accepted {
 		l.Facts = append(l.Facts, fact(code.ChainVersionRefused, values{}))
 	}
@@ -117,9 +119,9 @@ func (r Report) device(id string) (Chain, error) {
 // stands tells how a device stands, by its own last report.
 func (r Report) stands(d delivery.Device) Link {
 	at := d.Report
-	l := Link{What: "device", ID: at.Device, At: d.LastHeard, Inputs: inputs(at.Bundle, at.Failed),
-		Facts: facts(fact(code.ChainDevice, values{Version: at.Release, Bundle: at.Bundle, Fleet: at.Ring,
-			Stage: string(at.Phase), Text: at.Slot}))}
+	l := link("device", at.Device, fact(code.ChainDevice, values{Version: at.Release, Bundle: at.Bundle, Fleet: at.Ring,
+		Stage: string(at.Phase), Text: at.Slot})).from(at.Bundle, at.Failed)
+	l.At = d.LastHeard
 	if r.Silent != nil && r.Silent(d) {
 		l.Facts = append(l.Facts, fact(code.ChainDeviceSilent, values{}))
 	}
@@ -140,11 +142,11 @@ func (c *chain) desired(d delivery.Device, doc delivery.Desired) {
 	case doc.Previous != nil:
 		which, target = code.ChainDesiredOthers, *doc.Previous
 	default:
-		c.add(Link{What: "desired", ID: doc.Ring, Facts: facts(fact(code.ChainDesiredNothing, v))})
+		c.add(link("desired", doc.Ring, fact(code.ChainDesiredNothing, v)))
 		return
 	}
 	v.Version, v.Bundle = target.Version, target.Bundle
-	l := Link{What: "desired", ID: doc.Ring, Facts: facts(fact(which, v)), Inputs: inputs(target.Bundle)}
+	l := link("desired", doc.Ring, fact(which, v)).from(target.Bundle)
 	if d.Report.Desired != doc.Version {
 		l.Facts = append(l.Facts, fact(code.ChainDesiredOther, values{Count: int(d.Report.Desired)}))
 	}
@@ -169,6 +171,6 @@ func (c *chain) bundleOnDevice(bundle delivery.Digest) {
 	}
 	if !found {
 		c.bundle(bundle)
-		c.add(Link{What: "acceptance", Facts: facts(fact(code.ChainNeverAccepted, values{Branch: c.branch()}))})
+		c.add(link("acceptance", "", fact(code.ChainNeverAccepted, values{Branch: c.branch()})))
 	}
 }

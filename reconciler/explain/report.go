@@ -134,22 +134,6 @@ func (r Report) acceptance(model string, release delivery.Release) (delivery.Acc
 	return delivery.Acceptance{}, false
 }
 
-// quarantined returns all that main's quarantine files have said, by model, also what its tree lost.
-func (r Report) quarantined() map[string][]delivery.Quarantined {
-	list := map[string][]delivery.Quarantined{}
-	for model, entries := range r.World.Main.Held {
-		for _, e := range entries {
-			list[model] = append(list[model], e.Quarantined)
-		}
-	}
-	if r.World.Main.Held == nil {
-		for model, q := range r.World.Main.Intent.Quarantines {
-			list[model] = q.Entries
-		}
-	}
-	return list
-}
-
 // released is what main accepted, as a release file says it.
 func released(model string, a delivery.Acceptance) delivery.Release {
 	return delivery.Release{Name: model, Version: a.Version, Bundle: a.Bundle, Spec: a.Spec}

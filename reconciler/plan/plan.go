@@ -71,7 +71,7 @@ func decide(w World, q, trains *queue) Plan {
 		queue:  q,
 		trains: trains, models: map[string]MainModel{}}
 	if w.Main.Held == nil {
-		m.w.Main.Held = heldBy(w.Main.Intent)
+		m.w.Main.Held = HeldBy(w.Main.Intent)
 	}
 	main := m.main()
 	for _, mm := range main.Models {

@@ -84,8 +84,8 @@ func Hold(held []Held, commit string, next delivery.Quarantine) []Held {
 	return list
 }
 
-// heldBy is what a tree's quarantine files hold, without any history.
-func heldBy(i delivery.Intent) map[string][]Held {
+// HeldBy returns what a tree's quarantine files hold, without any history.
+func HeldBy(i delivery.Intent) map[string][]Held {
 	held := map[string][]Held{}
 	for model, q := range i.Quarantines {
 		held[model] = Hold(nil, "", q)

@@ -284,7 +284,7 @@ func NeedsHistory(w World) []string {
 	for _, a := range w.Evidence.Aborts {
 		need[a.Model] = true
 	}
-	for _, held := range []map[string][]Held{w.Main.Held, heldBy(w.Main.Intent)} {
+	for _, held := range []map[string][]Held{w.Main.Held, HeldBy(w.Main.Intent)} {
 		for name, entries := range held {
 			need[name] = need[name] || len(entries) > 0
 		}
