@@ -113,7 +113,7 @@ func TestAWordIsItsAuthorsOwnOnGitea(t *testing.T) {
 	before := m.costs(t)
 	fork := m.open(t, m.eve, "eve:other", commit, "bccd: another rate")
 	_, statuses = m.await(t, fork, delivery.ContextRelease, "pending")
-	m.commented(t, fork, "waits for approval")
+	m.commented(t, fork, "needs approval")
 	asks := waitsForGo.FindStringSubmatch(m.mainComment(t, fork))
 	if asks == nil {
 		t.Fatalf("nobody is asked for a go:%s", words(statuses))

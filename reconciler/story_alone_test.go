@@ -274,7 +274,7 @@ func TestDamagedAcceptanceTakesNothingBack(t *testing.T) {
 		if len(s.forge.prs) != open+2 || s.head("main") != main {
 			t.Errorf("AOB opened a pull request")
 		}
-		s.want("third", delivery.CheckPending, "a statement about bundle "+bundle.Short()+" cannot be read")
+		s.want("third", delivery.CheckPending, "a signed statement about bundle "+bundle.Short()+" cannot be read")
 		s.want("more", delivery.CheckSuccess, "version 2")
 		s.wantStatus(t, "statements about bundles cannot be read", "acceptance of bundle "+bundle.Short(),
 			"copy the files from a backup")
@@ -358,7 +358,7 @@ func TestManyHeadsOfStrangersTakeNoTurnLong(t *testing.T) {
 	pending := func() (n int) {
 		for i := range many {
 			if c := s.check(s.head(fmt.Sprintf("strange-%d", i)), delivery.ContextRelease); !strings.Contains(
-				c.Description, "waits for approval") && !strings.Contains(c.Description, "no gate covers") {
+				c.Description, "needs approval") && !strings.Contains(c.Description, "no gate covers") {
 				n++
 			}
 		}
@@ -442,9 +442,9 @@ func TestABrokenFileOfMainStopsOnlyTheFleetsThatItIsAbout(t *testing.T) {
 		return "apiVersion: aob/v1\nkind: " + kind + "\nname: " + name + "\nnonsense: 1\n"
 	}
 	for file, c := range map[string]struct{ text, serving, says string }{
-		"models/other.yaml":             {broken("Model", "other"), "1 1 1", "no fleet runs a model that it is about"},
-		"gates/other.yaml":              {broken("Gate", "other"), "1 1 1", "no fleet runs a model that it is about"},
-		"fleets/other.yaml":             {broken("Fleet", "other"), "1 1 1", "no fleet runs a model that it is about"},
+		"models/other.yaml":             {broken("Model", "other"), "1 1 1", "no fleet is affected"},
+		"gates/other.yaml":              {broken("Gate", "other"), "1 1 1", "no fleet is affected"},
+		"fleets/other.yaml":             {broken("Fleet", "other"), "1 1 1", "no fleet is affected"},
 		"models/shapes.quarantine.yaml": {broken("Quarantine", "shapes"), "2 2 2", "fleets stay as they are"},
 		"models/other.quarantine.yaml":  {broken("Quarantine", "other"), "2 2 2", "fleets stay as they are"},
 		"fleets/demo.yaml":              {broken("Fleet", "demo"), "2 2 2", "fleets stay as they are"},
@@ -643,9 +643,9 @@ func TestStackedPullRequestIsToldWhatIsSo(t *testing.T) {
 	n := s.forge.list()[0].Number
 	s.forge.prs[n].Base = "base"
 	s.settle()
-	s.want("stacked", delivery.CheckPending, "it targets base, and is judged when it targets main")
+	s.want("stacked", delivery.CheckPending, "it targets base; AOB judges pull requests that target main")
 	if got := s.forge.comments[n]; !strings.Contains(got, "AOB: not judged yet") ||
-		!strings.Contains(got, "t targets base, and is judged when it targets main") {
+		!strings.Contains(got, "t targets base; AOB judges pull requests that target main") {
 		t.Errorf("the comment says:\n%s", got)
 	}
 	s.forge.comment(n, "maintainer", "/aob run 0123456789abcdef0123456789abcdef")

@@ -324,7 +324,7 @@ func TestGateLostUnseenIsNamed(t *testing.T) {
 				!strings.Contains(got.Description, c.want) {
 				t.Errorf("main's aob/intent: %s: %s; want %s: …%s…", got.State, got.Description, state, c.want)
 			}
-			if c.want != "" && !strings.Contains(got.Description, "no pull request showed it") {
+			if c.want != "" && !strings.Contains(got.Description, "without a pull request") {
 				t.Errorf("main's aob/intent: %s", got.Description)
 			}
 			s.quiet()

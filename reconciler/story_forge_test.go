@@ -67,7 +67,7 @@ func TestSharedHeadIsJudgedWhileAnyPullRequestTargetsMain(t *testing.T) {
 	s.want("first", delivery.CheckSuccess, "version 1")
 	draft.closed = true
 	s.settle()
-	s.want("first", delivery.CheckPending, "is judged when it targets main")
+	s.want("first", delivery.CheckPending, "AOB judges pull requests that target main")
 	s.quiet()
 }
 

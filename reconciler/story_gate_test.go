@@ -68,22 +68,22 @@ func TestAccept(t *testing.T) {
 		"no reason":  {by: "lead", text: "/aob accept CODE because"},
 		"no because": {by: "lead", text: "/aob accept CODE please take it"},
 		"another code": {by: "lead", text: "/aob accept 0123456789ab because ok",
-			why: "and no verdict has that code"},
+			why: "but no verdict has that code"},
 		"another code, after ten by a reader": {by: "lead", text: "/aob accept 0123456789ab because ok",
 			do: func(s *sim) {
 				s.forge.permission["eve"] = delivery.PermissionRead
 				for i := range 10 {
 					s.forge.comment(0, "eve", fmt.Sprintf("/aob accept %012d because ok", i))
 				}
-			}, why: "lead accepted 0123456789ab, and no verdict has that code"},
+			}, why: "lead accepted 0123456789ab, but no verdict has that code"},
 		"a go is no accept": {by: "lead", text: "/aob run CODE"},
 		"no owner": {by: "dev", text: "/aob accept CODE because I want it",
-			why: "dev is no owner of the gate"},
+			why: "dev does not own the gate"},
 		"a team by its name alone": {by: "vision-leads", text: "/aob accept CODE because ok",
 			do: func(s *sim) { s.forge.permission["vision-leads"] = delivery.PermissionRead }},
 		"a user with a team's name": {by: "vision-leads", text: "/aob accept CODE because ok",
 			do:  func(s *sim) { s.forge.teams = map[string][]string{"maria": {"vision-leads"}} },
-			why: "vision-leads is no owner of the gate"},
+			why: "vision-leads does not own the gate"},
 		"a user whom no team has the name of": {by: "vision-leads", text: "/aob accept CODE because ok",
 			want: "accepted by vision-leads: ok"},
 		"the owner may not write": {by: "lead", text: "/aob accept CODE because ok",
@@ -141,7 +141,7 @@ func TestAcceptIsBoundToContent(t *testing.T) {
 		t.Errorf("the release statement holds %+v", a)
 	}
 	file := s.repo.read(s.head("first"), "models/shapes.release.yaml")
-	if !regexp.MustCompile(`\n +# mAP .* cannot rule out .*\n +- {check: "?mAP .*outcome: unsure`).MatchString(file) {
+	if !regexp.MustCompile(`\n +# mAP .* that may be chance.*\n +- {check: "?mAP .*outcome: unsure`).MatchString(file) {
 		t.Errorf("no comment says why the check is unsure:\n%s", file)
 	}
 	// Owners are no part of what was judged: whoever is none any more, or never was
@@ -206,11 +206,11 @@ func TestOwnGateProvesNothing(t *testing.T) {
 		"").Replace(strict)})
 	s.propose("first", 2)
 	s.settle()
-	s.want("first", delivery.CheckFailure, "no check of any gate applies and passes")
+	s.want("first", delivery.CheckFailure, "no check of any gate applied and passed")
 	s.repo.commit("first", s.head("first"), s.now, map[string]string{"gates/mine.yaml": gateFile("mine", "shapes",
 		0.01)})
 	s.settle()
-	s.want("first", delivery.CheckFailure, "no check of any gate applies and passes")
+	s.want("first", delivery.CheckFailure, "no check of any gate applied and passed")
 }
 
 // A proposed version of main's gate is settled by main's owners.

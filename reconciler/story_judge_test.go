@@ -136,7 +136,7 @@ func TestLooks(t *testing.T) {
 		s.want(branch, delivery.CheckSuccess, "version 2")
 	}
 	s.want("c", delivery.CheckPending,
-		"this is model 3 that the eval set judges against this release, and the gate allows 2", "/aob accept")
+		"this is model 3 that the eval set compares with this release, and the gate allows 2", "/aob accept")
 	s.restart()
 	s.settle()
 	s.want("a", delivery.CheckSuccess)
@@ -172,7 +172,7 @@ func TestAnchor(t *testing.T) {
 	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": strings.Replace(gate, "shapes@1",
 		"shapes@7", 1)})
 	s.settle()
-	s.want("third", delivery.CheckFailure, "shapes@7 is no version that main accepted")
+	s.want("third", delivery.CheckFailure, "shapes@7 is no released version")
 	s.quiet()
 }
 
@@ -213,7 +213,7 @@ func TestDraft(t *testing.T) {
 	pr.Draft = true
 	evals := s.evaluated("test")
 	s.settle()
-	s.want("idea", delivery.CheckPending, "draft: mAP 0.7000 on 50 validation images, +0.1000 to the release's 0.6000",
+	s.want("idea", delivery.CheckPending, "draft: mAP 0.7000 on 50 validation images, release 0.6000: +0.1000",
 		"gates judge it when the pull request is ready for review")
 	if n := s.evaluated("test"); n != evals {
 		t.Errorf("the gate's eval set was opened for a draft: %d evaluations", n-evals)
@@ -241,13 +241,13 @@ func TestRenamedClass(t *testing.T) {
 	s.ships("first")
 	renamed := strings.Replace(model("shapes", 14), "[circle, square]", "{circle: [circle], box: [square]}", 1)
 	s.proposes("renamed", map[string]string{"models/shapes.yaml": renamed})
-	s.want("renamed", delivery.CheckFailure, "models/shapes.yaml has no class square, which gate production holds "+
-		"models to", "labels: {square: [square, box]}")
+	s.want("renamed", delivery.CheckFailure, "gate production requires class square, and models/shapes.yaml does "+
+		"not have it", "labels: {square: [square, box]}")
 	gate := strings.Replace(gateFile("production", "shapes", 0.3), "[circle, square]",
 		"[circle, box]\nlabels: {box: [square, box]}", 1)
 	both := map[string]string{"models/shapes.yaml": renamed, "gates/production.yaml": gate}
 	s.proposes("both", both)
-	s.want("both", delivery.CheckFailure, "models/shapes.yaml has no class square")
+	s.want("both", delivery.CheckFailure, "gate production requires class square")
 	s.proposes("gate", map[string]string{"gates/production.yaml": gate})
 	s.want("gate", delivery.CheckSuccess, "no model change; gates: production")
 	s.merge("gate")

@@ -323,7 +323,7 @@ func TestMissingCommitWaits(t *testing.T) {
 	s.forge.prs[n].closed = true
 }
 
-// A pull request onto another branch is listed, and told once that it is judged when it targets main.
+// A pull request onto another branch is listed, and told once that it AOB judges pull requests that target main.
 func TestStackedPullRequestIsTold(t *testing.T) {
 	s, _ := begun(t)
 	s.propose("first", 8)
@@ -331,7 +331,7 @@ func TestStackedPullRequestIsTold(t *testing.T) {
 	n := s.forge.open("stacked", "dev")
 	s.forge.prs[n].Base = "first"
 	s.settle()
-	s.want("stacked", delivery.CheckPending, "is judged when it targets main")
+	s.want("stacked", delivery.CheckPending, "AOB judges pull requests that target main")
 	s.quiet()
 	s.forge.prs[n].Base = "main"
 	s.settle()
@@ -347,7 +347,7 @@ func TestUnknownPermissionHoldsNobodyUp(t *testing.T) {
 	s.propose("first", 8)
 	s.settle()
 	s.want("first", delivery.CheckSuccess)
-	s.want("theirs", delivery.CheckPending, "waiting for the forge to say what newcomer may do")
+	s.want("theirs", delivery.CheckPending, "waiting for the forge to say which permission newcomer has")
 	s.forge.mute = nil
 	s.settle()
 	s.want("theirs", delivery.CheckSuccess)

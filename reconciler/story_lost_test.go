@@ -42,7 +42,7 @@ func TestCommitsThatTakeBackWhatMainDidAreRefused(t *testing.T) {
 		s.settle()
 		s.merge("raise")
 		s.settle()
-		s.want("back", delivery.CheckFailure, "commits of this branch change gates/production.yaml",
+		s.want("back", delivery.CheckFailure, "a commit of this branch changes gates/production.yaml",
 			"git rebase main")
 	})
 	t.Run("a release", func(t *testing.T) {
@@ -59,7 +59,7 @@ func TestCommitsThatTakeBackWhatMainDidAreRefused(t *testing.T) {
 		s.settle()
 		s.merge("second")
 		s.settle()
-		s.want("back", delivery.CheckFailure, "commits of this branch change models/shapes.release.yaml")
+		s.want("back", delivery.CheckFailure, "a commit of this branch changes models/shapes.release.yaml")
 	})
 }
 
@@ -72,7 +72,7 @@ func TestMergesThatTakeSomethingBackAreRefused(t *testing.T) {
 	s.repo.refs[git.Branch+"side"] = s.repo.write([]string{low, other}, s.repo.commits[other].files, s.now, "merge")
 	s.forge.open("side", "dev")
 	s.settle()
-	s.want("side", delivery.CheckFailure, "commits of this branch change gates/production.yaml")
+	s.want("side", delivery.CheckFailure, "a commit of this branch changes gates/production.yaml")
 }
 
 // A gate that main lost is named until main has it again, however many commits come after it.
@@ -192,7 +192,7 @@ func TestGatesFromBefore(t *testing.T) {
 		s.fleet.add("demo", "a")
 		s.settle()
 		if c := s.check(main, delivery.ContextIntent); !strings.Contains(c.Description, "gates/production.yaml:1:1: "+
-			"classes: missing; a gate names the classes that it holds models to: add \"classes: [circle, square]\"") {
+			"classes: missing; a gate lists the classes that it measures: add \"classes: [circle, square]\"") {
 			t.Errorf("main says %s", c.Description)
 		}
 		s.proposes("upgrade", with)

@@ -179,7 +179,7 @@ func TestRollbacks(t *testing.T) {
 			back(s, landed(s, 1), "back")
 			s.forge.open("back", "dev")
 			s.settle()
-			s.want("back", delivery.CheckSuccess, "rolls back to version 1, accepted before")
+			s.want("back", delivery.CheckSuccess, "rolls back to version 1, released before")
 			s.merge("back")
 		}, "1 1 1"},
 		"past a newer version, pushed": {func(s *sim) { back(s, landed(s, 1), "main") }, "1 1 1"},
@@ -205,7 +205,7 @@ func TestRollbacks(t *testing.T) {
 			back(s, landed(s, 1), "back")
 			s.forge.open("back", "dev")
 			s.settle()
-			s.want("back", delivery.CheckFailure, "is quarantined: it was unsafe; lift it")
+			s.want("back", delivery.CheckFailure, "is quarantined: it was unsafe; to let it run again, set lifted:")
 			back(s, landed(s, 1), "main") // whatever the road
 			s.settle()
 			if c := s.check(s.main(), delivery.ContextRelease); c.State != delivery.CheckFailure ||
@@ -282,7 +282,7 @@ func TestPinnedFleets(t *testing.T) {
 	}{
 		"to an older version": {1, false, delivery.CheckSuccess, "version 1", "1 1 1"},
 		"to one that never was": {7, false, delivery.CheckFailure,
-			"pinned to version 7 of shapes, which main never accepted; the devices keep what they run", "2 2 2"},
+			"pinned to version 7 of shapes, which was never released; name a released version", "2 2 2"},
 		"to one that is lost": {1, true, delivery.CheckFailure, "version 1 is gone from the registry; restore it",
 			"2 2 2"},
 	} {
@@ -426,7 +426,7 @@ func TestGateThatDoesNotApply(t *testing.T) {
 		"gates/production.yaml": ""})
 	s.propose("first", 8)
 	s.settle()
-	s.want("first", delivery.CheckFailure, "no check of any gate applies")
+	s.want("first", delivery.CheckFailure, "no check of any gate applied")
 }
 
 // A gate that main got in the moment of a merge answers from what is stored, as it

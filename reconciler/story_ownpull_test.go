@@ -73,7 +73,8 @@ func TestOwnPullRequestHoldsOnlyWhatAOBCommitted(t *testing.T) {
 			}
 			for _, context := range []string{delivery.ContextIntent, delivery.ContextRelease} {
 				check := s.check(s.head(branch), context)
-				if check.State != delivery.CheckFailure || !strings.Contains(check.Description, c.names+" in") ||
+				if check.State != delivery.CheckFailure ||
+					!strings.Contains(check.Description, "has pushed "+c.names+" to") ||
 					!has(s.facts(s.head(branch), context), code.ForeignChange) ||
 					!strings.Contains(check.Description, branch+" to commit ") {
 					t.Errorf("%s is %s: %s", context, check.State, check.Description)

@@ -56,7 +56,7 @@ func TestLooksCountImages(t *testing.T) {
 		s.want(branch, delivery.CheckSuccess, "version 2")
 	}
 	s.push("c", classes(model("shapes", 14), "[circle, square, easy]"))
-	s.want("c", delivery.CheckPending, "this is model 3 that the eval set judges against this release")
+	s.want("c", delivery.CheckPending, "this is model 3 that the eval set compares with this release")
 }
 
 // A model of another name that is only tried on an eval set is a look at it, too, and
@@ -70,14 +70,14 @@ func TestLooksOfOthers(t *testing.T) {
 	s.settle()
 	s.want("probe", delivery.CheckSuccess, "probe: version 1")
 	s.push("second", model("shapes", 20))
-	s.want("second", delivery.CheckPending, "this is model 3 that the eval set judges against this release")
+	s.want("second", delivery.CheckPending, "this is model 3 that the eval set compares with this release")
 	s.forge.prs[n].closed = true
 
 	s = shipped(t, "looks: 1")
 	s.push("a", withLines(model("shapes", 8), "thresholds: {default: 0.5}"))
 	s.ships("a")
 	s.push("b", model("shapes", 14))
-	s.want("b", delivery.CheckPending, "this is model 2 that the eval set judges against this release")
+	s.want("b", delivery.CheckPending, "this is model 2 that the eval set compares with this release")
 }
 
 // forbid puts the bundle that main has released last into quarantine, and goes back
@@ -112,10 +112,11 @@ func TestQuarantineHolds(t *testing.T) {
 				"gates/other.yaml": gateFile("other", "other", 0.3)})
 			s.forge.open("next", "dev")
 			s.settle()
-		}, delivery.CheckFailure, "is quarantined: it smoked; lift it in models/shapes.quarantine.yaml"},
+		}, delivery.CheckFailure, "is quarantined: it smoked; to let it run again, set lifted: " +
+			"on its entry in models/shapes.quarantine.yaml"},
 		"back to what its thresholds were added to": {[]string{"", with},
 			func(s *sim) { s.push("next", model("shapes", 8)) }, delivery.CheckSuccess,
-			"rolls back to version 1, accepted before"}, // the same content gets no second release statement
+			"rolls back to version 1, released before"}, // the same content gets no second release statement
 		"other weights": {[]string{""}, func(s *sim) { s.push("next", model("shapes", 14)) }, delivery.CheckSuccess,
 			"version 2"},
 		"lifted in another file, where it was never held": {[]string{""}, func(s *sim) {
@@ -179,7 +180,7 @@ func TestQuarantineOutlivesItsModel(t *testing.T) {
 	s.forge.open("renamed", "dev")
 	s.settle()
 	s.want("renamed", delivery.CheckFailure,
-		"is quarantined: it smoked; lift it in models/shapes.quarantine.yaml")
+		"is quarantined: it smoked; to let it run again, set lifted: on its entry in models/shapes.quarantine.yaml")
 	s.repo.commit("renamed", s.head("renamed"), s.now, map[string]string{"models/shapes.quarantine.yaml": ""})
 	s.settle()
 	s.want("renamed", delivery.CheckFailure, "models/shapes.quarantine.yaml: entry 1, bundle", "was removed or changed")
@@ -227,7 +228,7 @@ func TestQuarantineIsTold(t *testing.T) {
 		"}\nnonsense: 1\n")})
 	s.settle()
 	s.want("again", delivery.CheckFailure, "main cannot be read: models/shapes.quarantine.yaml:6:1: nonsense",
-		"correct it there")
+		"correct it on main first")
 	propose("mend", "")
 	s.want("mend", delivery.CheckSuccess,
 		"models/shapes.quarantine.yaml: the old version of this file did not parse")
@@ -268,7 +269,7 @@ func TestBrokenGateOnMain(t *testing.T) {
 		"gates/easy.yaml": gateFile("easy", "shapes", 0.01)})
 	s.settle()
 	s.want("bad", delivery.CheckFailure, "main cannot be read: gates/production.yaml:11:1: nonsense",
-		"correct it there")
+		"correct it on main first")
 	s.repo.commit("mend", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes",
 		0.3)})
 	s.forge.open("mend", "dev")
@@ -316,9 +317,9 @@ func TestFormerNameIsRemembered(t *testing.T) {
 		s.proposes(branch, map[string]string{"models/" + name + ".yaml": withLines(model(name, epochs), lines...)})
 	}
 	next("early", "forms", 9)
-	s.want("early", delivery.CheckFailure, "keep was: shapes until main has accepted a release of forms")
+	s.want("early", delivery.CheckFailure, "keep was: shapes until main has released forms")
 	s.proposes("elsewhere", renamedTo("forms", "figures", model("shapes", 21)))
-	s.want("elsewhere", delivery.CheckFailure, "forms has had no release since it was renamed", "write was: shapes")
+	s.want("elsewhere", delivery.CheckFailure, "forms never had a release under that name", "write was: shapes")
 	next("better", "forms", 21, "was: shapes")
 	s.want("better", delivery.CheckSuccess, "forms: version 3")
 	s.ships("better")
@@ -335,8 +336,8 @@ func TestFormerNameIsRemembered(t *testing.T) {
 	s.settle()
 	s.want("worse", delivery.CheckFailure, "mAP 0.6100, release 0.7000") // of shapes
 	next("again", "forms", 8)
-	s.want("again", delivery.CheckFailure, "bundle "+bad.Short()+" is quarantined: it smoked; lift it in "+
-		"models/shapes.quarantine.yaml")
+	s.want("again", delivery.CheckFailure, "bundle "+bad.Short()+" is quarantined: it smoked; to let it run again, "+
+		"set lifted: on its entry in models/shapes.quarantine.yaml")
 	// Renamed once more, it is the same model still.
 	s.proposes("third", renamedTo("forms", "figures", model("shapes", 9)))
 	s.want("third", delivery.CheckFailure, "mAP 0.6100, release 0.7000")
@@ -444,7 +445,7 @@ func TestVersionIsTaken(t *testing.T) {
 	back := s.repo.commit("main", s.main(), s.now, one)
 	s.repo.commit("main", back, s.now, stale)
 	s.settle()
-	s.want("main", delivery.CheckFailure, "version 2 refused: main has accepted version 2 already")
+	s.want("main", delivery.CheckFailure, "version 2 refused: main has released version 2 already")
 	// Nor does a statement of before fit, where nothing was named in between.
 	s.repo.commit("main", back, s.now, two)
 	s.settle()

@@ -105,7 +105,7 @@ func TestServerRefusesTheStateOfANewerVersion(t *testing.T) {
 	for range 2 {
 		_, err := openServer(t.Context(), w.Config, false, slog.New(slog.DiscardHandler))
 		want := "the state folder " + state +
-			" was written by a newer aob: it has format 2, and this aob reads formats up to 1; start that aob"
+			" was written by a newer aob: it has format 2, and this aob reads formats up to 1; start that version"
 		if err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("got  %v\nwant %s", err, want)
 		}

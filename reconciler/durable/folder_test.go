@@ -162,7 +162,7 @@ func TestFolderOfANewerVersionIsRefused(t *testing.T) {
 			_, err := open(dir)
 			b, ok := errors.AsType[delivery.Blocked](err)
 			if !ok || !strings.Contains(b.What, dir+" was written by a newer aob: it has format") ||
-				!strings.Contains(b.Do, "start that aob") {
+				!strings.Contains(b.Do, "start that version of aob") {
 				t.Errorf("%s, %s: %v", name, what, err)
 			}
 		}

@@ -401,7 +401,7 @@ func TestWithdrawn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if s := shown(chain); !strings.Contains(s, "fell back from it") || !strings.Contains(s, "must not run") {
+		if s := shown(chain); !strings.Contains(s, "rolled back from it") || !strings.Contains(s, "must not run") {
 			t.Errorf("%s says nothing of it:\n%s", kind, s)
 		}
 	}
@@ -415,7 +415,7 @@ func TestBundleThatMainNeverAccepted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s := shown(chain); !strings.Contains(s, "main never accepted this bundle") ||
+	if s := shown(chain); !strings.Contains(s, "main never released this bundle") ||
 		!strings.Contains(s, "no longer holds it") {
 		t.Error(s)
 	}
@@ -532,7 +532,7 @@ func TestThresholdsSeedsAndLooks(t *testing.T) {
 	}
 	for _, want := range []string{
 		"seed 1: mAP 0.4100 on validation, bundle " + from.Short() + ", the best, which is the model",
-		"found on dir:shapes valid, which trains nothing, and added to bundle " + from.Short(),
+		"found on dir:shapes valid, which is not trained on, and added to bundle " + from.Short(),
 		"circle: from score 0.42, asked for {precision: 0.9}; precision 0.9100, recall 0.7000",
 		"look 3 of 10", "without 2 that a model was trained on",
 	} {

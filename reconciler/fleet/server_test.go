@@ -456,7 +456,7 @@ func TestDocumentOfNewerServerIsKept(t *testing.T) {
 		}
 		s.restart(t)
 		err = s.Publish(t.Context(), desired(2))
-		const want = "was written by a newer aob: it has format 2, and this aob reads formats up to 1; start that aob"
+		const want = "was written by a newer aob: it has format 2, and this aob reads formats up to 1"
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "move the file away") {
 			t.Errorf("%s: Publish returns %v", name, err)
 		}

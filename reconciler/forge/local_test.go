@@ -323,7 +323,7 @@ func TestOnlyTheHeadThatWasLookedAtIsMerged(t *testing.T) {
 	}
 	for _, head := range []string{looked, looked[:7], "", evil[:6], strings.ToUpper(evil) + "0"} {
 		_, err := f.Merge(t.Context(), number, head, "Ada")
-		if _, ok := errors.AsType[delivery.Blocked](err); !ok || !strings.Contains(err.Error(), "what was looked at") {
+		if _, ok := errors.AsType[delivery.Blocked](err); !ok || !strings.Contains(err.Error(), "review it again") {
 			t.Errorf("%q: got %v", head, err)
 		}
 		if got := git.run("rev-parse", "main"); got != main {

@@ -275,7 +275,7 @@ func TestFilesOfANewerFormatAreCalledThat(t *testing.T) {
 		"gates/a.yaml":             "Gate", "fleets/a.yaml": "Fleet"} {
 		for version, want := range map[string]string{
 			"aob/v2": "this file is for a newer aob: it has format 2, and this aob reads formats up to 1; start " +
-				"that aob, or a newer one",
+				"that version of aob or a newer one",
 			"\"aob/v7\"": "this file is for a newer aob: it has format 7, and this aob reads formats up to 1",
 			"aob/v2x":    `want aob/v1, got "aob/v2x"`,
 			"other/v2":   `want aob/v1, got "other/v2"`,

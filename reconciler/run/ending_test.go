@@ -155,7 +155,7 @@ func TestRunOfNewerAOBIsCalledThatAndLeftAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.folder(t, spec("error"))
-	const want = "was written by a newer aob: it has format 7, and this aob reads formats up to 1; start that aob"
+	const want = "was written by a newer aob: it has format 7, and this aob reads formats up to 1; start that version"
 	for range 3 {
 		list, err := b.Observe()
 		if err == nil || !strings.Contains(err.Error(), want) {

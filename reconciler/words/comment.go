@@ -135,23 +135,23 @@ func (c *comment) release(pr plan.ProposalReport, check plan.Check) {
 	case pr.Elsewhere:
 		c.printf("### AOB: not judged yet\n\n%s\n\n", capital(Join(check.Facts))+".")
 	case len(open(pr)) > 0:
-		c.printf("### AOB: an owner of the gate decides\n\n")
+		c.printf("### AOB: an owner of the gate must decide\n\n")
 		for _, d := range open(pr) {
 			c.doubt(d)
 		}
 		c.worse(pr, "accept")
-		c.printf("The code stands for this verdict on this content alone. What is accepted is signed, with its " +
-			"reason, into the release, and merging then ships it. AOB asks back wherever others can edit comments: " +
-			"the 👍 of the owner is what counts then. Or push a better model to this branch")
+		c.printf("The code is valid for this verdict alone: another model, gate or release has another one. The " +
+			"owner's reason is signed with the release, and merging then ships the model.\n\n" +
+			"Or push a better model to this branch")
 		if moreImagesSettle(pr) {
-			c.printf(", or give the gate more test images, in a pull request of its own")
+			c.printf(", or give the gate more test images in a pull request of its own")
 		}
 		c.printf(".\n\n")
 	case len(pr.Asks) > 0:
-		c.printf("### AOB: waits for approval\n\nIts author has no write permission here, so nothing runs before "+
-			"somebody with write permission allows it:\n\n1. Comment `%s`.\n2. If AOB asks back in a comment of its "+
-			"own, react to that comment with 👍. It asks wherever others can edit comments: the reaction is what "+
-			"counts then, as nobody else can make it.\n\n", markdown(strings.Join(pr.Asks, "`, and `")))
+		c.printf("### AOB: needs approval\n\nIts author has no write permission here, so nothing runs before "+
+			"somebody with write permission allows it:\n\n1. Comment `%s`.\n2. If AOB then asks for confirmation in a "+
+			"comment of its own, react to that comment with 👍. It asks where others can edit your comment: nobody "+
+			"else can make your reaction.\n\n", markdown(strings.Join(pr.Asks, "`, and `")))
 		for _, who := range pr.Refused {
 			c.printf("- %s has no write permission here, so that comment does not count.\n", who)
 		}
@@ -220,8 +220,8 @@ func (c *comment) next(pr plan.ProposalReport, state delivery.CheckState) {
 		}
 	case state == delivery.CheckFailure && failed != "":
 		c.printf("Change the model in this branch and push: it is judged again. `aob try models/%s.yaml` tries other "+
-			"values on the validation images, without opening the test images. Nobody can accept a fail; where the "+
-			"bar itself is wrong, change the gate in a pull request of its own.\n\n", markdown(failed))
+			"values on the validation images, without opening the test images. Nobody can accept a fail. If "+
+			"the gate asks for the wrong thing, change it in a pull request of its own.\n\n", markdown(failed))
 	}
 }
 
@@ -238,7 +238,8 @@ func (c *comment) worse(pr plan.ProposalReport, before string) {
 		}
 	}
 	if len(list) > 0 {
-		c.printf("**Worse than what it replaces: %s. Look before you %s.** ", few(list, shownLosses), before)
+		c.printf("**Worse than what it replaces: %s. Look at the images before you %s.** ", few(list, shownLosses),
+			before)
 	}
 }
 
@@ -275,12 +276,12 @@ func moreImagesSettle(pr plan.ProposalReport) bool {
 // doubt writes who may accept an unsure verdict, with a line to copy.
 func (c *comment) doubt(d plan.Doubt) {
 	if len(d.Owners) == 0 {
-		c.printf("Gate %s is unsure, and nobody can accept that, as it has no owners.\n\n", d.Gate)
+		c.printf("Gate %s is unsure, and nobody can accept that, as the gate has no owners.\n\n", d.Gate)
 		return
 	}
 	c.printf("Gate %s is unsure. Its owner %s may comment, with a reason:\n\n```\n/aob accept %s because …\n```\n\n"+
-		"If AOB asks back in a comment of its own, the owner reacts to that comment with 👍.\n\n", d.Gate,
-		strings.Join(d.Owners, " or "), markdown(d.Code))
+		"If AOB then asks for confirmation in a comment of its own, the owner reacts to that comment with 👍.\n\n",
+		d.Gate, strings.Join(d.Owners, " or "), markdown(d.Code))
 	c.list(d.Refused)
 }
 
@@ -308,7 +309,13 @@ func (c *comment) model(m plan.ModelReport) {
 	}
 	c.printf("\n\n")
 	for _, f := range m.Carried {
-		c.printf("**The fleet's bar:** %s.\n\n", f)
+		c.printf("**Gates of the fleet:** %s.\n\n", f)
+	}
+	for _, d := range m.Doubts {
+		if d.Accept != nil {
+			c.printf("Gate %s was unsure, and its owner %s accepted that: %s\n\n", d.Gate, d.Accept.By,
+				d.Accept.Because)
+		}
 	}
 	for _, v := range m.Verdicts {
 		baseline := m.Baseline
@@ -318,22 +325,17 @@ func (c *comment) model(m plan.ModelReport) {
 		c.verdict(v, baseline)
 		for _, link := range m.Links {
 			if link.Gate == v.Gate && link.URL != "" {
-				c.printf("[The images that got worse](%s), the worst first: truth, release and this model side by "+
-					"side.\n\n", markdown(link.URL))
+				c.printf("[The images that got worse](%s), the worst first: ground truth, release and this model "+
+					"side by side.\n\n", markdown(link.URL))
 			}
 		}
 	}
-	for _, d := range m.Doubts {
-		if d.Accept != nil {
-			c.printf("Gate %s is unsure, and %s accepts that: %s\n\n", d.Gate, d.Accept.By, d.Accept.Because)
-		}
-	}
 	if len(m.Verdicts) > 0 {
-		c.printf("Bounds are a bootstrap's over the test images, each one-sided at its check's confidence; classes " +
-			"of one check share that, so each of theirs is surer. They cover which images were chosen, not the noise " +
-			"of training: the same training with another seed may differ by more")
+		c.printf("Each bound is one-sided, by a bootstrap over the test images, at its check's confidence. Where a " +
+			"check has several classes, each has a wider bound, so that all of them hold together. Bounds do not " +
+			"include the noise of training: another seed may differ by more")
 		if len(m.Seeds) < 2 {
-			c.printf(", and `seeds: [1, 2, 3]` would show by how much")
+			c.printf(", and `seeds: [1, 2, 3]` shows by how much")
 		}
 		c.printf(".\n\n")
 	}
@@ -360,7 +362,7 @@ func (c *comment) model(m plan.ModelReport) {
 }
 
 func (c *comment) thresholds(points map[string]delivery.OperatingPoint) {
-	c.table("class", "counts from score", "precision", "recall")
+	c.table("class", "score threshold", "precision", "recall")
 	classes := slices.Sorted(maps.Keys(points))
 	for _, class := range classes {
 		p := points[class]
@@ -436,7 +438,7 @@ func (c *comment) measured(e delivery.Measured) {
 		}
 		c.row(cells...)
 	}
-	c.printf("\nEach bound is one-sided and 95 %% sure. A figure that a check bounds has its bounds there.\n\n")
+	c.printf("\nEach bound is one-sided and 95 %% sure. The table of checks has the bounds of the other figures.\n\n")
 }
 
 // AdoptCommand is the command that adopts what AOB has seen of a fork's pull request.

@@ -43,7 +43,7 @@ func TestCommentSaysWhatIsWaitedFor(t *testing.T) {
 		not    string
 	}{
 		{plan.ProposalReport{}, release(delivery.CheckPending, "epoch 3/8"), []string{"AOB: working on it"}, "epoch"},
-		{asking, release(delivery.CheckPending, "train: waits for approval"), []string{"1. Comment `/aob run 3f9c2a10`",
+		{asking, release(delivery.CheckPending, "train: needs approval"), []string{"1. Comment `/aob run 3f9c2a10`",
 			"react to that comment with 👍"}, "approve"},
 		{plan.ProposalReport{Models: []plan.ModelReport{{Model: "shapes"}}}, release(delivery.CheckPending,
 			"epoch 3/8"), []string{"Approve after that commit"}, "epoch"},
@@ -55,7 +55,7 @@ func TestCommentSaysWhatIsWaitedFor(t *testing.T) {
 			"mAP 0.1 &lt; 0.3"}, "working"},
 		{doubtful(plan.Doubt{Owners: []string{"lead", "ada"}}), release(delivery.CheckPending,
 			"gate/production: unsure"),
-			[]string{"AOB: an owner of the gate decides", "Its owner lead or ada may comment",
+			[]string{"AOB: an owner of the gate must decide", "Its owner lead or ada may comment",
 				"```\n/aob accept 0a1b2c3d4e5f because …\n```", "push a better model"}, "more test images"},
 		{settled(doubtful(plan.Doubt{Owners: []string{"lead"}, Refused: []delivery.Fact{plain("ben is no <owner>")}})),
 			release(delivery.CheckPending, "gate/production: unsure"),
@@ -63,8 +63,8 @@ func TestCommentSaysWhatIsWaitedFor(t *testing.T) {
 		{doubtful(plan.Doubt{}), release(delivery.CheckPending, "gate/production: unsure"),
 			[]string{"nobody can accept that"}, "/aob accept"},
 		{doubtful(plan.Doubt{Accept: &delivery.Accept{By: "lead", Because: "seen <it>"}}),
-			release(delivery.CheckSuccess, "version 2"), []string{"lead accepts that: seen &lt;it>"}, "may comment"},
-		{asking, release(delivery.CheckPending, "train: waits for approval"), []string{"AOB: waits for approval",
+			release(delivery.CheckSuccess, "version 2"), []string{"lead accepted that: seen &lt;it>"}, "may comment"},
+		{asking, release(delivery.CheckPending, "train: needs approval"), []string{"AOB: needs approval",
 			"`/aob run 3f9c2a10`, and `/aob run 77aa00ff`"}, "working"},
 	} {
 		got := Comment(c.pr, c.checks)

@@ -62,23 +62,15 @@ func (c *comment) looks(v delivery.Verdict, baseline *delivery.Release) {
 	if v.Look == 0 {
 		return
 	}
-	c.printf("Look %d", v.Look)
-	if v.Looks > 0 {
-		c.printf(" of %d", v.Looks)
-	}
-	were := "were"
-	if v.Look == 1 {
-		were = "was"
-	}
-	c.printf(": %s %s judged on these images", delivery.Count(v.Look, "model"), were)
+	c.printf("This is model %d that was judged on these images", v.Look)
 	if baseline != nil {
 		c.printf(" against version %d", baseline.Version)
 	} else {
 		c.printf(", with no release to compare with yet")
 	}
-	c.printf(", this one included")
 	if v.Looks > 0 {
-		c.printf("; after %d even a pass needs an owner's word, as the best of many looks better than it is", v.Looks)
+		c.printf(", of %d that the gate allows (looks). After that even a pass needs an owner's acceptance: with many "+
+			"tries, the best one is partly luck", v.Looks)
 	}
 	c.printf(".\n\n")
 }
@@ -93,7 +85,7 @@ func (c *comment) losses(v delivery.Verdict, baseline *delivery.Release) {
 			c.printf("- and %d more that got worse; aob pr show lists them\n", len(v.OtherLosses())-i)
 			break
 		}
-		why := "no check is about it"
+		why := "no check of the gate covers it"
 		if _, ok := v.CheckOf(l); ok {
 			why = "which the gate allows"
 		}

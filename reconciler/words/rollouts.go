@@ -20,14 +20,14 @@ var rollouts = map[delivery.Code]sentence{
 	code.NothingBefore:   text("there is no release to go back to, so the devices keep what they run"),
 
 	code.RolloutPaused:     text("paused: true in fleets/{fleet}.yaml; remove it to go on"),
-	code.WindowClosed:      text("the window is closed; it opens {at}"),
-	code.WindowUnreadable:  text("the window in fleets/{fleet}.yaml cannot be read: {text}"),
+	code.WindowClosed:      text("outside the update window, which opens {at}"),
+	code.WindowUnreadable:  text("window: in fleets/{fleet}.yaml is not valid: {text}"),
 	code.FleetAwaited:      text("waiting for fleet {fleet} to run version {version} healthily for {lasts}"),
 	code.FleetAwaitedUntil: text("waiting until {at} for fleet {fleet} to be healthy for {lasts}"),
 	code.FleetUnheard:      text("waiting for fleet {fleet}: none of its devices was heard from for {lasts}"),
 	code.SoakUntil:         text("the soak lasts until {at} at least"),
-	code.FailureRate: text("a failure rate up to {failureRate} % is not ruled out ({count} of {total device} " +
-		"failed)"),
+	code.FailureRate: text("{count} of {total device} failed, which does not rule out a failure rate of up to " +
+		"{failureRate} %"),
 
 	code.NoDevice:       text("no device has reported yet; aob-agent run --help shows how to start one"),
 	code.NoneHeard:      text("waiting for a device: none of {total} was heard from for {lasts}"),
@@ -35,13 +35,13 @@ var rollouts = map[delivery.Code]sentence{
 	code.DevicesHealthy: text("{count} of {total device} healthy"),
 	code.DevicesSeen:    text("{count} of {total device} seen in the last {lasts}"),
 	code.DevicesAwaited: text("waiting for {count device}"),
-	code.DevicesHeld:    text("{count device} held" + devices),
+	code.DevicesHeld:    text("{count device} held: they report and do not install" + devices),
 	code.DevicesFailed:  text("{count device} failed" + devices),
 	code.DevicesSilent:  text("{count device} silent" + devices),
-	code.DevicesAway:    text("away, and not counted: {names}[ and {moreNames} more]"),
-	code.ServerWasAway:  text("this server receives reports only since {at}, so they may still report"),
-	code.FleetSilent: text("no device of the fleet was heard from since {at}, so the network may be cut; their " +
-		"silence counts as a failure only after one is heard from"),
+	code.DevicesAway:    text("not heard from for long, so not counted: {names}[ and {moreNames} more]"),
+	code.ServerWasAway:  text("this server receives reports only since {at}; silent devices may still report"),
+	code.FleetSilent: text("no device of the fleet has reported since {at}: check the network; silence counts " +
+		"as a failure only after one of them reports again"),
 
 	code.OfDevice:       text("{device}: {facts}"),
 	code.DeviceSays:     text("{says}"),
@@ -49,10 +49,10 @@ var rollouts = map[delivery.Code]sentence{
 	code.DeviceStuck:    text("it reports, but has been {stage} since {at}"),
 	code.DeviceTwice:    text("it reports from two places: two installations have this name; rename one of them"),
 	code.ReportIgnored:  text("its report does not count: {text}"),
-	code.ClockAhead:     text("its clock is {lasts} ahead"),
-	code.ClockBehind:    text("its clock is {lasts} behind"),
-	code.FailureDoubted: text("this does not count, as the server's store has lost {files}"),
-	code.FailureChecked: text("this counts once the server has checked its own store"),
+	code.ClockAhead:     text("its clock is {lasts} ahead; set it"),
+	code.ClockBehind:    text("its clock is {lasts} behind; set it"),
+	code.FailureDoubted: text("this failure does not count, as the server has lost {files} of the bundle"),
+	code.FailureChecked: text("this failure counts once the server has checked its own store"),
 }
 
 // Abort writes the reason of an abort, where it is not written yet. People read it in statements and quarantine files.

@@ -216,7 +216,7 @@ var special = map[string]func(v *delivery.Values) any{
 		case v.Text == "":
 			return fmt.Sprintf(" (attempt %d)", v.Attempt)
 		}
-		return fmt.Sprintf(" (attempt %d, after: %s)", v.Attempt, v.Text)
+		return fmt.Sprintf(" (attempt %d; the one before failed: %s)", v.Attempt, v.Text)
 	},
 	"splits": func(v *delivery.Values) any {
 		var list []string

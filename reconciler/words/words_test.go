@@ -153,7 +153,7 @@ func TestReleaseNotes(t *testing.T) {
 		{Check: "AP >= 0.2", Outcome: delivery.NotApplicable, Because: []delivery.Fact{{Code: code.NoTruths}}}}}})
 	checks, lost := notes(delivery.Measured{Gate: "production", Lost: []delivery.Loss{{Metric: "AP", Class: "WBC",
 		Value: 0.1244, Baseline: 0.2285, Diff: -0.104, AtBest: -0.0461}}})
-	if want := []string{"", "the eval set has no truths for it"}; !slices.Equal(checks, want) {
+	if want := []string{"", "the eval set has no objects for it"}; !slices.Equal(checks, want) {
 		t.Errorf("checks: %q, want %q", checks, want)
 	}
 	const worse = "worse than the release: AP of WBC 0.1244, was 0.2285: -0.1040, at best -0.0461"
