@@ -143,18 +143,12 @@ func intentFiles(dir string) ([]intent.File, error) {
 }
 
 func intentFile(root *os.Root, path string) (intent.File, error) {
-	f := intent.File{Path: path}
 	info, err := root.Lstat(path)
 	if err != nil {
-		return f, err
+		return intent.File{}, err
 	}
-	f.Size = info.Size()
-	switch {
-	case info.Mode()&fs.ModeSymlink != 0:
-		f.Mode = intent.Symlink
-	case !info.Mode().IsRegular():
-		f.Mode = intent.Other
-	case f.Size <= intent.MaxFileSize:
+	f := intent.File{Path: path, Mode: info.Mode(), Size: info.Size()}
+	if f.Mode.IsRegular() && f.Size <= intent.MaxFileSize {
 		f.Data, err = root.ReadFile(path)
 	}
 	return f, err

@@ -6,7 +6,6 @@ package commits
 
 import (
 	"fmt"
-	"io/fs"
 	"maps"
 	"math"
 	"slices"
@@ -83,7 +82,7 @@ func (r *Reader) Sweep() {
 func (r *Reader) Parse(files []git.File) (Tree, error) {
 	sources := make([]intent.File, len(files))
 	for i, f := range files {
-		sources[i] = intent.File{Path: f.Path, Hash: f.Hash, Size: f.Size, Mode: mode(f.Mode)}
+		sources[i] = intent.File{Path: f.Path, Hash: f.Hash, Size: f.Size, Mode: f.Mode}
 		if f.Size < 0 {
 			sources[i].Size = math.MaxInt64
 		}
@@ -134,16 +133,6 @@ func (r *Reader) blob(f git.File) ([]byte, error) {
 		return nil, fmt.Errorf("%s: %w", f.Path, err)
 	}
 	return data, nil
-}
-
-func mode(m fs.FileMode) intent.Mode {
-	switch {
-	case m.IsRegular():
-		return intent.Regular
-	case m&fs.ModeSymlink != 0:
-		return intent.Symlink
-	}
-	return intent.Other
 }
 
 // Hash returns the content hash of a file at a commit, or "" if there is no such file.

@@ -88,7 +88,7 @@ func (c *Cache) docs(files []File) []*Doc {
 	c.mu.Lock()
 	for i, f := range files {
 		doc, ok := c.get(blob{f.Path, f.Hash})
-		if docs[i] = doc; !ok || f.Mode != Regular {
+		if docs[i] = doc; !ok || !f.Mode.IsRegular() {
 			missing, places = append(missing, f), append(places, i)
 		}
 	}
@@ -100,7 +100,7 @@ func (c *Cache) docs(files []File) []*Doc {
 	defer c.mu.Unlock()
 	for i, f := range missing {
 		docs[places[i]] = parsed[i]
-		if f.Hash != "" && f.Mode == Regular && (f.Data != nil || f.Size == 0 || f.Size > MaxFileSize) {
+		if f.Hash != "" && f.Mode.IsRegular() && (f.Data != nil || f.Size == 0 || f.Size > MaxFileSize) {
 			c.put(blob{f.Path, f.Hash}, parsed[i])
 		}
 	}

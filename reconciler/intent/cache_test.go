@@ -2,6 +2,7 @@ package intent_test
 
 import (
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -117,7 +118,7 @@ func TestCacheKeepsContentOnly(t *testing.T) {
 	c := intent.NewCache(intent.Options{})
 	right := tree(1)[:1]
 	link, lost := right[0], right[0]
-	link.Mode, lost.Data = intent.Symlink, nil
+	link.Mode, lost.Data = fs.ModeSymlink, nil
 	for _, f := range []intent.File{link, lost} {
 		if _, complaints := c.Parse([]intent.File{f}); len(complaints) != 1 {
 			t.Errorf("want one complaint, got %v", complaints)

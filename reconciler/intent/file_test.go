@@ -2,6 +2,7 @@ package intent_test
 
 import (
 	"fmt"
+	"io/fs"
 	"math"
 	"slices"
 	"strings"
@@ -43,14 +44,14 @@ func TestFiles(t *testing.T) {
 	}{
 		{"right", file("models/m.yaml", model), nil},
 		{"executable with CRLF", file("models/m.yaml", strings.ReplaceAll(model, "\n", "\r\n")), nil},
-		{"symbolic link", intent.File{Path: "models/m.yaml", Mode: intent.Symlink, Size: 11,
+		{"symbolic link", intent.File{Path: "models/m.yaml", Mode: fs.ModeSymlink, Size: 11,
 			Data: []byte("/etc/passwd")},
 			[]string{"models/m.yaml: is a symbolic link; want the file itself"}},
-		{"submodule", intent.File{Path: "models/m.yaml", Mode: intent.Other},
+		{"submodule", intent.File{Path: "models/m.yaml", Mode: fs.ModeIrregular},
 			[]string{"models/m.yaml: is not a regular file, but a submodule for example; want the file itself"}},
-		{"the folder is a link", intent.File{Path: "models", Mode: intent.Symlink, Size: 4},
+		{"the folder is a link", intent.File{Path: "models", Mode: fs.ModeSymlink, Size: 4},
 			[]string{"models: is a symbolic link, which AOB does not follow; put the folder itself there"}},
-		{"the folder is a submodule", intent.File{Path: "models", Mode: intent.Other},
+		{"the folder is a submodule", intent.File{Path: "models", Mode: fs.ModeIrregular},
 			[]string{"models: is a submodule, which AOB does not read; put the files themselves into the folder"}},
 		{"the folder is a file", file("models", "x"), []string{"models: is a file; want a folder of files"}},
 		{"Git LFS pointer", file("models/m.yaml",
@@ -137,8 +138,8 @@ func TestCauseComesBeforeConsequence(t *testing.T) {
 		{file("models/cv/m.yaml", model),
 			`models/cv/m.yaml: is in a subfolder, which AOB does not read; move it to "models/m.yaml"`,
 			`AOB does not read "models/cv/m.yaml"`},
-		{intent.File{Path: "models", Mode: intent.Symlink}, "models: is a symbolic link", "none is known"},
-		{intent.File{Path: "models", Mode: intent.Other}, "models: is a submodule", "none is known"},
+		{intent.File{Path: "models", Mode: fs.ModeSymlink}, "models: is a symbolic link", "none is known"},
+		{intent.File{Path: "models", Mode: fs.ModeIrregular}, "models: is a submodule", "none is known"},
 	} {
 		got := lines(append(others, c.file)...)
 		if len(got) != 3 || !strings.HasPrefix(got[0], c.cause) || got[1] != lost+c.lost {

@@ -2,6 +2,7 @@ package intent
 
 import (
 	"fmt"
+	"io/fs"
 	"path"
 	"reflect"
 	"runtime"
@@ -12,20 +13,10 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// A Mode is what a tree entry is.
-type Mode int
-
-// The modes.
-const (
-	Regular Mode = iota // executable or not
-	Symlink
-	Other // a submodule, for example
-)
-
 // A File is one file of a tree under models/, gates/ or fleets/.
 type File struct {
 	Path string // with slashes, from the root of the tree
-	Mode Mode
+	Mode fs.FileMode
 	Size int64  // in bytes; over MaxFileSize, Data is not used
 	Data []byte // may be nil if the file is too large, or if a Cache has Hash
 	Hash string // of the content, as a git blob's hash; "" is never cached
@@ -154,10 +145,10 @@ func (d *document) identify(f File) (kind, name string) {
 	case !ok || path.Clean(f.Path) != f.Path:
 		d.fault(place{}, "", "is not in a folder that AOB reads; move it into models/, gates/ or fleets/")
 		return "", ""
-	case base == "" && f.Mode == Symlink:
+	case base == "" && f.Mode&fs.ModeSymlink != 0:
 		d.fault(place{}, "", "is a symbolic link, which AOB does not follow; put the folder itself there")
 		return "", ""
-	case base == "" && f.Mode == Other:
+	case base == "" && !f.Mode.IsRegular():
 		d.fault(place{}, "", "is a submodule, which AOB does not read; put the files themselves into the folder")
 		return "", ""
 	case base == "":
@@ -209,9 +200,9 @@ func stray(file string) (kind, name string) {
 // open reads a file into nodes.
 func (d *document) open(f File) bool {
 	switch {
-	case f.Mode == Symlink:
+	case f.Mode&fs.ModeSymlink != 0:
 		d.fault(place{}, "", "is a symbolic link; want the file itself")
-	case f.Mode != Regular:
+	case !f.Mode.IsRegular():
 		d.fault(place{}, "", "is not a regular file, but a submodule for example; want the file itself")
 	case f.Size > MaxFileSize || len(f.Data) > MaxFileSize:
 		d.fault(place{}, "", "is too large; want at most %d KiB", MaxFileSize>>10)
@@ -299,7 +290,7 @@ var kindTypes = map[string]reflect.Type{
 func bounded(files []File) []delivery.Complaint {
 	var size int64
 	for _, f := range files {
-		if f.Mode == Regular && f.Size <= MaxFileSize { // a larger one is not read
+		if f.Mode.IsRegular() && f.Size <= MaxFileSize { // a larger one is not read
 			size += f.Size
 		}
 	}

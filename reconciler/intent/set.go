@@ -215,26 +215,12 @@ func assigned(v any, keys []string, value any) any {
 	return m
 }
 
-// offset is where a node begins.
+// offset is where a node begins. Its column counts characters.
 func offset(text string, n *yaml.Node) int {
-	at := 0
-	for range n.Line - 1 {
-		i := strings.IndexByte(text[at:], '\n')
-		if i < 0 {
-			return len(text)
-		}
-		at += i + 1
-	}
-	// Columns count characters.
-	line := text[at:]
-	for range n.Column - 1 {
-		if line == "" {
-			break
-		}
-		size := len(string([]rune(line[:min(len(line), 4)])[:1]))
-		line, at = line[size:], at+size
-	}
-	return at
+	lines := strings.SplitAfter(text, "\n")
+	before := strings.Join(lines[:min(n.Line-1, len(lines))], "")
+	line := []rune(strings.Join(lines[min(n.Line-1, len(lines)):], ""))
+	return len(before) + len(string(line[:min(n.Column-1, len(line))]))
 }
 
 // extent is the part of a text that a value of one line takes.
