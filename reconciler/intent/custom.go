@@ -16,123 +16,84 @@ import (
 // A reader decodes the values of a type that has several forms in YAML.
 type reader func(d *document, n *yaml.Node, v reflect.Value, r *rules, path string)
 
-var (
-	classesType = reflect.TypeFor[delivery.Classes]()
-	selectType  = reflect.TypeFor[delivery.ClassSelect]()
-	argsType    = reflect.TypeFor[map[string]any]()
-
-	datasetType   = reflect.TypeFor[delivery.Dataset]()
-	thresholdType = reflect.TypeFor[delivery.Threshold]()
-)
-
 // custom returns the reader of a type, or nil if it needs none.
 func custom(t reflect.Type) reader {
 	switch t {
-	case classesType:
+	case reflect.TypeFor[delivery.Classes]():
 		return readClasses
-	case selectType:
+	case reflect.TypeFor[delivery.ClassSelect]():
 		return readSelect
-	case argsType:
+	case reflect.TypeFor[map[string]any]():
 		return readArgs
-	case datasetType:
+	case reflect.TypeFor[delivery.Dataset]():
 		return readDataset
-	case thresholdType:
+	case reflect.TypeFor[delivery.Threshold]():
 		return readThreshold
 	}
 	return nil
 }
 
-// class reads the name of a class or label.
-func (d *document) class(n *yaml.Node, path string) (string, bool) {
-	return d.decodeString(n, &rules{form: forms["class"]}, path)
+// classNames reads a list of at least one class or label.
+func (d *document) classNames(n *yaml.Node, path string) (names []string) {
+	r := &rules{nonempty: true, form: forms["class"]}
+	d.decodeValue(n, reflect.ValueOf(&names).Elem(), r, path, nil)
+	return names
 }
 
 // readClasses reads [a, b] or {a: [a, a2], b: [b]}.
 func readClasses(d *document, n *yaml.Node, v reflect.Value, _ *rules, path string) {
 	var list delivery.Classes
-	names, labels := make(map[string]int), make(map[string]int)
-	once := func(n *yaml.Node, lines map[string]int, what, name, at string) bool {
-		if line, ok := lines[name]; ok {
-			d.fault(placeOf(n), at, "%s %s is given twice; the first is in line %d; remove one of them", what,
-				quote(name), line)
-			return false
-		}
-		lines[name] = n.Line
-		return true
-	}
 	switch n.Kind {
 	case yaml.SequenceNode:
-		for i, c := range n.Content {
-			at := item(path, i)
-			d.spots[at] = spot{value: c}
-			if name, ok := d.class(c, at); ok && once(c, names, "class", name, at) {
-				list = append(list, delivery.Class{Name: name, Labels: []string{name}})
-			}
+		names := d.classNames(n, path)
+		unique(d, names, path)
+		for _, name := range names {
+			list = append(list, delivery.Class{Name: name, Labels: []string{name}})
 		}
 	case yaml.MappingNode:
+		places := map[string]string{} // of labels
 		for key, value := range d.pairs(n, path) {
 			at := member(path, key.Value)
-			name, ok := d.class(key, at)
-			if !d.kind(value, yaml.SequenceNode, at) || !ok {
-				continue
-			}
-			class := delivery.Class{Name: name}
-			for i, c := range value.Content {
-				at := item(at, i)
-				d.spots[at] = spot{value: c}
-				if label, ok := d.class(c, at); ok && once(c, labels, "label", label, at) {
-					class.Labels = append(class.Labels, label)
+			name, _ := d.decodeString(key, &rules{form: forms["class"]}, at)
+			labels := d.classNames(value, at)
+			for i, label := range labels {
+				if first, twice := places[label]; twice && label != "" {
+					d.complain(item(at, i), "is the same as %s; remove one of them", first)
 				}
+				places[label] = item(at, i)
 			}
-			if len(value.Content) == 0 {
-				d.fault(placeOf(value), at, "is empty; add at least one of the dataset's labels")
-			}
-			slices.Sort(class.Labels) // a set: their order does not make another model
-			list = append(list, class)
+			slices.Sort(labels) // a set: their order does not make another model
+			list = append(list, delivery.Class{Name: name, Labels: labels})
+		}
+		if len(n.Content) == 0 {
+			d.fault(placeOf(n), path, "is empty; add at least one class")
 		}
 	default:
 		d.fault(placeOf(n), path,
-			"want a list of classes, as in [cat, dog], or a map to labels, as in {cat: [cat, kitten]}, got %s",
-			describe(n))
-		return
-	}
-	if len(n.Content) == 0 {
-		d.fault(placeOf(n), path, "is empty; add at least one class")
+			"want a list of classes, as in [cat, dog], or a map to labels, as in {cat: [cat, kitten]}, got %s", describe(n))
 	}
 	v.Set(reflect.ValueOf(list))
 }
 
 // readSelect reads all or [a, b].
 func readSelect(d *document, n *yaml.Node, v reflect.Value, _ *rules, path string) {
-	if n.Kind == yaml.ScalarNode {
-		if n.Value != "all" {
-			d.fault(placeOf(n), path, "want all or a list of classes, as in [%s], got %s", clip(n.Value), describe(n))
-			return
-		}
-		v.Set(reflect.ValueOf(delivery.ClassSelect{All: true}))
-		return
-	}
-	var list delivery.ClassSelect
-	if n.Kind != yaml.SequenceNode {
+	var s delivery.ClassSelect
+	switch {
+	case n.Kind == yaml.SequenceNode:
+		s.Names = d.classNames(n, path)
+	case n.Kind != yaml.ScalarNode:
 		d.fault(placeOf(n), path, "want all or a list of classes, got %s", describe(n))
-		return
+	case n.Value != "all":
+		d.fault(placeOf(n), path, "want all or a list of classes, as in [%s], got %s", clip(n.Value), describe(n))
+	default:
+		s.All = true
 	}
-	if len(n.Content) == 0 {
-		d.fault(placeOf(n), path, "is empty; want all or a list of classes")
-	}
-	for i, c := range n.Content {
-		at := item(path, i)
-		d.spots[at] = spot{value: c}
-		if name, ok := d.class(c, at); ok {
-			list.Names = append(list.Names, name)
-		}
-	}
-	v.Set(reflect.ValueOf(list))
+	v.Set(reflect.ValueOf(s))
 }
 
 // readDataset reads {SOURCE: PATH}, and checks that the server has both.
-func readDataset(d *document, n *yaml.Node, v reflect.Value, _ *rules, path string) {
-	if !d.kind(n, yaml.MappingNode, path) {
+func readDataset(d *document, n *yaml.Node, v reflect.Value, r *rules, path string) {
+	if !d.kind(n, yaml.MappingNode, r, path) {
 		return
 	}
 	switch len(n.Content) / 2 {
@@ -201,8 +162,8 @@ func readThreshold(d *document, n *yaml.Node, v reflect.Value, _ *rules, path st
 
 // readArgs reads arguments of a trainer: scalars, or lists or maps of scalars.
 // Numbers become float64, as in JSON, so that 1 and 1.0 are one value.
-func readArgs(d *document, n *yaml.Node, v reflect.Value, _ *rules, path string) {
-	if !d.kind(n, yaml.MappingNode, path) {
+func readArgs(d *document, n *yaml.Node, v reflect.Value, r *rules, path string) {
+	if !d.kind(n, yaml.MappingNode, r, path) {
 		return
 	}
 	args := make(map[string]any)
@@ -214,11 +175,10 @@ func readArgs(d *document, n *yaml.Node, v reflect.Value, _ *rules, path string)
 		}
 		switch value.Kind {
 		case yaml.SequenceNode:
-			list := []any{}
+			list := make([]any, len(value.Content))
 			for i, c := range value.Content {
-				at := item(at, i)
-				d.spots[at] = spot{value: c}
-				list = append(list, d.scalar(c, at))
+				d.spots[item(at, i)] = spot{value: c}
+				list[i] = d.scalar(c, item(at, i))
 			}
 			args[key.Value] = list
 		case yaml.MappingNode:

@@ -171,7 +171,7 @@ func (d *document) decodeValue(n *yaml.Node, v reflect.Value, r *rules, path str
 	case reflect.Struct:
 		if n.Kind == yaml.ScalarNode && matches(n.Value, r.laterValues) {
 			d.fault(placeOf(n), path, "a name here is not supported yet; want a map, as in {key: value}")
-		} else if d.kind(n, yaml.MappingNode, path) {
+		} else if d.kind(n, yaml.MappingNode, r, path) {
 			d.decodeStruct(n, v, path, above)
 		}
 	case reflect.Map:
@@ -198,8 +198,11 @@ func (d *document) decodeValue(n *yaml.Node, v reflect.Value, r *rules, path str
 }
 
 // kind complains if a node is not of the kind that it must be.
-func (d *document) kind(n *yaml.Node, want yaml.Kind, path string) bool {
+func (d *document) kind(n *yaml.Node, want yaml.Kind, r *rules, path string) bool {
 	if n.Kind == want {
+		if r.nonempty && len(n.Content) == 0 {
+			d.fault(placeOf(n), path, "is empty; add at least one entry")
+		}
 		return true
 	}
 	form := "a map, as in {key: value}"
@@ -211,11 +214,8 @@ func (d *document) kind(n *yaml.Node, want yaml.Kind, path string) bool {
 }
 
 func (d *document) decodeMap(n *yaml.Node, v reflect.Value, r *rules, path string, above []reflect.Type) {
-	if !d.kind(n, yaml.MappingNode, path) {
+	if !d.kind(n, yaml.MappingNode, r, path) {
 		return
-	}
-	if r.nonempty && len(n.Content) == 0 {
-		d.fault(placeOf(n), path, "is empty; want at least one entry")
 	}
 	if len(n.Content) > 0 { // empty is nil, so that values compare
 		v.Set(reflect.MakeMap(v.Type()))
@@ -233,11 +233,8 @@ func (d *document) decodeMap(n *yaml.Node, v reflect.Value, r *rules, path strin
 }
 
 func (d *document) decodeList(n *yaml.Node, v reflect.Value, r *rules, path string, above []reflect.Type) {
-	if !d.kind(n, yaml.SequenceNode, path) {
+	if !d.kind(n, yaml.SequenceNode, r, path) {
 		return
-	}
-	if r.nonempty && len(n.Content) == 0 {
-		d.fault(placeOf(n), path, "is empty; want at least one entry")
 	}
 	if len(n.Content) > 0 {
 		v.Set(reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content)))
