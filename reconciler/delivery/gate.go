@@ -152,20 +152,6 @@ func (c ClassSelect) MarshalJSON() ([]byte, error) {
 	return json.Marshal(c.Names)
 }
 
-// UnmarshalJSON implements json.Unmarshaler.
-func (c *ClassSelect) UnmarshalJSON(data []byte) error {
-	var word string
-	if json.Unmarshal(data, &word) == nil {
-		if word != "all" {
-			return fmt.Errorf("want all or a list of classes, got %q", word)
-		}
-		*c = ClassSelect{All: true}
-		return nil
-	}
-	*c = ClassSelect{}
-	return json.Unmarshal(data, &c.Names)
-}
-
 // A Quantity is an upper bound in the metric's unit: a size for size, a duration for
 // latency, a plain number for a count.
 type Quantity string

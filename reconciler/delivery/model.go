@@ -180,25 +180,6 @@ func (m Model) SeedDigests() []Digest {
 	return m.Sealed().sealedSeeds
 }
 
-// UnmarshalJSON reads the list form ["a", "b"] and the full form
-// [{"name": "a", "labels": ["a", "a2"]}].
-func (c *Classes) UnmarshalJSON(data []byte) error {
-	var names []string
-	if json.Unmarshal(data, &names) == nil {
-		*c = nil
-		for _, n := range names {
-			*c = append(*c, Class{Name: n, Labels: []string{n}})
-		}
-		return nil
-	}
-	var full []Class
-	if err := json.Unmarshal(data, &full); err != nil {
-		return fmt.Errorf("classes: want a list of names or of {name, labels}: %w", err)
-	}
-	*c = full
-	return nil
-}
-
 // DefaultThreshold is the key of [Thresholds] for the classes not named.
 const DefaultThreshold = "default"
 
