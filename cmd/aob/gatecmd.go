@@ -114,7 +114,7 @@ func freeze(ctx context.Context, r freezeRequest) (freezeResult, error) {
 	file := intent.File{Path: "gates/" + r.name + ".yaml", Size: int64(len(data)), Data: data}
 	g, complaints := intent.Draft(file)
 	if len(complaints) > 0 {
-		return result, configComplaints(complaints)
+		return result, delivery.Complaints(complaints)
 	}
 	e, err := r.evalSet(g.Evaluate)
 	if err != nil {
@@ -132,7 +132,7 @@ func freeze(ctx context.Context, r freezeRequest) (freezeResult, error) {
 	}
 	file.Size, file.Data = int64(len(text)), text
 	if list := intent.ParseFile(file, intent.Options{}).Complaints(); len(list) > 0 {
-		return result, configComplaints(list)
+		return result, delivery.Complaints(list)
 	}
 	old, _ := os.ReadFile(result.File) // a missing file counts as changed
 	result.Changed = !bytes.Equal(old, text)

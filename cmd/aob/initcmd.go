@@ -21,7 +21,7 @@ import (
 	"github.com/autonomos/aob/reconciler/fleet"
 )
 
-// newInitCommand writes a world to start from.
+// newInitCommand returns the command that writes all that is needed to start.
 func newInitCommand() *cobra.Command {
 	var o output
 	var python string
@@ -73,7 +73,7 @@ fleets: {poll: 1s, deadline: 2m}
 python: %s
 `
 
-// A world is what aob init has written.
+// A world lists what aob init has written.
 type world struct {
 	Repository string `json:"repository"`
 	Clone      string `json:"clone"`
@@ -100,30 +100,26 @@ func initWorld(ctx context.Context, dir, python string, images int, say io.Write
 		return w, err
 	}
 	git := func(args ...string) error {
-		cmd := exec.CommandContext(ctx, "git", args...)
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("git %s: %w: %s", args[0], err, strings.TrimSpace(string(out)))
+		if out, err := exec.CommandContext(ctx, "git", args...).CombinedOutput(); err != nil {
+			return fmt.Errorf("git %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
 		}
 		return nil
 	}
-	if err := git("init", "--quiet", "--bare", "--initial-branch=main", bare); err != nil {
-		return w, err
+	steps := []func() error{
+		func() error { return git("init", "--quiet", "--bare", "--initial-branch=main", bare) },
+		func() error { return git("clone", "--quiet", bare, clone) },
+		func() error { return os.CopyFS(clone, aob.Intent) },
+		func() error { return ownGates(clone) },
+		func() error { return git("-C", clone, "checkout", "--quiet", "-B", "main") },
+		func() error { return git("-C", clone, "add", ".") },
+		func() error {
+			return git("-C", clone, "-c", "user.name=aob init", "-c", "user.email=init@localhost", "commit", "--quiet",
+				"-m", "A model, a gate and a fleet")
+		},
+		func() error { return git("-C", clone, "push", "--quiet", "-u", "origin", "main") },
 	}
-	if err := git("clone", "--quiet", bare, clone); err != nil {
-		return w, err
-	}
-	if err := copyFS(clone, aob.Intent); err != nil {
-		return w, err
-	}
-	if err := ownGates(clone); err != nil {
-		return w, err
-	}
-	for _, args := range [][]string{{"checkout", "--quiet", "-B", "main"}, {"add", "."},
-		{"-c", "user.name=aob init", "-c", "user.email=init@localhost", "commit", "--quiet", "-m",
-			"A model, a gate and a fleet"},
-		{"push", "--quiet", "-u", "origin", "main"}} {
-		if err := git(append([]string{"-C", clone}, args...)...); err != nil {
+	for _, step := range steps {
+		if err := step(); err != nil {
 			return w, err
 		}
 	}
@@ -149,8 +145,7 @@ func initWorld(ctx context.Context, dir, python string, images int, say io.Write
 	return w, nil
 }
 
-// ownGates makes this user the owner of the gates that were written: a gate whose
-// owners are nobody leaves what is unsure unsure for ever.
+// ownGates makes this user the owner of the gates that were written, so that somebody can accept an unsure check.
 func ownGates(clone string) error {
 	u, err := user.Current()
 	if err != nil {
@@ -174,7 +169,7 @@ func ownGates(clone string) error {
 	return nil
 }
 
-// initTokens writes tokens of the fleet that a new world has.
+// initTokens writes the tokens of three devices.
 func initTokens(config, dir string) (map[string]string, error) {
 	s, err := loadServer(config)
 	if err != nil {
@@ -208,7 +203,7 @@ func makeShapes(ctx context.Context, python, to string, images int) error {
 	if err != nil {
 		return err
 	}
-	if err := copyFS(tmp, files); err != nil {
+	if err := os.CopyFS(tmp, files); err != nil {
 		return err
 	}
 	script := filepath.Join(tmp, "tiny", "shapes.py")
@@ -221,22 +216,4 @@ func makeShapes(ctx context.Context, python, to string, images int) error {
 		return fmt.Errorf("make the dataset: %w: %s", err, strings.TrimSpace(string(out)))
 	}
 	return nil
-}
-
-// copyFS writes files into dir. It is os.CopyFS with ordinary permissions.
-func copyFS(dir string, files fs.FS) error {
-	return fs.WalkDir(files, ".", func(path string, e fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		to := filepath.Join(dir, filepath.FromSlash(path))
-		if e.IsDir() {
-			return os.MkdirAll(to, 0o755)
-		}
-		data, err := fs.ReadFile(files, path)
-		if err != nil {
-			return err
-		}
-		return os.WriteFile(to, data, 0o644)
-	})
 }

@@ -1,7 +1,7 @@
 package main
 
-// This file is how secrets reach runs: by name, in the environment of the runner, and
-// only those that the run's trainer or its datasets' sources ask for.
+// Secrets reach runs by name, in the environment of the runner. A run gets only those that its trainer or the sources of
+// its datasets need.
 
 import (
 	"fmt"
@@ -17,8 +17,7 @@ import (
 // secretPrefix stands before the name of a secret in a runner's environment.
 const secretPrefix = "AOB_SECRET_"
 
-// runnerEnv returns the environment of runners: a few variables of the server's, and the
-// secrets that a run asks for.
+// runnerEnv returns the environment of runners: a few variables of the server, and the secrets that a run needs.
 func runnerEnv(s intent.Server, trainers intent.Trainers) run.Environment {
 	var base []string
 	for _, name := range []string{"PATH", "HOME", "LANG", "TMPDIR", "XDG_CACHE_HOME", "AOB_ONNXRUNTIME"} {
@@ -39,7 +38,7 @@ func runnerEnv(s intent.Server, trainers intent.Trainers) run.Environment {
 	}
 }
 
-// secretsOf names the secrets that a run asks for, each once.
+// secretsOf lists the names of the secrets that a run needs, each once.
 func secretsOf(spec delivery.RunSpec, trainers intent.Trainers) []string {
 	var names []string
 	from := func(d delivery.Dataset) {
@@ -58,8 +57,7 @@ func secretsOf(spec delivery.RunSpec, trainers intent.Trainers) []string {
 	case spec.Eval != nil:
 		from(spec.Eval.EvalSet.Dataset)
 	case spec.Compare != nil:
-		from(spec.Compare.Candidate.EvalSet.Dataset)
-		from(spec.Compare.Baseline.EvalSet.Dataset)
+		from(spec.Compare.Candidate.EvalSet.Dataset) // the baseline has the same
 	case spec.Thresholds != nil:
 		from(spec.Thresholds.Valid.EvalSet.Dataset)
 	}
@@ -67,12 +65,12 @@ func secretsOf(spec delivery.RunSpec, trainers intent.Trainers) []string {
 	return slices.Compact(names)
 }
 
-// readSecret reads a secret that the configuration names.
+// readSecret reads a secret by its name in the configuration.
 func readSecret(s intent.Server, name string) (string, error) {
 	at, ok := s.Secrets[name]
 	if !ok {
 		return "", delivery.Blockedf(fmt.Sprintf("add secrets: {%s: {file: PATH}} to the server's configuration", name),
-			"secret %s is asked for, and the server's configuration does not have it", name)
+			"secret %s is needed, and the server's configuration does not have it", name)
 	}
 	value, err := secret(at.Env, at.File)
 	if err == nil && value == "" {
@@ -84,8 +82,7 @@ func readSecret(s intent.Server, name string) (string, error) {
 	return value, nil
 }
 
-// checkSecrets looks for the secrets that the server's trainers and its datasets' sources
-// ask for.
+// checkSecrets returns an error if a secret is missing that the server's trainers or the sources of its datasets need.
 func checkSecrets(s intent.Server, trainers intent.Trainers) error {
 	var names []string
 	for _, t := range trainers {
@@ -105,7 +102,7 @@ func checkSecrets(s intent.Server, trainers intent.Trainers) error {
 	return nil
 }
 
-// runSecrets are the secrets that this process got as a runner.
+// runSecrets returns the secrets that this process got as a runner.
 func runSecrets() map[string]string {
 	secrets := map[string]string{}
 	for _, v := range os.Environ() {

@@ -8,13 +8,12 @@ import (
 	"github.com/autonomos/aob/reconciler/intent"
 )
 
-// sources are the kinds of storage that datasets come from, by the name that
-// references begin with. A new one is a line here.
+// sources are the kinds of storage of datasets, by the names with which references begin. A new one is a line here.
 var sources = map[string]dataset.Source{
 	"dir": dataset.Dir{},
 }
 
-// datasets are those that a server may use.
+// datasets returns the datasets that a server may use.
 func datasets(s intent.Server) dataset.Catalog {
 	return dataset.Catalog{Sources: sources, Locations: s.Datasets, Cache: state(s.State).path("datasets"),
 		Secret: func(name string) (string, error) {
@@ -25,7 +24,7 @@ func datasets(s intent.Server) dataset.Catalog {
 		}}
 }
 
-// datasetNames are the names that a server's configuration has for each source.
+// datasetNames returns the names in a server's configuration by source.
 func datasetNames(s intent.Server) map[string][]string {
 	names := map[string][]string{}
 	for source := range sources {

@@ -20,7 +20,7 @@ func newValidateCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "validate [DIR]",
 		Short: "Check the files of an intent repository, without a server",
-		Long: `Validate reads models/, gates/ and fleets/ in DIR (here, where it is left out) as
+		Long: `Validate checks models/, gates/ and fleets/ in DIR (default: the current folder) as
 the server would, and prints every complaint as file:line:column: path: what is
 wrong. The exit status is 1 if there is one.
 
@@ -57,7 +57,7 @@ name that the configuration allows, and models against the server's own trainers
 	return c
 }
 
-// validation is what aob validate found.
+// validation is the result of aob validate.
 type validation struct {
 	Models     int                  `json:"models"`
 	Gates      int                  `json:"gates"`
@@ -65,8 +65,16 @@ type validation struct {
 	Complaints []delivery.Complaint `json:"complaints"`
 }
 
-// validate checks the files in a folder. Complaints name files as they are
-// reached from here.
+// loadTrainers reads the trainers in a folder, or the built-in ones if it is empty.
+func loadTrainers(folder string) (intent.Trainers, error) {
+	files, err := trainerFiles(folder)
+	if err != nil {
+		return nil, err
+	}
+	return intent.LoadTrainers(files)
+}
+
+// validate checks the files in a folder. The paths in complaints begin with the folder.
 func validate(dir, config, trainers string) (validation, error) {
 	v := validation{Complaints: []delivery.Complaint{}}
 	options := intent.Options{Zone: knownZone, Datasets: map[string][]string{}}
@@ -77,7 +85,7 @@ func validate(dir, config, trainers string) (validation, error) {
 	if config != "" {
 		var err error
 		server, err = loadServer(config)
-		bad, isBad := errors.AsType[configComplaints](err)
+		bad, isBad := errors.AsType[delivery.Complaints](err)
 		switch {
 		case isBad:
 			v.Complaints = append(v.Complaints, bad...)
@@ -90,11 +98,8 @@ func validate(dir, config, trainers string) (validation, error) {
 	if trainers == "" {
 		trainers = server.Trainers
 	}
-	installed, err := trainerFiles(trainers)
-	if err != nil {
-		return v, err
-	}
-	if options.Trainers, err = intent.LoadTrainers(installed); err != nil {
+	var err error
+	if options.Trainers, err = loadTrainers(trainers); err != nil {
 		return v, err
 	}
 	files, err := intentFiles(dir)
@@ -110,8 +115,7 @@ func validate(dir, config, trainers string) (validation, error) {
 	return v, nil
 }
 
-// intentFiles reads what lies in the folders of intent. Nothing is followed out
-// of them: a symbolic link is listed as one.
+// intentFiles reads the files in the folders of intent. It does not follow symbolic links.
 func intentFiles(dir string) ([]intent.File, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -169,30 +173,25 @@ func newSchemaCommand() *cobra.Command {
 		Use:   "schema [KIND]",
 		Short: "Print the JSON Schema of a kind of file",
 		Long: `Schema prints the JSON Schema (draft 2020-12) of a kind of file: what fields it
-has, what they mean, their defaults and bounds. Editors complete and check by it.
+has, what they mean, their defaults and limits. Editors use it for suggestions and checks.
 Without KIND it lists the kinds.`,
 		Example: "  aob schema\n  aob schema model >model.schema.json\n  aob schema gate | jq '.properties.checks'",
 		Args:    arguments(cobra.MaximumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
-			files, err := trainerFiles("")
+			known, err := loadTrainers("")
 			if err != nil {
 				return err
-			}
-			known, err := intent.LoadTrainers(files)
-			if err != nil {
-				return err
-			}
-			if len(args) == 0 {
-				for _, kind := range intent.Kinds() {
-					fmt.Fprintln(c.OutOrStdout(), strings.ToLower(kind))
-				}
-				return nil
 			}
 			for _, kind := range intent.Kinds() {
-				if strings.EqualFold(kind, args[0]) {
+				if len(args) == 0 {
+					fmt.Fprintln(c.OutOrStdout(), strings.ToLower(kind))
+				} else if strings.EqualFold(kind, args[0]) {
 					_, err := c.OutOrStdout().Write(intent.Schema(kind, known))
 					return err
 				}
+			}
+			if len(args) == 0 {
+				return nil
 			}
 			return hinted{fmt.Errorf("there is no kind %q", args[0]), "the kinds are " +
 				strings.ToLower(strings.Join(intent.Kinds(), ", "))}

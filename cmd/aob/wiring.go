@@ -43,17 +43,6 @@ func (s state) bundles() string  { return s.path("bundles") }
 func (s state) trainers() string { return s.path("trainers") }
 func (s state) ledger() string   { return s.path("ledger.db") }
 
-// configComplaints is what aob serve says of a configuration that it refuses.
-type configComplaints []delivery.Complaint
-
-func (c configComplaints) Error() string {
-	lines := make([]string, len(c))
-	for i, one := range c {
-		lines[i] = one.String()
-	}
-	return strings.Join(lines, "\n")
-}
-
 // loadServer reads the server's configuration.
 func loadServer(path string) (intent.Server, error) {
 	data, err := durable.ReadFile(path, intent.MaxFileSize)
@@ -67,7 +56,7 @@ func loadServer(path string) (intent.Server, error) {
 	s, complaints := intent.ParseServer(path, data, slices.Sorted(maps.Keys(sources)),
 		slices.Sorted(maps.Keys(forge.Kinds)))
 	if len(complaints) > 0 {
-		return s, configComplaints(complaints)
+		return s, delivery.Complaints(complaints)
 	}
 	folder, err := filepath.Abs(filepath.Dir(path))
 	if err != nil {

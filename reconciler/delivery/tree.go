@@ -61,6 +61,18 @@ func (c Complaint) String() string {
 	return s + ": " + c.Text
 }
 
+// Complaints are the error of files that cannot be used.
+type Complaints []Complaint
+
+// Error returns a line for each complaint.
+func (list Complaints) Error() string {
+	lines := make([]string, len(list))
+	for i, c := range list {
+		lines[i] = c.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
 // SortComplaints sorts by file, line, column, path and text.
 func SortComplaints(list []Complaint) {
 	slices.SortStableFunc(list, func(a, b Complaint) int {

@@ -77,17 +77,6 @@ func wantResolution(t delivery.Trainer, n int) string {
 	return ""
 }
 
-// A TrainerError is a trainer that cannot be used: what is wrong with its trainer.yaml.
-type TrainerError []delivery.Complaint
-
-func (e TrainerError) Error() string {
-	lines := make([]string, len(e))
-	for i, c := range e {
-		lines[i] = c.String()
-	}
-	return strings.Join(lines, "\n")
-}
-
 // LoadTrainers reads the trainers in a folder: a folder for each, with a trainer.yaml
 // and, if it takes arguments, a schema.json. Folders whose names begin with a dot or
 // an underscore are not read.
@@ -116,7 +105,7 @@ func loadTrainer(files fs.FS, folder string) (Trainer, error) {
 	at := path.Join(folder, TrainerFile)
 	data, err := readBounded(files, at)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Trainer{}, TrainerError{{File: at, Text: "missing; every trainer needs one, and aob schema trainer " +
+		return Trainer{}, delivery.Complaints{{File: at, Text: "missing; every trainer needs one, and aob schema trainer " +
 			"shows its fields"}}
 	}
 	if err != nil {
@@ -124,7 +113,7 @@ func loadTrainer(files fs.FS, folder string) (Trainer, error) {
 	}
 	described, complaints := ParseTrainer(at, folder, data)
 	if len(complaints) > 0 {
-		return Trainer{}, TrainerError(complaints)
+		return Trainer{}, delivery.Complaints(complaints)
 	}
 	data, err = readBounded(files, path.Join(folder, ArgsFile))
 	if errors.Is(err, fs.ErrNotExist) {
