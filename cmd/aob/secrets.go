@@ -1,7 +1,7 @@
 package main
 
-// Secrets reach runs by name, in the environment of the runner. A run gets only those that its trainer or the sources of
-// its datasets need.
+// Secrets reach runs by name, in the environment of the runner. A run gets only those that its trainer or the sources
+// of its datasets need.
 
 import (
 	"fmt"

@@ -70,7 +70,8 @@ func readClasses(d *document, n *yaml.Node, v reflect.Value, _ *rules, path stri
 		}
 	default:
 		d.fault(placeOf(n), path,
-			"want a list of classes, as in [cat, dog], or a map to labels, as in {cat: [cat, kitten]}, got %s", describe(n))
+			"want a list of classes, as in [cat, dog], or a map to labels, as in {cat: [cat, kitten]}, got %s",
+			describe(n))
 	}
 	v.Set(reflect.ValueOf(list))
 }

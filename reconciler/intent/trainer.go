@@ -105,8 +105,9 @@ func loadTrainer(files fs.FS, folder string) (Trainer, error) {
 	at := path.Join(folder, TrainerFile)
 	data, err := readBounded(files, at)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Trainer{}, delivery.Complaints{{File: at, Text: "missing; every trainer needs one, and aob schema trainer " +
-			"shows its fields"}}
+		return Trainer{}, delivery.Complaints{{File: at,
+			Text: "missing; every trainer needs one, and aob schema trainer " +
+				"shows its fields"}}
 	}
 	if err != nil {
 		return Trainer{}, err
