@@ -6,8 +6,11 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
 )
 
 // Changes of the model's file. The first training is too short for a good model, the second is long
@@ -32,7 +35,7 @@ func (s *story) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.waitAccepted(ctx, first); err != nil {
+	if err := s.watch(ctx, first, delivery.CheckSuccess); err != nil {
 		return err
 	}
 	if err := s.merge(ctx, first); err != nil {
@@ -47,7 +50,7 @@ func (s *story) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.waitAccepted(ctx, second); err != nil {
+	if err := s.watch(ctx, second, delivery.CheckSuccess); err != nil {
 		return err
 	}
 	if err := s.showDiff(ctx, second.branch); err != nil {
@@ -61,8 +64,8 @@ func (s *story) run(ctx context.Context) error {
 	}
 
 	s.chapter("PR 3: a model made worse")
-	third, err := s.propose(ctx, "worse", "shapes: a much lower learning rate", chain(replace(manyEpochs, fewEpochs),
-		replace(initialRate, tinyRate)))
+	third, err := s.propose(ctx, "worse", "shapes: a much lower learning rate", replace(manyEpochs, fewEpochs,
+		initialRate, tinyRate))
 	if err != nil {
 		return err
 	}
@@ -110,22 +113,16 @@ func (s *story) prepare(ctx context.Context) error {
 // An edit changes the text of the model's file.
 type edit func(text string) (string, error)
 
-func replace(old, new string) edit {
+// replace takes alternating old and new texts.
+func replace(oldnew ...string) edit {
 	return func(text string) (string, error) {
-		if !strings.Contains(text, old) {
-			return "", fmt.Errorf("models/shapes.yaml has no %q", old)
+		for pair := range slices.Chunk(oldnew, 2) {
+			if !strings.Contains(text, pair[0]) {
+				return "", fmt.Errorf("models/shapes.yaml has no %q", pair[0])
+			}
+			text = strings.Replace(text, pair[0], pair[1], 1)
 		}
-		return strings.Replace(text, old, new, 1), nil
-	}
-}
-
-func chain(a, b edit) edit {
-	return func(text string) (string, error) {
-		text, err := a(text)
-		if err != nil {
-			return "", err
-		}
-		return b(text)
+		return text, nil
 	}
 }
 
@@ -139,11 +136,8 @@ type proposal struct {
 func (s *story) propose(ctx context.Context, branch, subject string, change edit) (proposal, error) {
 	p := proposal{branch: branch}
 	err := s.step("git push "+branch, func() (string, error) {
-		for _, args := range [][]string{{"fetch", "--quiet", "--prune"}, {"checkout", "--quiet", "-B", branch,
-			"origin/main"}} {
-			if _, err := s.git(ctx, args...); err != nil {
-				return "", err
-			}
+		if err := s.gits(ctx, "fetch --quiet --prune", "checkout --quiet -B "+branch+" origin/main"); err != nil {
+			return "", err
 		}
 		path := filepath.Join(s.cloneDir(), "models", "shapes.yaml")
 		before, err := os.ReadFile(path)
@@ -161,11 +155,11 @@ func (s *story) propose(ctx context.Context, branch, subject string, change edit
 		if err != nil {
 			return "", err
 		}
-		for _, args := range [][]string{{"commit", "--quiet", "-am", subject}, {"push", "--quiet", "-u", "origin",
-			branch}} {
-			if _, err := s.git(ctx, args...); err != nil {
-				return "", err
-			}
+		if _, err := s.git(ctx, "commit", "--quiet", "-am", subject); err != nil {
+			return "", err
+		}
+		if err := s.gits(ctx, "push --quiet -u origin "+branch); err != nil {
+			return "", err
 		}
 		p.number, err = s.waitForPR(ctx, branch)
 		return fmt.Sprintf("PR #%d: %s", p.number, oneLine(diff)), err
@@ -184,14 +178,9 @@ func oneLine(diff string) string {
 	return strings.Join(lines, "  ")
 }
 
-// waitAccepted waits until a pull request may be merged.
-func (s *story) waitAccepted(ctx context.Context, p proposal) error {
-	return s.watch(ctx, p, "success")
-}
-
 // waitRefused waits until a pull request is refused, and checks that it cannot be merged.
 func (s *story) waitRefused(ctx context.Context, p proposal) error {
-	if err := s.watch(ctx, p, "failure"); err != nil {
+	if err := s.watch(ctx, p, delivery.CheckFailure); err != nil {
 		return err
 	}
 	return s.step("aob pr merge", func() (string, error) {
@@ -232,11 +221,9 @@ func (s *story) revert(ctx context.Context, version int) error {
 	}
 	start := time.Now()
 	if err := s.step("git revert", func() (string, error) {
-		for _, args := range [][]string{{"fetch", "--quiet"}, {"checkout", "--quiet", "-B", "main", "origin/main"},
-			{"revert", "--no-edit", "-m", "1", "HEAD"}, {"push", "--quiet", "origin", "main"}} {
-			if _, err := s.git(ctx, args...); err != nil {
-				return "", err
-			}
+		if err := s.gits(ctx, "fetch --quiet", "checkout --quiet -B main origin/main", "revert --no-edit -m 1 HEAD",
+			"push --quiet origin main"); err != nil {
+			return "", err
 		}
 		start = time.Now()
 		return "the merge of PR 2 is reverted on main", nil

@@ -61,6 +61,16 @@ func (s *story) git(ctx context.Context, args ...string) (string, error) {
 	return output(cmd)
 }
 
+// gits runs git commands, whose arguments contain no spaces.
+func (s *story) gits(ctx context.Context, commands ...string) error {
+	for _, c := range commands {
+		if _, err := s.git(ctx, strings.Fields(c)...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func output(cmd *exec.Cmd) (string, error) {
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

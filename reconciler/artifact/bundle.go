@@ -71,21 +71,17 @@ func (s *Store) push(ctx context.Context, b Bundle) (delivery.Digest, error) {
 	}
 	defer model.Close()
 
+	small := map[string][]byte{SignatureFile: delivery.Canonical(b.Signature), LabelsFile: delivery.Canonical(b.Labels),
+		GoldenFile: b.Golden}
+	if len(b.Thresholds) > 0 {
+		small[ThresholdsFile] = delivery.Canonical(b.Thresholds)
+	}
 	m := bundleManifest{provenance: b.Provenance, files: make([]blob, len(files))}
 	for i, f := range files {
-		switch f.name {
-		case ModelFile:
+		if f.name == ModelFile {
 			m.files[i], err = s.put(ctx, model, blob{size: MaxBundle})
-		case SignatureFile:
-			m.files[i], err = s.putBytes(ctx, delivery.Canonical(b.Signature))
-		case LabelsFile:
-			m.files[i], err = s.putBytes(ctx, delivery.Canonical(b.Labels))
-		case GoldenFile:
-			m.files[i], err = s.putBytes(ctx, b.Golden)
-		case ThresholdsFile:
-			if len(b.Thresholds) > 0 {
-				m.files[i], err = s.putBytes(ctx, delivery.Canonical(b.Thresholds))
-			}
+		} else if data, ok := small[f.name]; ok {
+			m.files[i], err = s.putBytes(ctx, data)
 		}
 		if err != nil {
 			return "", fmt.Errorf("%s: %w", f.name, err)

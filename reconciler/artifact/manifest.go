@@ -190,11 +190,8 @@ func parseBundle(data []byte) (bundleManifest, error) {
 	if err != nil {
 		return none, err
 	}
-	if strings.HasPrefix(m.ArtifactType, modelPack) && m.ArtifactType != BundleType {
-		return none, newer("manifest: want a bundle (%s), got %q", BundleType, clip(m.ArtifactType))
-	}
 	if m.ArtifactType != BundleType {
-		return none, fmt.Errorf("manifest: want a bundle (%s), got %q", BundleType, clip(m.ArtifactType))
+		return none, wrongType("manifest: want a bundle (%s), got %q", BundleType, m.ArtifactType)
 	}
 	if m.Subject != nil {
 		return none, fmt.Errorf("manifest: a bundle has no subject")
@@ -321,11 +318,8 @@ func descriptor(mediaType string, b blob) ocispec.Descriptor {
 // checkDescriptor checks an untrusted descriptor, whose digest becomes a path, and whose
 // size limits the bytes that are read.
 func checkDescriptor(d ocispec.Descriptor, mediaType string, limit int64) (blob, error) {
-	if strings.HasPrefix(d.MediaType, modelPack) && d.MediaType != mediaType {
-		return blob{}, newer("want the media type %s, got %q", mediaType, clip(d.MediaType))
-	}
 	if d.MediaType != mediaType {
-		return blob{}, fmt.Errorf("want the media type %s, got %q", mediaType, clip(d.MediaType))
+		return blob{}, wrongType("want the media type %s, got %q", mediaType, d.MediaType)
 	}
 	digest, err := delivery.ParseDigest(clip(string(d.Digest)))
 	if err != nil {
@@ -373,6 +367,15 @@ func checkProvenance(p map[string]string) error {
 type unknown struct{ error }
 
 func newer(format string, args ...any) error { return unknown{fmt.Errorf(format, args...)} }
+
+// wrongType returns the error of another type than wanted. A type of ModelPack comes from a later version.
+func wrongType(format, want, got string) error {
+	err := fmt.Errorf(format, want, clip(got))
+	if strings.HasPrefix(got, modelPack) {
+		return unknown{err}
+	}
+	return err
+}
 
 // clip shortens untrusted text for an error message.
 func clip(s string) string {

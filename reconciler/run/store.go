@@ -44,13 +44,6 @@ type Store struct {
 // reach a run only this way. It is never stored.
 type Environment func(delivery.RunSpec) ([]string, error)
 
-func (e Environment) of(spec delivery.RunSpec) ([]string, error) {
-	if e == nil {
-		return nil, nil
-	}
-	return e(spec)
-}
-
 // maxResident is how many bytes of results are kept in memory. Scores include their
 // resamples, so the results of thousands of runs are large.
 const maxResident = 64 << 20
@@ -450,11 +443,12 @@ func (s *Store) launch(o *observed) error {
 	defer log.Close()
 	cmd := exec.Command(s.Command[0], append(slices.Clone(s.Command[1:]), o.dir)...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = o.dir, log, log
-	env, err := s.Env.of(o.state.Spec)
-	if err != nil {
-		return err
+	cmd.Env = []string{} // nil would inherit this process's environment
+	if s.Env != nil {
+		if cmd.Env, err = s.Env(o.state.Spec); err != nil {
+			return err
+		}
 	}
-	cmd.Env = append([]string{}, env...) // nil would inherit this process's environment
 	if s.StateID != "" {
 		cmd.Env = append(cmd.Env, stateVariable+"="+s.StateID)
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/terraform-exec/tfexec"
+	tfjson "github.com/hashicorp/terraform-json"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/durable"
@@ -127,23 +128,24 @@ func (m Module) check() error {
 // Plan initialises the folder, plans to a file, and checks the plan. If the policy
 // refuses the plan, the error is a delivery.Blocked.
 func (s *Stack) Plan(ctx context.Context) error {
-	tf, err := s.terraform()
+	if err := s.step(ctx, "init", initialise); err != nil {
+		return err
+	}
+	err := s.step(ctx, "plan", func(ctx context.Context, tf *tfexec.Terraform) error {
+		_, err := tf.Plan(ctx, tfexec.Out(planFile), tfexec.LockTimeout("30s"))
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	if err := tf.Init(ctx, tfexec.Upgrade(false)); err != nil {
-		return s.failed(ctx, "init", err)
-	}
-	if _, err := tf.Plan(ctx, tfexec.Out(planFile), tfexec.LockTimeout("30s")); err != nil {
-		return s.failed(ctx, "plan", err)
-	}
-	if tf, err = s.terraform(); err != nil {
+	var plan *tfjson.Plan
+	err = s.step(ctx, "show", func(ctx context.Context, tf *tfexec.Terraform) (err error) {
+		tf.SetStdout(nil) // keep the large plan JSON out of the log
+		plan, err = tf.ShowPlanFile(ctx, planFile)
 		return err
-	}
-	tf.SetStdout(nil) // keep the large plan JSON out of the log
-	plan, err := tf.ShowPlanFile(ctx, planFile)
+	})
 	if err != nil {
-		return s.failed(ctx, "show", err)
+		return err
 	}
 	if err := s.policy.check(plan); err != nil {
 		return delivery.Blockedf("report this bug: AOB's module does not match AOB's policy for it",
@@ -154,25 +156,20 @@ func (s *Stack) Plan(ctx context.Context) error {
 
 // Apply applies the plan that Plan made.
 func (s *Stack) Apply(ctx context.Context) error {
-	tf, err := s.terraform()
-	if err != nil {
-		return err
-	}
-	if err := tf.Apply(ctx, tfexec.DirOrPlan(planFile), tfexec.LockTimeout("30s")); err != nil {
-		return s.failed(ctx, "apply", err)
-	}
-	return nil
+	return s.step(ctx, "apply", func(ctx context.Context, tf *tfexec.Terraform) error {
+		return tf.Apply(ctx, tfexec.DirOrPlan(planFile), tfexec.LockTimeout("30s"))
+	})
 }
 
 // Output reads one of the applied module's outputs.
 func (s *Stack) Output(ctx context.Context, name string, into any) error {
-	tf, err := s.terraform()
+	var outputs map[string]tfexec.OutputMeta
+	err := s.step(ctx, "output", func(ctx context.Context, tf *tfexec.Terraform) (err error) {
+		outputs, err = tf.Output(ctx)
+		return err
+	})
 	if err != nil {
 		return err
-	}
-	outputs, err := tf.Output(ctx)
-	if err != nil {
-		return s.failed(ctx, "output", err)
 	}
 	out, ok := outputs[name]
 	if !ok {
@@ -198,17 +195,16 @@ func (s *Stack) Destroy(ctx context.Context) error {
 	if err := os.Remove(filepath.Join(s.dir, stateLockFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	tf, err := s.terraform()
-	if err != nil {
+	if err := s.step(ctx, "init", initialise); err != nil {
 		return err
 	}
-	if err := tf.Init(ctx, tfexec.Upgrade(false)); err != nil {
-		return s.failed(ctx, "init", err)
-	}
-	if err := tf.Destroy(ctx, tfexec.LockTimeout("30s")); err != nil {
-		return s.failed(ctx, "destroy", err)
-	}
-	return nil
+	return s.step(ctx, "destroy", func(ctx context.Context, tf *tfexec.Terraform) error {
+		return tf.Destroy(ctx, tfexec.LockTimeout("30s"))
+	})
+}
+
+func initialise(ctx context.Context, tf *tfexec.Terraform) error {
+	return tf.Init(ctx, tfexec.Upgrade(false))
 }
 
 // idle waits until no terraform of the folder and no command of one is left.
@@ -229,19 +225,23 @@ func (s *Stack) idle(ctx context.Context) error {
 	}
 }
 
-// terraform returns a new handle for each step, since settings of a handle are kept.
-func (s *Stack) terraform() (*tfexec.Terraform, error) {
+// step runs one Terraform command. It makes a new handle for each, since settings of a
+// handle are kept.
+func (s *Stack) step(ctx context.Context, name string, run func(context.Context, *tfexec.Terraform) error) error {
 	tf, err := tfexec.NewTerraform(s.dir, s.exec)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := errors.Join(tf.SetEnv(s.env), tf.SetWaitDelay(interruptWait)); err != nil {
-		return nil, err
+		return err
 	}
 	tf.SetStdout(s.log)
 	tf.SetStderr(s.log)
 	tf.SetLogger(log.New(s.log, "", log.LstdFlags|log.LUTC))
-	return tf, nil
+	if err := run(ctx, tf); err != nil {
+		return s.failed(ctx, name, err)
+	}
+	return nil
 }
 
 // failed shortens Terraform's error for a status; terraform.log has all of it.

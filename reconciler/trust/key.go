@@ -10,11 +10,11 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+
+	"github.com/autonomos/aob/reconciler/durable"
 )
 
 // maxKeyFile is the maximum size of a key file in bytes. A key has about 120 bytes.
@@ -95,11 +95,7 @@ func writeNew(path string, data []byte) error {
 	if err := os.Link(f.Name(), path); err != nil {
 		return err
 	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return durable.SyncDir(dir)
 }
 
 // Load reads a private key. The file must contain exactly one ed25519 key in PKCS #8, and
@@ -130,23 +126,20 @@ func Load(path string) (*Key, error) {
 
 // readSecret reads the file of a private key. The error says so if group or others may access it.
 func readSecret(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	info, err := os.Stat(path)
 	if err != nil {
 		return nil, fmt.Errorf("read private key: %w", err)
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("read private key: %w", err)
-	}
-	if !info.Mode().IsRegular() {
+	switch extra := info.Mode().Perm() &^ 0o700; {
+	case !info.Mode().IsRegular():
 		return nil, fmt.Errorf("private key %s: want a file, found %s", path, info.Mode().Type())
-	}
-	if extra := info.Mode().Perm() &^ 0o700; extra != 0 {
+	case extra != 0:
 		return nil, fmt.Errorf("private key %s: other users have access to it (mode %04o); run chmod 600 on "+
 			"it, and replace the key if somebody has copied it", path, info.Mode().Perm())
+	case info.Size() > maxKeyFile:
+		return nil, fmt.Errorf("private key %s: larger than %d bytes, so not a key", path, maxKeyFile)
 	}
-	data, err := readBounded(f)
+	data, err := durable.ReadFile(path, maxKeyFile)
 	if err != nil {
 		return nil, fmt.Errorf("private key %s: %w", path, err)
 	}
@@ -155,12 +148,7 @@ func readSecret(path string) ([]byte, error) {
 
 // LoadPublic reads one or more public keys from a PEM file.
 func LoadPublic(path string) ([]PublicKey, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("read public key: %w", err)
-	}
-	defer f.Close()
-	data, err := readBounded(f)
+	data, err := durable.ReadFile(path, maxKeyFile)
 	if err != nil {
 		return nil, fmt.Errorf("public key %s: %w", path, err)
 	}
@@ -217,17 +205,6 @@ func newPublic(key ed25519.PublicKey) (PublicKey, error) {
 	}
 	sum := sha256.Sum256(der)
 	return PublicKey{key, der, hex.EncodeToString(sum[:])}, nil
-}
-
-func readBounded(f fs.File) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(data) > maxKeyFile {
-		return nil, fmt.Errorf("larger than %d bytes, so not a key", maxKeyFile)
-	}
-	return data, nil
 }
 
 // decodePEM returns the content of all PEM blocks of data. There must be at least one, and
