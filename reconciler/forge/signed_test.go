@@ -32,7 +32,7 @@ func TestRequiredSignatures(t *testing.T) {
 	server.Allow(t, repo, robot, "admin")
 	hers := giteatest.SSHKey(t)
 	server.AddKey(t, ada, hers)
-	server.VerifyKey(t, ada, hers)
+	server.VerifyKey(t, hers)
 	key, err := trust.LoadSSH(mine)
 	if err != nil {
 		t.Fatal(err)
@@ -118,7 +118,7 @@ func TestRequiredSignatures(t *testing.T) {
 		}
 		// With a key, the commit from before still has none.
 		server.AddKey(t, robot, mine)
-		server.VerifyKey(t, robot, mine)
+		server.VerifyKey(t, mine)
 		says(open(Signed{Email: "aob@example.com", Key: key.Public()}), "")
 		call("PATCH", fmt.Sprintf("/pulls/%d", number), map[string]string{"state": "closed"}, nil)
 
@@ -202,7 +202,7 @@ func TestRequiredSignatures(t *testing.T) {
 		if err := mergeable(number); err == nil {
 			t.Error("Gitea merged a commit whose signature it cannot verify")
 		}
-		server.VerifyKey(t, robot, path)
+		server.VerifyKey(t, path)
 		says(open(Signed{Email: "aob@example.com", Key: other.Public()}), "")
 		call("PATCH", fmt.Sprintf("/pulls/%d", number), map[string]string{"state": "closed"}, nil)
 	})
