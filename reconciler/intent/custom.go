@@ -110,7 +110,7 @@ func readDataset(d *document, n *yaml.Node, v reflect.Value, r *rules, path stri
 		at, source := member(path, key.Value), key.Value
 		names, known := d.options.Datasets[source]
 		if f := forms["name"]; !f.holds(source) {
-			d.fault(placeOf(key), at, "want as a source %s, got %s", f.want, quote(source))
+			d.fault(placeOf(key), at, "want a source that is %s, got %s", f.want, quote(source))
 			continue
 		}
 		if d.options.Datasets != nil && !known {
@@ -171,7 +171,7 @@ func readArgs(d *document, n *yaml.Node, v reflect.Value, r *rules, path string)
 	for key, value := range d.pairs(n, path) {
 		at := member(path, key.Value)
 		if f := forms["argument"]; !f.holds(key.Value) {
-			d.fault(placeOf(key), at, "want as a key %s, got %s", f.want, quote(key.Value))
+			d.fault(placeOf(key), at, "want a key that is %s, got %s", f.want, quote(key.Value))
 			continue
 		}
 		switch value.Kind {

@@ -223,7 +223,7 @@ func (d *document) decodeMap(n *yaml.Node, v reflect.Value, r *rules, path strin
 	for key, value := range d.pairs(n, path) {
 		at := member(path, key.Value)
 		if r.keys != nil && !r.keys.holds(key.Value) {
-			d.fault(placeOf(key), at, "want as a key %s, got %s", r.keys.want, quote(key.Value))
+			d.fault(placeOf(key), at, "want a key that is %s, got %s", r.keys.want, quote(key.Value))
 			continue
 		}
 		e := reflect.New(v.Type().Elem()).Elem()

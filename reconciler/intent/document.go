@@ -183,7 +183,7 @@ func (d *document) simple(n *yaml.Node, path string, depth int) bool {
 		refuse("aliases (*%s) are not supported; write the value itself", clip(n.Value))
 		return false // the value behind it is checked at its own place
 	case n.Style&yaml.TaggedStyle != 0:
-		refuse("tags (%s) are not supported; remove it", clip(n.Tag))
+		refuse("tags (%s) are not supported; remove the tag", clip(n.Tag))
 	}
 	for i, c := range n.Content {
 		if n.Kind == yaml.MappingNode && i%2 == 0 && c.Tag == "!!merge" {

@@ -240,18 +240,13 @@ func (d *document) secrets(n *yaml.Node, path string) {
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
 		at := member(path, key.Value)
-		if path == "" && key.Value == "secrets" && value.Kind == yaml.MappingNode || path == "secrets" {
-			if value.Kind != yaml.MappingNode {
-				d.fault(placeOf(key), at, "a secret does not belong in this file; want {env: VARIABLE} or {file: PATH}")
-				continue
-			}
-		} else if at == signingKey {
-			if strings.Contains(value.Value, "PRIVATE KEY") {
-				d.fault(placeOf(key), at,
-					"a private key does not belong in this file; want the path of the file that holds it")
-				continue
-			}
-		} else if secretKey.MatchString(key.Value) {
+		isMap := value.Kind == yaml.MappingNode
+		switch {
+		case path == "secrets" && !isMap:
+			d.fault(placeOf(key), at, "a secret does not belong in this file; want {env: VARIABLE} or {file: PATH}")
+		case at == signingKey && strings.Contains(value.Value, "PRIVATE KEY"):
+			d.fault(placeOf(key), at, "a private key does not belong in this file; want the path of its file")
+		case at != signingKey && path != "secrets" && (at != "secrets" || !isMap) && secretKey.MatchString(key.Value):
 			stem := "token"
 			if key.Value == "webhookSecret" {
 				stem = key.Value
@@ -259,10 +254,10 @@ func (d *document) secrets(n *yaml.Node, path string) {
 			d.fault(placeOf(key), at,
 				"a secret does not belong in this file; want %sEnv: NAME, of an environment variable, or %sFile: PATH",
 				stem, stem)
-			continue
+		default:
+			d.secrets(value, at)
+			kept = append(kept, key, value)
 		}
-		d.secrets(value, at)
-		kept = append(kept, key, value)
 	}
 	n.Content = kept
 }
@@ -381,17 +376,15 @@ func (s Server) Resolve(folder string) Server {
 	if strings.Contains(s.Python, "/") {
 		s.Python = join(folder, s.Python)
 	}
-	trusted := make([]string, len(s.Keys.Trusted))
+	s.Keys.Trusted = append([]string{}, s.Keys.Trusted...)
 	for i, name := range s.Keys.Trusted {
-		trusted[i] = join(folder, name)
+		s.Keys.Trusted[i] = join(folder, name)
 	}
-	s.Keys.Trusted = trusted
-	forge := ServerForge{}
+	s.Forge = maps.Clone(s.Forge)
 	for kind, f := range s.Forge {
 		f.TokenFile, f.WebhookSecretFile = join(folder, f.TokenFile), join(folder, f.WebhookSecretFile)
-		forge[kind] = f
+		s.Forge[kind] = f
 	}
-	s.Forge = forge
 	s.Secrets = maps.Clone(s.Secrets)
 	for name, at := range s.Secrets {
 		at.File = join(folder, at.File)

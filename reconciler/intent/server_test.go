@@ -126,7 +126,7 @@ func TestServerComplaints(t *testing.T) {
 			`aob.yaml:2:21: datasets.dir.a: want an absolute path, as in /srv/datasets, ` +
 				`or an address, as in s3://bucket`},
 		{"dataset name", "repository: x\ndatasets: {dir: {a/b: /data}}\n",
-			`aob.yaml:2:18: datasets.dir.a/b: want as a key a name of letters, digits and ._-, got "a/b"`},
+			`aob.yaml:2:18: datasets.dir.a/b: want a key that is a name of letters, digits and ._-, got "a/b"`},
 		{"e-mail", "repository: x\ncommits: {email: aob}\n",
 			`aob.yaml:2:18: commits.email: want an e-mail address, as in aob@example.com, got "aob"`},
 		{"author", "repository: x\ncommits: {name: a <b>}\n",
