@@ -73,15 +73,9 @@ func newParser(l Loader, r io.Reader) *parser {
 // extent returns the reader's offset and the number of bytes from there to its end; 0 if it cannot seek, like a pipe.
 func extent(s io.Seeker) (at, size int64) {
 	at, err := s.Seek(0, io.SeekCurrent)
-	if err != nil {
+	end, endErr := s.Seek(0, io.SeekEnd)
+	if _, backErr := s.Seek(at, io.SeekStart); err != nil || endErr != nil || backErr != nil {
 		return 0, 0
-	}
-	end, err := s.Seek(0, io.SeekEnd)
-	if err != nil {
-		return 0, 0
-	}
-	if _, err := s.Seek(at, io.SeekStart); err != nil {
-		return 0, 0 // reading will say so
 	}
 	return at, end - at
 }

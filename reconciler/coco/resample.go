@@ -40,6 +40,7 @@ const usual = 3 // columns that are always computed
 type resampling struct {
 	params  CompareParams
 	columns []column
+	areas   []int // indexes of the area ranges of the columns
 	m       *Matched
 	once    []int32   // 1 for each image: the weights of the eval set itself
 	units   [][]int32 // images that are drawn together
@@ -56,6 +57,9 @@ func newResampling(m *Matched, params CompareParams) (*resampling, error) {
 	for i, c := range columns {
 		if i < usual || slices.Contains(params.Columns, c.name) {
 			r.columns = append(r.columns, c)
+			if !slices.Contains(r.areas, c.area) {
+				r.areas = append(r.areas, c.area)
+			}
 		}
 	}
 	if err := r.group(); err != nil {
@@ -181,10 +185,7 @@ func (r *resampling) run(models ...*Matched) []delivery.Table {
 			return func(c int) {
 				k := r.classes[c]
 				for i, weights := range drawn {
-					for a := range areas {
-						if !r.has(a) {
-							continue
-						}
+					for _, a := range r.areas {
 						truths := r.m.classes[k].weight(a, weights)
 						if truths > 0 {
 							recallCounts(truths, &w.need)
@@ -208,11 +209,6 @@ func (r *resampling) run(models ...*Matched) []delivery.Table {
 	return out
 }
 
-// has reports whether a column of an area range is computed.
-func (r *resampling) has(area int) bool {
-	return slices.ContainsFunc(r.columns, func(c column) bool { return c.area == area })
-}
-
 // point computes the values on the images themselves, with the summation order of
 // Matched.Result, and prepares the paths.
 func (r *resampling) point(m *Matched, paths [][areas]path) delivery.Table {
@@ -222,15 +218,10 @@ func (r *resampling) point(m *Matched, paths [][areas]path) delivery.Table {
 		out.Classes = append(out.Classes, c.Name)
 	}
 	for _, c := range r.columns {
-		out.Columns[c.name] = make([]delivery.Row, len(m.category))
-		for k := range m.category {
-			out.Columns[c.name][k].Value = math.NaN()
-		}
+		out.Columns[c.name] = slices.Repeat([]delivery.Row{{Value: math.NaN()}}, len(m.category))
 	}
-	for a := range areas {
-		if r.has(a) {
-			r.pointOf(m, a, paths, out)
-		}
+	for _, a := range r.areas {
+		r.pointOf(m, a, paths, out)
 	}
 	return out
 }

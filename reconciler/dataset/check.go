@@ -7,6 +7,7 @@ import (
 	_ "image/jpeg" // the two formats that trainers and detectors read
 	_ "image/png"
 	"io"
+	"iter"
 	"math"
 	"os"
 	"path"
@@ -304,20 +305,27 @@ func (c *checker) evalSet(ctx context.Context, catalog Catalog, v *version, spli
 	return nil
 }
 
+// used yields the images of a split that are not left out, in the order of the annotation file: id and file.
+func (c *checker) used(s *split) iter.Seq2[int64, string] {
+	return func(yield func(int64, string) bool) {
+		for _, im := range s.truth.Images {
+			if file, ok := s.images[im.ID]; ok && !c.leftOut[s.name][im.ID] && !yield(im.ID, file) {
+				return
+			}
+		}
+	}
+}
+
 // leaks leaves out training images that are also in an eval set, and images of train that
 // are also in valid, and reports them.
 func (c *checker) leaks(v *version, splits map[string]*split, heldOut map[string]string) {
 	c.leftOut = map[string]map[int64]bool{"train": {}, "valid": {}}
 	mark := func(s *split, code string, others map[string]string) {
-		for _, im := range s.truth.Images {
-			file, ok := s.images[im.ID]
-			if !ok || c.leftOut[s.name][im.ID] {
-				continue
-			}
-			for _, id := range matches(file, v.files[file].sum) {
-				if where, leaked := others[id]; leaked {
-					c.leftOut[s.name][im.ID] = true
-					c.finding(delivery.LevelWarning, code, file, "the same image stands in "+where+
+		for id, file := range c.used(s) {
+			for _, identity := range matches(file, v.files[file].sum) {
+				if where, leaked := others[identity]; leaked {
+					c.leftOut[s.name][id] = true
+					c.finding(delivery.LevelWarning, code, file, "the same image is in "+where+
 						"; it is left out of training")
 					break
 				}
@@ -331,7 +339,7 @@ func (c *checker) leaks(v *version, splits map[string]*split, heldOut map[string
 			c.result.LeftOut += n
 			if share := float64(n) / float64(max(1, len(s.images))); share > maxLeak {
 				c.finding(delivery.LevelError, "leaks", name,
-					fmt.Sprintf("%d of %d images (%.1f%%) stand in an eval set; at most %.0f%% may", n, len(s.images),
+					fmt.Sprintf("%d of %d images (%.1f%%) are in an eval set; at most %.0f%% may be", n, len(s.images),
 						share*100, maxLeak*100))
 			}
 		}

@@ -126,10 +126,9 @@ func (c *checker) twins(v *version, splits map[string]*split) {
 		if s == nil {
 			continue
 		}
-		for _, im := range s.truth.Images {
-			file, ok := s.images[im.ID]
+		for _, file := range c.used(s) {
 			i, decoded := index[v.path(file)]
-			if !ok || !decoded || c.leftOut[name][im.ID] || c.sets[v.path(file)] != "" || !c.decodes[i].hash.texture {
+			if !decoded || c.sets[v.path(file)] != "" || !c.decodes[i].hash.texture {
 				continue
 			}
 			twin, nearest := -1, maxApart+1

@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 )
@@ -31,6 +32,10 @@ const (
 	ColumnFound  = "found"  // true positives
 	ColumnFalse  = "false"  // false positives
 )
+
+func isCount(column string) bool {
+	return column == ColumnTruths || column == ColumnFound || column == ColumnFalse
+}
 
 var nothing = math.NaN()
 
@@ -186,7 +191,7 @@ func rate(metric string, truths, found, wrong, images float64) float64 {
 func (t Table) Minus(o Table) Table {
 	d := Table{Classes: t.Classes, Columns: map[string][]Row{}, Overall: map[string]float64{}}
 	for column, rows := range t.Columns {
-		if column == ColumnTruths || column == ColumnFound || column == ColumnFalse {
+		if isCount(column) {
 			continue
 		}
 		list := make([]Row, len(rows))
@@ -216,7 +221,7 @@ func (r Row) Minus(o Row) Row {
 func (t Table) Values() Table {
 	v := Table{Classes: t.Classes, Images: t.Images, Columns: map[string][]Row{}, Overall: t.Overall}
 	for column, rows := range t.Columns {
-		if column != ColumnTruths && column != ColumnFound && column != ColumnFalse {
+		if !isCount(column) {
 			rows = slices.Clone(rows)
 			for i := range rows {
 				rows[i].Resamples = nil
@@ -232,13 +237,8 @@ func (t Table) Add(o Table) (Table, error) {
 	if !slices.Equal(t.Classes, o.Classes) {
 		return t, fmt.Errorf("tables of different classes: %v and %v", t.Classes, o.Classes)
 	}
-	columns := map[string][]Row{}
-	for _, from := range []Table{t, o} {
-		for column, rows := range from.Columns {
-			columns[column] = rows
-		}
-	}
-	t.Columns, t.Images = columns, o.Images
+	t.Columns, t.Images = maps.Clone(t.Columns), o.Images
+	maps.Copy(t.Columns, o.Columns)
 	return t, nil
 }
 

@@ -134,47 +134,49 @@ func drop(c delivery.GateCheck, base baseline, f *figure, limit, lowAt, highAt f
 // lost lists the figures in which the candidate is significantly worse than the release: over all classes of the gate,
 // and class by class, adjusted for their number.
 func lost(c *delivery.CompareResult, classes []string) []delivery.Loss {
-	var whole, each []figure
+	type subject struct {
+		metric, class string
+		classes       []string
+		diff          delivery.Difference
+		samples       delivery.Samples // of diff, negated if less is better
+	}
+	var whole, each []subject
 	for _, m := range delivery.Metrics() {
 		if m.Name == delivery.MetricMAP || m.AtThreshold && !m.OnDemand {
-			whole = append(whole, figure{verdict: delivery.CheckVerdict{Metric: m.Name}, classes: classes})
+			whole = append(whole, subject{metric: m.Name, classes: classes})
 		}
 	}
 	for _, class := range classes {
-		each = append(each, figure{verdict: delivery.CheckVerdict{Metric: delivery.MetricAP}, class: class,
-			classes: []string{class}})
+		each = append(each, subject{metric: delivery.MetricAP, class: class, classes: []string{class}})
 	}
 	var list []delivery.Loss
-	for _, family := range [][]figure{whole, each} {
+	for _, family := range [][]subject{whole, each} {
 		var known []int
-		differences := make([]delivery.Difference, len(family))
 		for i := range family {
-			f := &family[i]
-			d, ok := c.Compared(f.verdict.Metric, f.classes)
-			if !ok || len(d.Samples) == 0 {
+			s := &family[i]
+			if s.diff, _ = c.Compared(s.metric, s.classes); len(s.diff.Samples) == 0 {
 				continue
 			}
-			differences[i], f.samples = d, d.Samples
-			if delivery.MetricOfFigure(f.verdict.Metric).LessIsBetter {
-				f.samples = negated(d.Samples)
+			if s.samples = s.diff.Samples; delivery.MetricOfFigure(s.metric).LessIsBetter {
+				s.samples = negated(s.samples)
 			}
 			known = append(known, i)
 		}
 		coco.Holm(0.05, known, func(i int) float64 { return family[i].samples.Below(0) },
 			func(i int, confidence float64) bool {
-				f, d := family[i], differences[i]
-				_, best := f.samples.Bounds(confidence)
-				if best >= 0 || !f.samples.Resolves(confidence) {
+				s := family[i]
+				_, best := s.samples.Bounds(confidence)
+				if best >= 0 || !s.samples.Resolves(confidence) {
 					return false
 				}
-				l := delivery.Loss{Metric: f.verdict.Metric, Class: f.class, Value: d.Candidate, Baseline: d.Baseline,
-					Diff: d.Value, AtBest: best}
-				m := delivery.MetricOfFigure(l.Metric)
+				l := delivery.Loss{Metric: s.metric, Class: s.class, Value: s.diff.Candidate, Baseline: s.diff.Baseline,
+					Diff: s.diff.Value, AtBest: best}
+				m := delivery.MetricOfFigure(s.metric)
 				if m.LessIsBetter {
 					l.AtBest = -best
 				}
 				if m.Column == delivery.MetricAP {
-					e := errorOf(c, f.classes)
+					e := errorOf(c, s.classes)
 					l.Error, l.ErrorClass, l.ErrorAP50, l.Errors = e.Error, e.Class, e.Diff, e.Count
 				}
 				list = append(list, l)

@@ -345,10 +345,10 @@ func (s *Stages) pictures(key delivery.Digest, truth *coco.Truth, a, b *opened) 
 	defer os.RemoveAll(tmp)
 	dir := filepath.Join(tmp, "drawn")
 	entries, err := picture.Write(dir, list)
-	if err != nil && entries == nil {
+	switch {
+	case entries == nil:
 		return nil, err
-	}
-	if err != nil {
+	case err != nil:
 		s.Log.Warn("some pictures could not be drawn", "error", err.Error())
 	}
 	var drawn []string
