@@ -9,10 +9,9 @@ const maxNumber = 512 // bytes of one number
 
 func startsNumber(c byte) bool { return c == '-' || '0' <= c && c <= '9' || c == 'N' || c == 'I' }
 
-// number reads a number that is next. Python's NaN, Infinity and -Infinity,
-// which JSON does not allow but many programs write, are read as what they
-// mean, for the caller to refuse. Whole says that there was neither fraction
-// nor exponent, and integer is then its value, unless it does not fit.
+// number reads a number. It accepts Python's NaN, Infinity and -Infinity, which are not JSON but which many programs
+// write, so that the caller can name them in its error. If the number has no fraction and no exponent and fits, whole is
+// true and integer is its value.
 func (s *scanner) number() (v float64, integer int64, whole, ok bool) {
 	at := s.here()
 	raw := s.numberBytes()
@@ -26,7 +25,7 @@ func (s *scanner) number() (v float64, integer int64, whole, ok bool) {
 	return v, integer, whole, ok
 }
 
-// numberBytes takes all bytes that may belong to a number.
+// numberBytes returns and skips all bytes that may belong to a number.
 func (s *scanner) numberBytes() []byte {
 	from, i := s.pos, s.pos
 	for {
@@ -59,85 +58,67 @@ var isNumberByte = func() (t [256]bool) {
 
 var powersOf10 = [...]float64{1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15}
 
-// parseNumber reads a JSON number, or what Python writes for those that JSON
-// lacks.
+// parseNumber reads a JSON number, NaN, Infinity or -Infinity.
 func parseNumber(b []byte) (v float64, integer int64, whole, ok bool) {
-	i := 0
-	negative := len(b) > 0 && b[0] == '-'
+	rest, negative := b, len(b) > 0 && b[0] == '-'
 	if negative {
-		i++
+		rest = b[1:]
 	}
-	first := i
-	var digits uint64
-	for ; i < len(b) && isDigit(b[i]); i++ {
-		digits = digits*10 + uint64(b[i]-'0') // may overflow: used only when short
-	}
-	count := i - first
+	mantissa, count := digits(rest, 0)
 	if count == 0 {
-		switch string(b) {
-		case "NaN":
-			return math.NaN(), 0, false, true
-		case "Infinity":
-			return math.Inf(1), 0, false, true
-		case "-Infinity":
-			return math.Inf(-1), 0, false, true
-		}
+		text := string(b)
+		v, _ = strconv.ParseFloat(text, 64)
+		return v, 0, false, text == "NaN" || text == "Infinity" || text == "-Infinity"
+	}
+	if count > 1 && rest[0] == '0' {
 		return 0, 0, false, false
 	}
-	if b[first] == '0' && count > 1 {
-		return 0, 0, false, false
-	}
-	if i == len(b) {
-		if count > 15 {
-			v, err := strconv.ParseFloat(string(b), 64)
-			integer, notInt := strconv.ParseInt(string(b), 10, 64)
-			return v, integer, notInt == nil, err == nil || math.IsInf(v, 0)
-		}
-		integer = int64(digits)
-		v = float64(digits)
-		if negative {
-			integer, v = -integer, -v
-		}
-		return v, integer, true, true
-	}
+	rest = rest[count:]
+	whole = len(rest) == 0
 	fraction := 0
-	if b[i] == '.' {
-		i++
-		for ; i < len(b) && isDigit(b[i]); i++ {
-			digits = digits*10 + uint64(b[i]-'0')
-			fraction++
-		}
-		if fraction == 0 {
+	if !whole && rest[0] == '.' {
+		if mantissa, fraction = digits(rest[1:], mantissa); fraction == 0 {
 			return 0, 0, false, false
 		}
+		rest = rest[1+fraction:]
 	}
-	if i == len(b) && count+fraction <= 15 {
-		// Both are exact, so their quotient is the nearest float64.
-		v = float64(digits) / powersOf10[fraction]
+	if len(rest) == 0 && count+fraction <= 15 {
+		v, integer = float64(mantissa), int64(mantissa)
+		if fraction > 0 {
+			v /= powersOf10[fraction] // both are exact, so their quotient is the nearest float64
+		}
 		if negative {
-			v = -v
+			v, integer = -v, -integer
 		}
-		return v, 0, false, true
+		return v, integer, whole, true
 	}
-	if i < len(b) { // an exponent
-		if b[i] != 'e' && b[i] != 'E' {
+	if len(rest) > 0 {
+		if rest[0] != 'e' && rest[0] != 'E' {
 			return 0, 0, false, false
 		}
-		i++
-		if i < len(b) && (b[i] == '+' || b[i] == '-') {
-			i++
+		if rest = rest[1:]; len(rest) > 0 && (rest[0] == '+' || rest[0] == '-') {
+			rest = rest[1:]
 		}
-		start := i
-		for i < len(b) && isDigit(b[i]) {
-			i++
-		}
-		if i == start || i < len(b) {
+		if _, n := digits(rest, 0); n == 0 || n < len(rest) {
 			return 0, 0, false, false
 		}
 	}
-	// Out of range gives an infinity, which the caller refuses by that name.
-	v, err := strconv.ParseFloat(string(b), 64)
-	return v, 0, false, err == nil || math.IsInf(v, 0)
+	v, err := strconv.ParseFloat(string(b), 64) // an infinity if out of range, which the caller refuses
+	ok = err == nil || math.IsInf(v, 0)
+	if whole {
+		integer, err = strconv.ParseInt(string(b), 10, 64)
+		whole = err == nil
+	}
+	return v, integer, whole, ok
 }
 
-func isDigit(c byte) bool { return '0' <= c && c <= '9' }
+// digits appends the leading digits of b to a number, and counts them. It may overflow.
+func digits(b []byte, v uint64) (uint64, int) {
+	for i, c := range b {
+		if c < '0' || c > '9' {
+			return v, i
+		}
+		v = v*10 + uint64(c-'0')
+	}
+	return v, len(b)
+}
