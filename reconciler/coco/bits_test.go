@@ -35,7 +35,7 @@ func TestFiguresAreBitEqual(t *testing.T) {
 			}
 		}
 		c := whole(a, compare(t, a, b, params))
-		for _, d := range append([]Difference{c.MAP, c.AP50, c.AP75}, c.Classes...) {
+		for _, d := range append([]WholeDifference{c.MAP, c.AP50, c.AP75}, c.Classes...) {
 			put(d.Metric+"/"+d.Class, d.Samples, d.A, d.B, d.Diff, d.Lower, d.Upper, d.StdErr)
 		}
 		for _, e := range []Estimate{c.A, c.B} {
@@ -90,11 +90,11 @@ func (r *resampling) figuresAt(visit func(s Subject, over []int)) {
 }
 
 // differencesAt compares two models at their thresholds.
-func differencesAt(t *testing.T, a, b AtThresholds, params CompareParams) (list []Difference) {
+func differencesAt(t *testing.T, a, b AtThresholds, params CompareParams) (list []WholeDifference) {
 	r, of := countsAt(t, a, params)
 	_, with := countsAt(t, b, params)
 	r.figuresAt(func(s Subject, over []int) {
-		if d := r.difference(s, over, of, with); len(d.Samples) > 0 {
+		if d := r.wholeDifference(s, over, of, with); len(d.Samples) > 0 {
 			list = append(list, d)
 		}
 	})

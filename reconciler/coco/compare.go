@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -63,28 +62,14 @@ type Subject struct {
 	Images     int    `json:"images_with_truths"` // images with such annotations
 }
 
-// Spread is the sampling uncertainty of a figure. Samples are [delivery.Row.Samples]:
-// sorted, shifted so that their mean is the figure, without resamples that have no
-// annotation.
+// A Difference is the difference of a figure between two models, a minus b.
 //
-// The bounds are for test sets of this size. The mAP of a small set with many rare
-// classes is biased upwards, which the bootstrap does not show. Differences between
-// models are hardly affected.
-type Spread struct {
-	Lower            float64 `json:"lower"` // one-sided bounds
-	Upper            float64 `json:"upper"`
-	HalfWidth        float64 `json:"half_width"` // of the interval between them
-	StdErr           float64 `json:"std_err"`
-	delivery.Samples `json:"samples"`
-}
-
-// Difference is the difference of a figure between two models, a minus b.
+// Its bounds are for test sets of this size. The mAP of a small set with many rare classes is biased upwards, which the
+// bootstrap does not show. Differences between models are hardly affected.
 type Difference struct {
 	Subject
-	A    float64 `json:"a"`
-	B    float64 `json:"b"`
-	Diff float64 `json:"diff"`
-	Spread
+	A, B, Diff       float64
+	delivery.Samples // without resamples that have no annotation
 }
 
 // Comparison is the result of a paired bootstrap of two models.
@@ -147,22 +132,6 @@ func Interval(m *Matched, params CompareParams) (delivery.Table, Sampling, error
 // difference computes a figure of two models over some classes.
 func (r *resampling) difference(s Subject, classes []int, a, b delivery.Table) Difference {
 	of, with := a.Over(s.Metric, classes), b.Over(s.Metric, classes)
-	d := Difference{Subject: s, A: of.Value, B: with.Value, Diff: of.Value - with.Value}
-	d.Spread = spread(of.Minus(with), r.params.Confidence)
-	return d
-}
-
-// spread computes the uncertainty of a figure.
-func spread(row delivery.Row, confidence float64) Spread {
-	s := Spread{Samples: row.Samples()}
-	n := float64(len(s.Samples))
-	if n == 0 {
-		return s
-	}
-	if n > 1 {
-		s.StdErr = math.Sqrt(row.Variance())
-	}
-	s.Lower, s.Upper = s.Bounds(confidence)
-	s.HalfWidth = (s.Upper - s.Lower) / 2
-	return s
+	return Difference{Subject: s, A: of.Value, B: with.Value, Diff: of.Value - with.Value,
+		Samples: of.Minus(with).Samples()}
 }

@@ -58,7 +58,8 @@ func TestCompareValuesAreThoseOfEvaluate(t *testing.T) {
 	truth, detections := random(4, 40, 5, false)
 	other := worse(detections)
 	a, b := evaluate(t, truth, detections, Params{}), evaluate(t, truth, other, Params{})
-	c := compare(t, match(t, truth, detections), match(t, truth, other), CompareParams{Resamples: 50})
+	m := match(t, truth, detections)
+	c := whole(m, compare(t, m, match(t, truth, other), CompareParams{Resamples: 50}))
 	if c.MAP.A != a.Stats.AP || c.MAP.B != b.Stats.AP || c.AP50.A != a.Stats.AP50 || c.AP50.B != b.Stats.AP50 {
 		t.Errorf("got %v, %v, want %v, %v", c.MAP.A, c.MAP.B, a.Stats.AP, b.Stats.AP)
 	}
@@ -222,7 +223,7 @@ func TestCompareRefuses(t *testing.T) {
 }
 
 func TestBounds(t *testing.T) {
-	s := Spread{}
+	s := Difference{}
 	for i := range 999 {
 		s.Samples = append(s.Samples, float64(i+1))
 	}

@@ -2,6 +2,7 @@ package coco
 
 import (
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -101,6 +102,24 @@ func (m *Matched) MeanAP() float64 {
 	return r.point(m, make([][areas]path, len(r.classes))).Overall[delivery.MetricAP]
 }
 
+// A Spread is the uncertainty of a figure.
+type Spread struct {
+	Lower            float64 `json:"lower"` // one-sided bounds
+	Upper            float64 `json:"upper"`
+	HalfWidth        float64 `json:"half_width"` // of the interval between them
+	StdErr           float64 `json:"std_err"`
+	delivery.Samples `json:"samples"`
+}
+
+// A WholeDifference is a difference with its spread.
+type WholeDifference struct {
+	Subject
+	A    float64 `json:"a"`
+	B    float64 `json:"b"`
+	Diff float64 `json:"diff"`
+	Spread
+}
+
 // An Estimate is one figure of one model.
 type Estimate struct {
 	Subject
@@ -116,24 +135,37 @@ func MeanEstimate(m *Matched, t delivery.Table, s Sampling) Estimate {
 
 // A Whole has every figure of a comparison, in the form that tests pin.
 type Whole struct {
-	MAP        Difference   `json:"mAP"`
-	AP50       Difference   `json:"AP50"`
-	AP75       Difference   `json:"AP75"`
-	Classes    []Difference `json:"classes"`
-	Unmeasured []Subject    `json:"unmeasured,omitempty"`
-	A          Estimate     `json:"A"`
-	B          Estimate     `json:"B"`
-	Sampling   Sampling     `json:"sampling"`
-	Protocol   Protocol     `json:"protocol"`
-	Digest     string       `json:"protocol_digest"`
+	MAP        WholeDifference   `json:"mAP"`
+	AP50       WholeDifference   `json:"AP50"`
+	AP75       WholeDifference   `json:"AP75"`
+	Classes    []WholeDifference `json:"classes"`
+	Unmeasured []Subject         `json:"unmeasured,omitempty"`
+	A          Estimate          `json:"A"`
+	B          Estimate          `json:"B"`
+	Sampling   Sampling          `json:"sampling"`
+	Protocol   Protocol          `json:"protocol"`
+	Digest     string            `json:"protocol_digest"`
 }
 
 func whole(m *Matched, c *Comparison) *Whole {
 	r := resamplingOf(m, c.Sampling)
-	return &Whole{MAP: c.MAP, AP50: c.AP50, Classes: c.Classes, Unmeasured: c.Unmeasured, Sampling: c.Sampling,
-		AP75: r.difference(r.all(delivery.MetricAP75), r.classes, c.TableA, c.TableB),
+	w := &Whole{Unmeasured: c.Unmeasured, Sampling: c.Sampling, Classes: []WholeDifference{},
+		MAP:  r.wholeDifference(r.all(delivery.MetricMAP), r.classes, c.TableA, c.TableB),
+		AP50: r.wholeDifference(r.all(delivery.MetricAP50), r.classes, c.TableA, c.TableB),
+		AP75: r.wholeDifference(r.all(delivery.MetricAP75), r.classes, c.TableA, c.TableB),
 		A:    MeanEstimate(m, c.TableA, c.Sampling), B: MeanEstimate(m, c.TableB, c.Sampling),
 		Protocol: m.protocol, Digest: m.protocol.Digest()}
+	for _, d := range c.Classes {
+		k := int(m.ids.categories[d.CategoryID])
+		w.Classes = append(w.Classes, r.wholeDifference(r.class(k), []int{k}, c.TableA, c.TableB))
+	}
+	return w
+}
+
+func (r *resampling) wholeDifference(s Subject, classes []int, a, b delivery.Table) WholeDifference {
+	d := r.difference(s, classes, a, b)
+	return WholeDifference{Subject: s, A: d.A, B: d.B, Diff: d.Diff,
+		Spread: spread(a.Over(s.Metric, classes).Minus(b.Over(s.Metric, classes)), r.params.Confidence)}
 }
 
 // estimates are mAP, AP50, AP75 and the AP of each class, of one model.
@@ -162,4 +194,19 @@ func resamplingOf(m *Matched, s Sampling) *resampling {
 func (r *resampling) estimate(s Subject, classes []int, t delivery.Table) Estimate {
 	row := t.Over(s.Metric, classes)
 	return Estimate{Subject: s, Value: row.Value, Spread: spread(row, r.params.Confidence)}
+}
+
+// spread computes the uncertainty of a figure.
+func spread(row delivery.Row, confidence float64) Spread {
+	s := Spread{Samples: row.Samples()}
+	n := float64(len(s.Samples))
+	if n == 0 {
+		return s
+	}
+	if n > 1 {
+		s.StdErr = math.Sqrt(row.Variance())
+	}
+	s.Lower, s.Upper = s.Bounds(confidence)
+	s.HalfWidth = (s.Upper - s.Lower) / 2
+	return s
 }

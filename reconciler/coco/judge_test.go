@@ -128,7 +128,7 @@ func TestResamplesFor(t *testing.T) {
 		if got != test.want {
 			t.Errorf("%d classes at %v: got %d, want %d", test.classes, test.confidence, got, test.want)
 		}
-		s := Spread{Samples: make([]float64, got)}
+		s := Difference{Samples: make([]float64, got)}
 		if at := 1 - (1-test.confidence)/float64(max(test.classes, 1)); !s.Resolves(at) && got < maxResamples {
 			t.Errorf("%d samples do not reach %v", got, at)
 		}
