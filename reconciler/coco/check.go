@@ -32,11 +32,11 @@ func (t *Truth) check() (indexes, error) {
 	}
 	rank(ids.images)
 	rank(ids.categories)
-	seen := make(map[int64]struct{}, len(t.Annotations))
+	used := make(map[int64]struct{}, len(t.Annotations))
 	for i := range t.Annotations {
 		a := &t.Annotations[i]
 		text := a.fault()
-		if _, again := seen[a.ID]; again {
+		if _, again := used[a.ID]; again {
 			text = fmt.Sprintf("id %d is there twice", a.ID)
 		}
 		if _, ok := ids.images[a.Image]; !ok {
@@ -48,7 +48,7 @@ func (t *Truth) check() (indexes, error) {
 		if text != "" {
 			return ids, fmt.Errorf("coco: annotations[%d]: %s", i, text)
 		}
-		seen[a.ID] = struct{}{}
+		used[a.ID] = struct{}{}
 	}
 	return ids, nil
 }

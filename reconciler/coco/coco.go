@@ -22,7 +22,7 @@ type Truth struct {
 // Image is one image of the ground truth.
 type Image struct {
 	ID            int64
-	Width, Height int    // pixels; 0 where the file does not say
+	Width, Height int    // pixels; 0 if unknown
 	FileName      string // may be empty
 	Group         string // images of one group are resampled together; see Loader.Group
 }
@@ -56,7 +56,7 @@ type Box struct {
 	X, Y, W, H float64
 }
 
-// Mode says how annotation id 0 is treated. The zero value is Fixed.
+// A Mode is a treatment of annotation id 0. The zero value is Fixed.
 type Mode int
 
 const (
@@ -131,8 +131,7 @@ const (
 	maxPixels  = 1e9 // no coordinate or side is larger: products stay finite
 )
 
-// Protocol says how scores were computed. Scores of different protocols must not
-// be compared.
+// A Protocol describes how scores were computed. Scores of different protocols must not be compared.
 type Protocol struct {
 	Evaluator  string  `json:"evaluator"` // implementation and version
 	Mode       Mode    `json:"mode"`

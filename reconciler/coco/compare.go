@@ -43,7 +43,7 @@ func (p CompareParams) withDefaults() (CompareParams, error) {
 	return p, nil
 }
 
-// Sampling says what was resampled.
+// Sampling describes a bootstrap.
 type Sampling struct {
 	Resamples  int     `json:"resamples"`
 	Seed       uint64  `json:"seed"`
@@ -53,7 +53,7 @@ type Sampling struct {
 	ByGroup    bool    `json:"by_group"`
 }
 
-// Subject says what a figure measures.
+// A Subject is what a figure measures.
 type Subject struct {
 	Metric     string `json:"metric"`             // mAP, AP50 or AP75 over all classes, or AP of one class
 	CategoryID int64  `json:"category_id"`        // of AP

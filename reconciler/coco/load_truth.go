@@ -15,7 +15,7 @@ type Kind string
 const (
 	DuplicateID     Kind = "duplicate-id"     // the later one is left out
 	DuplicateName   Kind = "duplicate-name"   // two categories of one name; both are kept
-	DuplicateField  Kind = "duplicate-field"  // the later one is passed over
+	DuplicateField  Kind = "duplicate-field"  // the later one is skipped
 	UnknownImage    Kind = "unknown-image"    // the annotation is left out
 	UnknownCategory Kind = "unknown-category" // the annotation is left out
 	OutsideImage    Kind = "outside-image"    // by more than a pixel; kept as it is
@@ -194,7 +194,7 @@ func (p *truthParser) group() (string, bool) {
 	at := p.here()
 	text, ok := p.name()
 	if ok && text == "" {
-		p.complain(at, WrongType, "want a text that says which group, got an empty one")
+		p.complain(at, WrongType, "want the name of a group, got an empty text")
 	}
 	return text, ok && text != ""
 }
@@ -354,7 +354,7 @@ func (p *truthParser) inside(at position, b Box, in Image) {
 	p.field = "bbox"
 	switch {
 	case b.W == 0 || b.H == 0:
-		p.complain(at, EmptyBox, "%v x %v pixels hold nothing", b.W, b.H)
+		p.complain(at, EmptyBox, "%v x %v pixels: the box is empty", b.W, b.H)
 	case b.W < 1 || b.H < 1:
 		p.complain(at, DegenerateBox, "%v x %v pixels: less than a pixel across", b.W, b.H)
 	}

@@ -9,9 +9,9 @@ const maxNumber = 512 // bytes of one number
 
 func startsNumber(c byte) bool { return c == '-' || '0' <= c && c <= '9' || c == 'N' || c == 'I' }
 
-// number reads a number. It accepts Python's NaN, Infinity and -Infinity, which are not JSON but which many programs
-// write, so that the caller can name them in its error. If the number has no fraction and no exponent and fits, whole is
-// true and integer is its value.
+// number reads a number. It accepts Python's NaN, Infinity and -Infinity, which many programs write although they are
+// not JSON, so that the caller can name them in its error. If the number has no fraction and no exponent and fits,
+// whole is true and integer is its value.
 func (s *scanner) number() (v float64, integer int64, whole, ok bool) {
 	at := s.here()
 	raw := s.numberBytes()

@@ -27,11 +27,11 @@ const unknownScore = 0.5
 //
 // Detections of equal score are kept or dropped together. A threshold lies halfway to the next lower score, so that the
 // same detections are kept on a machine with slightly different scores.
-func (m *Matched) Points(ask delivery.Thresholds) map[string]delivery.OperatingPoint {
+func (m *Matched) Points(wanted delivery.Thresholds) map[string]delivery.OperatingPoint {
 	points := map[string]delivery.OperatingPoint{}
 	for k := range m.classes {
 		name := m.category[k].Name
-		if t, ok := ask.For(name); ok {
+		if t, ok := wanted.For(name); ok {
 			points[name] = m.classes[k].point(t)
 		}
 	}

@@ -31,12 +31,12 @@ const maxLeak = 0.05
 // is a finding of level error, it writes nothing and nothing may be trained. It returns
 // an error only if the dataset could not be checked.
 //
-// The list of training images is put into the store seen.
-func (catalog Catalog) Check(ctx context.Context, ask delivery.DataRun, out string, seen Store,
+// The list of training images is put into the store lists.
+func (catalog Catalog) Check(ctx context.Context, run delivery.DataRun, out string, lists Store,
 	progress func(done, total int)) (delivery.DataResult, error) {
-	c := &checker{classes: ask.Classes, findings: map[string]int{}, sets: map[string]string{},
+	c := &checker{classes: run.Classes, findings: map[string]int{}, sets: map[string]string{},
 		result: delivery.DataResult{Images: map[string]int{}, Truths: map[string]int{}}}
-	v, err := catalog.open(ctx, ask.Dataset)
+	v, err := catalog.open(ctx, run.Dataset)
 	if err != nil {
 		return c.result, err
 	}
@@ -78,8 +78,8 @@ func (catalog Catalog) Check(ctx context.Context, ask delivery.DataRun, out stri
 
 	// The eval sets of the gates, then the dataset's own test split.
 	heldOut := map[string]string{} // identity -> where it is held out
-	sets := slices.Clone(ask.EvalSets)
-	if own := (delivery.EvalSet{Dataset: ask.Dataset, Split: "test"}); splits["test"] != nil &&
+	sets := slices.Clone(run.EvalSets)
+	if own := (delivery.EvalSet{Dataset: run.Dataset, Split: "test"}); splits["test"] != nil &&
 		!slices.Contains(sets, own) {
 		sets = append(sets, own)
 	}
@@ -89,7 +89,7 @@ func (catalog Catalog) Check(ctx context.Context, ask delivery.DataRun, out stri
 		}
 	}
 	if valid := splits["valid"]; valid != nil {
-		c.result.Valid = v.evalData(delivery.EvalSet{Dataset: ask.Dataset, Split: "valid"}, valid, c.classes).Content
+		c.result.Valid = v.evalData(delivery.EvalSet{Dataset: run.Dataset, Split: "valid"}, valid, c.classes).Content
 	}
 	if err := c.decode(ctx, progress); err != nil {
 		return c.result, err
@@ -107,14 +107,14 @@ func (catalog Catalog) Check(ctx context.Context, ask delivery.DataRun, out stri
 	if len(c.leftOut["valid"]) > 0 {
 		// Experiments are not scored on validation images that are in an eval set.
 		withheld := delivery.TrainingImages{Train: c.known(v, splits["valid"], true), Valid: []string{}}
-		if c.result.Valid.LeaveOut, err = putTrainingImages(seen, withheld); err != nil {
+		if c.result.Valid.LeaveOut, err = putTrainingImages(lists, withheld); err != nil {
 			return c.result, err
 		}
 	}
 	c.result.Prepared = filepath.Base(out)
 	used := delivery.TrainingImages{Train: c.known(v, splits["train"], false),
 		Valid: c.known(v, splits["valid"], false)}
-	if c.result.TrainingImages, err = putTrainingImages(seen, used); err != nil {
+	if c.result.TrainingImages, err = putTrainingImages(lists, used); err != nil {
 		return c.result, err
 	}
 	if c.result.Training, err = c.prepare(v, splits, out); err != nil {

@@ -92,25 +92,25 @@ const maxSeen = 4 << 30
 // ReadTrainingImages reads a list of training images. A missing or damaged list is a
 // delivery.Blocked error.
 func ReadTrainingImages(from Store, digest delivery.Digest) (delivery.TrainingImages, error) {
-	var seen delivery.TrainingImages
+	var list delivery.TrainingImages
 	if _, err := delivery.ParseDigest(string(digest)); err != nil {
-		return seen, err
+		return list, err
 	}
 	data, err := readSeen(from, digest)
 	const restore = "restore the file from a backup of the server's state"
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return seen, delivery.Blockedf(restore, "the list %s of a model's training images is missing, so they cannot "+
+		return list, delivery.Blockedf(restore, "the list %s of a model's training images is missing, so they cannot "+
 			"be left out of the eval set", digest.Short())
 	case err == nil && delivery.Sum(data) != digest:
-		return seen, delivery.Blockedf(restore, "the list %s of a model's training images is damaged", digest.Short())
+		return list, delivery.Blockedf(restore, "the list %s of a model's training images is damaged", digest.Short())
 	case err == nil:
-		err = json.Unmarshal(data, &seen)
+		err = json.Unmarshal(data, &list)
 	}
 	if err != nil {
-		return seen, fmt.Errorf("list of images %s: %w", digest.Short(), pathless(err))
+		return list, fmt.Errorf("list of images %s: %w", digest.Short(), pathless(err))
 	}
-	return seen, nil
+	return list, nil
 }
 
 func readSeen(from Store, digest delivery.Digest) ([]byte, error) {
@@ -140,13 +140,13 @@ func (d *EvalData) UsedInTraining(lists ...delivery.TrainingImages) map[int64]bo
 			}
 		}
 	}
-	seen := map[int64]bool{}
+	used := map[int64]bool{}
 	for _, im := range d.Images {
 		if slices.ContainsFunc(im.ids, func(id string) bool { return known[id] }) {
-			seen[im.ID] = true
+			used[im.ID] = true
 		}
 	}
-	return seen
+	return used
 }
 
 // Frozen describes the content of an eval set.

@@ -37,22 +37,22 @@ func bounds(c delivery.GateCheck, limit float64, images int, figures []figure, k
 			passes, end = f.value <= limit, f.verdict.Low
 			fails = end != nil && *end > limit
 		}
-		says := f.says(c, limit, images)
+		values := f.values(c, limit, images)
 		switch {
 		case passes:
-			f.decide(delivery.Pass, reached, says)
+			f.decide(delivery.Pass, reached, values)
 		case fails && f.samples.Resolves(confidence):
-			f.decide(delivery.Fail, missed, says)
+			f.decide(delivery.Fail, missed, values)
 		default:
-			says.Facts = f.doubt(end, limit, images, confidence)
-			f.decide(delivery.Unsure, maybe, says)
+			values.Facts = f.doubt(end, limit, images, confidence)
+			f.decide(delivery.Unsure, maybe, values)
 		}
 		return f.verdict.Outcome == delivery.Fail
 	})
 }
 
-// says returns the values of the facts about a figure.
-func (f *figure) says(c delivery.GateCheck, limit float64, images int) delivery.Values {
+// values returns the values of the facts about a figure.
+func (f *figure) values(c delivery.GateCheck, limit float64, images int) delivery.Values {
 	v := delivery.Values{Metric: c.Metric, Class: f.class, Value: f.value, Bound: limit, Images: images,
 		Confidence: f.verdict.Confidence}
 	if f.verdict.Low != nil && f.verdict.High != nil {

@@ -100,29 +100,29 @@ func drop(c delivery.GateCheck, base baseline, f *figure, limit, lowAt, highAt f
 	v := &f.verdict
 	v.Low, v.High = &low, &high
 	v.Confidence = lowAt
-	says := delivery.Values{Metric: c.Metric, Class: f.class, Value: *v.Value, Baseline: *v.Baseline, Diff: f.value,
+	values := delivery.Values{Metric: c.Metric, Class: f.class, Value: *v.Value, Baseline: *v.Baseline, Diff: f.value,
 		FromModel: base.name, Low: low, High: high, Bound: limit, Confidence: lowAt}
 	if f.class == "" {
-		says.Names = base.over
+		values.Names = base.over
 	}
 	resolved := f.samples.Resolves(lowAt)
 	switch {
 	case low >= limit && resolved:
-		f.decide(delivery.Pass, code.DropAllowed, says)
+		f.decide(delivery.Pass, code.DropAllowed, values)
 		return
 	case high < limit && f.samples.Resolves(highAt):
-		says.Confidence, v.Confidence = highAt, highAt
-		f.decide(delivery.Fail, code.DropFound, says)
+		values.Confidence, v.Confidence = highAt, highAt
+		f.decide(delivery.Fail, code.DropFound, values)
 	default:
-		says.Confidence = min(lowAt, highAt)
+		values.Confidence = min(lowAt, highAt)
 		if !resolved || !f.samples.Resolves(highAt) {
-			says.Facts = []delivery.Fact{unresolved(f.samples, max(lowAt, highAt))}
+			values.Facts = []delivery.Fact{unresolved(f.samples, max(lowAt, highAt))}
 		} else {
 			var why delivery.Fact
 			why, v.Settle = settle((high-low)/2, math.Abs(f.value-limit), base.compare.Images)
-			says.Facts = []delivery.Fact{why}
+			values.Facts = []delivery.Fact{why}
 		}
-		f.decide(delivery.Unsure, code.DropUnsure, says)
+		f.decide(delivery.Unsure, code.DropUnsure, values)
 	}
 	if f.value < 0 {
 		if e := errorOf(base.compare, f.classes); e.Error != "" {

@@ -26,12 +26,12 @@ import (
 
 // opened is an eval set with one bundle's detections.
 type opened struct {
-	ask        delivery.EvalRun
+	input      delivery.EvalRun
 	data       *dataset.EvalData
 	detections []detect.ImageDetections
 	digest     delivery.Digest
 	slots      []string
-	seen       map[int64]bool // images that the bundle was trained on
+	trained    map[int64]bool // images that the bundle was trained on
 }
 
 // open reads an eval run's images and truths. It reads the stored detections, or runs
@@ -49,14 +49,14 @@ func (s *Stages) open(ctx context.Context, r *run.Run, e delivery.EvalRun) (*ope
 	if err != nil {
 		return nil, fmt.Errorf("bundle %s: %w", e.Bundle.Short(), err)
 	}
-	o := &opened{ask: e, data: data, slots: info.Signature.Slots}
+	o := &opened{input: e, data: data, slots: info.Signature.Slots}
 	lists := make([]delivery.TrainingImages, len(e.TrainingImages))
 	for i, digest := range e.TrainingImages {
 		if lists[i], err = dataset.ReadTrainingImages(s.Files, digest); err != nil {
 			return nil, err
 		}
 	}
-	o.seen = data.UsedInTraining(lists...)
+	o.trained = data.UsedInTraining(lists...)
 	name := "detections/" + e.Detect.Hex() + ".json"
 	if stored, err := s.read(name); err == nil && json.Unmarshal(stored, &o.detections) == nil &&
 		len(o.detections) == len(data.Images) {
@@ -103,7 +103,7 @@ func (s *Stages) read(name string) ([]byte, error) {
 
 // name returns the bundle's name of a class, or "" if the bundle lacks the class.
 func (o *opened) name(class string) string {
-	if names := o.ask.Classes.Called(class, o.slots); len(names) == 1 {
+	if names := o.input.Classes.Called(class, o.slots); len(names) == 1 {
 		return names[0]
 	}
 	return ""
@@ -176,7 +176,7 @@ func (o *opened) match(t *coco.Truth) (*coco.Matched, error) {
 func (o *opened) at(m *coco.Matched) coco.AtThresholds {
 	scores := map[string]float64{}
 	for _, class := range o.classes() {
-		if score, ok := o.ask.Thresholds[o.name(class)]; ok {
+		if score, ok := o.input.Thresholds[o.name(class)]; ok {
 			scores[class] = score
 		}
 	}
@@ -187,7 +187,7 @@ func (o *opened) at(m *coco.Matched) coco.AtThresholds {
 // at 95 % over all classes.
 func (o *opened) resampling(atLeast int, classes []string) coco.CompareParams {
 	return coco.CompareParams{Resamples: max(atLeast, coco.ResamplesFor(len(classes), 0.95)),
-		ByGroup: o.ask.EvalSet.Group != ""}
+		ByGroup: o.input.EvalSet.Group != ""}
 }
 
 func (s *Stages) eval(ctx context.Context, r *run.Run, e delivery.EvalRun) (any, error) {
@@ -199,13 +199,13 @@ func (s *Stages) eval(ctx context.Context, r *run.Run, e delivery.EvalRun) (any,
 		return nil, err
 	}
 	classes := o.classes()
-	m, err := o.match(o.truth(classes, o.seen))
+	m, err := o.match(o.truth(classes, o.trained))
 	if err != nil {
 		return nil, err
 	}
 	result := m.Result()
 	out := delivery.ScoreSet{Detections: o.digest, Protocol: protocol(result.Protocol), Images: result.Images,
-		LeftOut: len(o.seen),
+		LeftOut: len(o.trained),
 		Values:  map[string]float64{}, Truths: map[string]int{}, Classes: []string{}}
 	stats := result.Stats
 	for name, v := range map[string]float64{"mAP": stats.AP, "AP50": stats.AP50, "AP75": stats.AP75,
@@ -239,7 +239,7 @@ func (s *Stages) eval(ctx context.Context, r *run.Run, e delivery.EvalRun) (any,
 
 // counted adds the counts at the bundle's thresholds to a table, if the bundle has thresholds.
 func (o *opened) counted(t delivery.Table, m *coco.Matched, params coco.CompareParams) (delivery.Table, error) {
-	if len(o.ask.Thresholds) == 0 {
+	if len(o.input.Thresholds) == 0 {
 		return t, nil
 	}
 	counts, err := o.at(m).Counts(params)
@@ -249,20 +249,20 @@ func (o *opened) counted(t delivery.Table, m *coco.Matched, params coco.CompareP
 	return t.Add(counts)
 }
 
-func (s *Stages) compare(ctx context.Context, r *run.Run, ask delivery.CompareRun) (any, error) {
-	a, err := s.open(ctx, r, ask.Candidate)
+func (s *Stages) compare(ctx context.Context, r *run.Run, input delivery.CompareRun) (any, error) {
+	a, err := s.open(ctx, r, input.Candidate)
 	if err != nil {
 		return nil, err
 	}
-	b, err := s.open(ctx, r, ask.Baseline)
+	b, err := s.open(ctx, r, input.Baseline)
 	if err != nil {
 		return nil, err
 	}
 	if err := r.Stage("compare"); err != nil {
 		return nil, err
 	}
-	without := maps.Clone(a.seen)
-	maps.Copy(without, b.seen)
+	without := maps.Clone(a.trained)
+	maps.Copy(without, b.trained)
 	classes := slices.DeleteFunc(a.classes(), func(c string) bool { return !slices.Contains(b.classes(), c) })
 	truth := a.truth(classes, without)
 	out := delivery.CompareResult{Images: len(truth.Images), LeftOut: len(without), Classes: []string{},
@@ -278,8 +278,8 @@ func (s *Stages) compare(ctx context.Context, r *run.Run, ask delivery.CompareRu
 	if err != nil {
 		return nil, err
 	}
-	params := a.resampling(ask.Resamples, classes)
-	params.Seed, params.Columns = ask.Seed, ask.Candidate.Measures
+	params := a.resampling(input.Resamples, classes)
+	params.Seed, params.Columns = input.Seed, input.Candidate.Measures
 	c, err := coco.Compare(ma, mb, params)
 	if errors.Is(err, coco.ErrNoTruth) {
 		return out, nil
@@ -296,7 +296,7 @@ func (s *Stages) compare(ctx context.Context, r *run.Run, ask delivery.CompareRu
 	}
 	out.Candidate, out.Baseline = c.TableA.Values(), c.TableB.Values()
 	out.Difference = c.TableA.Minus(c.TableB)
-	if len(ask.Candidate.Thresholds) > 0 && len(ask.Baseline.Thresholds) > 0 {
+	if len(input.Candidate.Thresholds) > 0 && len(input.Baseline.Thresholds) > 0 {
 		if out.Candidate, err = a.counted(out.Candidate, ma, params); err != nil {
 			return nil, err
 		}
@@ -320,7 +320,7 @@ const shownPictures = 8
 // pictures draws the images on which a got worse than b.
 func (s *Stages) pictures(key delivery.Digest, truth *coco.Truth, a, b *opened) ([]string, error) {
 	at := func(o *opened) map[string]float64 {
-		if len(o.ask.Thresholds) == 0 {
+		if len(o.input.Thresholds) == 0 {
 			return nil
 		}
 		return o.at(nil).Scores
@@ -369,24 +369,24 @@ func (s *Stages) pictures(key delivery.Digest, truth *coco.Truth, a, b *opened) 
 
 // thresholds finds a bundle's score thresholds on the validation split, and pushes a
 // bundle of the same model with them.
-func (s *Stages) thresholds(ctx context.Context, r *run.Run, ask delivery.ThresholdRun) (any, error) {
-	o, err := s.open(ctx, r, ask.Valid)
+func (s *Stages) thresholds(ctx context.Context, r *run.Run, input delivery.ThresholdRun) (any, error) {
+	o, err := s.open(ctx, r, input.Valid)
 	if err != nil {
 		return nil, err
 	}
 	if err := r.Stage("thresholds"); err != nil {
 		return nil, err
 	}
-	m, err := o.match(o.truth(o.classes(), o.seen))
+	m, err := o.match(o.truth(o.classes(), o.trained))
 	if err != nil {
 		return nil, err
 	}
-	out := delivery.ThresholdResult{Points: m.Points(ask.Ask)}
+	out := delivery.ThresholdResult{Points: m.Points(input.Ask)}
 	scores := map[string]float64{}
 	for class, p := range out.Points {
 		scores[class] = p.Score
 	}
-	if out.Bundle, err = s.Bundles.WithThresholds(ctx, ask.Valid.Bundle, scores); err != nil {
+	if out.Bundle, err = s.Bundles.WithThresholds(ctx, input.Valid.Bundle, scores); err != nil {
 		return nil, err
 	}
 	info, err := s.Bundles.Describe(ctx, out.Bundle)

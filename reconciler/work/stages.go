@@ -84,11 +84,11 @@ func (s *Stages) Work(ctx context.Context, r *run.Run) (any, error) {
 
 const preparedFolder = "prepared"
 
-func (s *Stages) data(ctx context.Context, r *run.Run, ask delivery.DataRun) (any, error) {
+func (s *Stages) data(ctx context.Context, r *run.Run, input delivery.DataRun) (any, error) {
 	if err := r.Stage("check"); err != nil {
 		return nil, err
 	}
-	return s.Datasets.Check(ctx, ask, filepath.Join(r.Dir, preparedFolder), s.Files, s.progress(r, "checking images"))
+	return s.Datasets.Check(ctx, input, filepath.Join(r.Dir, preparedFolder), s.Files, s.progress(r, "checking images"))
 }
 
 // progress returns a function that writes status.json, at most every 500 ms.
@@ -130,38 +130,38 @@ type trainerSpec struct {
 	Train   map[string]any `json:"train"`
 }
 
-func (s *Stages) train(ctx context.Context, r *run.Run, ask delivery.TrainRun) (any, error) {
-	prepared := filepath.Join(run.Folder(s.Runs, delivery.RunData, ask.Data), preparedFolder)
+func (s *Stages) train(ctx context.Context, r *run.Run, input delivery.TrainRun) (any, error) {
+	prepared := filepath.Join(run.Folder(s.Runs, delivery.RunData, input.Data), preparedFolder)
 	if _, err := os.Stat(prepared); err != nil {
 		// Not Blocked: if the data run is gone too, the loop repeats it and then the training.
 		return nil, fmt.Errorf("the training input of data run %s is missing; aob pr recheck NUMBER makes it "+
-			"again: %w", ask.Data.Short(), err)
+			"again: %w", input.Data.Short(), err)
 	}
-	script := trainer.Script(s.Trainers, ask.Trainer, ask.Spec.Train.With)
+	script := trainer.Script(s.Trainers, input.Trainer, input.Spec.Train.With)
 	if _, err := os.Stat(script); err != nil {
 		return nil, delivery.Blockedf("push again, so that the server's current trainer is used",
-			"trainer %s of files %s is not on this server", ask.Spec.Train.With, ask.Trainer.Short())
+			"trainer %s of files %s is not on this server", input.Spec.Train.With, input.Trainer.Short())
 	}
 	output := filepath.Join(r.Dir, "output")
 	var spec map[string]any
-	if err := json.Unmarshal(delivery.Canonical(ask.Spec.Train), &spec); err != nil {
+	if err := json.Unmarshal(delivery.Canonical(input.Spec.Train), &spec); err != nil {
 		return nil, err
 	}
 	delete(spec, "seeds") // this run has one
 	if spec["args"] == nil {
 		spec["args"] = map[string]any{}
 	}
-	machine, ok := s.Machines[ask.Machine]
+	machine, ok := s.Machines[input.Machine]
 	if !ok {
 		return nil, delivery.Blockedf("use one of: "+strings.Join(slices.Sorted(maps.Keys(s.Machines)), ", "),
-			"train.machine: this server has no %q", ask.Machine)
+			"train.machine: this server has no %q", input.Machine)
 	}
 	trained, err := machine.Train(ctx, trainer.Request{
 		Dir: r.Dir,
-		RunJSON: trainerRun{Key: r.Spec.Key, Seed: ask.Seed, Dataset: prepared, Output: output,
-			Spec: trainerSpec{ask.Spec.Classes.Names(), spec}},
+		RunJSON: trainerRun{Key: r.Spec.Key, Seed: input.Seed, Dataset: prepared, Output: output,
+			Spec: trainerSpec{input.Spec.Classes.Names(), spec}},
 		Python: s.Python, Script: script, Secrets: s.Secrets,
-		Heartbeat: s.Heartbeat, Limit: time.Duration(ask.Limit),
+		Heartbeat: s.Heartbeat, Limit: time.Duration(input.Limit),
 		Stage: r.Stage, Progress: r.Progress,
 	})
 	if err != nil {
@@ -175,7 +175,7 @@ func (s *Stages) train(ctx context.Context, r *run.Run, ask delivery.TrainRun) (
 	if err != nil {
 		return nil, blocked(err, "fix the trainer")
 	}
-	if err := sameClasses(signature, ask.Spec.Classes.Names()); err != nil {
+	if err := sameClasses(signature, input.Spec.Classes.Names()); err != nil {
 		return nil, err
 	}
 	goldenBytes, err := golden.MarshalBinary()
@@ -186,7 +186,7 @@ func (s *Stages) train(ctx context.Context, r *run.Run, ask delivery.TrainRun) (
 		return nil, err
 	}
 	bundle, err := s.Bundles.Push(ctx, artifact.Bundle{ModelPath: model, Signature: signature, Golden: goldenBytes,
-		Labels: ask.Spec.Classes.Names(), Provenance: map[string]string{"run": string(r.Spec.Key)}})
+		Labels: input.Spec.Classes.Names(), Provenance: map[string]string{"run": string(r.Spec.Key)}})
 	if err != nil {
 		return nil, err
 	}
