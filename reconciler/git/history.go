@@ -61,12 +61,8 @@ func (m *Mirror) Line(head, stop, folder string, limit int) (changes []LineChang
 			continue
 		}
 		l := LineChange{Commit: c.hash.String(), Files: map[string]string{}}
-		for j, p := range c.parents {
-			if j == 0 {
-				l.Parent = p.String()
-			} else {
-				l.Others = append(l.Others, p.String())
-			}
+		if parents := hexes(c.parents); len(parents) > 0 {
+			l.Parent, l.Others = parents[0], parents[1:]
 		}
 		for _, ch := range list {
 			l.Files[ch.name] = hexOrEmpty(ch.blob)

@@ -88,9 +88,9 @@ type Mirror struct {
 	broken       error                  // not nil: the mirror is damaged, and the next Observe clones it again
 	reclonedFor  map[plumbing.Hash]bool // unreadable objects for which the mirror was cloned again
 	failed       map[plumbing.Hash]failure
-	openPulls    map[string]bool            // refs of open pull requests; nil: all are open
-	pullPacks    map[string][]plumbing.Hash // packs fetched only for pull requests, with the heads
-	baseSize     int64                      // bytes of packs after the last clone, without pullPacks
+	openPulls    map[string]bool     // refs of open pull requests; nil: all are open
+	pullPacks    map[string][]string // packs fetched only for pull requests, with the heads
+	baseSize     int64               // bytes of packs after the last clone, without pullPacks
 
 	commits     map[plumbing.Hash]*commit
 	maxKept     int                         // limit of commitsKept
@@ -255,7 +255,7 @@ func (m *Mirror) reset() {
 	m.refused = map[plumbing.Hash]string{}
 	m.fetchAlone = map[plumbing.Hash]bool{}
 	m.failed = map[plumbing.Hash]failure{}
-	m.pullPacks, m.baseSize = map[string][]plumbing.Hash{}, 0
+	m.pullPacks, m.baseSize = map[string][]string{}, 0
 	m.commits, m.maxKept, m.commitsKept = map[plumbing.Hash]*commit{}, 2*maxCommits, 0
 	m.reached = nil
 	m.lists, m.known = map[listKey]list{}, map[plumbing.Hash]knownFile{}
@@ -410,6 +410,15 @@ func hash(s string) (plumbing.Hash, error) {
 		return h, fmt.Errorf("%q is not the hash of a commit or file: want 40 hexadecimal digits", s)
 	}
 	return h, nil
+}
+
+// hexes returns hashes as text.
+func hexes(hashes []plumbing.Hash) []string {
+	list := make([]string, len(hashes))
+	for i, h := range hashes {
+		list[i] = h.String()
+	}
+	return list
 }
 
 func parseHash(s string) (plumbing.Hash, bool) {

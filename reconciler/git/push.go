@@ -82,22 +82,22 @@ func (m *Mirror) Push(ctx context.Context, hash, ref, old string) error {
 		return nil
 	case at != cmd.Old:
 		return m.movedError(cmd, at)
-	case report != nil && lockFile.MatchString(output.b.String()):
-		lock := path.Clean(lockFile.FindStringSubmatch(output.b.String())[1])
-		return delivery.Blockedf("remove the file if no git is running there: a git that was killed has left it",
-			"push to %s of %s: the lock file %s exists", strings.TrimPrefix(ref, Branch), m.remote.url,
-			delivery.Terminal(lock))
-	case report != nil && strings.Contains(output.b.String(), "unverified commit"): // Gitea's text
-		return delivery.Blockedf(
-			"set commits.signingKey in aob's configuration (see docs/gitea.md), "+
-				"or remove the protection of this branch",
-			"push to %s of %s: the server accepts only commits whose signatures it can verify: %s",
-			strings.TrimPrefix(ref, Branch), m.remote.url, output.explain(report.Error()))
-	case report != nil:
-		return delivery.Blockedf("allow aob's user to push to this branch, or change its protection",
-			"push to %s of %s: %s", strings.TrimPrefix(ref, Branch), m.remote.url, output.explain(report.Error()))
+	case report == nil:
+		return m.remote.explain("push to", err)
 	}
-	return m.remote.explain("push to", err)
+	refused := func(do, why string) error {
+		return delivery.Blockedf(do, "push to %s of %s: %s", strings.TrimPrefix(ref, Branch), m.remote.url, why)
+	}
+	why := output.explain(report.Error())
+	if lock := lockFile.FindStringSubmatch(output.b.String()); lock != nil {
+		return refused("remove the file if no git is running there: a git that was killed has left it",
+			"the lock file "+delivery.Terminal(path.Clean(lock[1]))+" exists")
+	}
+	if strings.Contains(output.b.String(), "unverified commit") { // Gitea's text
+		return refused("set commits.signingKey in aob's configuration (see docs/gitea.md), or remove the protection of "+
+			"this branch", "the server accepts only commits whose signatures it can verify: "+why)
+	}
+	return refused("allow aob's user to push to this branch, or change its protection", why)
 }
 
 func (m *Mirror) movedError(cmd *packp.Command, at plumbing.Hash) error {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -36,13 +37,7 @@ type packsState struct {
 }
 
 func (m *Mirror) writePacks() error {
-	state := packsState{Base: m.baseSize, Pulls: map[string][]string{}}
-	for name, heads := range m.pullPacks {
-		for _, h := range heads {
-			state.Pulls[name] = append(state.Pulls[name], h.String())
-		}
-	}
-	data, err := json.Marshal(state)
+	data, err := json.Marshal(packsState{m.baseSize, m.pullPacks})
 	if err == nil {
 		err = os.WriteFile(filepath.Join(m.dir, packsFile), data, 0o600)
 	}
@@ -61,21 +56,15 @@ func (m *Mirror) readPacks() {
 		return
 	}
 	m.baseSize = state.Base
-	for name, heads := range state.Pulls {
-		for _, s := range heads {
-			if h, ok := parseHash(s); ok {
-				m.pullPacks[name] = append(m.pullPacks[name], h)
-			}
-		}
-	}
+	maps.Copy(m.pullPacks, state.Pulls)
 }
 
 // used returns the bytes of all packs without those of open pull requests (own), and the part
 // of it that belongs to closed pull requests.
 func (m *Mirror) used() (own, closed int64) {
-	live := map[plumbing.Hash]bool{}
+	live := map[string]bool{}
 	for name, h := range m.observedRefs {
-		live[h] = live[h] || m.wanted(name, h)
+		live[h.String()] = live[h.String()] || m.wanted(name, h)
 	}
 	for _, p := range m.own.packs {
 		info, err := os.Stat(filepath.Join(p.dir, "pack", p.name+".pack"))
@@ -83,7 +72,7 @@ func (m *Mirror) used() (own, closed int64) {
 			continue // damage is detected when the pack is read
 		}
 		heads, pulled := m.pullPacks[p.name]
-		if slices.ContainsFunc(heads, func(h plumbing.Hash) bool { return live[h] }) {
+		if slices.ContainsFunc(heads, func(h string) bool { return live[h] }) {
 			continue
 		}
 		own += info.Size()

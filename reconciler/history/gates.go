@@ -94,7 +94,7 @@ func (h *History) findLost(ctx context.Context, main string, prs Shown) ([]plan.
 		if err != nil {
 			return nil, err
 		}
-		h.lost = &stored
+		h.lost, h.lostStored = &stored, delivery.DigestOf("lost", stored)
 	}
 	key := delivery.DigestOf("lost", []any{main, prs.Merged, prs.Maybe})
 	if h.lostFor == key {
@@ -151,15 +151,14 @@ func (h *History) findLost(ctx context.Context, main string, prs Shown) ([]plan.
 
 // storeLost writes the lost gates to the ledger if they have changed.
 func (h *History) storeLost(ctx context.Context, now lostGates) error {
-	first := h.lost.Commit == ""
-	same := delivery.DigestOf("lost", now.Gates) == delivery.DigestOf("lost", h.lost.Gates)
 	h.lost = &now
-	if same && !first && h.lostStored == now.Commit {
+	digest := delivery.DigestOf("lost", now)
+	if digest == h.lostStored {
 		return nil
 	}
 	err := h.writeRecord(ctx, h.lostKey(), now)
 	if err == nil {
-		h.lostStored = now.Commit
+		h.lostStored = digest
 	}
 	return err
 }

@@ -60,7 +60,7 @@ type History struct {
 	quarantine  *quarantineLog  // nil until read
 	quarantined delivery.Digest // of the entries in the ledger
 	lost        *lostGates      // nil until read from the ledger
-	lostStored  string          // main's commit in the ledger's record of lost gates
+	lostStored  delivery.Digest // of the lost gates in the ledger
 	lostList    []plan.LostGate // the result for lostFor
 	lostFor     delivery.Digest
 	moves       map[string][]plan.Repoint     // of movesAt, by fleet and model

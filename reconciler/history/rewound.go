@@ -31,7 +31,7 @@ func (h *History) wentBack(ctx context.Context, before, now string) []plan.Rewou
 	list, changed := slices.Clone(h.rewound), false
 	if before != "" && before != now && h.lacks(now, before) {
 		back := plan.Rewound{From: before, To: now, At: h.turn.Now()}
-		// An older move back from a commit that contains before says more: join the two.
+		// If an older move started at a commit that contains before, the two moves are shown as one.
 		for i, older := range list {
 			if h.contains(older.From, before) {
 				back.From = older.From

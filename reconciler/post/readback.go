@@ -60,20 +60,20 @@ func (b *Board) ReadBack(ctx context.Context, statuses map[string]poll.StatusRea
 				}
 				content = ""
 			}
-			b.stands(ctx, key, content, read.At)
+			b.record(ctx, key, content, read.At)
 		}
 		if _, err := b.posted(ctx, prefix+contextPrefix); err != nil {
 			continue
 		}
 		for _, key := range b.byCommit[prefix] {
 			if !there[key] {
-				b.stands(ctx, key, "", read.At)
+				b.record(ctx, key, "", read.At)
 			}
 		}
 	}
 	for _, pr := range open {
 		if read, ok := bodies[pr.Number]; ok {
-			b.stands(ctx, b.commentKey(pr), read.Body, read.At)
+			b.record(ctx, b.commentKey(pr), read.Body, read.At)
 		}
 	}
 }
@@ -132,9 +132,9 @@ func (b *Board) EndDisputes() {
 // contextPrefix is the prefix of AOB's contexts.
 const contextPrefix = "aob/"
 
-// stands replaces the record of a key by the content that was read on the forge; "" means that there is none, or that
+// record replaces the record of a key by the content that was read on the forge; "" means that there is none, or that
 // it is somebody else's. Content that was posted after the reading remains.
-func (b *Board) stands(ctx context.Context, key, content string, at time.Time) {
+func (b *Board) record(ctx context.Context, key, content string, at time.Time) {
 	last, err := b.posted(ctx, key)
 	if err != nil || b.posts.Has(key) || last.At.After(at) ||
 		content != "" && sameContent(key, content, last.Content) || content == last.Content {
