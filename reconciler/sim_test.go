@@ -449,8 +449,7 @@ func (r *simRepo) History(head, path string) ([]git.FileVersion, error) {
 			parent = p[0]
 		}
 		if now := r.commits[c].files[path]; now != r.commits[parent].files[path] {
-			out = append(out, git.FileVersion{Commit: c, Parent: parent, Blob: now, When: r.commits[c].when,
-				Side: !line[c], Order: i})
+			out = append(out, git.FileVersion{Commit: c, Parent: parent, Blob: now, Side: !line[c], Order: i})
 		}
 	}
 	return out, nil

@@ -2,23 +2,20 @@ package git
 
 import (
 	"bytes"
-	"container/heap"
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
 )
 
 // A FileVersion is one version of a file.
 type FileVersion struct {
-	Commit string    // the commit with the change
-	Parent string    // its first parent; empty for a root
-	Blob   string    // empty: the commit removed the file
-	When   time.Time // committer time
-	Side   bool      // the commit is not on the line of first parents: it was merged
-	Order  int       // position of the commit in the history, 0 is head: to order versions of several files
+	Commit string // the commit with the change
+	Parent string // its first parent; empty for a root
+	Blob   string // empty: the commit removed the file
+	Side   bool   // the commit is not on the line of first parents: it was merged
+	Order  int    // position of the commit in the history, 0 is head: to order versions of several files
 }
 
 // A LineChange is the change of an intent folder in one commit, compared with its first parent.
@@ -91,10 +88,10 @@ type historyKey struct {
 	folder int
 }
 
-// History returns the versions of an intent file, such as models/pallets.yaml, in the history of head: newest first,
-// children before parents, including removals. All parents are followed. A version is listed for each commit in which
-// the file differs from the first parent; for a merge, that is the change which the merge brought to its branch. The
-// caller must not change the slice.
+// History returns the versions of an intent file, such as models/pallets.yaml, in the history of head, children before
+// parents, including removals. All parents are followed. A version is listed for each commit in which the file differs
+// from the first parent; for a merge, that is the change which the merge brought to its branch. The caller must not
+// change the slice.
 func (m *Mirror) History(head, path string) ([]FileVersion, error) {
 	folder, name, _ := strings.Cut(path, "/")
 	i := slices.Index(folders[:], folder)
@@ -139,8 +136,7 @@ func (m *Mirror) history(head plumbing.Hash, folder int) (map[string][]FileVersi
 			return nil, err
 		}
 		for _, ch := range changes {
-			v := FileVersion{Commit: c.hash.String(), Blob: hexOrEmpty(ch.blob), When: time.Unix(c.when, 0).UTC(),
-				Side: side, Order: i}
+			v := FileVersion{Commit: c.hash.String(), Blob: hexOrEmpty(ch.blob), Side: side, Order: i}
 			if len(c.parents) > 0 {
 				v.Parent = c.parents[0].String()
 			}
@@ -150,7 +146,8 @@ func (m *Mirror) history(head plumbing.Hash, folder int) (map[string][]FileVersi
 	return versions, nil
 }
 
-// order returns head and all ancestors, children before parents, otherwise newest first.
+// order returns head and all ancestors, children before parents, and a merged branch before the line that it was merged
+// into. It does not use the commits' dates, because dates can be forged.
 func (m *Mirror) order(head plumbing.Hash) ([]*commit, error) {
 	children, byHash := map[plumbing.Hash]int{}, map[plumbing.Hash]*commit{}
 	err := m.walk(func(c *commit) bool {
@@ -164,31 +161,17 @@ func (m *Mirror) order(head plumbing.Hash) ([]*commit, error) {
 		return nil, err
 	}
 	order := make([]*commit, 0, len(byHash))
-	ready := &byDate{byHash[head]}
-	for ready.Len() > 0 {
-		c := heap.Pop(ready).(*commit)
+	for ready := []*commit{byHash[head]}; len(ready) > 0; {
+		c := ready[len(ready)-1]
+		ready = ready[:len(ready)-1]
 		order = append(order, c)
 		for _, p := range c.parents {
 			if children[p]--; children[p] == 0 {
-				heap.Push(ready, byHash[p])
+				ready = append(ready, byHash[p])
 			}
 		}
 	}
 	return order, nil
-}
-
-// byDate is a heap of commits, the newest first.
-type byDate []*commit
-
-func (b byDate) Len() int           { return len(b) }
-func (b byDate) Less(i, j int) bool { return newest(b[i], b[j]) < 0 }
-func (b byDate) Swap(i, j int)      { b[i], b[j] = b[j], b[i] }
-func (b *byDate) Push(c any)        { *b = append(*b, c.(*commit)) }
-func (b *byDate) Pop() any {
-	old := *b
-	c := old[len(old)-1]
-	*b = old[:len(old)-1]
-	return c
 }
 
 // changed returns the changes of a folder in a commit. They are cached.

@@ -98,13 +98,20 @@ func (m *Mirror) observeFolder() (map[string]string, bool, error) {
 		}
 		readable[name] = h
 	}
-	changed := !m.observed || !maps.Equal(readable, m.observedRefs) || !maps.Equal(bad, m.unreadable) ||
-		state.head != m.head
-	m.lastState, m.unreadable, m.head, m.observed = state, bad, state.head, true
+	m.lastState = state
+	changed := m.update(readable, bad, state.head)
 	if changed {
 		m.setRefs(readable)
 	}
 	return m.refs, changed, nil
+}
+
+// update stores the results of an Observe, without the refs, and reports whether anything differs from the last one.
+func (m *Mirror) update(refs map[string]plumbing.Hash, unreadable map[string]delivery.Blocked, head string) bool {
+	changed := !m.observed || head != m.head || !maps.Equal(refs, m.observedRefs) ||
+		!maps.Equal(unreadable, m.unreadable)
+	m.unreadable, m.head, m.observed = unreadable, head, true
+	return changed
 }
 
 func isWait(err error) bool {
@@ -175,10 +182,7 @@ func (m *Mirror) observeRemote(ctx context.Context) (map[string]string, bool, er
 			delete(readable, name)
 		}
 	}
-	changed := !m.observed || len(branches)+len(pulls) > 0 || head != m.head || !maps.Equal(readable, m.observedRefs) ||
-		!maps.Equal(bad, m.unreadable)
-	m.unreadable, m.head, m.observed = bad, head, true
-	if !changed {
+	if !m.update(readable, bad, head) && len(branches)+len(pulls) == 0 {
 		return m.refs, false, nil
 	}
 	if err := m.writeRefs(readable); err != nil {

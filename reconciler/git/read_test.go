@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/google/go-cmp/cmp"
@@ -199,36 +198,39 @@ func TestTreesOutOfOrderAreRefused(t *testing.T) {
 	})
 }
 
-// TestGraph makes a random history with merges and wrong dates, and compares the results
-// with git's.
-func TestGraph(t *testing.T) {
-	r := newRepo(t)
-	rnd := rand.New(rand.NewPCG(7, 7))
-	names := []string{"models/a.yaml", "models/b.yaml", "models/c.release.yaml", "gates/a.yaml", "gates/b.yaml",
-		"README", "models/in/deep.yaml"}
+// A graph is a random history with merges and wrong dates.
+type graph struct {
+	names   []string            // of all files
+	commits []string            // the commits, parents before children
+	parents [][]int             // of each commit
+	states  []map[string]string // the files of each commit
+}
+
+func randomGraph(r *repo, rnd *rand.Rand) graph {
 	const n = 120
-	type state map[string]string
-	states, parents := make([]state, n), make([][]int, n)
+	g := graph{commits: make([]string, n), parents: make([][]int, n), states: make([]map[string]string, n),
+		names: []string{"models/a.yaml", "models/b.yaml", "models/c.release.yaml", "gates/a.yaml", "gates/b.yaml",
+			"README", "models/in/deep.yaml"}}
 	var script strings.Builder
 	for i := range n {
 		if i > 0 {
 			for range min(1+rnd.IntN(3)/2+rnd.IntN(8)/7, i) {
-				if p := max(0, i-1-rnd.IntN(12)); !slices.Contains(parents[i], p) {
-					parents[i] = append(parents[i], p)
+				if p := max(0, i-1-rnd.IntN(12)); !slices.Contains(g.parents[i], p) {
+					g.parents[i] = append(g.parents[i], p)
 				}
 			}
 		}
 		fmt.Fprintf(&script, "commit refs/heads/n%d\nmark :%d\ncommitter A <a@example.com> %d +0000\ndata 1\nx\n", i, i+
 			1, 1_700_000_000+60*(i+rnd.IntN(9)))
-		now := state{}
-		for j, p := range parents[i] {
+		now := map[string]string{}
+		for j, p := range g.parents[i] {
 			fmt.Fprintf(&script, "%s :%d\n", []string{"from", "merge"}[min(j, 1)], p+1)
 			if j == 0 {
-				maps.Copy(now, states[p])
+				maps.Copy(now, g.states[p])
 			}
 		}
 		for range rnd.IntN(3) {
-			name := names[rnd.IntN(len(names))]
+			name := g.names[rnd.IntN(len(g.names))]
 			// There are few contents, so that files also return to earlier ones.
 			if text := fmt.Sprint(rnd.IntN(4)); text != "0" {
 				fmt.Fprintf(&script, "M 100644 inline %s\ndata %d\n%s\n", name, len(text), text)
@@ -238,7 +240,7 @@ func TestGraph(t *testing.T) {
 				delete(now, name)
 			}
 		}
-		states[i] = now
+		g.states[i] = now
 		script.WriteByte('\n')
 	}
 	r.gitIn(strings.NewReader(script.String()), "fast-import", "--quiet")
@@ -247,115 +249,130 @@ func TestGraph(t *testing.T) {
 		name, commit, _ := strings.Cut(strings.TrimSpace(line), " ")
 		refs[name] = commit
 	}
-	commits := make([]string, n)
-	for i := range commits {
-		commits[i] = refs[fmt.Sprint("n", i)]
+	for i := range g.commits {
+		g.commits[i] = refs[fmt.Sprint("n", i)]
 	}
+	return g
+}
+
+// versions returns the versions of a file in the history of a commit, by commit. line is its line of first parents.
+func (g graph) versions(at int, name string, line []string) map[string]FileVersion {
 	blob := func(text string) string {
 		if text == "" {
 			return ""
 		}
 		return plumbing.ComputeHash(plumbing.BlobObject, []byte(text)).String()
 	}
+	reach := map[int]bool{at: true}
+	for i := at; i >= 0; i-- {
+		for _, p := range g.parents[i] {
+			reach[p] = reach[p] || reach[i]
+		}
+	}
+	versions := map[string]FileVersion{}
+	for i, reached := range reach {
+		side := !slices.Contains(line, g.commits[i])
+		v := FileVersion{Commit: g.commits[i], Blob: blob(g.states[i][name]), Side: side}
+		before := ""
+		if len(g.parents[i]) > 0 {
+			v.Parent = g.commits[g.parents[i][0]]
+			before = g.states[g.parents[i][0]][name]
+		}
+		if reached && g.states[i][name] != before {
+			versions[v.Commit] = v
+		}
+	}
+	return versions
+}
+
+// TestGraph compares the results for a random history with git's.
+func TestGraph(t *testing.T) {
+	r := newRepo(t)
+	rnd := rand.New(rand.NewPCG(7, 7))
+	g := randomGraph(r, rnd)
 	m := open(t, t.TempDir(), serve(t, r).remote())
 	observe(t, m)
-
 	for _, at := range []int{0, 3, 40, 80, 119} {
-		head := commits[at]
-		var want []string
-		for line := range strings.Lines(r.git("ls-tree", "-r", "-l", head, "models", "gates", "fleets")) {
-			f := strings.Fields(line)
-			want = append(want, fmt.Sprintf("%s %s %s %s", f[0], f[2], f[3], f[4]))
-		}
-		files, err := m.Files(head)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var got []string
-		for _, f := range files {
-			got = append(got, fmt.Sprintf("100644 %s %d %s", f.Hash, f.Size, f.Path))
-		}
-		if d := cmp.Diff(want, got); d != "" {
-			t.Errorf("files of n%d: %s", at, d)
-		}
-
-		reach := map[int]bool{at: true}
-		for i := at; i >= 0; i-- {
-			for _, p := range parents[i] {
-				reach[p] = reach[p] || reach[i]
-			}
-		}
+		head := g.commits[at]
 		line := strings.Fields(r.git("rev-list", "--first-parent", head))
-		for _, name := range names {
-			want := map[string]FileVersion{}
-			for i := range reach {
-				v := FileVersion{Commit: commits[i], Blob: blob(states[i][name]), Side: !slices.Contains(line,
-					commits[i])}
-				before := ""
-				if len(parents[i]) > 0 {
-					v.Parent = commits[parents[i][0]]
-					before = states[parents[i][0]][name]
-				}
-				if reach[i] && states[i][name] != before {
-					want[v.Commit] = v
-				}
+		t.Run(fmt.Sprint("files of n", at), func(t *testing.T) {
+			var want, got []string
+			for line := range strings.Lines(r.git("ls-tree", "-r", "-l", head, "models", "gates", "fleets")) {
+				f := strings.Fields(line)
+				want = append(want, fmt.Sprintf("%s %s %s %s", f[0], f[2], f[3], f[4]))
 			}
-			got, err := m.History(head, name)
-			if name == "README" || name == "models/in/deep.yaml" {
-				if err == nil {
-					t.Errorf("history of %s: no error", name)
-				}
-				continue
+			for _, f := range must(m.Files(head)) {
+				got = append(got, fmt.Sprintf("100644 %s %d %s", f.Hash, f.Size, f.Path))
 			}
-			if err != nil {
-				t.Fatal(err)
+			if d := cmp.Diff(want, got); d != "" {
+				t.Error(d)
 			}
-			byCommit := map[string]FileVersion{}
-			for i, v := range got {
-				if i > 0 && v.Order <= got[i-1].Order {
-					t.Errorf("history of %s: %+v after %+v", name, v, got[i-1])
+		})
+		for _, name := range g.names {
+			t.Run(fmt.Sprintf("history of %s at n%d", name, at), func(t *testing.T) {
+				got, err := m.History(head, name)
+				if name == "README" || name == "models/in/deep.yaml" {
+					if err == nil {
+						t.Error("no error")
+					}
+					return
 				}
-				v.When, v.Order = time.Time{}, 0
-				byCommit[v.Commit] = v
-				for _, older := range got[i+1:] {
-					if ancestor, _ := m.IsAncestor(v.Commit, older.Commit); ancestor {
-						t.Errorf("history of %s: %s comes before its descendant", name, v.Commit)
+				if err != nil {
+					t.Fatal(err)
+				}
+				byCommit := map[string]FileVersion{}
+				for i, v := range got {
+					if i > 0 && v.Order <= got[i-1].Order {
+						t.Errorf("%+v after %+v", v, got[i-1])
+					}
+					v.Order = 0
+					byCommit[v.Commit] = v
+					for _, older := range got[i+1:] {
+						if ancestor, _ := m.IsAncestor(v.Commit, older.Commit); ancestor {
+							t.Errorf("%s comes before its descendant", v.Commit)
+						}
 					}
 				}
-			}
-			if d := cmp.Diff(want, byCommit); d != "" || len(byCommit) != len(got) {
-				t.Errorf("history of %s at n%d: %s", name, at, d)
-			}
+				if d := cmp.Diff(g.versions(at, name, line), byCommit); d != "" || len(byCommit) != len(got) {
+					t.Error(d)
+				}
+			})
 		}
-		want = strings.Fields(r.git("rev-list", "--first-parent", head))
-		if got, err := m.FirstParents(head, 1000); err != nil || !slices.Equal(got, want) {
-			t.Errorf("first parents of n%d: %v, %v", at, got, err)
-		}
+		t.Run(fmt.Sprint("first parents of n", at), func(t *testing.T) {
+			if got, err := m.FirstParents(head, 1000); err != nil || !slices.Equal(got, line) {
+				t.Errorf("got %v, %v", got, err)
+			}
+		})
 	}
-
 	for range 60 {
-		a, b := commits[rnd.IntN(n)], commits[rnd.IntN(n)]
-		want := strings.Fields(r.try("merge-base", "--all", a, b))
-		got, err := m.MergeBases(a, b)
-		if err != nil || !slices.Equal(slices.Sorted(slices.Values(got)), slices.Sorted(slices.Values(want))) {
-			t.Errorf("merge bases of %s and %s: got %s, %v; want %v", a, b, got, err, want)
-		}
-		if back, _ := m.MergeBases(b, a); !slices.Equal(back, got) {
-			t.Errorf("merge bases of %s and %s: %s, and in the other order %s", a, b, got, back)
-		}
-		ancestor, err := m.IsAncestor(a, b)
-		if want := slices.Contains(want, a); err != nil || ancestor != want {
-			t.Errorf("IsAncestor(%s, %s): got %v, %v", a, b, ancestor, err)
-		}
+		a, b := g.commits[rnd.IntN(len(g.commits))], g.commits[rnd.IntN(len(g.commits))]
+		t.Run(fmt.Sprintf("%.7s and %.7s", a, b), func(t *testing.T) {
+			want := strings.Fields(r.try("merge-base", "--all", a, b))
+			got, err := m.MergeBases(a, b)
+			if err != nil || !slices.Equal(slices.Sorted(slices.Values(got)), slices.Sorted(slices.Values(want))) {
+				t.Errorf("merge bases: got %s, %v; want %v", got, err, want)
+			}
+			if back, _ := m.MergeBases(b, a); !slices.Equal(back, got) {
+				t.Errorf("merge bases: %s, and in the other order %s", got, back)
+			}
+			ancestor, err := m.IsAncestor(a, b)
+			if want := slices.Contains(want, a); err != nil || ancestor != want {
+				t.Errorf("IsAncestor: got %v, %v", ancestor, err)
+			}
+		})
 	}
-	if got, err := m.FirstParents(commits[100], 2); err != nil || len(got) > 2 {
-		t.Errorf("at most two: got %v, %v", got, err)
-	}
-	one := r.commit("refs/heads/alone", map[string]string{"x": "y"})
-	observe(t, m)
-	if got, err := m.MergeBases(one, commits[50]); err != nil || len(got) != 0 {
-		t.Errorf("no common history: got %q, %v", got, err)
-	}
+	t.Run("at most two first parents", func(t *testing.T) {
+		if got, err := m.FirstParents(g.commits[100], 2); err != nil || len(got) > 2 {
+			t.Errorf("got %v, %v", got, err)
+		}
+	})
+	t.Run("no common history", func(t *testing.T) {
+		one := r.commit("refs/heads/alone", map[string]string{"x": "y"})
+		observe(t, m)
+		if got, err := m.MergeBases(one, g.commits[50]); err != nil || len(got) != 0 {
+			t.Errorf("got %q, %v", got, err)
+		}
+	})
 }
 
 // try runs git and returns its output. It ignores errors.
