@@ -27,12 +27,12 @@
 //
 //	intent     YAML to nouns, with every complaint at its place
 //	coco       COCO detection metrics and the paired bootstrap
-//	code       the codes of facts: what plan, gate and rollout decide, without words
+//	code       the facts that plan, gate and rollout decide: a code and a sentence for each
 //	gate       measurements to verdicts, with facts for every check
 //	rollout    how far a fleet goes with a release
 //	plan       all decisions
 //	explain    the chain from a commit to a device, of facts
-//	words      every sentence about a fact, and the comment on a pull request
+//	words      writes facts: in statuses, in the comment on a pull request, on a terminal
 //
 //	durable    files that survive a crash, and locks
 //	trust      ed25519 keys and signed envelopes

@@ -5,82 +5,9 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/explain"
 )
-
-const (
-	seed     = "seed {seed}: mAP {value} on validation, bundle {bundle}"
-	inFile   = "[ (in {file})]"
-	document = "document {count} says version {version} of {model} for "
-)
-
-// The chain from a commit to a device.
-var chains = map[delivery.Code]sentence{
-	code.ChainPull:       text("{prs} {text}, by {by}"),
-	code.ChainPullHead:   text("head of {text}, for {branch}"),
-	code.ChainPullClosed: text("{prs}, no longer open: {facts}"),
-	code.ChainCheck:      text("{outcome} {stage}: {facts}"),
-	code.ChainHead:       text("head of {branch}[: {facts}|; it changed no release]"),
-	code.ChainNotOnMain:  text("{model}: [its state on {branch} is unknown: {facts}|not on {branch}]"),
-	code.ChainAuthored:   text("{text}[, by {by}]"),
-	code.ChainOnBranch:   text("on {branch}"),
-	code.ChainAtCommit:   text("at {commit}"),
-
-	code.ChainContent:        text("models/{model}.yaml: dataset {dataset}; classes {names}"),
-	code.ChainContentRemoved: text("models/{model}.yaml is removed"),
-	code.ChainNoTraining:     text("models/{model}.yaml; no signed statement says how bundle {bundle} was trained"),
-	code.ChainTrain: text("{text}, resolution {counts.pixels}, epochs {counts.epochs}, lr {number}, seed " +
-		"{names}"),
-	code.ChainData:       text("{dataset}[: {splits}][; {count} left out of training, as they are in an eval set]"),
-	code.ChainFinding:    text("{stage} {error}: {text}"),
-	code.ChainTrained:    text("trained with {text}, seed {seed}, on {by}[, {attempts} attempts][, in {lasted}]"),
-	code.ChainAskedBy:    text("first asked for by {text}"),
-	code.ChainSeed:       text(seed),
-	code.ChainSeedBest:   text(seed + ", the best, which is the model"),
-	code.ChainTraining:   text("training: {stage}[, epoch {epoch} of {total}][, attempt {attempts}]"),
-	code.ChainThresholds: text("found on {evalSet}, which is not trained on, and added to bundle {bundle}"),
-	code.ChainThreshold: text("{class}: from score {fromScore}[, asked for {ask}]; precision {scores.precision}, " +
-		"recall {scores.recall}[; {text}]"),
-	code.ChainBundle:     text("the packaged model, {MB} MB"),
-	code.ChainBundleGone: text("the packaged model; the registry no longer holds it"),
-	code.ChainScores:     text("on [{evalSet}, ]{images image}"),
-	code.ChainFigure: text("{metric} {value}[ on {images image}][ (at least {low}, at most {high}, each {sure})][; " +
-		"version {fromVersion}: {baseline}]"),
-
-	code.ChainSigned:         text("signed: every gate passed"),
-	code.ChainSignedAccepted: text("signed: every gate passed or was accepted"),
-	code.ChainUnsigned:       text("AOB has signed no release of this bundle with this model file"),
-	code.ChainGateAccepted:   text("gate {gate} was unsure, and {by} accepted it ({at}): {text}"),
-	code.ChainBaseline:       text("[compared with bundle {bundle}|the first release]"),
-	code.ChainWas:            text("until then it was {fromModel}"),
-	code.ChainGatesAsOf:      text("gates as of {branch} {commit}"),
-	code.ChainVersion:        text(version),
-	code.ChainNoRelease:      text("{model} without release"),
-	code.ChainFileRemoved:    text("{file} was removed"),
-	code.ChainVersionGone:    text("the release file was removed, or could not be read"),
-	code.ChainVersionRefused: text("not released"),
-	code.ChainAccepted:       text("{branch} released version {version}[: {facts}]"),
-	code.ChainNotAccepted:    text("{branch} has not released it"),
-	code.ChainNeverAccepted:  text("{branch} never released this bundle"),
-	code.ChainFellBack:       text("fleet {fleet} rolled back from it: {text}"),
-	code.ChainLifted:         text("was quarantined ({text}), and lifted: {ask}" + inFile),
-	code.ChainMustNotRun:     text("must not run: {text}" + inFile),
-	code.ChainAlsoMustNotRun: text("another entry says that it must not run: {text}" + inFile),
-	code.ChainOtherEntry:     text("another entry still quarantines it"),
-
-	code.ChainDevice:         text("runs {installed} in fleet {fleet}, {stage}[, slot {text}]"),
-	code.ChainDeviceSilent:   text("it has been silent since this report"),
-	code.ChainBundleFailed:   text("bundle {bundle} failed here[: {text}]"),
-	code.ChainMoreDevices:    text("and {count} more"),
-	code.ChainDeviceRuns:     text("{text} runs " + version),
-	code.ChainDesiredAll:     text(document + "every device"),
-	code.ChainDesiredWave:    text(document + "the wave"),
-	code.ChainDesiredOthers:  text(document + "devices outside the wave"),
-	code.ChainDesiredNothing: text("document {count} tells devices outside the wave nothing; they keep what they run"),
-	code.ChainDesiredOther:   text("the device acts on document {count}"),
-}
 
 // Chain writes the sentences of a chain beside its facts.
 func Chain(c explain.Chain) explain.Chain {

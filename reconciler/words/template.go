@@ -3,6 +3,7 @@ package words
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"reflect"
 	"regexp"
@@ -14,8 +15,7 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// A sentence writes a fact's values. It begins in lower case and has no full stop, because other sentences may follow
-// it. A forge cuts a long status, so a sentence says first what is wrong, then where, and then what to do.
+// A sentence writes a fact's values.
 type sentence func(v *delivery.Values) string
 
 // text returns the sentence of a template:
@@ -39,7 +39,7 @@ func text(template string) sentence {
 // A writer appends a part of a sentence. complete is false if a value is missing.
 type writer func(b []byte, v *delivery.Values) (_ []byte, complete bool)
 
-var placeholder = regexp.MustCompile(`\[([^|\]]*)\|?([^\]]*)\]|\{([a-zA-Z.]+)(\+?)( [a-z ]+)?\}`)
+var placeholder = regexp.MustCompile(`\[([^|\]]*)\|?([^\]]*)\]|\{([a-zA-Z.-]+)(\+?)( [a-z ]+)?\}`)
 
 func parse(template string) writer {
 	var parts []writer
@@ -258,6 +258,43 @@ var special = map[string]func(v *delivery.Values) any{
 	"moreFacts": func(v *delivery.Values) any { return max(0, v.Count-len(v.Facts)) },
 	// What a device says, or that it says nothing.
 	"says": func(v *delivery.Values) any { return cmp.Or(delivery.Terminal(v.Text), "no reason given") },
+	"thresholds": func(v *delivery.Values) any {
+		var list []string
+		for _, class := range slices.Sorted(maps.Keys(v.Scores)) {
+			list = append(list, fmt.Sprintf("%s from %.3g", class, v.Scores[class]))
+		}
+		if len(list) > 5 {
+			list = append(list[:4], fmt.Sprintf("%d more", len(list)-4))
+		}
+		return list
+	},
+	// Which fleets stay.
+	"staying": func(v *delivery.Values) any {
+		if len(v.Names) == 1 {
+			return "fleet " + v.Names[0] + " stays as it is"
+		}
+		return "fleets " + strings.Join(v.Names, ", ") + " stay as they are"
+	},
+	"modelList":    func(v *delivery.Values) any { return "[" + v.Model + "]" },
+	"percent":      func(v *delivery.Values) any { return fmt.Sprintf("%.1f", v.Value*100) },
+	"boundPercent": func(v *delivery.Values) any { return num(v.Bound * 100) },
+	// What one or more checks do.
+	"fail": func(v *delivery.Values) any {
+		one := map[delivery.Outcome]string{delivery.Fail: "fails", delivery.Unsure: "is unsure",
+			delivery.NotApplicable: "does not apply"}
+		more := map[delivery.Outcome]string{delivery.Fail: "fail", delivery.Unsure: "are unsure",
+			delivery.NotApplicable: "do not apply"}
+		if v.Count == 1 {
+			return one[v.Outcome]
+		}
+		return more[v.Outcome]
+	},
+	"others": func(v *delivery.Values) any {
+		if v.Count > 1 {
+			return v.Count
+		}
+		return "one"
+	},
 	"paused": func(v *delivery.Values) any {
 		if v.Paused {
 			return "paused"

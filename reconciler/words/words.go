@@ -1,9 +1,9 @@
-// Package words owns the sentences that AOB says about its decisions. Packages plan, gate and explain return facts:
-// codes and values. Here each code has one sentence, and each medium one writer:
+// Package words writes what AOB says about its decisions. Packages plan, gate and explain return facts: codes and
+// values. Package code has the sentence of each code as a template, and here each medium has one writer:
 //
-//   - sentences.go, checks.go, rollouts.go: the template of each sentence; template.go: what templates may name.
-//   - terminal.go: aob plan. chain.go: aob explain, and its sentences.
-//   - verdict.go: a verdict, line by line, as aob pr and aob explain show it.
+//   - template.go: the syntax of templates, and the values that they may name.
+//   - terminal.go: aob plan. chain.go: aob explain.
+//   - verdict.go, checks.go: a verdict, line by line, as aob pr and aob explain show it.
 //   - comment.go, comment_verdict.go: Markdown, for the comment on a pull request.
 //
 // The API's JSON holds each text with its facts, see web.Sentence.
@@ -20,6 +20,15 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/plan"
 )
+
+var sentences map[delivery.Code]sentence
+
+func init() { // not at the declaration: sentences contain the sentences of other facts
+	sentences = map[delivery.Code]sentence{}
+	for c, template := range code.Sentences {
+		sentences[c] = text(template)
+	}
+}
 
 // Text writes a fact without escaping it.
 func Text(f delivery.Fact) string { return Join([]delivery.Fact{f}) }
@@ -97,4 +106,12 @@ func PRs(numbers []int) string {
 		}
 	}
 	return strings.Join(list, ", ")
+}
+
+// Abort writes the reason of an abort, where it is not written yet. People read it in statements and quarantine files.
+func Abort(a delivery.Abort, because delivery.Fact) delivery.Abort {
+	if a.Why == "" {
+		a.Why = delivery.Terminal(Text(because))
+	}
+	return a
 }
