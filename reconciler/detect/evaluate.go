@@ -19,10 +19,10 @@ type Request struct {
 	Images    []ImageFile // at most MaxImages
 }
 
-// An ImageFile is one image of a request.
+// An ImageFile is one image of a request, and a line of evaluate's request.
 type ImageFile struct {
-	ID   int64 // returned with the boxes
-	Path string
+	ID   int64  `json:"id"` // returned with the boxes
+	Path string `json:"path"`
 }
 
 // Detections are the detections on an image.
@@ -120,7 +120,7 @@ func (r Request) write(to io.Writer) error {
 		if err != nil {
 			return err
 		}
-		if err := writeLine(w, imageRequest{image.ID, path}); err != nil {
+		if err := writeLine(w, ImageFile{image.ID, path}); err != nil {
 			return err
 		}
 	}

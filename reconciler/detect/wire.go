@@ -199,9 +199,3 @@ type header struct {
 
 // MaxImages is the largest number of images of a request.
 const MaxImages = 1_000_000
-
-// An imageRequest is one of the other lines.
-type imageRequest struct {
-	ID   int64  `json:"id"`
-	Path string `json:"path"`
-}

@@ -195,7 +195,7 @@ func (w Worker) Evaluate(ctx context.Context, in io.Reader, out io.Writer) error
 			case <-ctx.Done():
 				return
 			}
-			var request imageRequest
+			var request ImageFile
 			if err := nextLine(lines, &request); err != nil {
 				made <- result{err: fmt.Errorf("request: %w", err)}
 				return
@@ -241,7 +241,7 @@ func nextLine(lines *bufio.Scanner, v any) error {
 }
 
 // detect returns the detections on one image.
-func (l *loaded) detect(request imageRequest) (*imageLine, error) {
+func (l *loaded) detect(request ImageFile) (*imageLine, error) {
 	data, err := durable.ReadFile(request.Path, MaxImageBytes)
 	if err != nil {
 		return nil, &ImageError{request.Path, fileReason(err)}

@@ -20,18 +20,6 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// A Server is a Gitea repository's address.
-type Server struct {
-	URL       string            // as https://git.example.com, without user
-	Owner     string            // user or organisation
-	Repo      string            // name
-	Token     func() string     // called before each request
-	Hooks     string            // the URL of AOB's webhook; empty if no webhooks are expected
-	Branch    string            // the target branch, as main
-	Signed    Signed            // how AOB signs its commits
-	Transport http.RoundTripper // nil for a default one
-}
-
 // Signed identifies the key of AOB's commits. The zero value is for commits without a signature.
 type Signed struct {
 	Email string // of the committer
@@ -63,7 +51,7 @@ type account struct {
 }
 
 // NewGitea returns a Gitea. It sends no request.
-func NewGitea(s Server) (*Gitea, error) {
+func NewGitea(s Settings) (*Gitea, error) {
 	u, err := url.Parse(s.URL)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return nil, delivery.Blockedf("write it as https://git.example.com",
@@ -73,20 +61,17 @@ func NewGitea(s Server) (*Gitea, error) {
 		return nil, delivery.Blockedf("configure the token separately; addresses are logged",
 			"the Gitea address https://…@%s contains a user or a token", u.Host)
 	}
-	if s.Owner == "" || s.Repo == "" || s.Token == nil {
+	owner, name, _ := strings.Cut(s.Repo, "/")
+	if owner == "" || name == "" || s.Token == nil {
 		return nil, delivery.Blockedf("configure all three", "the Gitea repository needs an owner, a name and a token")
 	}
-	next := s.Transport
-	if next == nil {
-		t := http.DefaultTransport.(*http.Transport).Clone()
-		t.ResponseHeaderTimeout = time.Minute
-		// A dead connection is closed after 30 s.
-		t.HTTP2 = &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second}
-		next = t
-	}
+	next := http.DefaultTransport.(*http.Transport).Clone()
+	next.ResponseHeaderTimeout = time.Minute
+	// A dead connection is closed after 30 s.
+	next.HTTP2 = &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second}
 	base := strings.TrimSuffix(u.String(), "/")
 	return &Gitea{
-		url: base, owner: s.Owner, repo: s.Repo, token: s.Token, hooks: s.Hooks, branch: s.Branch, signed: s.Signed,
+		url: base, owner: owner, repo: name, token: s.Token, hooks: s.Hooks, branch: s.Main, signed: s.Signed,
 		started: time.Now(),
 		http: &http.Client{
 			Transport:     &calls{next: next, token: s.Token},
@@ -97,9 +82,7 @@ func NewGitea(s Server) (*Gitea, error) {
 }
 
 func connectGitea(s Settings) (Connection, error) {
-	owner, name, _ := strings.Cut(s.Repo, "/")
-	f, err := NewGitea(Server{URL: s.URL, Owner: owner, Repo: name, Token: s.Token, Hooks: s.Hooks, Branch: s.Main,
-		Signed: s.Signed})
+	f, err := NewGitea(s)
 	if err != nil || s.HookSecret == "" {
 		return Connection{Forge: f}, err
 	}

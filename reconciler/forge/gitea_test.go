@@ -27,7 +27,7 @@ func TestGitea(t *testing.T) {
 		repo := server.Repo(t, ada, name)
 		server.Allow(t, repo, bob, "read")
 		server.Allow(t, repo, robot, "admin")
-		f, err := NewGitea(Server{URL: server.URL, Owner: repo.Owner, Repo: repo.Name, Token: func() string {
+		f, err := NewGitea(Settings{URL: server.URL, Repo: repo.Owner + "/" + repo.Name, Token: func() string {
 			return robot.Token
 		}})
 		if err != nil {
@@ -113,7 +113,7 @@ func TestGitea(t *testing.T) {
 		call("PUT", "/repos/vision/intent/collaborators/dora", map[string]any{"permission": "write"}, nil)
 		as := func(token string) *Gitea {
 			t.Helper()
-			f, err := NewGitea(Server{URL: server.URL, Owner: "vision", Repo: "intent", Token: func() string {
+			f, err := NewGitea(Settings{URL: server.URL, Repo: "vision/intent", Token: func() string {
 				return token
 			}})
 			if err != nil {
@@ -310,7 +310,7 @@ func TestGitea(t *testing.T) {
 		writer := server.User(t, "writer")
 		server.Allow(t, repo, writer, "write")
 		s.work.push("main", map[string]string{"models/a.yaml": "1"}, "first")
-		f, err := NewGitea(Server{URL: server.URL, Owner: repo.Owner, Repo: repo.Name, Token: func() string {
+		f, err := NewGitea(Settings{URL: server.URL, Repo: repo.Owner + "/" + repo.Name, Token: func() string {
 			return writer.Token
 		}})
 		if err != nil {
@@ -346,7 +346,7 @@ func TestGitea(t *testing.T) {
 		}
 		check(f, "is empty; push a branch main")
 		s.work.push("main", map[string]string{"models/a.yaml": "1"}, "first")
-		reader, err := NewGitea(Server{URL: server.URL, Owner: repo.Owner, Repo: repo.Name, Token: func() string {
+		reader, err := NewGitea(Settings{URL: server.URL, Repo: repo.Owner + "/" + repo.Name, Token: func() string {
 			return bob.Token
 		}})
 		if err != nil {
@@ -554,7 +554,7 @@ func TestGitea(t *testing.T) {
 		s, _, repo := setup(t, "denied")
 		main := s.work.push("main", map[string]string{"models/a.yaml": "1"}, "first")
 		as := func(token string, name string) *Gitea {
-			f, err := NewGitea(Server{URL: server.URL, Owner: repo.Owner, Repo: name, Token: func() string {
+			f, err := NewGitea(Settings{URL: server.URL, Repo: repo.Owner + "/" + name, Token: func() string {
 				return token
 			}})
 			if err != nil {
@@ -599,7 +599,7 @@ func TestGiteaErrors(t *testing.T) {
 	var answer http.HandlerFunc
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { answer(w, req) }))
 	defer server.Close()
-	f, err := NewGitea(Server{URL: server.URL, Owner: "ada", Repo: "intent", Token: func() string { return token }})
+	f, err := NewGitea(Settings{URL: server.URL, Repo: "ada/intent", Token: func() string { return token }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -687,8 +687,8 @@ func TestGiteaErrors(t *testing.T) {
 			}
 		})
 	}
-	for _, s := range []Server{{}, {URL: "git.example.com", Owner: "a", Repo: "b", Token: func() string { return "" }},
-		{URL: "https://" + token + "@x.example", Owner: "a", Repo: "b", Token: func() string { return "" }},
+	for _, s := range []Settings{{}, {URL: "git.example.com", Repo: "a/b", Token: func() string { return "" }},
+		{URL: "https://" + token + "@x.example", Repo: "a/b", Token: func() string { return "" }},
 		{URL: "https://x.example"}} {
 		_, err := NewGitea(s)
 		if _, ok := errors.AsType[delivery.Blocked](err); !ok || strings.Contains(err.Error(), token) {
@@ -714,7 +714,7 @@ func TestPages(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	f, err := NewGitea(Server{URL: server.URL + "/", Owner: "ada", Repo: "intent", Token: func() string { return "" }})
+	f, err := NewGitea(Settings{URL: server.URL + "/", Repo: "ada/intent", Token: func() string { return "" }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -760,7 +760,7 @@ func TestSettingsThatStopAOBAreNamed(t *testing.T) {
 		"all is well": {`{` + may + `, "has_pull_requests": true}`, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f, err := NewGitea(Server{URL: server.URL, Owner: "ada", Repo: "intent", Token: func() string {
+			f, err := NewGitea(Settings{URL: server.URL, Repo: "ada/intent", Token: func() string {
 				return "t"
 			}})
 			if err != nil {

@@ -49,7 +49,7 @@ func TestAllPullRequestsAreListedWithoutHeaders(t *testing.T) {
 				fmt.Fprint(w, "]")
 			}))
 			defer server.Close()
-			f, err := NewGitea(Server{URL: server.URL, Owner: "ada", Repo: "intent", Token: func() string {
+			f, err := NewGitea(Settings{URL: server.URL, Repo: "ada/intent", Token: func() string {
 				return "x"
 			}})
 			if err != nil {

@@ -60,9 +60,9 @@ func TestRequiredSignatures(t *testing.T) {
 
 	open := func(signed Signed) *Gitea {
 		t.Helper()
-		f, err := NewGitea(Server{URL: server.URL, Owner: repo.Owner, Repo: repo.Name, Token: func() string {
+		f, err := NewGitea(Settings{URL: server.URL, Repo: repo.Owner + "/" + repo.Name, Token: func() string {
 			return robot.Token
-		}, Branch: "main", Signed: signed})
+		}, Main: "main", Signed: signed})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -298,8 +298,8 @@ func TestAddressInACommitIsNotTakenForAOBs(t *testing.T) {
 				json.NewEncoder(w).Encode(answer)
 			}))
 			defer ts.Close()
-			f, err := NewGitea(Server{URL: ts.URL, Owner: "ada", Repo: "intent", Token: func() string { return "x" },
-				Branch: "main", Signed: Signed{Email: "aob@example.com", Key: ours.Public()}})
+			f, err := NewGitea(Settings{URL: ts.URL, Repo: "ada/intent", Token: func() string { return "x" },
+				Main: "main", Signed: Signed{Email: "aob@example.com", Key: ours.Public()}})
 			if err != nil {
 				t.Fatal(err)
 			}

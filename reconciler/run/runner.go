@@ -122,18 +122,10 @@ func (r *Run) Progress(s delivery.RunStatus) error {
 	return r.journal.append(entry{Event: eventProgress, Epoch: s.Epoch, Epochs: s.Epochs})
 }
 
-// The causes with which Do cancels the context of work.
-type (
-	stopped   struct{ why string }
-	exhausted struct{ deaths int }
-	tooLong   struct{ limit time.Duration }
-)
+// An endCause is the cause with which Do cancels the context of work.
+type endCause struct{ event, why, do string }
 
-func (s stopped) Error() string { return s.why }
-func (e exhausted) Error() string {
-	return fmt.Sprintf("its process died %d times without getting further", e.deaths)
-}
-func (t tooLong) Error() string { return fmt.Sprintf("it took longer than its limit of %s", t.limit) }
+func (c endCause) Error() string { return c.why }
 
 // Do calls work and records how the attempt ended: done, with the result as JSON;
 // failed, for a delivery.Blocked error; or to be retried, for any other error.
@@ -156,13 +148,16 @@ func (r *Run) Do(ctx context.Context, work func(context.Context) (any, error)) e
 	defer close(over)
 	watch.Go(func() { r.watch(cancel, over) })
 	if e, ok := readEnd(r.Dir); ok {
-		cancel(stopped{e.Why})
+		cancel(stopped(e.Why))
 	}
 	if n := r.journal.deaths; n >= maxDeaths {
-		cancel(exhausted{n})
+		cancel(endCause{eventFailed, fmt.Sprintf("its process died %d times without getting further", n),
+			"read " + logFile + " in the run's folder, fix the cause, then run aob pr recheck NUMBER"})
 	}
 	if limit := time.Duration(r.Spec.Limit); limit > 0 {
-		timer := time.AfterFunc(limit, func() { cancel(tooLong{limit}) })
+		late := endCause{eventFailed, fmt.Sprintf("it took longer than its limit of %s", limit),
+			"raise the limit, or reduce the work"}
+		timer := time.AfterFunc(limit, func() { cancel(late) })
 		defer timer.Stop()
 	}
 
@@ -181,20 +176,9 @@ func (r *Run) Do(ctx context.Context, work func(context.Context) (any, error)) e
 
 // ending returns the journal entry of an attempt that ended without a result.
 func (r *Run) ending(ctx context.Context, err error) entry {
-	cause := context.Cause(ctx)
-	if errors.Is(err, context.Canceled) || cause != nil && errors.Is(err, cause) {
-		stop, isStop := errors.AsType[stopped](cause)
-		dead, isDead := errors.AsType[exhausted](cause)
-		late, isLate := errors.AsType[tooLong](cause)
-		switch {
-		case isStop:
-			return entry{Event: eventStopped, Error: stop.why}
-		case isDead:
-			return entry{Event: eventFailed, Error: dead.Error(), Do: "read " + logFile +
-				" in the run's folder, fix the cause, then run aob pr recheck NUMBER"}
-		case isLate:
-			return entry{Event: eventFailed, Error: late.Error(), Do: "raise the limit, or reduce the work"}
-		}
+	cause, ended := errors.AsType[endCause](context.Cause(ctx))
+	if ended && (errors.Is(err, context.Canceled) || errors.Is(err, cause)) {
+		return entry{Event: cause.event, Error: cause.why, Do: cause.do}
 	}
 	if blocked, ok := errors.AsType[delivery.Blocked](err); ok {
 		return entry{Event: eventFailed, Error: r.public(blocked.What), Do: r.public(blocked.Do)}
@@ -235,18 +219,20 @@ func (r *Run) watch(cancel context.CancelCauseFunc, over <-chan struct{}) {
 			cancel(r.stopped("stopped by " + s.String()))
 		case <-tick.C:
 			if e, ok := readEnd(r.Dir); ok {
-				cancel(stopped{e.Why})
+				cancel(stopped(e.Why))
 			}
 		}
 	}
 }
 
-// stopped returns the reason to end: that of end.json, or else why.
-func (r *Run) stopped(why string) stopped {
+func stopped(why string) endCause { return endCause{event: eventStopped, why: why} }
+
+// stopped returns the cause to end: that of end.json, or else why.
+func (r *Run) stopped(why string) endCause {
 	if e, ok := readEnd(r.Dir); ok {
 		why = e.Why
 	}
-	return stopped{why}
+	return stopped(why)
 }
 
 // An ending is end.json.
