@@ -21,8 +21,8 @@ func newDeviceCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "device",
 		Short: "List, show and forget devices, and print their tokens",
-		Long: `A device is known from its first report on. It belongs to the fleet that its agent
-was started for, and sends a token of its own with each request.`,
+		Long: `A device appears here after its first report. It belongs to the fleet that its agent
+was started with, and sends its own token with each request.`,
 		Example: "  aob device list\n  aob device show dock-1\n  aob device token demo dock-4 --config " +
 			"world/aob.yaml\n  aob device forget demo dock-1",
 	}
@@ -31,13 +31,13 @@ was started for, and sends a token of its own with each request.`,
 	return c
 }
 
-// A fleetDevice is a device with the fleet that it reports for.
+// A fleetDevice is a device and its fleet.
 type fleetDevice struct {
 	Fleet string `json:"fleet"`
 	web.Device
 }
 
-// devicesOf lists the devices of a status, of one fleet where it is named.
+// devicesOf lists the devices in a status: of all fleets, or of the one named only.
 func devicesOf(s web.Status, only string) []fleetDevice {
 	list := []fleetDevice{}
 	for _, f := range s.Fleets {
@@ -54,7 +54,7 @@ func newDeviceListCommand() *cobra.Command {
 	var o client
 	c := &cobra.Command{
 		Use:     "list [FLEET]",
-		Short:   "List the devices, as they last reported",
+		Short:   "List the devices with their last reports",
 		Example: "  aob device list\n  aob device list demo -o json | jq '.[] | select(.silent)'",
 		Args:    arguments(cobra.MaximumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -99,7 +99,7 @@ func newDeviceShowCommand() *cobra.Command {
 	var o client
 	c := &cobra.Command{
 		Use:     "show DEVICE",
-		Short:   "Show all that is known of a device",
+		Short:   "Show what is known about a device",
 		Example: "  aob device show dock-1\n  aob device show dock-1 -o json",
 		Args:    arguments(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -109,7 +109,7 @@ func newDeviceShowCommand() *cobra.Command {
 			}
 			list := slices.DeleteFunc(devicesOf(s, ""), func(d fleetDevice) bool { return d.ID != args[0] })
 			if len(list) == 0 {
-				return hinted{fmt.Errorf("no device %q has reported", args[0]), "aob device list shows those that have"}
+				return hinted{fmt.Errorf("no device %q has reported", args[0]), "list those that have with: aob device list"}
 			}
 			return o.print(c.OutOrStdout(), list, func(t *terminal) {
 				for _, d := range list {
@@ -160,9 +160,9 @@ func newDeviceForgetCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "forget FLEET DEVICE",
 		Short: "Remove a device that is gone",
-		Long: `Forget removes a device from its fleet: it is no longer counted or waited for. A
-device that reports again is a new one. Its token stays good: it is derived from
-its names, and is void once the fleet's secret is another one.`,
+		Long: `Forget removes a device from its fleet: rollouts no longer count it or wait for it. If
+it reports again it is a new device. Its token stays valid, because it is derived from
+the names of fleet and device. Changing the fleet's secret invalidates all tokens.`,
 		Example: "  aob device forget demo dock-1",
 		Args:    arguments(cobra.ExactArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -179,7 +179,7 @@ its names, and is void once the fleet's secret is another one.`,
 	return c
 }
 
-// warnOfFleet warns of a fleet that the server does not know. Without a server at work nobody knows.
+// warnOfFleet prints a warning if the running server does not know a fleet. If no server runs, it prints nothing.
 func warnOfFleet(c *cobra.Command, st state, fleet string) error {
 	ctx, cancel := context.WithTimeout(c.Context(), 5*time.Second)
 	defer cancel()
@@ -200,8 +200,8 @@ func newDeviceTokenCommand() *cobra.Command {
 		Use:   "token FLEET DEVICE",
 		Short: "Print the token of a device",
 		Long: `Token prints the token that a device's agent sends with each request. It is derived
-from the fleet's secret, which stays on the server. It is good for this fleet and
-this device alone.`,
+from the fleet's secret, which stays on the server. It is valid only for this device in
+this fleet.`,
 		Example: "  aob device token demo dock-4 --config world/aob.yaml > dock-4.token\n  aob-agent run --ring demo " +
 			"--device dock-4 --token-file dock-4.token …",
 		Args: arguments(cobra.ExactArgs(2)),

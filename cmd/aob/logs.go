@@ -2,10 +2,12 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,12 +23,12 @@ func newLogsCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "logs RUN | logs pr N",
 		Short: "Print the log of a run",
-		Long: `Logs prints what a run has written: one that is named by its key or the beginning
-of it, as aob status shows, or the one of a pull request that matters most: what
-is running, else what failed, else the training.
+		Long: `Logs prints the output of a run. RUN is its key or the beginning of it, as aob status
+shows. For a pull request it prints the log of one run: the one that is running, else
+one that failed, else the training.
 
-Control characters and invisible ones are left out, as a run may have written
-anything; -o json shows them as \u and four digits.`,
+Control characters and invisible characters are left out, because the output of a run
+is not trusted; -o json shows them as \u and four digits.`,
 		Example: "  aob logs 3f9c2a10ab12\n  aob logs pr 12 -f\n  aob logs pr 12 -o json | jq -r .line",
 		Args:    arguments(cobra.RangeArgs(1, 2)),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -41,10 +43,10 @@ anything; -o json shows them as \u and four digits.`,
 				if err != nil {
 					return err
 				}
-				r, ok := telling(pr.Runs)
+				r, ok := runToShow(pr.Runs)
 				if !ok {
 					return hinted{fmt.Errorf("#%d has no run", number),
-						fmt.Sprintf("aob pr show %d says what it waits for", number)}
+						fmt.Sprintf("see what it waits for with: aob pr show %d", number)}
 				}
 				say(c.ErrOrStderr(), "==> %s run %s, %s", r.Kind, r.Key.Short(), r.Phase)
 				run = string(r.Key)
@@ -57,7 +59,7 @@ anything; -o json shows them as \u and four digits.`,
 				defer lines.flush()
 				out = lines
 			} else {
-				out = &printableWriter{w: out} // what goes into a pipe ends on a terminal too
+				out = &printableWriter{w: out} // also for a pipe: its output may be shown on a terminal
 			}
 			tick := time.NewTicker(500 * time.Millisecond)
 			defer tick.Stop()
@@ -65,11 +67,11 @@ anything; -o json shows them as \u and four digits.`,
 		},
 	}
 	o.register(c)
-	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on printing until the run has ended")
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "print new lines until the run has ended")
 	return c
 }
 
-// jsonLines writes a log as JSON, an object a line.
+// jsonLines writes a log as JSON, one object for each line.
 type jsonLines struct {
 	out  *json.Encoder
 	run  string
@@ -94,38 +96,39 @@ func (w *jsonLines) line(line []byte) error {
 	return w.out.Encode(map[string]string{"run": w.run, "line": strings.ToValidUTF8(string(line), "\uFFFD")})
 }
 
-// flush writes a last line that has no end.
+// flush writes the last line if it has no newline.
 func (w *jsonLines) flush() {
 	if len(w.rest) > 0 {
 		_ = w.line(w.rest)
 	}
 }
 
-// telling picks the run of a pull request that says most: runs come running
-// ones first, and then the newest.
-func telling(runs []web.Run) (web.Run, bool) {
-	for _, is := range []func(web.Run) bool{
-		func(r web.Run) bool { return r.Phase == delivery.RunRunning },
-		func(r web.Run) bool { return r.Phase == delivery.RunFailed || r.Phase == delivery.RunDied },
-		func(r web.Run) bool { return r.Kind == delivery.RunTrain },
-		func(web.Run) bool { return true },
-	} {
-		for _, r := range runs {
-			if is(r) {
-				return r, true
-			}
-		}
+// runToShow returns the run of a pull request whose log is printed.
+func runToShow(runs []web.Run) (r web.Run, ok bool) {
+	if len(runs) == 0 {
+		return r, false
 	}
-	return web.Run{}, false
+	rank := func(r web.Run) int {
+		switch {
+		case r.Phase == delivery.RunRunning:
+			return 0
+		case r.Phase == delivery.RunFailed || r.Phase == delivery.RunDied:
+			return 1
+		case r.Kind == delivery.RunTrain:
+			return 2
+		}
+		return 3
+	}
+	return slices.MinFunc(runs, func(a, b web.Run) int { return cmp.Compare(rank(a), rank(b)) }), true
 }
 
-// logSource is what printing a log needs of a server.
+// A logSource reads logs of runs from a server.
 type logSource interface {
 	Log(ctx context.Context, run string, offset int64) (web.Log, error)
 }
 
-// printLog prints a log to its end, and with follow to the run's, looking for
-// more at every tick.
+// printLog prints a log. With follow it reads new output at every tick until the run has
+// ended.
 func printLog(ctx context.Context, source logSource, w io.Writer, run string, follow bool,
 	tick <-chan time.Time) error {
 	name, offset := "", int64(0)
@@ -135,7 +138,7 @@ func printLog(ctx context.Context, source logSource, w io.Writer, run string, fo
 			return err
 		}
 		if name != "" && log.Name != name && log.Offset > 0 {
-			// The run goes on in another file, which has to be read from its start.
+			// The run writes to another file now, which is read from its start.
 			log.Close()
 			name, offset = log.Name, 0
 			continue

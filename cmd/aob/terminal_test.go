@@ -302,11 +302,11 @@ func TestTelling(t *testing.T) {
 			run(delivery.RunTrain, done)},
 		{[]web.Run{run(delivery.RunCompare, done), run(delivery.RunData, done)}, run(delivery.RunCompare, done)},
 	} {
-		if got, ok := telling(c.runs); !ok || got.Kind != c.want.Kind || got.Phase != c.want.Phase {
+		if got, ok := runToShow(c.runs); !ok || got.Kind != c.want.Kind || got.Phase != c.want.Phase {
 			t.Errorf("%v: got %s %s", c.runs, got.Kind, got.Phase)
 		}
 	}
-	if _, ok := telling(nil); ok {
+	if _, ok := runToShow(nil); ok {
 		t.Error("no run tells nothing")
 	}
 }

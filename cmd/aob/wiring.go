@@ -1,7 +1,7 @@
 package main
 
-// This file puts the parts together from the server's configuration, the same
-// for aob serve and for the runners that it starts.
+// This file reads the server's configuration and builds what aob serve and its runners
+// share.
 
 import (
 	"bytes"
@@ -30,7 +30,7 @@ import (
 	"github.com/autonomos/aob/reconciler/work"
 )
 
-// A state is the folder of all that a server keeps.
+// A state is the path of a server's state folder.
 type state string
 
 func (s state) path(parts ...string) string {
@@ -65,7 +65,7 @@ func loadServer(path string) (intent.Server, error) {
 	return s.Resolve(folder), nil
 }
 
-// trainerFiles are the trainers in a folder, or the built-in ones where none is named.
+// trainerFiles returns the trainers in a folder, or the built-in ones if folder is "".
 func trainerFiles(folder string) (fs.FS, error) {
 	if folder != "" {
 		return os.DirFS(folder), nil
@@ -73,7 +73,7 @@ func trainerFiles(folder string) (fs.FS, error) {
 	return fs.Sub(aob.Trainers, "trainers")
 }
 
-// newStages wires what a runner works with.
+// newStages builds the stages of runs for a runner.
 func newStages(s intent.Server) (*work.Stages, error) {
 	st := state(s.State)
 	bundles, err := artifact.Open(st.bundles())
@@ -117,8 +117,8 @@ func findTerraform(s intent.Server) (string, error) {
 	return filepath.Abs(path)
 }
 
-// loadKey reads a signing key, and makes it at the first start; its public half
-// lies beside it.
+// loadKey reads a signing key. The first start creates it. Its public key is stored beside
+// it, in a file with the suffix .pub.
 func loadKey(path string) (*trust.Key, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
@@ -136,7 +136,7 @@ func loadKey(path string) (*trust.Key, error) {
 	return key, durable.WriteFile(path+".pub", key.Public().PEM(), 0o644)
 }
 
-// secret reads a secret from a variable or a file; neither is no secret.
+// secret reads a secret from an environment variable or a file. It is "" if neither is named.
 func secret(variable, file string) (string, error) {
 	switch {
 	case variable != "":
