@@ -109,7 +109,8 @@ func newDeviceShowCommand() *cobra.Command {
 			}
 			list := slices.DeleteFunc(devicesOf(s, ""), func(d fleetDevice) bool { return d.ID != args[0] })
 			if len(list) == 0 {
-				return hinted{fmt.Errorf("no device %q has reported", args[0]), "list those that have with: aob device list"}
+				return hinted{fmt.Errorf("no device %q has reported", args[0]),
+					"list those that have with: aob device list"}
 			}
 			return o.print(c.OutOrStdout(), list, func(t *terminal) {
 				for _, d := range list {
