@@ -246,7 +246,7 @@ func BenchmarkTurnOnePush(b *testing.B) {
 			if err != nil || !changed {
 				b.Fatal("unchanged", err)
 			}
-			if p := r.plan(w); len(p.Main.Models) != benchModels {
+			if p := r.plan(b.Context(), &w); len(p.Main.Models) != benchModels {
 				b.Fatal("no plan", len(p.Main.Models), w.Main.Complaints)
 			}
 		}, func() { benchGit(b, nil, "-C", clone, "fetch", "-q") })
@@ -271,7 +271,7 @@ func BenchmarkColdStart(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			if p := r.plan(w); len(p.Main.Models) != benchModels {
+			if p := r.plan(b.Context(), &w); len(p.Main.Models) != benchModels {
 				b.Fatal("no plan")
 			}
 		}, func() { benchGit(b, nil, "clone", "-q", "--mirror", url, filepath.Join(b.TempDir(), fmt.Sprint(n))) })

@@ -69,7 +69,7 @@ func (r *Reconciler) Reconcile(ctx context.Context) (again time.Time, err error)
 		r.Metrics.Turn(r.Now().Sub(start), 0, nil)
 		return r.nextTurn(), nil
 	}
-	p := r.plan(world)
+	p := r.plan(ctx, &world)
 	if r.Blobs != nil && len(p.Doubted) > 0 {
 		r.Blobs.Ask(p.Doubted...)
 	}
@@ -111,18 +111,19 @@ func (r *Reconciler) Plan(ctx context.Context) (p plan.Plan, notices []string, e
 			}
 			return plan.Plan{}, nil, fmt.Errorf("observe: %w", err)
 		}
-		p = r.plan(world)
+		p = r.plan(ctx, &world)
 		r.observed.plan = p
 		r.wants(p)
 	}
 	return p, nil, nil
 }
 
-// plan makes the plan, reading the results of runs as it asks for them.
-func (r *Reconciler) plan(w plan.World) plan.Plan {
+// plan makes the plan, reading the results of runs and the scores of bundles as it asks for them.
+func (r *Reconciler) plan(ctx context.Context, w *plan.World) plan.Plan {
 	for {
-		p := plan.Make(w)
-		if r.readResults(w, p.Unread) {
+		p := plan.Make(*w)
+		results, scores := r.readResults(*w, p.Unread), r.readScores(ctx, w, p.Scores)
+		if results || scores {
 			continue
 		}
 		r.asBefore(&p)

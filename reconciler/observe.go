@@ -169,7 +169,7 @@ func (r *Reconciler) world(ctx context.Context, now time.Time, listed poll.Pulls
 	for _, p := range w.Proposals { // of a fleet that was removed and comes back
 		publish(p.Merged.Fleets)
 	}
-	if w.Evidence, err = r.signed(ctx, w); err != nil {
+	if w.Evidence, err = r.signed(ctx, r.observed.plan.Scores); err != nil {
 		return w, err
 	}
 	r.restore(&w)
@@ -213,8 +213,8 @@ func (r *Reconciler) restore(w *plan.World) {
 
 // signed returns what is signed about bundles. While it cannot be read, what was read last stands for it: statements
 // are added, and never taken back.
-func (r *Reconciler) signed(ctx context.Context, w plan.World) (plan.Evidence, error) {
-	e, err := r.Evidence.Evidence(ctx, w)
+func (r *Reconciler) signed(ctx context.Context, scored []delivery.Digest) (plan.Evidence, error) {
+	e, err := r.Evidence.Evidence(ctx, scored)
 	if ctx.Err() != nil {
 		return e, ctx.Err()
 	}
@@ -273,6 +273,22 @@ func (r *Reconciler) readResults(w plan.World, keys []delivery.Digest) bool {
 		got = true
 	}
 	return got
+}
+
+// readScores reads the scores that a plan asked for, and reports whether any of them were not there.
+func (r *Reconciler) readScores(ctx context.Context, w *plan.World, scored []delivery.Digest) bool {
+	known := w.Evidence.Stale != "" || !slices.ContainsFunc(scored, func(bundle delivery.Digest) bool {
+		return !w.Evidence.Scored[bundle]
+	})
+	if known {
+		return false
+	}
+	e, err := r.signed(ctx, scored)
+	if err != nil {
+		return false
+	}
+	w.Evidence = e
+	return true
 }
 
 func (r *Reconciler) clocks(ctx context.Context) (map[string]rollout.State, error) {

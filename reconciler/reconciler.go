@@ -55,9 +55,8 @@ type (
 	}
 	// Evidence is what has been signed.
 	Evidence interface {
-		// Evidence returns what there is to say about the models of a world: main
-		// and proposals are filled, the rest is not.
-		Evidence(ctx context.Context, w plan.World) (plan.Evidence, error)
+		// Evidence returns what is signed, with the scores of some bundles.
+		Evidence(ctx context.Context, scored []delivery.Digest) (plan.Evidence, error)
 		Sign(ctx context.Context, bundle delivery.Digest, predicateType string, predicate any) error
 	}
 	// Fleet is what devices read and say.

@@ -397,7 +397,7 @@ func (e *simEvidence) Sign(_ context.Context, bundle delivery.Digest, kind strin
 	return nil
 }
 
-func (e *simEvidence) Evidence(_ context.Context, w plan.World) (plan.Evidence, error) {
+func (e *simEvidence) Evidence(_ context.Context, scored []delivery.Digest) (plan.Evidence, error) {
 	if e.down {
 		return plan.Evidence{}, errors.New("the registry is down")
 	}
@@ -418,11 +418,13 @@ func (e *simEvidence) Evidence(_ context.Context, w plan.World) (plan.Evidence, 
 		}
 	}
 	// As the archive does: scores that a plan does not ask for are not there.
-	w.Evidence = index
-	needed := plan.NeedsScores(w)
+	index.Scored = map[delivery.Digest]bool{}
+	for _, bundle := range scored {
+		index.Scored[bundle] = true
+	}
 	index.Scores = maps.Clone(index.Scores)
 	maps.DeleteFunc(index.Scores, func(_ delivery.Digest, s delivery.Scores) bool {
-		return !slices.Contains(needed, s.Input.Bundle)
+		return !index.Scored[s.Input.Bundle]
 	})
 	return index, nil
 }

@@ -29,9 +29,8 @@ func (a *Archive) Sign(ctx context.Context, bundle delivery.Digest, predicateTyp
 	return a.Statements.Sign(ctx, bundle, predicateType, predicate)
 }
 
-// Evidence returns all bundles and statements. Scores are large, so it reads only those that a plan of the world may
-// need.
-func (a *Archive) Evidence(ctx context.Context, w plan.World) (plan.Evidence, error) {
+// Evidence returns all bundles and statements. Scores are large, so it reads only those of the given bundles.
+func (a *Archive) Evidence(ctx context.Context, scored []delivery.Digest) (plan.Evidence, error) {
 	s, err := a.Statements.Load(ctx)
 	if err != nil {
 		return plan.Evidence{}, err
@@ -44,13 +43,14 @@ func (a *Archive) Evidence(ctx context.Context, w plan.World) (plan.Evidence, er
 	if e.Bundles, err = a.bundles(ctx); err != nil {
 		return e, err
 	}
-	w.Evidence = e
-	if wanted := plan.NeedsScores(w); len(wanted) > 0 {
-		var skipped []evidence.Skipped
-		if e.Scores, skipped, err = a.Statements.Scores(ctx, wanted); err != nil {
-			return e, err
-		}
-		a.log(skipped)
+	var skipped []evidence.Skipped
+	if e.Scores, skipped, err = a.Statements.Scores(ctx, scored); err != nil {
+		return e, err
+	}
+	a.log(skipped)
+	e.Scored = make(map[delivery.Digest]bool, len(scored))
+	for _, bundle := range scored {
+		e.Scored[bundle] = true
 	}
 	return e, nil
 }

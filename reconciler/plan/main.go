@@ -318,12 +318,14 @@ func (m *maker) power(name, model string, g delivery.Gate, score delivery.Scores
 // Powers says how small a drop a gate of main can show, for each model that it covers
 // and whose release was scored on its eval set.
 func Powers(w World, name string) []gate.ModelPower {
-	m := &maker{w: w}
-	g := w.Main.Intent.Gates[name]
-	var list []gate.ModelPower
+	return (&maker{w: w, scored: map[delivery.Digest]bool{}}).powers(name)
+}
+
+func (m *maker) powers(name string) (list []gate.ModelPower) {
+	g := m.w.Main.Intent.Gates[name]
 	for _, model := range g.Covers {
-		if release := m.baseline(w.names(model)); release != nil {
-			if score, ok := m.storedScore(w.Main.Intent.Models[model], release.Bundle, g); ok {
+		if release := m.baseline(m.w.names(model)); release != nil {
+			if score, ok := m.storedScore(m.w.Main.Intent.Models[model], release.Bundle, g); ok {
 				list = append(list, m.power(name, model, g, score))
 			}
 		}

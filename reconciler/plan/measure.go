@@ -74,11 +74,21 @@ func (m *maker) scoreOnOwn(r *progress, bundle delivery.Digest, content delivery
 	return m.score(bundle, ownSet(r.model, content), r.run)
 }
 
+// hasScores asks for a bundle's scores, and reports whether they were read. They are large, so only those that a plan
+// asks for are there.
+func (m *maker) hasScores(bundle delivery.Digest) bool {
+	m.scored[bundle] = true
+	return m.w.Evidence.Scored == nil || m.w.Evidence.Scored[bundle]
+}
+
 // score finds what a bundle scored on an eval set, or plans the run for it.
 func (m *maker) score(bundle delivery.Digest, on evalSet, run runner) (delivery.Scores, Stage) {
 	ask, stage := m.evalRun(bundle, on)
 	if stage.State != delivery.CheckSuccess {
 		return delivery.Scores{}, stage
+	}
+	if !m.hasScores(bundle) {
+		return delivery.Scores{}, pending(fact(code.RunReading, values{}))
 	}
 	key := delivery.ScoreKey(ask)
 	if s, ok := m.w.Evidence.Scores[key]; ok {
@@ -172,6 +182,9 @@ func (m *maker) version(model, version string) (bundle delivery.Digest, why deli
 // for every reader.
 func (m *maker) storedScore(mdl delivery.Model, bundle delivery.Digest, g delivery.Gate) (delivery.Scores, bool) {
 	var found delivery.Scores
+	if !m.hasScores(bundle) {
+		return found, false
+	}
 	for _, s := range m.w.Evidence.Scores {
 		if s.Input.Bundle != bundle || s.Input.EvalSet != g.Evaluate || s.Key <= found.Key {
 			continue

@@ -5,7 +5,7 @@
 // It is one pure function: no clock but World.At, no file, no network, no
 // memory. The same world gives the same plan, so a dry run is the same code,
 // a crash loses nothing, and a decision can be replayed from its inputs. What
-// is too much to read every turn is asked for: [NeedsHistory], Plan.Unread.
+// is too much to read every turn is asked for: [NeedsHistory], Plan.Unread, Plan.Scores.
 //
 // A plan goes one stage further than the world it sees, never two: what a step
 // makes is seen in the next world. A turn of the loop is cheap, and a stage
@@ -48,6 +48,7 @@ type Plan struct {
 	Trials    []TrialReport
 	Wake      time.Time         // when time alone may change the plan; zero for never
 	Unread    []delivery.Digest // runs that are done and whose result has to be read to go on
+	Scores    []delivery.Digest // bundles whose scores it has read, or has to read to go on
 	Needed    []delivery.Digest // runs that something open waits for
 	Reopen    []string          // branches of AOB's own pull requests, which would be opened if they had not been
 	Doubted   []delivery.Digest // bundles whose bytes in the server's store have to be checked to go on
@@ -69,7 +70,7 @@ func decide(w World, q, trains *queue) Plan {
 		asks:  map[int][]string{},
 		costs: map[int]map[string]delivery.Fact{}, needers: map[delivery.Digest][]int{}, stuck: map[int]bool{},
 		queue:  q,
-		trains: trains, models: map[string]MainModel{}}
+		trains: trains, models: map[string]MainModel{}, scored: map[delivery.Digest]bool{}}
 	if w.Main.Held == nil {
 		m.w.Main.Held = HeldBy(w.Main.Intent)
 	}
@@ -90,8 +91,11 @@ func decide(w World, q, trains *queue) Plan {
 	}
 	m.fleets(&main)
 	m.plan.Main = main
+	for _, name := range w.Asked {
+		m.powers(name)
+	}
 	m.endUnneeded()
-	m.plan.Needed = slices.Sorted(maps.Keys(m.needed))
+	m.plan.Needed, m.plan.Scores = slices.Sorted(maps.Keys(m.needed)), slices.Sorted(maps.Keys(m.scored))
 	return m.plan
 }
 
@@ -109,6 +113,7 @@ type maker struct {
 	queue   *queue                           // of runs that are no trainings
 	trains  *queue                           // of trainings
 	models  map[string]MainModel
+	scored  map[delivery.Digest]bool // bundles whose scores were asked for
 
 	weighed map[delivery.Digest]delivery.Digest          // weights by bundle
 	looks   map[look]map[delivery.Digest]int             // which look each bundle was, or will be

@@ -40,6 +40,7 @@ func (m *maker) chosen(r *progress) (delivery.Digest, Stage) {
 	}
 	if t, ok := m.w.Evidence.BySpec[r.Spec]; ok {
 		for i, s := range t.Training.Seeds {
+			m.hasScores(s.Bundle)
 			if score, ok := m.w.Evidence.Scores[s.Score]; ok && i < len(r.Seeds) && r.Seeds[i].Seed == s.Seed {
 				r.Seeds[i].Score = &score
 			}

@@ -91,6 +91,11 @@ func (m *maker) trial(t Trial) TrialReport {
 		gates = append(gates, judged{name: name, gate: m.w.Main.Intent.Gates[name]})
 	}
 	r.Release = m.baseline(m.w.names(t.Model))
+	for _, name := range m.w.names(t.Model) { // people compare variants with them
+		for _, a := range m.w.Evidence.Accepted[name] {
+			m.hasScores(a.Bundle)
+		}
+	}
 	for _, v := range t.Variants {
 		r.Variants = append(r.Variants, m.variant(&r, asker, v, gates))
 	}

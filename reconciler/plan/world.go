@@ -128,7 +128,8 @@ type Proposal struct {
 type Evidence struct {
 	BySpec   map[delivery.Digest]Trained           // by spec digest: what it was resolved to, once
 	ByRun    map[delivery.Digest]Trained           // by run key
-	Scores   map[delivery.Digest]delivery.Scores   // by score key, of the bundles that NeedsScores names
+	Scores   map[delivery.Digest]delivery.Scores   // by score key, of the bundles in Scored
+	Scored   map[delivery.Digest]bool              // bundles whose scores were read; nil for all
 	Resolved map[delivery.Digest]delivery.Resolved // thresholds, by the key of their run
 	Verdicts map[delivery.Digest]delivery.Verdict  // by verdict key
 	Releases []delivery.ReleaseStatement
