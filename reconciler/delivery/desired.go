@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"slices"
 	"time"
 )
@@ -54,11 +55,7 @@ func (d Desired) InWave(device string) bool {
 // Another salt gives another order of devices.
 func WavePosition(salt, device string) float64 {
 	sum := sha256.Sum256([]byte(salt + device))
-	var n uint64
-	for _, b := range sum[:8] {
-		n = n<<8 | uint64(b)
-	}
-	return float64(n>>11) / (1 << 53)
+	return float64(binary.BigEndian.Uint64(sum[:8])>>11) / (1 << 53)
 }
 
 // DevicePhase is the state of a device's installation.

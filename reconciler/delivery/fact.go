@@ -93,15 +93,7 @@ func (f Fact) In(code Code, v Values) Fact {
 
 // Has reports whether f or a fact inside it has the code.
 func (f Fact) Has(code Code) bool {
-	if f.Code == code {
-		return true
-	}
-	for _, inner := range f.Facts {
-		if inner.Has(code) {
-			return true
-		}
-	}
-	return false
+	return f.Code == code || slices.ContainsFunc(f.Facts, func(inner Fact) bool { return inner.Has(code) })
 }
 
 // Contains reports whether f equals other or contains it.

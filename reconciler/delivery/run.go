@@ -63,12 +63,7 @@ type DataResult struct {
 
 // Failed reports whether a finding is an error.
 func (r DataResult) Failed() bool {
-	for _, f := range r.Findings {
-		if f.Level == LevelError {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Level == LevelError })
 }
 
 // EvalSetContent is the content of an eval set, by digest.
@@ -282,22 +277,16 @@ const (
 	RunStopped
 )
 
-func (p RunPhase) String() string {
-	return [...]string{"unknown", "running", "died", "done", "failed", "stopped"}[p]
-}
+var runPhases = []string{"unknown", "running", "died", "done", "failed", "stopped"}
+
+func (p RunPhase) String() string { return runPhases[p] }
 
 // MarshalText implements encoding.TextMarshaler.
 func (p RunPhase) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 
-// UnmarshalText implements encoding.TextUnmarshaler.
+// UnmarshalText implements encoding.TextUnmarshaler. Other text is RunUnknown.
 func (p *RunPhase) UnmarshalText(text []byte) error {
-	for q := RunUnknown; q <= RunStopped; q++ {
-		if q.String() == string(text) {
-			*p = q
-			return nil
-		}
-	}
-	*p = RunUnknown
+	*p = RunPhase(max(0, slices.Index(runPhases, string(text))))
 	return nil
 }
 

@@ -7,9 +7,9 @@ package delivery
 
 import (
 	"fmt"
+	"html"
 	"io"
 	"regexp"
-	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf16"
@@ -66,13 +66,7 @@ func TerminalLines(s string) string {
 func hidden(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }
 
 // blank reports whether a letter is displayed as a space.
-func blank(r rune) bool {
-	switch r {
-	case '\u115f', '\u1160', '\u2800', '\u3164', '\uffa0':
-		return true
-	}
-	return false
-}
+func blank(r rune) bool { return strings.ContainsRune("\u115f\u1160\u2800\u3164\uffa0", r) }
 
 // LogText returns s for a log. Characters that control a terminal or hide text are
 // escaped as in JSON, as \u and four digits. Line ends and tabs are kept.
@@ -171,34 +165,23 @@ func Markdown(s string) string {
 }
 
 func entity(char string) string {
-	switch char {
-	case "<":
-		return "&lt;"
-	case ">":
-		return "&gt;"
-	case "&":
-		return "&amp;"
+	if escaped := html.EscapeString(char); escaped != char {
+		return escaped
 	}
 	return fmt.Sprintf("&#%d;", char[0])
 }
 
 // MarkdownCode returns lines as a fenced code block.
 func MarkdownCode(lines ...string) string {
-	lines = slices.Clone(lines)
-	longest, run := 2, 0
+	clean := make([]string, len(lines))
 	for i, line := range lines {
-		lines[i] = Terminal(line)
-		for _, r := range lines[i] + "\n" {
-			if r != '`' {
-				run = 0
-				continue
-			}
-			run++
-			longest = max(longest, run)
-		}
+		clean[i] = Terminal(line)
 	}
-	fence := strings.Repeat("`", longest+1)
-	return fence + "\n" + strings.Join(lines, "\n") + "\n" + fence + "\n"
+	text, fence := strings.Join(clean, "\n"), "```"
+	for strings.Contains(text, fence) {
+		fence += "`"
+	}
+	return fence + "\n" + text + "\n" + fence + "\n"
 }
 
 // CommitText returns s on one line, escaped for commit messages and for titles of pull

@@ -97,21 +97,16 @@ type Wave struct {
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (w *Wave) UnmarshalText(text []byte) error {
-	s := string(text)
-	if strings.HasSuffix(s, "%") {
-		var p Share
-		if err := p.UnmarshalText(text); err != nil || p == 0 {
-			return fmt.Errorf("want a wave: a number of devices as in 1, or a share as in 25%%, got %q", s)
-		}
-		*w = Wave{Share: p}
+	var share Share
+	if share.UnmarshalText(text) == nil && share > 0 {
+		*w = Wave{Share: share}
 		return nil
 	}
-	n, err := strconv.Atoi(s)
-	if err != nil || n < 1 || n > 1_000_000 {
-		return fmt.Errorf("want a wave: a number of devices as in 1, or a share as in 25%%, got %q", s)
+	if n, err := strconv.Atoi(string(text)); err == nil && n >= 1 && n <= 1_000_000 {
+		*w = Wave{Devices: n}
+		return nil
 	}
-	*w = Wave{Devices: n}
-	return nil
+	return fmt.Errorf("want a wave: a number of devices as in 1, or a share as in 25%%, got %q", text)
 }
 
 // MarshalText implements encoding.TextMarshaler.

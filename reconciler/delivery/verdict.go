@@ -120,20 +120,10 @@ func (l Loss) Subject() string {
 // Overall combines outcomes: Fail if any is Fail, else Unsure if any is Unsure, else Pass
 // if any is Pass, else NotApplicable.
 func Overall(outcomes []Outcome) Outcome {
-	passed := false
-	result := NotApplicable
-	for _, o := range outcomes {
-		switch o {
-		case Fail:
-			return Fail
-		case Unsure:
-			result = Unsure
-		case Pass:
-			passed = true
+	for _, o := range []Outcome{Fail, Unsure, Pass} {
+		if slices.Contains(outcomes, o) {
+			return o
 		}
 	}
-	if result == NotApplicable && passed {
-		return Pass
-	}
-	return result
+	return NotApplicable
 }
