@@ -62,9 +62,8 @@ type Mode int
 const (
 	// Fixed treats annotations with id 0 like any other.
 	Fixed Mode = iota
-	// Strict equals pycocotools to the last bit. There a detection matched to
-	// the annotation with id 0 is a false positive, and stats[0] is -1 if 100
-	// is not among MaxDets.
+	// Strict equals pycocotools to the last bit. There a detection matched to the annotation with id 0 is a false
+	// positive, and stats[0] is -1 if 100 is not among MaxDets.
 	Strict
 )
 
@@ -123,8 +122,7 @@ func (p Params) withDefaults() (Params, error) {
 }
 
 const (
-	// evaluator names this implementation and its version. The version changes
-	// only when results change for some input.
+	// evaluator names this implementation and its version. The version changes only when results change for some input.
 	evaluator = "aob/coco@1"
 
 	maxMaxDets = 1 << 20

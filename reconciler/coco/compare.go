@@ -87,9 +87,8 @@ type Comparison struct {
 // ErrNoTruth is returned if there is no annotation, other than crowds.
 var ErrNoTruth = errors.New("coco: the ground truth has no annotation, other than crowds")
 
-// Compare computes a paired bootstrap of two models, which must have been matched with
-// the same ground truth and parameters. For twice the same model all differences and
-// bounds are exactly 0.
+// Compare computes a paired bootstrap of two models, which must have been matched with the same ground truth and
+// parameters. For twice the same model all differences and bounds are exactly 0.
 func Compare(a, b *Matched, params CompareParams) (*Comparison, error) {
 	if a.protocol != b.protocol {
 		return nil, fmt.Errorf("coco: the two models were scored in different ways: %+v and %+v", a.protocol,

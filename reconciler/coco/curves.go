@@ -48,8 +48,7 @@ func (m *Matched) Curves() []ClassCurves {
 	return out
 }
 
-// scores sets q to the score at which each recall is reached; need is recallCounts
-// of the annotations.
+// scores sets q to the score at which each recall is reached; need is recallCounts of the annotations.
 func (c *curve) scores(dets []verdict, need *[recalls]int32, q *[recalls]float64) {
 	clear(q[:])
 	if len(dets) == 0 {

@@ -20,8 +20,7 @@ const (
 	TooFew Answer = "too-few-truths"
 )
 
-// MinUnits is the least number of images or groups for an answer. Bounds of a
-// bootstrap over fewer are too narrow.
+// MinUnits is the least number of images or groups for an answer. Bounds of a bootstrap over fewer are too narrow.
 const MinUnits = 20
 
 // Finding is the answer for one figure of two models.

@@ -67,8 +67,7 @@ type place struct {
 	truths [areas]int32 // without crowds, by area range
 }
 
-// verdict is the result for one detection. The masks have a bit for each area range
-// and threshold.
+// verdict is the result for one detection. The masks have a bit for each area range and threshold.
 type verdict struct {
 	score float64
 	found uint64 // matched to an annotation, ignored or not

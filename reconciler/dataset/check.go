@@ -26,10 +26,9 @@ import (
 // maxLeak is the largest share of a split's images that may also be in an eval set.
 const maxLeak = 0.05
 
-// Check does a data run: it computes the dataset's digest, reports findings about the
-// dataset and its eval sets, and writes the trainer's input into the folder out. If there
-// is a finding of level error, it writes nothing and nothing may be trained. It returns
-// an error only if the dataset could not be checked.
+// Check does a data run: it computes the dataset's digest, reports findings about the dataset and its eval sets, and
+// writes the trainer's input into the folder out. If there is a finding of level error, it writes nothing and nothing
+// may be trained. It returns an error only if the dataset could not be checked.
 //
 // The list of training images is put into the store lists.
 func (catalog Catalog) Check(ctx context.Context, run delivery.DataRun, out string, lists Store,
@@ -177,8 +176,7 @@ func level(k coco.Kind) string {
 	return delivery.LevelError
 }
 
-// split reports problems of a split's annotations and files, and adds its images to those
-// that are decoded.
+// split reports problems of a split's annotations and files, and adds its images to those that are decoded.
 func (c *checker) split(v *version, s *split, prefix string) {
 	for _, p := range s.problems {
 		c.finding(level(p.Kind), string(p.Kind), fmt.Sprintf("%s%s:%d: %s", prefix, AnnotationsFile, p.Line, p.Path),

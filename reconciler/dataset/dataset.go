@@ -1,11 +1,10 @@
 // Package dataset reads datasets in COCO layout, computes their digests, checks them
 // before a training, and writes the trainer's input.
 //
-// A dataset is a folder with one folder for each split: train, valid and optionally test.
-// Each holds _annotations.coco.json and the images that it lists. A dataset comes from a
-// [Source]: a folder of this machine ([Dir]), or a storage from which it is fetched.
-// Intent has no addresses: the first part of a reference is a name in the server's
-// configuration ([Catalog]), and the rest is a path below it. Symbolic links are refused.
+// A dataset is a folder with one folder for each split: train, valid and optionally test. Each holds
+// _annotations.coco.json and the images that it lists. A dataset comes from a [Source]: a folder of this machine
+// ([Dir]), or a storage from which it is fetched. Intent has no addresses: the first part of a reference is a name in
+// the server's configuration ([Catalog]), and the rest is a path below it. Symbolic links are refused.
 //
 // Datasets are hostile input. Sizes are bounded, and images are decoded here before any
 // other program reads them. All problems are reported as findings with their place.
@@ -15,20 +14,18 @@
 //
 // # Image identity
 //
-// Two files are the same image if their bytes are equal, or if Roboflow made one of them
-// from the other or both from one source: cells_jpg.rf.HASH.jpg has the source cells.jpg.
-// Equal names of two files without ".rf." do not count: every camera has a frame_1.jpg.
-// Training images that are in an eval set are left out of training and counted; more than
-// 5 % is an error.
+// Two files are the same image if their bytes are equal, or if Roboflow made one of them from the other or both from
+// one source: cells_jpg.rf.HASH.jpg has the source cells.jpg. Equal names of two files without ".rf." do not count:
+// every camera has a frame_1.jpg. Training images that are in an eval set are left out of training and counted; more
+// than 5 % is an error.
 //
 // An image that only looks like one of an eval set, by a hash of its brightness
 // ([twins.go]), is a warning with the pair, and is not left out.
 //
 // # Training images
 //
-// A data run lists the training images ([delivery.TrainingImages]) in a file named by its
-// digest, which is kept as long as the model. When the model is scored on another eval
-// set, those images are left out: [EvalData.UsedInTraining].
+// A data run lists the training images ([delivery.TrainingImages]) in a file named by its digest, which is kept as long
+// as the model. When the model is scored on another eval set, those images are left out: [EvalData.UsedInTraining].
 //
 // # Frozen eval sets
 //
@@ -242,9 +239,8 @@ func (s *split) labels() []string {
 	return slices.Compact(labels)
 }
 
-// mapped returns the truths of the model's classes, under the classes' names. Categories
-// are numbered from 1 in the classes' order. All images are kept, also those without
-// truths.
+// mapped returns the truths of the model's classes, under the classes' names. Categories are numbered from 1 in the
+// classes' order. All images are kept, also those without truths.
 func mapped(t *coco.Truth, classes delivery.Classes) *coco.Truth {
 	out := &coco.Truth{Images: byID(t.Images)}
 	byLabel := map[string]int64{}

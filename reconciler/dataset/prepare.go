@@ -14,8 +14,7 @@ import (
 	"github.com/autonomos/aob/reconciler/durable"
 )
 
-// The annotation file for the trainer. The order of fields is fixed, so equal truths give
-// equal bytes.
+// The annotation file for the trainer. The order of fields is fixed, so equal truths give equal bytes.
 type (
 	preparedFile struct {
 		Images      []preparedImage      `json:"images"`
@@ -42,10 +41,9 @@ type (
 	}
 )
 
-// prepare writes the trainer's input: train and valid with only the model's classes. An
-// image's name is its digest. Leaked images, crowds and empty boxes are left out, and
-// boxes are clipped to their image. The input has no test split, no eval set and no
-// original file names. prepare returns the input's digest.
+// prepare writes the trainer's input: train and valid with only the model's classes. An image's name is its digest.
+// Leaked images, crowds and empty boxes are left out, and boxes are clipped to their image. The input has no test
+// split, no eval set and no original file names. prepare returns the input's digest.
 func (c *checker) prepare(v *version, splits map[string]*split, out string) (delivery.Digest, error) {
 	tmp := out + ".part"
 	if err := os.RemoveAll(tmp); err != nil {
@@ -132,8 +130,7 @@ func (c *checker) prepared(v *version, s *split) (preparedFile, map[string]strin
 	return out, sources
 }
 
-// link creates target as a hard link to source, or as a copy if the file system allows
-// no link.
+// link creates target as a hard link to source, or as a copy if the file system allows no link.
 func link(source, target string) error {
 	if os.Link(source, target) == nil {
 		return nil

@@ -1,7 +1,6 @@
 package dataset
 
-// This file has the identities of images, the lists of training images, and the digests of
-// frozen eval sets.
+// This file has the identities of images, the lists of training images, and the digests of frozen eval sets.
 
 import (
 	"context"
@@ -89,8 +88,7 @@ func seenFile(digest delivery.Digest) string { return "seen/" + digest.Hex() + "
 // maxSeen is the largest size of one list, in bytes: two identities of 20 million images.
 const maxSeen = 4 << 30
 
-// ReadTrainingImages reads a list of training images. A missing or damaged list is a
-// delivery.Blocked error.
+// ReadTrainingImages reads a list of training images. A missing or damaged list is a delivery.Blocked error.
 func ReadTrainingImages(from Store, digest delivery.Digest) (delivery.TrainingImages, error) {
 	var list delivery.TrainingImages
 	if _, err := delivery.ParseDigest(string(digest)); err != nil {

@@ -39,8 +39,7 @@ type Reference struct {
 type Version struct {
 	Folder string // has the files; "" if they must be fetched
 
-	// ID identifies the content that Fetch writes. Content with the same ID is fetched
-	// once.
+	// ID identifies the content that Fetch writes. Content with the same ID is fetched once.
 	ID string
 	// Fetch writes all files of the dataset. After an error its files are removed.
 	Fetch func(ctx context.Context, to *Writer) error

@@ -13,8 +13,7 @@ import (
 )
 
 // An imageHash is a difference hash: one bit for each cell of a grid of 16 x 16, set where the image gets brighter from
-// left to right ("dHash"; Krawetz, "Kind of like that", 2013). Hashes of images without
-// texture are not compared.
+// left to right ("dHash"; Krawetz, "Kind of like that", 2013). Hashes of images without texture are not compared.
 type imageHash struct {
 	bits    [4]uint64
 	texture bool
@@ -105,8 +104,7 @@ func (l imageHash) bands() [16]uint32 {
 	return out
 }
 
-// twins reports training images whose hash is close to that of an eval set's image, and
-// whose identities differ.
+// twins reports training images whose hash is close to that of an eval set's image, and whose identities differ.
 func (c *checker) twins(v *version, splits map[string]*split) {
 	byBand := map[uint32][]int{}
 	for i, im := range c.decodes {

@@ -22,8 +22,7 @@ func (s Samples) Bounds(confidence float64) (lower, upper float64) {
 	return s[k-1], s[n-k]
 }
 
-// Resolves reports whether there are enough samples for [Samples.Bounds] at the given
-// confidence.
+// Resolves reports whether there are enough samples for [Samples.Bounds] at the given confidence.
 func (s Samples) Resolves(confidence float64) bool {
 	return float64((1-confidence)*float64(len(s)+1)) > 1-1e-9
 }

@@ -5,10 +5,9 @@
 //   - red, dashed: a ground-truth box that the model misses
 //   - orange: a false positive, with its score
 //
-// [Write] creates a folder of pictures with an index, atomically. The same input gives
-// the same pixels. Images come from datasets and are untrusted: their size is checked
-// before they are decoded, and an image that cannot be decoded is skipped. File names
-// contain only letters, digits and dashes of the image's name.
+// [Write] creates a folder of pictures with an index, atomically. The same input gives the same pixels. Images come
+// from datasets and are untrusted: their size is checked before they are decoded, and an image that cannot be decoded
+// is skipped. File names contain only letters, digits and dashes of the image's name.
 package picture
 
 import (
@@ -126,8 +125,7 @@ func safe(name string) string {
 // FileName matches the names of the picture files that Write creates.
 var FileName = regexp.MustCompile(`^[0-9]{2}-[A-Za-z0-9-]{1,60}\.png$`)
 
-// clean replaces everything but printable ASCII, which is all that the font has, and cuts
-// the text to n characters.
+// clean replaces everything but printable ASCII, which is all that the font has, and cuts the text to n characters.
 func clean(s string, n int) string {
 	s = strings.Map(func(r rune) rune {
 		if r > unicode.MaxASCII || !unicode.IsPrint(r) {
@@ -231,9 +229,8 @@ func headline(name string, s coco.Side) string {
 	return fmt.Sprintf("%s: %d found, %d missed, %d false", name, s.Found, s.Missed, s.False)
 }
 
-// boxes draws matched boxes first, so that errors lie on top. It labels errors only; on
-// the truth panel it labels all boxes if there are at most 12. A label that would overlap
-// another one is left out.
+// boxes draws matched boxes first, so that errors lie on top. It labels errors only; on the truth panel it labels all
+// boxes if there are at most 12. A label that would overlap another one is left out.
 func boxes(out *image.RGBA, list []coco.Drawn, scale float64, truth bool) {
 	at := out.Bounds().Min
 	place := func(d coco.Drawn) image.Rectangle {

@@ -34,8 +34,7 @@ type opened struct {
 	trained    map[int64]bool // images that the bundle was trained on
 }
 
-// open reads an eval run's images and truths. It reads the stored detections, or runs
-// the detector and stores them.
+// open reads an eval run's images and truths. It reads the stored detections, or runs the detector and stores them.
 func (s *Stages) open(ctx context.Context, r *run.Run, e delivery.EvalRun) (*opened, error) {
 	data, err := s.Datasets.EvalSet(ctx, e.EvalSet, e.Classes)
 	if err != nil {
@@ -183,8 +182,7 @@ func (o *opened) at(m *coco.Matched) coco.AtThresholds {
 	return coco.AtThresholds{Matched: m, Scores: scores}
 }
 
-// resampling returns the parameters of the resampling, with enough resamples for a check
-// at 95 % over all classes.
+// resampling returns the parameters of the resampling, with enough resamples for a check at 95 % over all classes.
 func (o *opened) resampling(atLeast int, classes []string) coco.CompareParams {
 	return coco.CompareParams{Resamples: max(atLeast, coco.ResamplesFor(len(classes), 0.95)),
 		ByGroup: o.input.EvalSet.Group != ""}

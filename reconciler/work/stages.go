@@ -1,9 +1,8 @@
 // Package work does the work of runs: it checks a dataset, trains a model,
 // evaluates a model, compares two models and finds score thresholds.
 //
-// It runs in the process of aob runner, not in the loop. Each kind of run is one
-// method of [Stages]. A run may be killed at any time; repeating it gives the same
-// result.
+// It runs in the process of aob runner, not in the loop. Each kind of run is one method of [Stages]. A run may be
+// killed at any time; repeating it gives the same result.
 package work
 
 import (
@@ -50,8 +49,7 @@ type Trainer interface {
 	Train(ctx context.Context, req trainer.Request) (trainer.Trained, error)
 }
 
-// Protocol returns the digest of the scoring parameters, without the ground truth. It is
-// part of every score key.
+// Protocol returns the digest of the scoring parameters, without the ground truth. It is part of every score key.
 func Protocol() (delivery.Digest, error) {
 	p, err := scoring.Protocol()
 	return protocol(p), err
@@ -198,8 +196,7 @@ func (s *Stages) train(ctx context.Context, r *run.Run, input delivery.TrainRun)
 		Trainer: trainerInfo(filepath.Join(trained.Output, "train.json"))}, nil
 }
 
-// trainerInfo returns the trainer's train.json, which is only shown, or nil if it cannot
-// be read.
+// trainerInfo returns the trainer's train.json, which is only shown, or nil if it cannot be read.
 func trainerInfo(path string) json.RawMessage {
 	f, err := os.Open(path)
 	if err != nil {
@@ -224,8 +221,7 @@ func sameClasses(s delivery.Signature, classes []string) error {
 	return nil
 }
 
-// blocked makes a delivery.Blocked of a detector's error about the model or an image:
-// another attempt would fail too.
+// blocked makes a delivery.Blocked of a detector's error about the model or an image: another attempt would fail too.
 func blocked(err error, do string) error {
 	if _, ok := errors.AsType[*detect.ModelError](err); ok {
 		return delivery.Blocked{What: err.Error(), Do: do}
