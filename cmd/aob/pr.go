@@ -147,7 +147,7 @@ posts a question, and the author confirms the command with a 👍 on it.`,
 		}
 		text := strings.Join(args[1:], " ")
 		return map[string]any{"number": number, "text": text}, func(t *terminal) {
-			t.printf("said on #%d: %s\n", number, text)
+			t.printf("sent on #%d: %s\n", number, text)
 		}, api.Command(c.Context(), number, "", text)
 	})
 }
@@ -166,7 +166,7 @@ Successful runs are not repeated.`,
 			return nil, nil, err
 		}
 		return map[string]any{"number": number}, func(t *terminal) {
-			t.printf("looking at #%d again; aob pr show %d\n", number, number)
+			t.printf("checking #%d again; aob pr show %d shows the result\n", number, number)
 		}, api.Recheck(c.Context(), number)
 	})
 }

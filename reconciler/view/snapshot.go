@@ -20,15 +20,15 @@ import (
 	"github.com/autonomos/aob/reconciler/words"
 )
 
-// A Snapshot is what one turn saw and decided. Nobody changes it once it is
-// stored, so its methods may be called while the loop goes on.
+// A Snapshot is what one turn observed and decided. It is not changed any more, so its methods may be called while the
+// loop goes on.
 type Snapshot struct {
 	World plan.World
 	Plan  plan.Plan
 	At    time.Time
 }
 
-// Status says how everything stands.
+// Status returns the state of everything.
 func (s *Snapshot) Status() web.Status {
 	status := web.Status{At: s.At, Main: web.Main{Branch: s.World.Main.Branch, Commit: s.World.Main.Commit,
 		Checks: shownChecks(s.Plan.Main.Checks)},
@@ -120,12 +120,11 @@ func (s *Snapshot) PR(number int) (web.PR, error) {
 		}
 		for _, m := range p.Models {
 			c := web.Change{Model: m.Model, Spec: m.Spec, State: m.State, Sentence: sentence(m.Said()),
-				Bundle:   m.Bundle,
-				Baseline: m.Baseline, Verdicts: withWords(m.Verdicts), Release: m.Release, Measured: m.Measured}
+				Bundle: m.Bundle, Baseline: m.Baseline, Verdicts: withWords(m.Verdicts), Release: m.Release,
+				Measured: m.Measured, Points: m.Points}
 			if m.Data != nil {
 				c.Findings = m.Data.Findings
 			}
-			c.Points = m.Points
 			for _, d := range m.Doubts {
 				for _, f := range slices.Concat([]delivery.Fact{d.OfGate()}, d.Refused) {
 					c.Settle = append(c.Settle, sentence(f))

@@ -25,14 +25,13 @@ import (
 	"github.com/autonomos/aob/reconciler/words"
 )
 
-// Try begins an experiment, or finds it where it was.
+// Try starts an experiment, or returns the existing one with the same content.
 func (s *Source) Try(ctx context.Context, ask web.TrialRequest) (web.Trial, error) {
 	variants := make([]plan.Variant, 0, len(ask.Variants))
 	var complaints []delivery.Complaint
 	name := ""
 	for _, v := range ask.Variants {
-		in, wrong := s.Parser.Parse([]intent.File{{Path: ask.File, Size: int64(len(v.Text)),
-			Data: []byte(v.Text)}})
+		in, wrong := s.Parser.Parse([]intent.File{{Path: ask.File, Size: int64(len(v.Text)), Data: []byte(v.Text)}})
 		for _, c := range wrong {
 			if len(v.Set) > 0 {
 				c.Text += " (with " + strings.Join(v.Set, " ") + ")"
@@ -65,7 +64,7 @@ func (s *Source) Try(ctx context.Context, ask web.TrialRequest) (web.Trial, erro
 	return s.Trial(ctx, t.ID)
 }
 
-// EndTrial forgets an experiment; what runs for nothing else ends.
+// EndTrial removes an experiment. Trainings that nothing else needs are ended.
 func (s *Source) EndTrial(ctx context.Context, id string) error {
 	t, err := s.Trial(ctx, id)
 	if err != nil {
@@ -89,8 +88,7 @@ func (s *Source) Trials(ctx context.Context) ([]web.Trial, error) {
 	return list, nil
 }
 
-// Trial returns one experiment, named by the beginning of its ID. One that was only
-// just asked for is waited for.
+// Trial returns an experiment by the first characters of its ID. It waits for one that was only just requested.
 func (s *Source) Trial(ctx context.Context, id string) (web.Trial, error) {
 	for {
 		snap, err := s.snapshot()
@@ -105,21 +103,27 @@ func (s *Source) Trial(ctx context.Context, id string) (web.Trial, error) {
 		if !s.Requests.knows(id) {
 			return web.Trial{}, explain.Unknown{Kind: "experiment", ID: id, Do: "aob runs lists them"}
 		}
-		select {
-		case <-ctx.Done():
-			return web.Trial{}, ctx.Err()
-		case <-time.After(50 * time.Millisecond):
+		if err := nextTurn(ctx); err != nil {
+			return web.Trial{}, err
 		}
+	}
+}
+
+// nextTurn waits a moment, in which the loop may have gone on.
+func nextTurn(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(50 * time.Millisecond):
+		return nil
 	}
 }
 
 // trial shows an experiment.
 func (s *Snapshot) trial(t plan.TrialReport) web.Trial {
 	out := web.Trial{ID: t.Trial.ID, Model: t.Trial.Model, By: t.Trial.By, At: t.Trial.At, State: t.State,
-		Sentence: sentence(t.Fact),
-		Release:  t.Release,
-		Known:    t.Known, Trained: t.Trained, Total: t.Total, SecondsLeft: t.Left.Seconds(),
-		AtOnce: s.World.Server.Trainings, Variants: []web.Variant{}}
+		Sentence: sentence(t.Fact), Release: t.Release, Known: t.Known, Trained: t.Trained, Total: t.Total,
+		SecondsLeft: t.Left.Seconds(), AtOnce: s.World.Server.Trainings, Variants: []web.Variant{}}
 	for i, v := range t.Variants {
 		w := web.Variant{ID: v.ID, Set: t.Trial.Variants[i].Set, Spec: v.Spec, State: v.State,
 			Sentence: sentence(v.Fact), Bundle: v.Bundle, Seeds: []web.Seed{}}
@@ -309,8 +313,7 @@ func (s *Snapshot) side(name, model string) ([]side, error) {
 	return nil, delivery.Blockedf("give more of its ID", "%d variants begin with %s", len(found), name)
 }
 
-// compared says of every figure which model is better, over classes after Holm's
-// adjustment.
+// compared says for every figure which model is better, over classes after Holm's adjustment.
 func compared(c delivery.CompareResult) []web.Compared {
 	var rows []web.Compared
 	var samples []delivery.Samples // of each row
@@ -363,7 +366,7 @@ func compared(c delivery.CompareResult) []web.Compared {
 	return rows
 }
 
-// Power says how small a drop a gate of main can show.
+// Power returns the smallest drops that a gate of main can detect.
 func (s *Source) Power(ctx context.Context, name string) ([]gate.ModelPower, error) {
 	for {
 		snap, err := s.snapshot()
@@ -379,10 +382,8 @@ func (s *Source) Power(ctx context.Context, name string) ([]gate.ModelPower, err
 		}
 		s.Requests.power(name, s.Now())
 		s.Loop.Wake()
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(50 * time.Millisecond):
+		if err := nextTurn(ctx); err != nil {
+			return nil, err
 		}
 	}
 }
