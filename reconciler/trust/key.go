@@ -150,7 +150,7 @@ func readSecret(path string) ([]byte, error) {
 func LoadPublic(path string) ([]PublicKey, error) {
 	data, err := durable.ReadFile(path, maxKeyFile)
 	if err != nil {
-		return nil, fmt.Errorf("public key %s: %w", path, err)
+		return nil, fmt.Errorf("read public key %s: %w", path, err)
 	}
 	keys, err := ParsePublic(data)
 	if err != nil {
