@@ -106,7 +106,7 @@ func (r *Reconciler) world(ctx context.Context, now time.Time, listed poll.Pulls
 	if w.Main, stale, err = r.history.Main(ctx, r.observed.main); err != nil {
 		return w, err
 	}
-	w.Main.Held = r.history.Quarantined(ctx, w.Main)
+	w.Main.Quarantine = r.history.Quarantined(ctx, w.Main)
 	// A list that is older than main's last move says nothing about what that move did.
 	stale = stale || listed.AsOf < r.observed.mainAsOf
 	w.ProposalsKnown = listed.Known && !stale
@@ -134,7 +134,7 @@ func (r *Reconciler) world(ctx context.Context, now time.Time, listed poll.Pulls
 
 	w.Trials, err = r.Requests.Trials(ctx, now)
 	r.turn.Note(trialsTrouble, err)
-	w.Wanted, w.Asked = r.Requests.Comparisons(now), r.Requests.Gates(now)
+	w.Wanted, w.PowerOf = r.Requests.Comparisons(now), r.Requests.Gates(now)
 	w.Nobodies = r.answers.Nobodies()
 	if w.Runs, err = r.runs(); err != nil {
 		return w, err

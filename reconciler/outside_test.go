@@ -36,7 +36,7 @@ func pages(t *testing.T) []page {
 					func(text string) string {
 						var pr plan.ProposalReport
 						hostile.Fill(&pr, text)
-						pr.Asks = asks // codes are AOB's own
+						pr.ApprovalCommands = asks // codes are AOB's own
 						for i := range pr.Models {
 							m := &pr.Models[i]
 							m.Model = "shapes" // intent takes letters, digits and dashes

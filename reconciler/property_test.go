@@ -729,7 +729,7 @@ var happenings = map[string]happening{
 		for _, pr := range s.forge.list() {
 			if head, _ := s.tree(pr.Head); pr.Author == "stranger" {
 				s.forge.comment(pr.Number, of([]string{"dev", "stranger"}, a), "/aob run "+
-					plan.GoCode(head.Models["shapes"]))
+					plan.ApprovalCode(head.Models["shapes"]))
 			}
 		}
 	}},

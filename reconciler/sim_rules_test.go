@@ -611,7 +611,7 @@ func (s *sim) allowed(p *simPR, commit string, mdl delivery.Model) bool {
 		}
 	}
 	return slices.ContainsFunc(s.forge.commands, func(c simCommand) bool {
-		return (c.pr == 0 || c.pr == p.Number) && strings.Contains(c.Body, plan.GoCode(mdl, own...)) &&
+		return (c.pr == 0 || c.pr == p.Number) && strings.Contains(c.Body, plan.ApprovalCode(mdl, own...)) &&
 			s.forge.may(c.Author) == delivery.PermissionWrite
 	})
 }

@@ -206,7 +206,7 @@ func (c *chain) change(number int, m plan.ModelReport) {
 			return
 		}
 	}
-	c.add(link("release", "", m.Said()))
+	c.add(link("release", "", m.Summary()))
 }
 
 // releases explains what main's commits released.

@@ -244,9 +244,9 @@ func (c *chain) withdrawn(model string, bundle delivery.Digest) {
 	// A bundle is quarantined by its digest, in whichever model's file an entry stands, for as long as one of them is
 	// not lifted.
 	var lifted, holds []Link
-	all := c.World.Main.Held
+	all := c.World.Main.Quarantine
 	if all == nil {
-		all = plan.HeldBy(c.World.Main.Intent)
+		all = plan.QuarantineOf(c.World.Main.Intent)
 	}
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		file := ""

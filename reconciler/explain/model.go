@@ -30,7 +30,7 @@ func (r Report) model(name string) (Chain, error) {
 			if m.Model == name {
 				proposed = true
 				c.add(link("pr", fmt.Sprintf("#%d", p.PR.Number),
-					fact(code.ChainAuthored, values{Text: p.PR.Title, By: p.PR.Author}), m.Said()))
+					fact(code.ChainAuthored, values{Text: p.PR.Title, By: p.PR.Author}), m.Summary()))
 			}
 		}
 	}

@@ -25,8 +25,8 @@ const (
 
 // A quarantineLog contains all entries that main's quarantine files have had, up to a commit.
 type quarantineLog struct {
-	Commit  string                 `json:"commit"`
-	Entries map[string][]plan.Held `json:"entries"`
+	Commit  string                            `json:"commit"`
+	Entries map[string][]plan.QuarantineEntry `json:"entries"`
 }
 
 // Quarantined returns what main has quarantined, from its line of first parents, so that entries are also found if a
@@ -35,19 +35,19 @@ type quarantineLog struct {
 //
 // If something cannot be read, main says so, and the entries that were known before and those in main's tree are
 // returned.
-func (h *History) Quarantined(ctx context.Context, main plan.Main) map[string][]plan.Held {
+func (h *History) Quarantined(ctx context.Context, main plan.Main) map[string][]plan.QuarantineEntry {
 	if main.Commit == "" {
 		return nil
 	}
 	entries, bad, err := h.readQuarantine(ctx, main.Commit)
 	if err != nil {
 		main.Unread[""] = err.Error()
-		entries = map[string][]plan.Held{}
+		entries = map[string][]plan.QuarantineEntry{}
 		if h.quarantine != nil {
 			entries = maps.Clone(h.quarantine.Entries)
 		}
 		for model, q := range main.Intent.Quarantines {
-			entries[model] = plan.Hold(entries[model], main.Commit, q)
+			entries[model] = plan.FollowQuarantine(entries[model], main.Commit, q)
 		}
 		h.turn.Note(quarantineTrouble, err)
 	} else {
@@ -64,7 +64,7 @@ func (h *History) Quarantined(ctx context.Context, main plan.Main) map[string][]
 
 // readQuarantine reads the commits of main that were not read before. bad contains the models with a file that cannot
 // be read; the next call reads them again.
-func (h *History) readQuarantine(ctx context.Context, main string) (entries map[string][]plan.Held,
+func (h *History) readQuarantine(ctx context.Context, main string) (entries map[string][]plan.QuarantineEntry,
 	bad delivery.Unreadable, err error) {
 	if h.quarantine == nil {
 		stored, found, err := readRecord[quarantineLog](ctx, h, quarantineKey)
@@ -88,7 +88,7 @@ func (h *History) readQuarantine(ctx context.Context, main string) (entries map[
 	if err != nil {
 		return nil, nil, err
 	}
-	now := quarantineLog{Commit: main, Entries: map[string][]plan.Held{}}
+	now := quarantineLog{Commit: main, Entries: map[string][]plan.QuarantineEntry{}}
 	if reached {
 		now.Entries = maps.Clone(before.Entries)
 	}
@@ -107,7 +107,7 @@ func (h *History) readQuarantine(ctx context.Context, main string) (entries map[
 }
 
 // follow adds the changes of one commit to entries. bad contains the models with a file that cannot be read.
-func (h *History) follow(entries map[string][]plan.Held, c git.LineChange) (bad delivery.Unreadable) {
+func (h *History) follow(entries map[string][]plan.QuarantineEntry, c git.LineChange) (bad delivery.Unreadable) {
 	for name, blob := range c.Files {
 		model, ok := strings.CutSuffix(name, ".quarantine.yaml")
 		if !ok {
@@ -128,13 +128,13 @@ func (h *History) follow(entries map[string][]plan.Held, c git.LineChange) (bad 
 				continue // an invalid file neither adds nor removes entries
 			}
 		}
-		entries[model] = plan.Hold(entries[model], c.Commit, q)
+		entries[model] = plan.FollowQuarantine(entries[model], c.Commit, q)
 	}
 	return bad
 }
 
 // rejoin adds the entries that main had before it was moved to a line of commits that does not contain the old one.
-func (h *History) rejoin(now *quarantineLog, before map[string][]plan.Held) error {
+func (h *History) rejoin(now *quarantineLog, before map[string][]plan.QuarantineEntry) error {
 	t, err := h.commits.Tree(now.Commit)
 	if err != nil {
 		return err
@@ -144,8 +144,8 @@ func (h *History) rejoin(now *quarantineLog, before map[string][]plan.Held) erro
 		for _, e := range now.Entries[model] {
 			line.Entries = append(line.Entries, e.Quarantined)
 		}
-		joined := plan.Hold(list, now.Commit, line)
-		now.Entries[model] = plan.Hold(joined, now.Commit, t.Intent.Quarantines[model])
+		joined := plan.FollowQuarantine(list, now.Commit, line)
+		now.Entries[model] = plan.FollowQuarantine(joined, now.Commit, t.Intent.Quarantines[model])
 	}
 	return nil
 }

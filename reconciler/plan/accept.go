@@ -13,8 +13,8 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// Asked is a person's word that accepts an unsure verdict, with a reason.
-type Asked struct {
+// An AcceptComment is a comment that accepts an unsure verdict, with a reason.
+type AcceptComment struct {
 	Code    string
 	By      string
 	Teams   map[string]bool // of the repository: whether By belongs to them
@@ -24,9 +24,9 @@ type Asked struct {
 	How     string // how it is known to be By's own word
 }
 
-// AcceptCode is what a comment must name to settle a verdict. It is long for the
-// reason that [GoCode] is: who makes the models must not find two verdicts with one
-// code, a good one to get accepted and a bad one to push afterwards.
+// AcceptCode is what a comment must name to accept a verdict. It is long for the same reason as [ApprovalCode]: who
+// makes the models must not find two verdicts with one code, a good one to get accepted and a bad one to push
+// afterwards.
 func AcceptCode(v delivery.Verdict) string { return v.Key.Hex()[:32] }
 
 // owners says who may settle a gate's doubts: main's word where main has the
@@ -39,11 +39,11 @@ func (m *maker) owners(j judged) []string {
 }
 
 // Owns reports whether somebody accepts as one of these owners.
-func (a Asked) Owns(owners []string) bool { return a.owner(owners) >= 0 }
+func (a AcceptComment) Owns(owners []string) bool { return a.owner(owners) >= 0 }
 
 // owner finds as which owner somebody accepts; -1 for none. The name of a team is
 // the team's: whoever only has it as a user does not count.
-func (a Asked) owner(owners []string) int {
+func (a AcceptComment) owner(owners []string) int {
 	return slices.IndexFunc(owners, func(o string) bool {
 		for team, in := range a.Teams {
 			if strings.EqualFold(o, team) {
@@ -55,7 +55,7 @@ func (a Asked) owner(owners []string) int {
 }
 
 // refused explains why accept comments were ignored. Comments about other gates or models are skipped.
-func (m *maker) refused(list []Asked, owners []string, v delivery.Verdict) []delivery.Fact {
+func (m *maker) refused(list []AcceptComment, owners []string, v delivery.Verdict) []delivery.Fact {
 	var why []delivery.Fact
 	for _, a := range list {
 		var f delivery.Fact

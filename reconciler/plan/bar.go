@@ -109,7 +109,7 @@ func (m *maker) barOf(f delivery.Fleet, was *delivery.Fleet) (bar, bool) {
 // published finds the accepted release that a ring was told to run.
 func (m *maker) published(d delivery.Desired) *delivery.Release {
 	target := d.Release
-	if _, held := m.held(m.w.names(d.Model), target.Bundle); held && d.Previous != nil {
+	if _, is := m.quarantined(m.w.names(d.Model), target.Bundle); is && d.Previous != nil {
 		target = *d.Previous
 	}
 	r := delivery.Release{Name: d.Model, Version: target.Version, Bundle: target.Bundle}
@@ -258,7 +258,7 @@ func (m *maker) judgeBar(r *progress, b bar, bundle delivery.Digest) ([]judgemen
 func (m *maker) repoint(p Proposal, name string) ModelReport {
 	mdl := p.Merged.Models[name]
 	r := &progress{ModelReport: ModelReport{Model: name}, names: m.w.names(name), proposal: p, model: mdl,
-		run: m.runner(p, GoCode(mdl), fmt.Sprintf("%s, #%d", name, p.Number))}
+		run: m.runner(p, ApprovalCode(mdl), fmt.Sprintf("%s, #%d", name, p.Number))}
 	if why := m.unsureOf(p, name); !why.IsZero() {
 		m.isStuck(p)
 		return r.end(delivery.CheckPending, why.In(code.Waits, values{}))

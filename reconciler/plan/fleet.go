@@ -102,7 +102,7 @@ func (m *maker) fleet(f delivery.Fleet) FleetReport {
 			r.fail(fact(code.FleetPinUnknown, values{Version: f.Version, Model: f.Runs}))
 			return r
 		}
-		if h, held := m.held(m.w.names(f.Runs), target.Bundle); held {
+		if h, is := m.quarantined(m.w.names(f.Runs), target.Bundle); is {
 			r.fail(h.why.In(code.FleetPinQuarantined, values{Version: f.Version, Model: f.Runs}))
 			return r
 		}
@@ -280,7 +280,7 @@ func (m *maker) pinned(f delivery.Fleet) (delivery.Release, bool) {
 // aborted lists the bundles that a fleet must not go to or back to: those that it
 // fell back from and no merged lift has freed since, and those in quarantine.
 func (m *maker) aborted(f delivery.Fleet) []delivery.Digest {
-	list := append(forbidden(m.w.Main.Held), m.unreadAborts(f.Name)...)
+	list := append(forbidden(m.w.Main.Quarantine), m.unreadAborts(f.Name)...)
 	for _, a := range m.aborts(f) {
 		// A lift ends the aborts before it, and none that came after.
 		lifted := m.lifts(f.Runs, a.Bundle) > a.Lifts
@@ -320,7 +320,7 @@ func (m *maker) aborts(f delivery.Fleet) []delivery.Abort {
 // that another fleet brought into quarantine, what stands there.
 func (m *maker) abortReason(f delivery.Fleet, bundle delivery.Digest) string {
 	var why string
-	for _, e := range m.w.Main.Held[f.Runs] {
+	for _, e := range m.w.Main.Quarantine[f.Runs] {
 		if e.Digest == bundle && e.Lifted == "" && why == "" {
 			why = e.Why
 		}
@@ -378,7 +378,7 @@ func (m *maker) proposeQuarantine(f delivery.Fleet, bad delivery.Release, releas
 	q := m.w.Main.Intent.Quarantines[f.Runs]
 	q.APIVersion, q.Kind, q.Name = delivery.APIVersion, "Quarantine", f.Runs
 	q.Entries = slices.Clone(q.Entries)
-	for _, e := range m.w.Main.Held[f.Runs] { // what main lost comes back with it
+	for _, e := range m.w.Main.Quarantine[f.Runs] { // what main lost comes back with it
 		if e.Lost != "" {
 			q.Entries = append(q.Entries, e.Quarantined)
 		}

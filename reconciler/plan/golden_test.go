@@ -397,11 +397,12 @@ func (s *scene) line(line string) {
 		s.proposal(what).Bases = nil
 	case "held":
 		model := s.value("model")
-		if s.Main.Held == nil {
-			s.Main.Held = map[string][]plan.Held{}
+		if s.Main.Quarantine == nil {
+			s.Main.Quarantine = map[string][]plan.QuarantineEntry{}
 		}
-		entry := delivery.Quarantined{Digest: bundle(what), Why: s.value("why")}
-		s.Main.Held[model] = append(s.Main.Held[model], plan.Held{Quarantined: entry, Lost: s.value("in")})
+		entry := plan.QuarantineEntry{Quarantined: delivery.Quarantined{Digest: bundle(what), Why: s.value("why")},
+			Lost: s.value("in")}
+		s.Main.Quarantine[model] = append(s.Main.Quarantine[model], entry)
 	case "weakened":
 		tree, path := split(what)
 		name := strings.TrimSuffix(filepath.Base(path), ".yaml")

@@ -201,25 +201,25 @@ func evaluated(mAP float64, images int, baseline *float64) delivery.Fact {
 	return fact(code.EvaluatedBoth, values{Value: mAP, Images: images, Baseline: *baseline})
 }
 
-// A look is the weights of one baseline on one eval set.
-type look struct{ baseline, evalSet delivery.Digest }
+// A lookKey is the weights of one baseline on one eval set.
+type lookKey struct{ baseline, evalSet delivery.Digest }
 
-// lookOf says which model a bundle is, from 1, that an eval set judges against a
+// lookNumber says which model a bundle is, from 1, that an eval set judges against a
 // baseline. It keeps the number that it got first. What an eval set said of models
 // that main does not have is known to whoever makes the next one: they count, too.
-func (m *maker) lookOf(bundle, baseline, evalSet delivery.Digest) int {
+func (m *maker) lookNumber(bundle, baseline, evalSet delivery.Digest) int {
 	same := func(bundle delivery.Digest) delivery.Digest { // with other thresholds
 		if w := m.weights(bundle); w != "" {
 			return w
 		}
 		return bundle
 	}
-	at := look{same(baseline), evalSet}
+	at := lookKey{same(baseline), evalSet}
 	if m.looks == nil {
-		m.looks = map[look]map[delivery.Digest]int{}
+		m.looks = map[lookKey]map[delivery.Digest]int{}
 		m.probes = map[delivery.Digest]map[delivery.Digest]bool{}
 		for _, v := range m.w.Evidence.Verdicts {
-			at := look{same(v.Baseline), v.EvalSet}
+			at := lookKey{same(v.Baseline), v.EvalSet}
 			if v.Look == 0 || v.Bundle == "" {
 				continue
 			}
@@ -266,7 +266,7 @@ func (m *maker) verdict(r *progress, j judgement) delivery.Verdict {
 		in.Compare, in.CompareKey = j.compare, j.key
 	}
 	if !in.SameBundle {
-		in.Look = m.lookOf(r.Bundle, in.BaselineBundle, in.EvalSet)
+		in.Look = m.lookNumber(r.Bundle, in.BaselineBundle, in.EvalSet)
 	}
 	in.Anchors = j.anchors
 	return gate.Judge(j.label, j.gate, in)

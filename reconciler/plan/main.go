@@ -115,7 +115,7 @@ func (m *maker) mainModel(name string) MainModel {
 		m.proposeRestore(name, named, before, mm.Fact)
 		return mm
 	}
-	if h, held := m.held(m.w.names(name), named.Bundle); held {
+	if h, is := m.quarantined(m.w.names(name), named.Bundle); is {
 		return refuse(h.why)
 	}
 	if !m.ships(name, named) {
@@ -241,7 +241,7 @@ func (m *maker) judgeStored(mdl delivery.Model, j judged, bundle, baseline deliv
 		in.Baseline, in.Compare, in.CompareKey = &gate.Measured{Key: base.Key, Scores: base.Scores}, compare, key
 	}
 	if !in.SameBundle {
-		in.Look = m.lookOf(bundle, baseline, in.EvalSet)
+		in.Look = m.lookNumber(bundle, baseline, in.EvalSet)
 	}
 	var stage Stage
 	if in.Anchors, stage = m.anchors(judgement{judged: judged{gate: g}, score: score},
@@ -280,7 +280,7 @@ func (m *maker) judgeCurrent(p Proposal, gates []string) ([]delivery.Verdict, []
 			}
 			r := &progress{ModelReport: ModelReport{Model: model, Spec: mdl.SpecDigest(), Bundle: release.Bundle,
 				Baseline: release}, names: names, model: mdl,
-				run: m.runner(p, GoCode(mdl, g), fmt.Sprintf("gate %s, #%d", name, p.Number))}
+				run: m.runner(p, ApprovalCode(mdl, g), fmt.Sprintf("gate %s, #%d", name, p.Number))}
 			list := []judged{{name: name, gate: g}}
 			v := delivery.Verdict{Gate: name, Model: model}
 			if why := m.wrongClasses(mdl, []judged{{name: name, gate: g, proposed: true}}); !why.IsZero() {

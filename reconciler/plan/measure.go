@@ -53,7 +53,7 @@ func (m *maker) evalRun(bundle delivery.Digest, on evalSet) (delivery.EvalRun, S
 	if !ok {
 		return delivery.EvalRun{}, failed(fact(code.BundleGone, values{Bundle: bundle}))
 	}
-	without := m.w.Evidence.seen(bundle)
+	without := m.w.Evidence.trainingImages(bundle)
 	if on.LeaveOut != "" {
 		without = append(without, on.LeaveOut)
 		slices.Sort(without)

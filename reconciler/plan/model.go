@@ -21,34 +21,34 @@ type Stage struct {
 
 // A ModelReport is what to tell about one changed model of a pull request.
 type ModelReport struct {
-	Model    string
-	Was      string // what the proposal renames to it; mostly empty
-	Has      bool   // main has what is asked for already
-	Spec     delivery.Digest
-	Stages   []Stage
-	State    delivery.CheckState // what it lets aob/release be
-	Fact     delivery.Fact
-	Data     *delivery.DataResult
-	Bundle   delivery.Digest                    // once trained
-	Baseline *delivery.Release                  // main's accepted release; nil for a first model
-	Measured []delivery.Measured                // by the gates that have answered
-	Verdicts []delivery.Verdict                 // theirs
-	Doubts   []Doubt                            // of the verdicts that are unsure
-	Fleets   []delivery.Fact                    // that run it once it is released, and how
-	Against  map[string]*delivery.Release       // by gate of a fleet: what the fleet runs, in place of Baseline
-	Carried  []delivery.Fact                    // which gates fleets bring with them
-	Release  *delivery.Release                  // what the release file must say
-	Commit   *delivery.Release                  // set where the head's tree does not hold it yet
-	Own      *delivery.Scores                   // on the PR's own test split, for information
-	Links    []Link                             // what people may look at
-	Seeds    []SeedReport                       // where each of its trainings stands
-	Points   map[string]delivery.OperatingPoint // its thresholds, by class
-	Valid    *delivery.Scores                   // on its validation split
-	Tried    *delivery.CompareResult            // of a draft: with the release, on its validation split
+	Model       string
+	RenamedFrom string // what the proposal renames to it; mostly empty
+	Has         bool   // main has what is asked for already
+	Spec        delivery.Digest
+	Stages      []Stage
+	State       delivery.CheckState // what it lets aob/release be
+	Fact        delivery.Fact
+	Data        *delivery.DataResult
+	Bundle      delivery.Digest                    // once trained
+	Baseline    *delivery.Release                  // main's accepted release; nil for a first model
+	Measured    []delivery.Measured                // by the gates that have answered
+	Verdicts    []delivery.Verdict                 // theirs
+	Doubts      []Doubt                            // of the verdicts that are unsure
+	Fleets      []delivery.Fact                    // that run it once it is released, and how
+	Against     map[string]*delivery.Release       // by gate of a fleet: what the fleet runs, in place of Baseline
+	Carried     []delivery.Fact                    // which gates fleets bring with them
+	Release     *delivery.Release                  // what the release file must say
+	Commit      *delivery.Release                  // set where the head's tree does not hold it yet
+	Own         *delivery.Scores                   // on the PR's own test split, for information
+	Links       []Link                             // what people may look at
+	Seeds       []SeedReport                       // where each of its trainings stands
+	Points      map[string]delivery.OperatingPoint // its thresholds, by class
+	Valid       *delivery.Scores                   // on its validation split
+	Tried       *delivery.CompareResult            // of a draft: with the release, on its validation split
 }
 
-// Said is what is told of the model, with its name.
-func (r ModelReport) Said() delivery.Fact { return r.Fact.In(code.OfModel, values{Model: r.Model}) }
+// Summary is the fact about the model, with its name.
+func (r ModelReport) Summary() delivery.Fact { return r.Fact.In(code.OfModel, values{Model: r.Model}) }
 
 // A Link leads to what people may look at beside a gate's answer.
 type Link struct {
@@ -117,12 +117,12 @@ func (p *progress) end(state delivery.CheckState, f delivery.Fact) ModelReport {
 	return p.ModelReport
 }
 
-// GoCode is what a comment must name to let a proposal of a stranger run. It is
+// ApprovalCode is what a comment must name to let a proposal of a stranger run. It is
 // bound to all that a proposal may cost: the spec with its dataset, the machine, and
 // the gates that the proposal itself brings, whose eval sets are read and judged on.
 // It is long because a stranger makes the specs: of a short code one finds two, a
-// cheap one to get the go for, and a dear one to push afterwards.
-func GoCode(m delivery.Model, own ...delivery.Gate) string {
+// cheap one to get approved, and an expensive one to push afterwards.
+func ApprovalCode(m delivery.Model, own ...delivery.Gate) string {
 	bound := []any{m.SpecDigest(), m.Train.Machine}
 	var gates []delivery.Digest
 	for _, g := range own {
@@ -145,7 +145,7 @@ func proposedOf(gates []judged) []delivery.Gate {
 	return own
 }
 
-// cost notes what a go for a model lets run.
+// cost records what an approval of a model lets run.
 func (m *maker) cost(p Proposal, approval string, mdl delivery.Model) {
 	if p.Permission == delivery.PermissionWrite {
 		return
@@ -193,8 +193,8 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 			return m.fileRemoved(r)
 		}
 	}
-	r.Was, r.names = m.w.renames(p, name)
-	gates := m.gatesFor(p, name, cmp.Or(r.Was, name))
+	r.RenamedFrom, r.names = m.w.renames(p, name)
+	gates := m.gatesFor(p, name, cmp.Or(r.RenamedFrom, name))
 	switch {
 	case len(gates) == 0:
 		return r.end(delivery.CheckFailure, fact(code.NoGate, values{Model: name}))
@@ -209,7 +209,7 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 	}
 	bars := slices.DeleteFunc(m.bars(p, name), func(b bar) bool { return slices.Contains(r.names, b.from) })
 	r.carry(p, bars)
-	approval := GoCode(mdl, proposedOf(gates)...)
+	approval := ApprovalCode(mdl, proposedOf(gates)...)
 	m.cost(p, approval, mdl)
 	r.run = m.runner(p, approval, fmt.Sprintf("%s, #%d", name, p.Number))
 	if isRollback {
@@ -233,7 +233,7 @@ func (m *maker) removed(r *progress) ModelReport {
 // fileRemoved reports a model whose release file a proposal removes, and whose spec stays.
 func (m *maker) fileRemoved(r *progress) ModelReport {
 	left := m.baseline(m.w.names(r.Model))
-	if left != nil && !slices.Contains(forbidden(m.heldAfter(r.proposal)), left.Bundle) {
+	if left != nil && !slices.Contains(forbidden(m.quarantineAfter(r.proposal)), left.Bundle) {
 		return r.end(delivery.CheckFailure, fact(code.ReleaseFileGone, values{Version: left.Version, Model: r.Model}))
 	}
 	return r.end(delivery.CheckSuccess, fact(code.ReleaseFileRemoved, values{}))
@@ -253,7 +253,7 @@ func (m *maker) promote(r *progress, gates []judged, bars []bar) ModelReport {
 	if r.Bundle, ok = m.trained(r); !ok {
 		return r.end(blockedBy(r.Stages))
 	}
-	if h, held := m.held(r.names, r.Bundle); held {
+	if h, is := m.quarantined(r.names, r.Bundle); is {
 		return r.end(delivery.CheckFailure, h.blocks())
 	}
 	if p.Draft {
@@ -285,7 +285,7 @@ func (m *maker) promote(r *progress, gates []judged, bars []bar) ModelReport {
 // rollback takes a model back to a release that main accepted before. Gates show what they say of it today and do not
 // block it. Those that fleets bring to it from another model do.
 func (m *maker) rollback(r *progress, to delivery.Release, gates []judged, bars []bar) ModelReport {
-	if h, held := m.held(r.names, to.Bundle); held {
+	if h, is := m.quarantined(r.names, to.Bundle); is {
 		return r.end(delivery.CheckFailure, h.blocks().In(code.OfVersion, values{Version: to.Version}))
 	}
 	if _, there := m.w.Evidence.Bundles[to.Bundle]; !there {
@@ -393,7 +393,7 @@ func (m *maker) run(spec delivery.RunSpec, p Proposal, approval string) (deliver
 		}
 		return state, pending(runs(state))
 	}
-	if p.Permission != delivery.PermissionWrite && !slices.Contains(p.Gos, approval) {
+	if p.Permission != delivery.PermissionWrite && !slices.Contains(p.Approvals, approval) {
 		ask := "/aob run " + approval
 		if !slices.Contains(m.asks[p.Number], ask) {
 			m.asks[p.Number] = append(m.asks[p.Number], ask)

@@ -19,7 +19,7 @@ import (
 
 // Text in a world that authors, devices, trainers and datasets write as they like.
 var fromOutside = []string{
-	"Accept.Because", "Accept.By", "Accept.As", "Asked.Because", "Asked.By", "Asked.Teams",
+	"Accept.Because", "Accept.By", "Accept.As", "AcceptComment.Because", "AcceptComment.By", "AcceptComment.Teams",
 	"Abort.Why", "Quarantined.Why", "Quarantined.Lifted",
 	"PullRequest.Author", "PullRequest.ForkOwner", "PullRequest.HeadRef", "PullRequest.Title", "PullRequest.Unreadable",
 	"Complaint.File", "Complaint.Path", "Complaint.Text",
@@ -35,7 +35,8 @@ var fromOutside = []string{
 var checkedOrOwn = []string{
 	"Abort.Fleet", "Abort.Model", "UnreadStatement.Type", "Accept.How", "Acceptance.Commit", "Acceptance.Model",
 	"Acceptance.RenamedFrom",
-	"After.Fleet", "Asked.Code", "Asked.How", "BaselineMeasured.Metrics", "Budget.Temperature", "Bundle.Classes",
+	"After.Fleet", "AcceptComment.Code", "AcceptComment.How", "BaselineMeasured.Metrics", "Budget.Temperature",
+	"Bundle.Classes",
 	"Bundle.Thresholds", "CheckMeasured.Check", "CheckMeasured.Class", "CheckMeasured.Reason",
 	"CheckVerdict.Against", "CheckVerdict.Check", "CheckVerdict.Class", "CheckVerdict.Metric",
 	"Class.Labels", "Class.Name", "ClassSelect.Names", "DataResult.Images", "DataResult.Prepared",
@@ -48,17 +49,19 @@ var checkedOrOwn = []string{
 	"Gate.Kind",
 	"Gate.Labels",
 	"Gate.Name", "Gate.Owners", "GateCheck.Against", "GateCheck.At", "GateCheck.Except", "GateCheck.Metric",
-	"GateCheck.Profiles", "GateCheck.Unsure", "GateJudged.Name", "Held.Lost", "Intent.Files", "Intent.Fleets",
+	"GateCheck.Profiles", "GateCheck.Unsure", "GateJudged.Name", "QuarantineEntry.Lost", "Intent.Files",
+	"Intent.Fleets",
 	"Intent.Gates", "Intent.Models", "Intent.Quarantines", "Intent.Releases", "Loss.Class", "Loss.Metric",
 	"Loss.Why", "LostGate.Commit", "Machine.Instance", "Machine.MaxCost", "Machine.Spot", "Machine.Terraform",
 	"Main.Branch",
-	"Main.Commit", "Main.Held", "Main.History", "Main.Repointed", "Loss.Error", "Loss.ErrorClass", "Measured.Gate",
+	"Main.Commit", "Main.Quarantine", "Main.History", "Main.Repointed", "Loss.Error", "Loss.ErrorClass",
+	"Measured.Gate",
 	"Measured.Metrics",
 	"Model.APIVersion", "Model.Kind", "Model.Name", "Model.Thresholds", "Model.Variants", "Model.RenamedFrom",
 	"Model.Track",
 	"NewerStatements.Kind",
 	"OperatingPoint.Note", "Optimizer.Name", "Optimizer.Schedule", "Past.Commit", "Place.Boot", "Place.Installation",
-	"Place.Receipt", "Profile.Board", "Proposal.Bases", "Proposal.BothChanged", "Proposal.Gos", "Proposal.Made",
+	"Place.Receipt", "Profile.Board", "Proposal.Bases", "Proposal.BothChanged", "Proposal.Approvals", "Proposal.Made",
 	"Proposal.Undone",
 	"Proposal.Waits",
 	"PullRequest.Base", "PullRequest.Head",
@@ -76,7 +79,7 @@ var checkedOrOwn = []string{
 	"Trainer.Architectures", "Trainer.Kind", "Trainer.Name", "Trainer.Secrets", "Trainer.Versions",
 	"Trial.ID", "Trial.Model", "Verdict.Classes", "Verdict.Gate",
 	"Verdict.Model", "Window.Days", "Window.From", "Window.To", "Window.Zone",
-	"World.Asked", "World.Clocks", "World.Devices", "World.Listening", "World.Nobodies", "World.Opened",
+	"World.PowerOf", "World.Clocks", "World.Devices", "World.Listening", "World.Nobodies", "World.Opened",
 	"World.Published",
 }
 

@@ -71,8 +71,8 @@ func decide(w World, q, trains *queue) Plan {
 		costs: map[int]map[string]delivery.Fact{}, needers: map[delivery.Digest][]int{}, stuck: map[int]bool{},
 		queue:  q,
 		trains: trains, models: map[string]MainModel{}, scored: map[delivery.Digest]bool{}}
-	if w.Main.Held == nil {
-		m.w.Main.Held = HeldBy(w.Main.Intent)
+	if w.Main.Quarantine == nil {
+		m.w.Main.Quarantine = QuarantineOf(w.Main.Intent)
 	}
 	main := m.main()
 	for _, mm := range main.Models {
@@ -91,7 +91,7 @@ func decide(w World, q, trains *queue) Plan {
 	}
 	m.fleets(&main)
 	m.plan.Main = main
-	for _, name := range w.Asked {
+	for _, name := range w.PowerOf {
 		m.powers(name)
 	}
 	m.endUnneeded()
@@ -106,7 +106,7 @@ type maker struct {
 	needed  map[delivery.Digest]bool         // run keys that something open waits for
 	runs    map[int][]delivery.Digest        // by pull request
 	asks    map[int][]string                 // by pull request
-	costs   map[int]map[string]delivery.Fact // by pull request and code: what a go lets run
+	costs   map[int]map[string]delivery.Fact // by pull request and code: what an approval lets run
 	planned map[string]bool                  // keys of steps, so that two PRs with one content plan it once
 	needers map[delivery.Digest][]int        // the pull requests behind needed; 0 for main and the others
 	stuck   map[int]bool                     // pull requests of which nobody can say which runs they need
@@ -116,7 +116,7 @@ type maker struct {
 	scored  map[delivery.Digest]bool // bundles whose scores were asked for
 
 	weighed map[delivery.Digest]delivery.Digest          // weights by bundle
-	looks   map[look]map[delivery.Digest]int             // which look each bundle was, or will be
+	looks   map[lookKey]map[delivery.Digest]int          // which look each bundle was, or will be
 	probes  map[delivery.Digest]map[delivery.Digest]bool // by eval set: bundles of models that main does not have
 }
 

@@ -12,23 +12,23 @@ import (
 
 // A ProposalReport is what to tell about one pull request.
 type ProposalReport struct {
-	PR      delivery.PullRequest
-	Checks  []Check
-	Models  []ModelReport
-	Gates   []delivery.Verdict // of current releases, by gates that the PR adds or changes
-	Powers  []gate.ModelPower  // how small a drop those gates can show
-	Fleets  []delivery.Fact    // what the PR changes about fleets
-	Held    []delivery.Fact    // the bundles that it quarantines and lifts
-	Problem []delivery.Complaint
-	Runs    []delivery.Digest // of its content, in the order of the stages
-	Has     bool              // main has all models of it already
-	Kept    bool              // main contains it: what was said of it before stands
+	PR          delivery.PullRequest
+	Checks      []Check
+	Models      []ModelReport
+	Gates       []delivery.Verdict // of current releases, by gates that the PR adds or changes
+	Powers      []gate.ModelPower  // how small a drop those gates can show
+	Fleets      []delivery.Fact    // what the PR changes about fleets
+	Quarantined []delivery.Fact    // the bundles that it quarantines and lifts
+	Problem     []delivery.Complaint
+	Runs        []delivery.Digest // of its content, in the order of the stages
+	Has         bool              // main has all models of it already
+	Kept        bool              // main contains it: what was said of it before stands
 	// Elsewhere: it targets another branch than main, so nothing is judged; its check says so.
-	Elsewhere bool
-	Stale     bool                     // nothing is concluded about it now; what was said before stands
-	Asks      []string                 // comments of someone with write permission that its runs wait for
-	Costs     map[string]delivery.Fact // by the code of an ask: what it lets run
-	Refused   []string                 // who gave one of Asks and has no write permission
+	Elsewhere        bool
+	Stale            bool                     // nothing is concluded about it now; what was said before stands
+	ApprovalCommands []string                 // comments of someone with write permission that its runs wait for
+	Costs            map[string]delivery.Fact // by the code of an ask: what it lets run
+	Refused          []string                 // who gave one of Asks and has no write permission
 }
 
 // Green reports whether aob/release succeeded.
@@ -108,8 +108,8 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 		return r
 	}
 	valid := check(delivery.ContextIntent, delivery.CheckSuccess, summary(p.Intent))
-	if r.Held = changedQuarantines(p); len(r.Held) > 0 {
-		valid.Facts = append(valid.Facts, fact(code.QuarantineChanged, values{Facts: r.Held}))
+	if r.Quarantined = changedQuarantines(p); len(r.Quarantined) > 0 {
+		valid.Facts = append(valid.Facts, fact(code.QuarantineChanged, values{Facts: r.Quarantined}))
 	}
 	valid.Facts = append(valid.Facts, m.nobodies(p.Intent)...)
 
@@ -128,9 +128,9 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 		r.Gates, r.Powers = m.judgeCurrent(p, gates)
 	}
 
-	r.Runs, r.Asks, r.Costs = m.runs[p.Number], m.asks[p.Number], m.costs[p.Number]
+	r.Runs, r.ApprovalCommands, r.Costs = m.runs[p.Number], m.asks[p.Number], m.costs[p.Number]
 
-	if len(r.Asks) > 0 {
+	if len(r.ApprovalCommands) > 0 {
 		r.Refused = p.Refused
 	}
 
@@ -396,8 +396,8 @@ func (m *maker) releaseCheck(p Proposal, r *ProposalReport, gates []string) Chec
 		case len(r.Fleets) > 0:
 			c.Facts = append(c.Facts, fact(code.FleetsChanged, values{Facts: r.Fleets}))
 		}
-		if len(r.Held) > 0 {
-			c.Facts = append(c.Facts, fact(code.QuarantineChanged, values{Facts: r.Held}))
+		if len(r.Quarantined) > 0 {
+			c.Facts = append(c.Facts, fact(code.QuarantineChanged, values{Facts: r.Quarantined}))
 		}
 		return m.behind(c, p)
 	}
@@ -406,7 +406,7 @@ func (m *maker) releaseCheck(p Proposal, r *ProposalReport, gates []string) Chec
 	var missing []delivery.Release
 	verdicts := map[string][]delivery.Verdict{}
 	for _, mr := range r.Models {
-		f := mr.Said()
+		f := mr.Summary()
 		switch mr.State {
 		case delivery.CheckSuccess:
 			done = append(done, f)

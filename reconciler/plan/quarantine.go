@@ -12,26 +12,27 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// A hold is what keeps a bundle from being shipped.
-type hold struct {
+// A quarantineBlock is what keeps a bundle from being released.
+type quarantineBlock struct {
 	file string // where it can be lifted
 	why  delivery.Fact
 }
 
-// blocks says what a pull request cannot do because of the hold, and where it can be lifted.
-func (h hold) blocks() delivery.Fact { return h.why.In(code.QuarantineBlocks, values{File: h.file}) }
+// blocks says why a pull request cannot release the bundle, and where the quarantine can be lifted.
+func (q quarantineBlock) blocks() delivery.Fact {
+	return q.why.In(code.QuarantineBlocks, values{File: q.file})
+}
 
-// A Held entry is one that a quarantine file of main has had.
-type Held struct {
+// A QuarantineEntry is one that a quarantine file of main has had.
+type QuarantineEntry struct {
 	delivery.Quarantined
 	Lost string // the commit of main from which on its tree lacks the entry; empty while it is there
 }
 
-// Hold follows the entries of a model's quarantine file to the next content of that
-// file, which a commit of main brought. An entry stays until it is lifted, also
-// where the file lost it. An entry that was lost ends when the file says of the same
-// bundle that it is lifted.
-func Hold(held []Held, commit string, next delivery.Quarantine) []Held {
+// FollowQuarantine follows the entries of a model's quarantine file to the file's next content, which a commit of main
+// brought. An entry stays until it is lifted, also where the file lost it. A lost entry ends when the file says that
+// the same bundle is lifted.
+func FollowQuarantine(entries []QuarantineEntry, commit string, next delivery.Quarantine) []QuarantineEntry {
 	matched := make([]bool, len(next.Entries))
 	find := func(same func(delivery.Quarantined) bool) int {
 		i := -1
@@ -45,24 +46,24 @@ func Hold(held []Held, commit string, next delivery.Quarantine) []Held {
 		}
 		return i
 	}
-	list := make([]Held, len(held))
-	there := make([]bool, len(held))
+	list := make([]QuarantineEntry, len(entries))
+	there := make([]bool, len(entries))
 	// Entries that say the very same come first, so that two about one bundle are
 	// not taken for each other.
 	for _, same := range []func(a, b delivery.Quarantined) bool{
 		func(a, b delivery.Quarantined) bool { return a == b },
 		func(a, b delivery.Quarantined) bool { a.Lifted, b.Lifted = "", ""; return a == b },
 	} {
-		for i, h := range held {
+		for i, h := range entries {
 			if there[i] {
 				continue
 			}
 			if j := find(func(e delivery.Quarantined) bool { return same(h.Quarantined, e) }); j >= 0 {
-				list[i], there[i] = Held{Quarantined: next.Entries[j]}, true
+				list[i], there[i] = QuarantineEntry{Quarantined: next.Entries[j]}, true
 			}
 		}
 	}
-	for i, h := range held {
+	for i, h := range entries {
 		if there[i] {
 			continue
 		}
@@ -78,44 +79,44 @@ func Hold(held []Held, commit string, next delivery.Quarantine) []Held {
 	}
 	for j, e := range next.Entries {
 		if !matched[j] {
-			list = append(list, Held{Quarantined: e})
+			list = append(list, QuarantineEntry{Quarantined: e})
 		}
 	}
 	return list
 }
 
-// HeldBy returns what a tree's quarantine files hold, without any history.
-func HeldBy(i delivery.Intent) map[string][]Held {
-	held := map[string][]Held{}
+// QuarantineOf returns what a tree's quarantine files hold, without any history.
+func QuarantineOf(i delivery.Intent) map[string][]QuarantineEntry {
+	entries := map[string][]QuarantineEntry{}
 	for model, q := range i.Quarantines {
-		held[model] = Hold(nil, "", q)
+		entries[model] = FollowQuarantine(nil, "", q)
 	}
-	return held
+	return entries
 }
 
-// held says what keeps a bundle from shipping as a model, under any of its names:
+// quarantined says what keeps a bundle from shipping as a model, under any of its names:
 // its own quarantine, or that of a bundle with the same weights. What main accepted
 // of the model before stays a way back, unless it is forbidden itself.
-func (m *maker) held(names []string, bundle delivery.Digest) (hold, bool) {
+func (m *maker) quarantined(names []string, bundle delivery.Digest) (quarantineBlock, bool) {
 	accepted := slices.ContainsFunc(names, func(name string) bool {
 		return slices.ContainsFunc(m.w.Evidence.Accepted[name], func(a delivery.Acceptance) bool {
 			return a.Bundle == bundle
 		})
 	})
-	for _, model := range slices.Sorted(maps.Keys(m.w.Main.Held)) {
+	for _, model := range slices.Sorted(maps.Keys(m.w.Main.Quarantine)) {
 		file := "models/" + model + ".quarantine.yaml"
-		for _, e := range m.w.Main.Held[model] {
+		for _, e := range m.w.Main.Quarantine[model] {
 			switch {
 			case e.Lifted != "":
 			case e.Digest == bundle:
-				return hold{file, fact(code.BundleQuarantined, values{Bundle: bundle, Text: e.Why})}, true
+				return quarantineBlock{file, fact(code.BundleQuarantined, values{Bundle: bundle, Text: e.Why})}, true
 			case !accepted && m.weights(bundle) != "" && m.weights(e.Digest) == m.weights(bundle):
-				return hold{file, fact(code.WeightsQuarantined,
+				return quarantineBlock{file, fact(code.WeightsQuarantined,
 					values{Bundle: bundle, FromBundle: e.Digest, Text: e.Why})}, true
 			}
 		}
 	}
-	return hold{}, false
+	return quarantineBlock{}, false
 }
 
 // weights remembers what [Evidence.weights] finds: of bundles that are gone it takes a
@@ -143,10 +144,10 @@ func (e Evidence) weights(bundle delivery.Digest) delivery.Digest {
 }
 
 // forbidden lists the bundles of which an entry is not lifted.
-func forbidden(held map[string][]Held) []delivery.Digest {
+func forbidden(entries map[string][]QuarantineEntry) []delivery.Digest {
 	var list []delivery.Digest
-	for _, model := range slices.Sorted(maps.Keys(held)) {
-		for _, e := range held[model] {
+	for _, model := range slices.Sorted(maps.Keys(entries)) {
+		for _, e := range entries[model] {
 			if e.Lifted == "" && !slices.Contains(list, e.Digest) {
 				list = append(list, e.Digest)
 			}
@@ -155,18 +156,18 @@ func forbidden(held map[string][]Held) []delivery.Digest {
 	return list
 }
 
-// heldAfter is what main will hold once a proposal is merged.
-func (m *maker) heldAfter(p Proposal) map[string][]Held {
-	held := map[string][]Held{}
-	for model, list := range m.w.Main.Held {
-		held[model] = Hold(list, p.Head, p.Merged.Quarantines[model])
+// quarantineAfter is what main will hold once a proposal is merged.
+func (m *maker) quarantineAfter(p Proposal) map[string][]QuarantineEntry {
+	entries := map[string][]QuarantineEntry{}
+	for model, list := range m.w.Main.Quarantine {
+		entries[model] = FollowQuarantine(list, p.Head, p.Merged.Quarantines[model])
 	}
 	for model, q := range p.Merged.Quarantines {
-		if _, known := held[model]; !known {
-			held[model] = Hold(nil, p.Head, q)
+		if _, known := entries[model]; !known {
+			entries[model] = FollowQuarantine(nil, p.Head, q)
 		}
 	}
-	return held
+	return entries
 }
 
 // lifts counts how often a bundle was lifted in a model's quarantine file, under any
@@ -174,7 +175,7 @@ func (m *maker) heldAfter(p Proposal) map[string][]Held {
 func (m *maker) lifts(model string, bundle delivery.Digest) int {
 	n := 0
 	for _, name := range m.w.names(model) {
-		for _, e := range m.w.Main.Held[name] {
+		for _, e := range m.w.Main.Quarantine[name] {
 			if e.Digest == bundle && e.Lifted != "" {
 				n++
 			}
@@ -188,8 +189,8 @@ func (m *maker) lifts(model string, bundle delivery.Digest) int {
 // what it holds is forbidden under any name.
 func shortened(from, to delivery.Intent) (where values, is bool) {
 	for _, model := range slices.Sorted(maps.Keys(from.Quarantines)) {
-		before := Hold(nil, "", from.Quarantines[model])
-		for i, e := range Hold(before, "later", to.Quarantines[model])[:len(before)] {
+		before := FollowQuarantine(nil, "", from.Quarantines[model])
+		for i, e := range FollowQuarantine(before, "later", to.Quarantines[model])[:len(before)] {
 			if e.Lost != "" || before[i].Lifted != "" && e.Lifted != before[i].Lifted {
 				return values{Model: model, Count: i + 1, Bundle: e.Digest}, true
 			}
@@ -201,8 +202,8 @@ func shortened(from, to delivery.Intent) (where values, is bool) {
 // lostEntries says what main's quarantine files lost without a lift.
 func (m *maker) lostEntries() []delivery.Fact {
 	var list []delivery.Fact
-	for _, model := range slices.Sorted(maps.Keys(m.w.Main.Held)) {
-		for _, e := range m.w.Main.Held[model] {
+	for _, model := range slices.Sorted(maps.Keys(m.w.Main.Quarantine)) {
+		for _, e := range m.w.Main.Quarantine[model] {
 			if e.Lost != "" && e.Lifted == "" {
 				list = append(list, fact(code.QuarantineEntryLost,
 					values{Model: model, Bundle: e.Digest, Commit: e.Lost}))

@@ -17,8 +17,8 @@ func (m *maker) accepted(model string) []delivery.Release { return m.acceptedAs(
 
 func (m *maker) acceptedAs(names []string) []delivery.Release {
 	return slices.DeleteFunc(m.everAccepted(names), func(r delivery.Release) bool {
-		_, held := m.held(names, r.Bundle)
-		return held
+		_, is := m.quarantined(names, r.Bundle)
+		return is
 	})
 }
 

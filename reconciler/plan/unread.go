@@ -155,7 +155,7 @@ func (m *maker) wayKnown(f delivery.Fleet) (delivery.Target, bool) {
 	if !ok || f.Version > 0 || published.Model != f.Runs || m.w.Main.UnreadFleets[f.Name] != "" {
 		return delivery.Target{}, false
 	}
-	if _, held := m.held([]string{f.Runs}, named.Bundle); held {
+	if _, is := m.quarantined([]string{f.Runs}, named.Bundle); is {
 		return delivery.Target{}, false
 	}
 	underWay := clock.Target.Bundle == named.Bundle && published.Release.Bundle == named.Bundle

@@ -28,7 +28,7 @@ type World struct {
 	Opened    map[string]bool             // branches of AOB's own pull requests: opened once, whatever became of them
 	Trials    []Trial                     // experiments, oldest first
 	Wanted    []delivery.CompareRun       // comparisons that somebody waits for
-	Asked     []string                    // gates that somebody asks about
+	PowerOf   []string                    // gates that somebody asks about
 	Nobodies  map[string]string           // owners of gates that cannot own one, and why
 	Server    Server
 }
@@ -39,9 +39,9 @@ type Main struct {
 	Commit     string
 	Intent     delivery.Intent
 	Complaints []delivery.Complaint
-	// Held is what main's quarantine files have said, by model: every entry that main
-	// has had, also those that its tree lost. See [Hold]. Nil is what the tree says.
-	Held map[string][]Held
+	// Quarantine is what main's quarantine files have said, by model: every entry that main
+	// has had, also those that its tree lost. See [FollowQuarantine]. Nil is what the tree says.
+	Quarantine map[string][]QuarantineEntry
 	// Repointed is what made fleets run another model than they were last told to, by
 	// fleet, newest first. It holds the fleets that [NeedsRepoints] names.
 	Repointed map[string][]Repoint
@@ -88,8 +88,8 @@ type Stored struct {
 type Proposal struct {
 	delivery.PullRequest
 	Permission delivery.Permission // of the author, by the forge's API
-	Gos        []string            // codes that someone with write permission gave
-	Accepts    []Asked             // of unsure verdicts, oldest first, by whomever
+	Approvals  []string            // codes that someone with write permission gave
+	Accepts    []AcceptComment     // of unsure verdicts, oldest first, by whomever
 	// Waits says by code whose agreement to a question of AOB's is missing; "" is that of anybody with write
 	// permission.
 	Waits map[string][]string
@@ -200,7 +200,7 @@ func (e Evidence) training(bundle delivery.Digest) (Trained, bool) {
 }
 
 // seen lists what a bundle, and all that it was fine-tuned from, was trained on.
-func (e Evidence) seen(bundle delivery.Digest) []delivery.Digest {
+func (e Evidence) trainingImages(bundle delivery.Digest) []delivery.Digest {
 	var list []delivery.Digest
 	for range 100 { // nobody fine-tunes that often; signed statements that go round must not keep us
 		t, ok := e.training(bundle)
@@ -285,7 +285,7 @@ func NeedsHistory(w World) []string {
 	for _, a := range w.Evidence.Aborts {
 		need[a.Model] = true
 	}
-	for _, held := range []map[string][]Held{w.Main.Held, HeldBy(w.Main.Intent)} {
+	for _, held := range []map[string][]QuarantineEntry{w.Main.Quarantine, QuarantineOf(w.Main.Intent)} {
 		for name, entries := range held {
 			need[name] = need[name] || len(entries) > 0
 		}

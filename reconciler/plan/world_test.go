@@ -28,7 +28,7 @@ func TestSeen(t *testing.T) {
 	for bundle, want := range map[delivery.Digest][]delivery.Digest{
 		"a": {"gold"}, "c": {"day", "gold", "night"}, "with": {"day", "gold", "night"}, "round": {"x"}, "unknown": nil,
 	} {
-		if got := e.seen(bundle); !slices.Equal(got, want) {
+		if got := e.trainingImages(bundle); !slices.Equal(got, want) {
 			t.Errorf("%s saw %v, want %v", bundle, got, want)
 		}
 	}

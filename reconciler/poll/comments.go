@@ -35,7 +35,7 @@ type Orders struct {
 	codes    []string // for which the comments were read
 	Approved []string // codes of runs
 	Refused  []string // who approved a run without write permission, at most maxRefused
-	Accepts  []plan.Asked
+	Accepts  []plan.AcceptComment
 	// by code: who has not reacted to AOB's question yet; "" is anybody with write permission
 	Waits map[string][]string
 }
@@ -69,7 +69,7 @@ type openDoubt struct {
 // waits returns what a pull request waits for, according to a plan.
 func waits(p plan.ProposalReport) waiting {
 	w := waiting{runs: map[string]string{}, doubts: map[string]openDoubt{}}
-	for _, ask := range p.Asks {
+	for _, ask := range p.ApprovalCommands {
 		if code, ok := strings.CutPrefix(ask, "/aob run "); ok {
 			w.runs[code] = words.Text(p.Costs[code])
 		}
@@ -163,7 +163,7 @@ func (f *Forge) accepts(ctx context.Context, pr int, w waiting, list []delivery.
 		return nil
 	}
 	newest := map[string]int64{}
-	key := func(a plan.Asked) string { return a.Code + " " + strings.ToLower(a.By) }
+	key := func(a plan.AcceptComment) string { return a.Code + " " + strings.ToLower(a.By) }
 	for _, c := range list {
 		if a, ok := acceptCommand(c); ok {
 			newest[key(a)] = c.ID
@@ -246,7 +246,7 @@ func runQuestion(pr int, code, what string) string {
 }
 
 // acceptQuestion asks an owner of a gate to confirm an accept.
-func acceptQuestion(d openDoubt, a plan.Asked) string {
+func acceptQuestion(d openDoubt, a plan.AcceptComment) string {
 	return fmt.Sprintf("### AOB: @%s, did you write this?\n\nA comment of yours accepts what gate %s could not decide "+
 		"about %s (verdict `%s`), because:\n\n> %s\n\n"+
 		"**If you wrote it, react to this comment with 👍.** Only the reaction of @%s counts, if it comes after the "+
@@ -315,17 +315,17 @@ func (f *Forge) CheckOrder(ctx context.Context, p plan.ProposalReport, user, tex
 }
 
 // acceptCommand parses a comment "/aob accept CODE because REASON".
-func acceptCommand(c delivery.Comment) (plan.Asked, bool) {
+func acceptCommand(c delivery.Comment) (plan.AcceptComment, bool) {
 	words := strings.Fields(delivery.CommandLine(c.Body))
 	if len(words) <= 4 || words[1] != "accept" || words[3] != "because" || len(words[2]) > 64 {
-		return plan.Asked{}, false
+		return plan.AcceptComment{}, false
 	}
 	reason := strings.ToValidUTF8(strings.Join(words[4:], " "), "?")
 	if !strings.ContainsFunc(reason, unicode.IsLetter) { // such as the "…" of the example in AOB's comment
-		return plan.Asked{}, false
+		return plan.AcceptComment{}, false
 	}
 	if runes := []rune(reason); len(runes) > maxReason {
 		reason = string(runes[:maxReason]) + "…"
 	}
-	return plan.Asked{Code: words[2], By: c.Author, Because: reason, At: c.At.UTC()}, true
+	return plan.AcceptComment{Code: words[2], By: c.Author, Because: reason, At: c.At.UTC()}, true
 }

@@ -286,7 +286,7 @@ func (r *Reader) proposal(p *plan.Proposal, left *budget) (late bool) {
 		p.Pending = delivery.Fact{Code: code.PermissionAwaited, Values: delivery.Values{By: p.Author}}
 	}
 	orders := r.answers.Orders(p.Number)
-	p.Gos, p.Accepts, p.Waits, p.Refused = r.approved(p.Number), orders.Accepts, orders.Waits, orders.Refused
+	p.Approvals, p.Accepts, p.Waits, p.Refused = r.approved(p.Number), orders.Accepts, orders.Waits, orders.Refused
 	return late
 }
 

@@ -119,7 +119,7 @@ func (s *Snapshot) PR(number int) (web.PR, error) {
 			pr.Fleets = append(pr.Fleets, sentence(f))
 		}
 		for _, m := range p.Models {
-			c := web.Change{Model: m.Model, Spec: m.Spec, State: m.State, Sentence: sentence(m.Said()),
+			c := web.Change{Model: m.Model, Spec: m.Spec, State: m.State, Sentence: sentence(m.Summary()),
 				Bundle: m.Bundle, Baseline: m.Baseline, Verdicts: withWords(m.Verdicts), Release: m.Release,
 				Measured: m.Measured, Points: m.Points}
 			if m.Data != nil {

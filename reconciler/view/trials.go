@@ -377,7 +377,7 @@ func (s *Source) Power(ctx context.Context, name string) ([]gate.ModelPower, err
 			return nil, snap.unknown(explain.Unknown{Kind: "gate", ID: name, Do: "gates are files under gates/ on " +
 				snap.World.Main.Branch})
 		}
-		if slices.Contains(snap.World.Asked, name) {
+		if slices.Contains(snap.World.PowerOf, name) {
 			return plan.Powers(snap.World, name), nil
 		}
 		s.Requests.power(name, s.Now())

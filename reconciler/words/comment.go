@@ -114,7 +114,7 @@ func Comment(pr plan.ProposalReport, checks []plan.Check) string {
 		}
 		c.printf("\n")
 	}
-	for _, f := range pr.Held {
+	for _, f := range pr.Quarantined {
 		c.printf("\n**Quarantine:** %s\n", f)
 	}
 	for _, f := range pr.Fleets {
@@ -147,11 +147,11 @@ func (c *comment) release(pr plan.ProposalReport, check plan.Check) {
 			c.printf(", or give the gate more test images in a pull request of its own")
 		}
 		c.printf(".\n\n")
-	case len(pr.Asks) > 0:
+	case len(pr.ApprovalCommands) > 0:
 		c.printf("### AOB: needs approval\n\nIts author has no write permission here, so nothing runs before "+
 			"somebody with write permission allows it:\n\n1. Comment `%s`.\n2. If AOB then asks for confirmation in a "+
 			"comment of its own, react to that comment with 👍. It asks where others can edit your comment: nobody "+
-			"else can make your reaction.\n\n", markdown(strings.Join(pr.Asks, "`, and `")))
+			"else can make your reaction.\n\n", markdown(strings.Join(pr.ApprovalCommands, "`, and `")))
 		for _, who := range pr.Refused {
 			c.printf("- %s has no write permission here, so that comment does not count.\n", who)
 		}
@@ -245,7 +245,7 @@ func (c *comment) worse(pr plan.ProposalReport, before string) {
 
 // open lists the unsure verdicts that wait for owners of gates, in a pull request for which nothing else is to be done.
 func open(pr plan.ProposalReport) []plan.Doubt {
-	if len(pr.Asks) > 0 {
+	if len(pr.ApprovalCommands) > 0 {
 		return nil
 	}
 	var list []plan.Doubt
@@ -298,8 +298,8 @@ func stateTitle(s delivery.CheckState) markdown {
 // model writes about one changed model. What decides stands first and fits a phone; the rest is folded.
 func (c *comment) model(m plan.ModelReport) {
 	c.printf("**%s**", m.Model)
-	if m.Was != "" {
-		c.printf(", until now **%s**, whose gates and release judge it", m.Was)
+	if m.RenamedFrom != "" {
+		c.printf(", until now **%s**, whose gates and release judge it", m.RenamedFrom)
 	}
 	if m.Baseline != nil {
 		c.printf(", compared with version %d", m.Baseline.Version)

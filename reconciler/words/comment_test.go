@@ -26,7 +26,7 @@ func TestCommentSaysWhatIsWaitedFor(t *testing.T) {
 	release := func(state delivery.CheckState, text string) []plan.Check {
 		return []plan.Check{{Context: delivery.ContextRelease, State: state, Facts: []delivery.Fact{plain(text)}}}
 	}
-	asking := plan.ProposalReport{Asks: []string{"/aob run 3f9c2a10", "/aob run 77aa00ff"}}
+	asking := plan.ProposalReport{ApprovalCommands: []string{"/aob run 3f9c2a10", "/aob run 77aa00ff"}}
 	doubtful := func(d plan.Doubt) plan.ProposalReport {
 		d.Gate, d.Code = "production", "0a1b2c3d4e5f"
 		return plan.ProposalReport{Models: []plan.ModelReport{{Model: "shapes", Doubts: []plan.Doubt{d}}}}
@@ -172,7 +172,7 @@ func TestComments(t *testing.T) {
 			switch c.state {
 			case delivery.CheckFailure:
 				m.Fact = plan.ReasonOf(v).In(code.OfStage, delivery.Values{Stage: "gate/cells"})
-				text = m.Said()
+				text = m.Summary()
 			default:
 				m.Release = &delivery.Release{Version: 3}
 			}
