@@ -164,13 +164,13 @@ func (r *evalRequest) check(c *cobra.Command) error {
 	case r.support < 1:
 		text = fmt.Sprintf("--support: want a number from 1 up, got %d", r.support)
 	case r.images != "" && r.pictures == "":
-		text = "--images goes with --pictures"
+		text = "--images needs --pictures"
 	case r.pictures != "" && r.truth == "-" && r.images == "":
 		text = "--pictures: where are the images? name their folder with --images"
 	}
 	for _, name := range []string{"group", "resamples", "seed", "confidence", "support"} {
 		if text == "" && r.base == "" && c.Flags().Changed(name) {
-			text = "--" + name + " goes with --against"
+			text = "--" + name + " needs --against"
 		}
 	}
 	if text == "" {
@@ -342,8 +342,8 @@ func emptied(dir string) error {
 	}
 	for _, e := range entries {
 		if e.Name() != picture.IndexFile && !picture.FileName.MatchString(e.Name()) {
-			return hinted{fmt.Errorf("--pictures: %s holds %s, which is no picture of aob's", dir,
-				delivery.Terminal(e.Name())), "name a folder of its own"}
+			return hinted{fmt.Errorf("--pictures: %s has %s, which aob eval did not write", dir,
+				delivery.Terminal(e.Name())), "name a new or an empty folder"}
 		}
 	}
 	return os.RemoveAll(dir)
@@ -364,7 +364,7 @@ func (r *evalRequest) judge(m, base *coco.Matched, classes []coco.ClassResult) (
 	}
 	c, err := coco.Compare(m, base, p)
 	if errors.Is(err, coco.ErrNoTruth) {
-		return nil, hinted{fmt.Errorf("%s: no truth that counts: nothing to compare by", r.truth),
+		return nil, hinted{fmt.Errorf("%s: no annotation counts, so there is nothing to compare", r.truth),
 			"leave --against out to see each class"}
 	}
 	if err != nil {

@@ -51,7 +51,7 @@ is not trusted; -o json shows them as \u and four digits.`,
 				say(c.ErrOrStderr(), "==> %s run %s, %s", r.Kind, r.Key.Short(), r.Phase)
 				run = string(r.Key)
 			case len(args) == 2 || args[0] == "pr":
-				return hinted{fmt.Errorf("want a run's key, or pr and a number"), "usage: " + c.UseLine()}
+				return hinted{fmt.Errorf("name a run by its key, or a pull request as pr NUMBER"), "usage: " + c.UseLine()}
 			}
 			out := c.OutOrStdout()
 			if o.json() {

@@ -123,7 +123,7 @@ so name the commit that you reviewed.`,
 	}, func(ctx context.Context, api *web.Client, number int, head string) (any, func(*terminal), error) {
 		adopted, err := api.Adopt(ctx, number, head)
 		return map[string]any{"number": adopted, "head": head}, func(t *terminal) {
-			t.printf("#%d is now #%d, at %s\n", number, adopted, short(head))
+			t.printf("#%d is adopted as #%d, at %s\n", number, adopted, short(head))
 		}, err
 	})
 }

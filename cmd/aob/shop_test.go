@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"io/fs"
 	"os/user"
 	"slices"
 	"strings"
@@ -188,7 +187,7 @@ func (s *shop) Log(_ context.Context, run string, offset int64) (web.Log, error)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if string(trainKey) != run && !strings.HasPrefix(trainKey.Hex(), run) {
-		return web.Log{}, fmt.Errorf("run %s: %w", run, fs.ErrNotExist)
+		return web.Log{}, explain.Unknown{Kind: "run", ID: run, Do: "aob status lists the runs"}
 	}
 	offset = min(offset, int64(len(s.log)))
 	return web.Log{ReadCloser: io.NopCloser(strings.NewReader(s.log[offset:])), Name: "output/log.txt", Offset: offset,

@@ -39,7 +39,7 @@ how far it is and finishes only the rest. aob runs stop ID ends it.`,
 		Args: arguments(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			if write && detach {
-				return hinted{errors.New("--write waits for the best variant, and --detach does not"),
+				return hinted{errors.New("--write and --detach cannot be used together: --write waits for the best variant"),
 					"leave one out; aob runs write VARIANT " + args[0] + " writes later"}
 			}
 			data, err := os.ReadFile(args[0])
@@ -128,7 +128,7 @@ func quote(t web.Trial) string {
 		words = append(words, fmt.Sprintf("%d of them done before", t.Known))
 	}
 	if t.AtOnce > 0 {
-		words = append(words, fmt.Sprintf("%d at once on the server itself, which costs nothing", t.AtOnce))
+		words = append(words, fmt.Sprintf("%d at a time on the server itself, at no cost", t.AtOnce))
 	}
 	if t.SecondsLeft > 0 {
 		words = append(words, "about "+span(time.Duration(t.SecondsLeft*float64(time.Second))))

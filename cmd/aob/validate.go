@@ -141,7 +141,7 @@ func intentFiles(dir string) ([]intent.File, error) {
 	}
 	if len(files) == 0 {
 		return nil, hinted{fmt.Errorf("%s has no file in %s/", dir, strings.Join(intent.Folders(), "/, ")),
-			"name the folder of an intent repository; aob init writes one"}
+			"name the folder of a repository with models/, gates/ and fleets/; aob init writes one"}
 	}
 	return files, nil
 }
