@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"bytes"
 	"cmp"
 	"context"
@@ -51,7 +52,8 @@ is not trusted; -o json shows them as \u and four digits.`,
 				say(c.ErrOrStderr(), "==> %s run %s, %s", r.Kind, r.Key.Short(), r.Phase)
 				run = string(r.Key)
 			case len(args) == 2 || args[0] == "pr":
-				return hinted{fmt.Errorf("name a run by its key, or a pull request as pr NUMBER"), "usage: " + c.UseLine()}
+				return hinted{errors.New("name a run by its key, or a pull request as pr NUMBER"),
+					"usage: " + c.UseLine()}
 			}
 			out := c.OutOrStdout()
 			if o.json() {

@@ -39,7 +39,7 @@ how far it is and finishes only the rest. aob runs stop ID ends it.`,
 		Args: arguments(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			if write && detach {
-				return hinted{errors.New("--write and --detach cannot be used together: --write waits for the best variant"),
+				return hinted{errors.New("--write and --detach cannot be used together: --write waits for the best"),
 					"leave one out; aob runs write VARIANT " + args[0] + " writes later"}
 			}
 			data, err := os.ReadFile(args[0])
