@@ -1,8 +1,7 @@
 package plan
 
-// This file lets an owner of a gate settle what the gate cannot tell. An accept
-// is bound to the verdict's key: other content, another baseline, other labels or
-// another gate are another verdict. A fail cannot be accepted.
+// This file lets an owner of a gate accept an unsure verdict. An accept names the verdict's key, so it does not hold
+// for other content, another baseline, other labels or another gate. A failed verdict cannot be accepted.
 
 import (
 	"slices"
@@ -21,16 +20,16 @@ type AcceptComment struct {
 	Because string
 	Reader  bool // By may not write to the repository, so it does not count
 	At      time.Time
-	How     string // how it is known to be By's own word
+	How     string // the evidence that By wrote the comment
 }
 
-// AcceptCode is what a comment must name to accept a verdict. It is long for the same reason as [ApprovalCode]: who
-// makes the models must not find two verdicts with one code, a good one to get accepted and a bad one to push
-// afterwards.
+// AcceptCode is what a comment must name to accept a verdict. It is as long as [ApprovalCode] for the same reason: the
+// author of a pull request must not be able to find two verdicts with the same code, a good one to be accepted and a
+// bad one to push afterwards.
 func AcceptCode(v delivery.Verdict) string { return v.Key.Hex()[:32] }
 
-// owners says who may settle a gate's doubts: main's word where main has the
-// gate, so that a pull request appoints nobody to judge it.
+// owners returns who may accept verdicts of a gate. Where main has the gate, main's list counts, so that a pull request
+// cannot name its own owners.
 func (m *maker) owners(j judged) []string {
 	if onMain, ok := m.w.Main.Intent.Gates[j.name]; ok {
 		return onMain.Owners
@@ -41,8 +40,8 @@ func (m *maker) owners(j judged) []string {
 // Owns reports whether somebody accepts as one of these owners.
 func (a AcceptComment) Owns(owners []string) bool { return a.owner(owners) >= 0 }
 
-// owner finds as which owner somebody accepts; -1 for none. The name of a team is
-// the team's: whoever only has it as a user does not count.
+// owner returns the index of the owner as which the author of the comment accepts; -1 for none. A team's name means the
+// team: a user with the same name does not count.
 func (a AcceptComment) owner(owners []string) int {
 	return slices.IndexFunc(owners, func(o string) bool {
 		for team, in := range a.Teams {
@@ -54,7 +53,7 @@ func (a AcceptComment) owner(owners []string) int {
 	})
 }
 
-// refused explains why accept comments were ignored. Comments about other gates or models are skipped.
+// refused explains why accept comments do not count. Comments about other gates or models are skipped.
 func (m *maker) refused(list []AcceptComment, owners []string, v delivery.Verdict) []delivery.Fact {
 	var why []delivery.Fact
 	for _, a := range list {
@@ -82,8 +81,7 @@ func (m *maker) refused(list []AcceptComment, owners []string, v delivery.Verdic
 	return why
 }
 
-// acceptOf finds what settles an unsure verdict: a comment of an owner, or a
-// release statement of the model that holds one already, where it is signed.
+// acceptOf finds the accept of an unsure verdict: in a signed release statement of the model, or in an owner's comment.
 func (m *maker) acceptOf(r *progress, j judged, v delivery.Verdict) (accept *delivery.Accept, signed bool) {
 	if v.Outcome != delivery.Unsure {
 		return nil, false
@@ -99,7 +97,7 @@ func (m *maker) acceptOf(r *progress, j judged, v delivery.Verdict) (accept *del
 			}
 		}
 	}
-	for _, a := range r.proposal.Accepts { // oldest first: the first word stands
+	for _, a := range r.proposal.Accepts { // oldest first: the first accept counts
 		as := a.owner(owners)
 		if as >= 0 && a.Code == AcceptCode(v) && a.Because != "" && a.How != "" && !a.Reader {
 			return &delivery.Accept{Verdict: v.Key, By: a.By, As: owners[as], Because: a.Because, At: a.At, How: a.How},
@@ -109,21 +107,21 @@ func (m *maker) acceptOf(r *progress, j judged, v delivery.Verdict) (accept *del
 	return nil, false
 }
 
-// A Doubt is a gate's unsure verdict: what an owner must settle, or has.
+// A Doubt is an unsure verdict of a gate, and its accept if there is one.
 type Doubt struct {
 	Gate   string
 	Owners []string // who may settle it
-	Code   string   // what they must name
+	Code   string   // the code that an accept must name
 	Reason delivery.Fact
 	Accept *delivery.Accept // nil until one has
-	Signed bool             // a release statement holds the accept
-	Ask    delivery.Fact    // what an owner does to settle it
+	Signed bool             // the accept is in a release statement
+	Ask    delivery.Fact    // how an owner accepts it
 
 	// Refused says why accept comments do not count.
 	Refused []delivery.Fact
 }
 
-// Fact says how it is settled, or was.
+// Fact says who accepted the verdict, or how it can be accepted.
 func (d Doubt) Fact() delivery.Fact {
 	switch {
 	case d.Accept != nil:
@@ -134,15 +132,15 @@ func (d Doubt) Fact() delivery.Fact {
 	return fact(code.VerdictUnsure, values{Facts: []delivery.Fact{d.Reason, d.Ask}})
 }
 
-// OfGate is that with the gate's name.
+// OfGate is Fact with the gate's name.
 func (d Doubt) OfGate() delivery.Fact { return d.Fact().In(code.OfGate, values{Gate: d.Gate}) }
 
-// accepted says who has settled a verdict, and what the gate says.
+// accepted says who has accepted a verdict, and the gate's reason.
 func accepted(a delivery.Accept, reason delivery.Fact) delivery.Fact {
 	return reason.In(code.VerdictAccepted, values{By: a.By, Text: a.Because})
 }
 
-// toAccept says what settles a doubt now.
+// toAccept says how an owner can accept an unsure verdict.
 func (m *maker) toAccept(d Doubt, p Proposal) delivery.Fact {
 	switch who := p.Waits[d.Code]; {
 	case m.w.Server.Socket:

@@ -1,9 +1,9 @@
 package plan
 
-// This file lets a fleet carry its bar. A gate covers models by name, so a fleet that
-// is told to run another model would leave its gates behind. What it is to run is
-// judged by every gate that covers what it ran, with what it runs as the baseline:
-// in a pull request, and again on main before its devices are told.
+// This file keeps a fleet's gates when the fleet changes to another model. Gates cover models by name, so the fleet
+// would lose its gates otherwise. The new model is judged by every gate of the model that the fleet runs, with that
+// model's release as the baseline: in the pull request, and again on main before the rollout begins. Such a set of
+// gates is a bar.
 
 import (
 	"fmt"
@@ -15,22 +15,22 @@ import (
 	"github.com/autonomos/aob/reconciler/rollout"
 )
 
-// A Repoint is a commit of main that made a fleet run another model.
+// A Repoint is a commit of main that changed which model a fleet runs.
 type Repoint struct {
 	Commit string
 	From   string          // the model that the fleet file named before
-	Gates  []delivery.Gate // that covered it just before
+	Gates  []delivery.Gate // that covered From just before
 }
 
-// A bar is what a fleet asks of another model than it runs.
+// A bar is the gates that another model must pass before a fleet runs it.
 type bar struct {
-	fleet delivery.Fleet    // as it will be
-	from  string            // the model that it runs
-	runs  *delivery.Release // what it runs of that; nil where nothing was accepted
+	fleet delivery.Fleet    // as the file says
+	from  string            // the model that the fleet runs now
+	runs  *delivery.Release // the release of that model; nil where none was accepted
 	gates []judged
 }
 
-// values are the fleet, what it runs, and the gates that the bar is made of.
+// values returns the bar's fleet, the release that it runs, and the names of the gates.
 func (b bar) values() values {
 	v := values{Fleet: b.fleet.Name, FromModel: b.from}
 	if b.runs != nil {
@@ -44,14 +44,14 @@ func (b bar) values() values {
 	return v
 }
 
-// sameLine reports whether two names are of one model.
+// sameLine reports whether two names are names of the same model, now or before a rename.
 func (m *maker) sameLine(a, b string) bool {
 	return a == b || slices.Contains(m.w.names(a), b) || slices.Contains(m.w.names(b), a)
 }
 
-// barOf finds the bar of a fleet that is to be as f says, and that main has as was;
-// nil where main does not have it. What the ring was last told counts for what it
-// runs: main's file may have been changed, and refused, since.
+// barOf returns the bar of a fleet whose file changes from before to f; before is nil where main has no such file. The
+// published document says what the fleet runs, because main's file may have been changed and refused since. It reports
+// false where there is no bar.
 func (m *maker) barOf(f delivery.Fleet, was *delivery.Fleet) (bar, bool) {
 	b := bar{fleet: f}
 	published, told := m.w.Published[f.Name]
@@ -79,7 +79,7 @@ func (m *maker) barOf(f delivery.Fleet, was *delivery.Fleet) (bar, bool) {
 				return
 			}
 			if j.as == label {
-				label += "." + g.Digest().Hex()[:6] // the gate as it was before
+				label += "." + g.Digest().Hex()[:6] // an earlier version of the same gate
 			}
 		}
 		b.gates = append(b.gates, judged{name: g.Name, gate: g, as: label})
@@ -106,7 +106,7 @@ func (m *maker) barOf(f delivery.Fleet, was *delivery.Fleet) (bar, bool) {
 	return b, len(b.gates) > 0
 }
 
-// published finds the accepted release that a ring was told to run.
+// published returns the accepted release that a ring runs by its published document.
 func (m *maker) published(d delivery.Desired) *delivery.Release {
 	target := d.Release
 	if _, is := m.quarantined(m.w.names(d.Model), target.Bundle); is && d.Previous != nil {
@@ -123,15 +123,14 @@ func (m *maker) published(d delivery.Desired) *delivery.Release {
 	return &r
 }
 
-// free reports whether a fleet may go to a bundle whatever its bar says: it runs the
-// bundle, or has run it before. A way back waits for nothing.
+// free reports whether a fleet may run a bundle without passing its bar: it runs the bundle now, or has run it before.
+// So a rollback never waits.
 func (m *maker) free(b bar, bundle delivery.Digest) bool {
 	return b.runs != nil && b.runs.Bundle == bundle || rollout.HasRun(b.fleet, m.w.Devices[b.fleet.Name], bundle)
 }
 
-// bars lists the bars that a proposal brings to a model: of every fleet that will run
-// it and runs another one. A new fleet that takes the place of a removed one, with
-// labels that the same devices may have, brings that one's bar.
+// bars lists the bars that a model must pass in a proposal: those of every fleet that runs another model now. A new
+// fleet that can match the same devices as a removed one must pass the removed fleet's bar.
 func (m *maker) bars(p Proposal, model string) []bar {
 	var list []bar
 	for _, name := range slices.Sorted(maps.Keys(p.Merged.Fleets)) {
@@ -162,7 +161,7 @@ func (m *maker) bars(p Proposal, model string) []bar {
 	return list
 }
 
-// overlap reports whether a device may have the labels of both.
+// overlap reports whether a device can match both sets of labels.
 func overlap(a, b map[string]string) bool {
 	for k, v := range a {
 		if other, ok := b[k]; ok && other != v {
@@ -172,8 +171,7 @@ func overlap(a, b map[string]string) bool {
 	return true
 }
 
-// repointed names the models that a proposal leaves as they are and lets a fleet run
-// that ran another one.
+// repointed lists the models that a proposal does not change and that a fleet changes to.
 func (m *maker) repointed(p Proposal, changed []string) []string {
 	var names []string
 	for _, f := range p.Merged.Fleets {
@@ -187,8 +185,7 @@ func (m *maker) repointed(p Proposal, changed []string) []string {
 	return names
 }
 
-// carry says which gates fleets bring with them to a model, and which of them judge it no more once the proposal is
-// merged.
+// carry reports which gates of fleets judge the model, and which of those will not cover it after the merge.
 func (r *ModelReport) carry(p Proposal, bars []bar) {
 	for _, b := range bars {
 		brings := b.values()
@@ -209,7 +206,7 @@ func (r *ModelReport) carry(p Proposal, bars []bar) {
 	}
 }
 
-// judgeBars lets the gates of all bars judge a model in a pull request, and reports whether they pass it.
+// judgeBars judges a model by the gates of all bars, and reports whether it passes.
 func (m *maker) judgeBars(r *progress, bars []bar) (list []judgement, pass bool) {
 	pass = true
 	for _, b := range bars {
@@ -219,7 +216,7 @@ func (m *maker) judgeBars(r *progress, bars []bar) (list []judgement, pass bool)
 	return list, pass
 }
 
-// judgeBar lets a fleet's gates judge a model in a pull request.
+// judgeBar judges a model by the gates of one bar in a pull request.
 func (m *maker) judgeBar(r *progress, b bar, bundle delivery.Digest) ([]judgement, bool) {
 	if m.free(b, bundle) {
 		for _, j := range b.gates {
@@ -253,8 +250,7 @@ func (m *maker) judgeBar(r *progress, b bar, bundle delivery.Digest) ([]judgemen
 	return list, ok
 }
 
-// repoint reports about a model that a proposal does not change, and that it lets
-// fleets run which run another one.
+// repoint reports about a model that a proposal does not change and that fleets change to.
 func (m *maker) repoint(p Proposal, name string) ModelReport {
 	mdl := p.Merged.Models[name]
 	r := &progress{ModelReport: ModelReport{Model: name}, names: m.w.names(name), proposal: p, model: mdl,
@@ -305,8 +301,8 @@ func (m *maker) repoint(p Proposal, name string) ModelReport {
 	return r.end(delivery.CheckSuccess, several(list...))
 }
 
-// signBar adds what fleets' gates say of an accepted release to its evidence, and
-// reports whether it is there.
+// signBar adds the verdicts of fleets' gates to the signed evidence of an accepted release. It reports whether they are
+// signed.
 func (m *maker) signBar(model string, bundle delivery.Digest, list []judgement) bool {
 	if len(list) == 0 {
 		return true
@@ -315,7 +311,7 @@ func (m *maker) signBar(model string, bundle delivery.Digest, list []judgement) 
 		return s.Bundle == bundle && slices.Contains(m.w.names(model), s.Model) && m.w.Evidence.accepted(s.File)
 	})
 	if i < 0 {
-		return true // main judges it from the scores
+		return true // nothing is accepted yet: main judges it from the scores
 	}
 	statement := m.w.Evidence.Releases[i]
 	statement.TargetCommit, statement.Gates = m.w.Main.Commit, nil
@@ -332,7 +328,7 @@ func (m *maker) signBar(model string, bundle delivery.Digest, list []judgement) 
 	return false
 }
 
-// target is the release that a fleet follows, or is pinned to.
+// target returns the release that a fleet follows or is pinned to.
 func (m *maker) target(f delivery.Fleet) (delivery.Release, bool) {
 	if f.Version > 0 {
 		return m.pinned(f)
@@ -344,8 +340,8 @@ func (m *maker) target(f delivery.Fleet) (delivery.Release, bool) {
 	return list[0], true
 }
 
-// barred says why main does not let a fleet go to a release of another model than it
-// runs: a gate of its bar has not passed it, in a pull request or by what is stored.
+// barred says whether a fleet on main may change to a release of another model: every gate of the bar must have passed
+// it, in a signed statement or by the stored scores.
 func (m *maker) barred(b bar, target delivery.Release) Stage {
 	passed := Stage{State: delivery.CheckSuccess}
 	if m.free(b, target.Bundle) {

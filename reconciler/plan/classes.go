@@ -1,6 +1,6 @@
 package plan
 
-// This file holds a model to the classes that gates name. What else it detects is shown and never counted.
+// This file checks that a model has the classes of its gates. Other classes of the model are shown and never counted.
 
 import (
 	"slices"
@@ -9,7 +9,7 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// wrongClasses says where a model lacks a class of a gate, or has two that mean the same one.
+// wrongClasses says which class of a gate a model lacks, or has twice.
 func (m *maker) wrongClasses(mdl delivery.Model, gates []judged) delivery.Fact {
 	for _, j := range gates {
 		reads := j.gate.LabelMap(nil)
@@ -31,7 +31,7 @@ func (m *maker) wrongClasses(mdl delivery.Model, gates []judged) delivery.Fact {
 	return delivery.Fact{}
 }
 
-// classesOf lists the classes of a gate that a model has, by the gate's names.
+// classesOf lists those classes of a gate that a model has, by the gate's names.
 func classesOf(mdl delivery.Model, g delivery.Gate) []string {
 	reads := g.LabelMap(nil)
 	return slices.DeleteFunc(slices.Clone(g.Classes), func(class string) bool {
@@ -39,7 +39,7 @@ func classesOf(mdl delivery.Model, g delivery.Gate) []string {
 	})
 }
 
-// strangers are a model's classes that a gate does not know.
+// strangers lists the classes of a model that a gate does not know.
 func strangers(mdl delivery.Model, reads delivery.Classes) []string {
 	return slices.DeleteFunc(mdl.Classes.Names(), func(name string) bool {
 		return slices.ContainsFunc(reads, func(c delivery.Class) bool {

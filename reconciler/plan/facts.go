@@ -1,6 +1,6 @@
 package plan
 
-// This file has short names for facts. A plan decides and gives codes and values; package words has the sentences.
+// This file has short names for making facts. Package words writes the sentences.
 
 import (
 	"github.com/autonomos/aob/reconciler/code"
@@ -11,7 +11,7 @@ type values = delivery.Values
 
 func fact(c delivery.Code, v values) delivery.Fact { return delivery.Fact{Code: c, Values: v} }
 
-// plain is a text from outside. "" is no fact.
+// plain is a text from outside AOB. For an empty text it is the zero fact.
 func plain(text string) delivery.Fact {
 	if text == "" {
 		return delivery.Fact{}
@@ -19,7 +19,7 @@ func plain(text string) delivery.Fact {
 	return fact(code.Plain, values{Text: text})
 }
 
-// several joins facts that hold together. Of one it is that one.
+// several joins facts. Zero facts are left out, and a single fact stays as it is.
 func several(facts ...delivery.Fact) delivery.Fact {
 	var list []delivery.Fact
 	for _, f := range facts {
@@ -39,7 +39,7 @@ func several(facts ...delivery.Fact) delivery.Fact {
 func pending(f delivery.Fact) Stage { return Stage{State: delivery.CheckPending, Fact: f} }
 func failed(f delivery.Fact) Stage  { return Stage{State: delivery.CheckFailure, Fact: f} }
 
-// A Check is one commit status, without words.
+// A Check is one commit status with facts in place of its text.
 type Check struct {
 	Context string
 	State   delivery.CheckState

@@ -11,7 +11,7 @@ import (
 	"github.com/autonomos/aob/reconciler/rollout"
 )
 
-// A FleetReport is what to tell about one fleet.
+// A FleetReport is what is reported about one fleet.
 type FleetReport struct {
 	Fleet    string
 	Model    string
@@ -19,11 +19,11 @@ type FleetReport struct {
 	State    delivery.CheckState
 	Facts    []delivery.Fact
 	Decision rollout.Decision
-	Stays    Stage // why it stays with another model than main names; mostly empty
+	Stays    Stage // why it keeps another model than main names; zero if it does not
 }
 
-// fleets decides every fleet's rollout. A fleet that a broken file of main may be about stays as it is. While a newer
-// AOB's statements cannot be read, all do.
+// fleets plans every fleet's rollout. A fleet that a broken file of main may concern stays as it is. All fleets do
+// while statements of a newer aob cannot be read.
 func (m *maker) fleets(main *MainReport) {
 	if !m.w.Evidence.newer().IsZero() {
 		return
@@ -31,7 +31,7 @@ func (m *maker) fleets(main *MainReport) {
 	fleets := maps.Clone(m.w.Main.Intent.Fleets)
 	for name, d := range m.w.Published {
 		if _, there := fleets[name]; !there && !m.brokenFile(delivery.Fleet{Name: name, Runs: d.Model}).IsZero() {
-			fleets[name] = delivery.Fleet{Name: name, Runs: d.Model} // its own file may be the broken one
+			fleets[name] = delivery.Fleet{Name: name, Runs: d.Model} // its own file may be broken
 		}
 	}
 	var stay []string
@@ -63,7 +63,7 @@ func (m *maker) fleets(main *MainReport) {
 	}
 }
 
-// staying says which of all fleets stay as they are.
+// staying says which fleets stay as they are.
 func staying(names []string, all int) delivery.Fact {
 	switch len(names) {
 	case all:
@@ -122,7 +122,7 @@ func (m *maker) fleet(f delivery.Fleet) FleetReport {
 			stays := b.values()
 			stays.Model, stays.Version = f.Runs, target.Version
 			r.Stays = Stage{State: stage.State, Fact: stage.Fact.In(code.FleetStaysWith, stays)}
-			// It goes on with what it was told last.
+			// The fleet goes on with the release that it runs.
 			f.Runs, f.Version = b.from, 0
 			r.Model, target, releases = b.from, *b.runs, m.accepted(b.from)
 		}
@@ -137,7 +137,7 @@ func (m *maker) fleet(f delivery.Fleet) FleetReport {
 	if slices.Contains(m.unreadAborts(f.Name), target.Bundle) {
 		r.Facts = append(r.Facts, fact(code.AbortUnread, values{}))
 	} else if r.Decision.Abort == nil && slices.Contains(m.aborted(f), target.Bundle) {
-		// Only once the abort is recorded: from then on main's history is read.
+		// Only after the abort is recorded, because NeedsHistory reads it.
 		m.proposeQuarantine(f, target, releases, m.abortReason(f, target.Bundle))
 	}
 	if r.Stays.State != "" {
@@ -146,12 +146,12 @@ func (m *maker) fleet(f delivery.Fleet) FleetReport {
 	return r
 }
 
-// fail says why a fleet goes nowhere.
+// fail reports that a fleet cannot be rolled out.
 func (r *FleetReport) fail(why delivery.Fact) {
 	r.State, r.Facts = delivery.CheckFailure, []delivery.Fact{why, fact(code.DevicesKeep, values{})}
 }
 
-// rollOut takes a fleet's rollout of its target further. releases are those that it may have run before, newest first.
+// rollOut continues a fleet's rollout to its target. releases are those that it may have run before, newest first.
 func (m *maker) rollOut(r FleetReport, f delivery.Fleet, releases []delivery.Release) FleetReport {
 	target := r.Target
 	devices := m.w.Devices[f.Name]
@@ -180,7 +180,7 @@ func (m *maker) rollOut(r FleetReport, f delivery.Fleet, releases []delivery.Rel
 	}
 	m.wake(d.Wake)
 
-	// Recorded before anything is published, so that it cannot be forgotten: the ledger keeps it until it is signed.
+	// An abort is recorded before anything is published, and kept until it is signed.
 	if d.Abort != nil {
 		d.Abort.Lifts = m.lifts(f.Runs, target.Bundle)
 		d.State.Abort = d.Abort
@@ -200,7 +200,7 @@ func (m *maker) rollOut(r FleetReport, f delivery.Fleet, releases []delivery.Rel
 	if d.Desired != nil && m.news(*d.Desired, in.Published) {
 		desired := *d.Desired
 		desired.NextPoll = m.w.Server.NextPoll
-		// give or take half of it: three may be lost before a device counts as silent
+		// devices vary it by half; three reports may be lost before a device counts as silent
 		desired.Report = m.w.Server.Deadline / 4
 		m.step(Publish{Desired: desired, Wave: d.Wave.Devices, Devices: d.Wave.All})
 	}
@@ -209,15 +209,14 @@ func (m *maker) rollOut(r FleetReport, f delivery.Fleet, releases []delivery.Rel
 		r.State = delivery.CheckFailure
 	case slices.Contains(in.Aborted, target.Bundle):
 		r.State = delivery.CheckFailure
-	case d.Done && d.Wave.Devices > 0: // a fleet that nobody hears is not well
+	case d.Done && d.Wave.Devices > 0: // a fleet with no reporting devices is not a success
 		r.State = delivery.CheckSuccess
 	}
 	return r
 }
 
-// modelOf names the model whose release a fleet is told to run. It is another one than
-// main names where the fleet goes back to what it ran before: that one's gates go on
-// to be the fleet's.
+// modelOf returns the model of the release that a fleet is told to run. It differs from the model that main names if
+// the fleet goes back to an earlier release; then that model's gates stay the fleet's gates.
 func (m *maker) modelOf(f delivery.Fleet, t delivery.Target) string {
 	isOf := func(name string) bool {
 		return slices.ContainsFunc(m.w.Evidence.Accepted[name], func(a delivery.Acceptance) bool {
@@ -238,13 +237,13 @@ func (m *maker) modelOf(f delivery.Fleet, t delivery.Target) string {
 	return f.Runs
 }
 
-// doubt says why reports that a bundle failed do not count yet: the server first checks whether its own store still
-// holds the bundle's bytes.
+// doubt says why reports of a failed bundle do not count yet: the server first checks whether its own store still holds
+// the bundle's files.
 func (m *maker) doubt(devices []delivery.Device, bundle delivery.Digest) delivery.Fact {
 	if m.w.Stored == nil {
 		return delivery.Fact{}
 	}
-	var since time.Time // when the last of them said so
+	var since time.Time // the time of the latest such report
 	for _, d := range devices {
 		if d.Report.Phase == delivery.DeviceFailed && d.Report.Failed == bundle && d.LastHeard.After(since) {
 			since = d.LastHeard
@@ -262,7 +261,7 @@ func (m *maker) doubt(devices []delivery.Device, bundle delivery.Digest) deliver
 	return delivery.Fact{}
 }
 
-// storeCheckLasts is how long a check of the store is good for.
+// storeCheckLasts is how long the result of a store check is used.
 const storeCheckLasts = time.Minute
 
 // pinned finds the release that a fleet is pinned to.
@@ -277,12 +276,12 @@ func (m *maker) pinned(f delivery.Fleet) (delivery.Release, bool) {
 	return delivery.Release{}, false
 }
 
-// aborted lists the bundles that a fleet must not go to or back to: those that it
-// fell back from and no merged lift has freed since, and those in quarantine.
+// aborted lists the bundles that a fleet must not run: those that it fell back from, unless the quarantine was lifted
+// since, and those in quarantine.
 func (m *maker) aborted(f delivery.Fleet) []delivery.Digest {
 	list := append(forbidden(m.w.Main.Quarantine), m.unreadAborts(f.Name)...)
 	for _, a := range m.aborts(f) {
-		// A lift ends the aborts before it, and none that came after.
+		// A lift ends the earlier aborts, not later ones.
 		lifted := m.lifts(f.Runs, a.Bundle) > a.Lifts
 		if !lifted && !slices.Contains(list, a.Bundle) {
 			list = append(list, a.Bundle)
@@ -291,7 +290,7 @@ func (m *maker) aborted(f delivery.Fleet) []delivery.Digest {
 	return list
 }
 
-// unsigned returns a fleet's last abort where it is not signed yet.
+// unsigned returns a fleet's last abort if it is not signed yet.
 func (m *maker) unsigned(f delivery.Fleet) *delivery.Abort {
 	a := m.w.Clocks[f.Name].Abort
 	if a == nil || slices.ContainsFunc(m.w.Evidence.Aborts, func(s delivery.Abort) bool {
@@ -302,7 +301,7 @@ func (m *maker) unsigned(f delivery.Fleet) *delivery.Abort {
 	return a
 }
 
-// aborts lists the aborts of a fleet, signed or not yet.
+// aborts lists a fleet's aborts, signed or not.
 func (m *maker) aborts(f delivery.Fleet) []delivery.Abort {
 	var list []delivery.Abort
 	for _, a := range m.w.Evidence.Aborts {
@@ -316,8 +315,8 @@ func (m *maker) aborts(f delivery.Fleet) []delivery.Abort {
 	return list
 }
 
-// abortReason is why a fleet fell back from a bundle, by its last abort; for one
-// that another fleet brought into quarantine, what stands there.
+// abortReason says why a fleet fell back from a bundle: by its last abort, or by the quarantine entry if another fleet
+// fell back from it.
 func (m *maker) abortReason(f delivery.Fleet, bundle delivery.Digest) string {
 	var why string
 	for _, e := range m.w.Main.Quarantine[f.Runs] {
@@ -334,8 +333,7 @@ func (m *maker) abortReason(f delivery.Fleet, bundle delivery.Digest) string {
 	return why
 }
 
-// news reports whether a document says something that the published one does
-// not, or has to be signed again before it expires.
+// news reports whether a document differs from the published one, or must be signed again before that expires.
 func (m *maker) news(d delivery.Desired, published *delivery.Desired) bool {
 	if published == nil {
 		return true
@@ -356,14 +354,14 @@ func (m *maker) news(d delivery.Desired, published *delivery.Desired) bool {
 	return delivery.DigestOf("desired", p) != delivery.DigestOf("desired", d)
 }
 
-// proposeQuarantine opens the PR that makes git agree with a fleet that fell
-// back: the model's files as they were, and the bundle in quarantine.
+// proposeQuarantine opens a pull request after a fleet fell back: it restores the model's earlier files and adds the
+// bundle to the quarantine.
 func (m *maker) proposeQuarantine(f delivery.Fleet, bad delivery.Release, releases []delivery.Release, why string) {
 	if !m.unsure(m.w.names(f.Runs)).IsZero() {
-		return // what it would restore is not known
+		return // it is not known what to restore
 	}
 	if named, ok := m.w.Main.Intent.Releases[f.Runs]; !ok || named.Bundle != bad.Bundle {
-		return // main names something else by now
+		return // main names another release now
 	}
 	restore := map[string]string{"models/" + f.Runs + ".release.yaml": ""}
 	title := fact(code.QuarantineTitle, values{Model: f.Runs, FromVersion: bad.Version, Fleet: f.Name})
@@ -378,15 +376,15 @@ func (m *maker) proposeQuarantine(f delivery.Fleet, bad delivery.Release, releas
 	q := m.w.Main.Intent.Quarantines[f.Runs]
 	q.APIVersion, q.Kind, q.Name = delivery.APIVersion, "Quarantine", f.Runs
 	q.Entries = slices.Clone(q.Entries)
-	for _, e := range m.w.Main.Quarantine[f.Runs] { // what main lost comes back with it
+	for _, e := range m.w.Main.Quarantine[f.Runs] { // entries that main lost are restored
 		if e.Lost != "" {
 			q.Entries = append(q.Entries, e.Quarantined)
 		}
 	}
-	// People read the file's lines as they are, on the forge and in a terminal.
+	// People read the file as it is, on the forge and in a terminal.
 	q.Entries = append(q.Entries, delivery.Quarantined{Digest: bad.Bundle, Why: delivery.Terminal(why), Fleet: f.Name})
 	branch := fmt.Sprintf("aob/quarantine-%s-%s", f.Runs, bad.Bundle.Short())
-	if n := m.lifts(f.Runs, bad.Bundle); n > 0 { // it was lifted, and failed again
+	if n := m.lifts(f.Runs, bad.Bundle); n > 0 { // the quarantine was lifted, and the bundle failed again
 		branch += fmt.Sprintf("-%d", n+1)
 	}
 	m.propose(Propose{Branch: branch, Base: m.w.Main.Commit, Title: title, Restore: restore, Quarantine: &q,

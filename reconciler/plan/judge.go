@@ -1,7 +1,7 @@
 package plan
 
-// This file lets gates judge a trained model: verdicts, what settles them, and how
-// often an eval set has been looked at.
+// This file judges a trained model by its gates: it measures, computes verdicts, finds accepts, and counts how many
+// models an eval set has judged.
 
 import (
 	"math"
@@ -12,7 +12,7 @@ import (
 	"github.com/autonomos/aob/reconciler/gate"
 )
 
-// judgement is one gate's answer with what it read.
+// A judgement is a gate's verdict and its inputs.
 type judgement struct {
 	judged
 	label   string
@@ -26,13 +26,12 @@ type judgement struct {
 	accept  *delivery.Accept // of an unsure verdict
 }
 
-// settled reports whether the gate is in nobody's way. acceptOf has seen to it
-// that an accept is an owner's, and of an unsure verdict.
+// settled reports whether the gate blocks nothing: it passed, does not apply, or its unsure verdict was accepted.
 func (j judgement) settled() bool {
 	return verdictState(j.verdict.Outcome) == delivery.CheckSuccess || j.accept != nil
 }
 
-// judge takes the aob/eval stage and every aob/gate/NAME stage. It reports whether every gate is settled.
+// judge fills the aob/eval stage and every aob/gate/NAME stage. It reports whether every gate is settled.
 func (m *maker) judge(r *progress, gates []judged) ([]judgement, bool) {
 	list, done := m.measure(r, gates)
 	for _, j := range gates {
@@ -48,8 +47,8 @@ func (m *maker) judge(r *progress, gates []judged) ([]judgement, bool) {
 	return list, done
 }
 
-// measure takes the aob/eval stage: what the candidate, its baseline and the anchors score on every gate's eval set. It
-// returns the gates that can answer, and reports whether all is measured.
+// measure fills the aob/eval stage: the scores of the candidate, its baseline and the anchors on every gate's eval set.
+// It returns the gates that have all their scores, and reports whether everything is measured.
 func (m *maker) measure(r *progress, gates []judged) (list []judgement, all bool) {
 	eval := Stage{State: delivery.CheckSuccess}
 	wait := func(s Stage) {
@@ -79,7 +78,7 @@ func (m *maker) measure(r *progress, gates []judged) (list []judgement, all bool
 	if test, ok := contentOf(r.data, delivery.EvalSet{Dataset: r.model.Dataset, Split: "test"}); ok && r.fleet == "" {
 		r.Own = own(test)
 	}
-	if r.data.Valid.Count > 0 && r.fleet == "" { // so that its detections are there when thresholds change
+	if r.data.Valid.Count > 0 && r.fleet == "" { // so that its detections exist when thresholds change
 		r.Valid = own(r.data.Valid)
 	}
 	if all = eval.State == delivery.CheckSuccess && len(list) == len(gates); all {
@@ -95,7 +94,7 @@ func (m *maker) measure(r *progress, gates []judged) (list []judgement, all bool
 	return list, all
 }
 
-// measureFor measures what one gate judges by.
+// measureFor finds the scores and comparisons that one gate needs, or plans the runs for them.
 func (m *maker) measureFor(r *progress, j *judgement) (stage Stage) {
 	content, ok := contentOf(r.data, j.gate.Evaluate)
 	if !ok {
@@ -105,7 +104,7 @@ func (m *maker) measureFor(r *progress, j *judgement) (stage Stage) {
 	if j.score, stage = m.score(r.Bundle, j.set, r.run); stage.State != delivery.CheckSuccess {
 		return stage
 	}
-	if r.Baseline != nil && r.Baseline.Bundle != r.Bundle { // of the same bytes nothing can have got worse
+	if r.Baseline != nil && r.Baseline.Bundle != r.Bundle { // the same bundle is not compared with itself
 		base, stage := m.score(r.Baseline.Bundle, j.set, r.run)
 		if stage.State != delivery.CheckSuccess {
 			stage.Fact = stage.Fact.In(code.OfBaseline, values{})
@@ -122,8 +121,7 @@ func (m *maker) measureFor(r *progress, j *judgement) (stage Stage) {
 	return stage
 }
 
-// answer takes the stage of a gate that has measured: its verdict is signed, and an owner may settle it where it is
-// unsure.
+// answer fills the stage of a gate that has its scores: it signs the verdict, and looks for an accept if it is unsure.
 func (m *maker) answer(r *progress, j *judgement) {
 	v := j.verdict
 	if j.compare != nil && len(j.compare.Pictures) > 0 {
@@ -150,7 +148,7 @@ func (m *maker) answer(r *progress, j *judgement) {
 	r.stage(delivery.ContextGate+j.label, state, why)
 }
 
-// doubtOf says who may settle an unsure verdict, how, and whether somebody has.
+// doubtOf says who may accept an unsure verdict, how, and whether somebody has.
 func (m *maker) doubtOf(r *progress, j judged, v delivery.Verdict) Doubt {
 	d := Doubt{Owners: m.owners(j), Code: AcceptCode(v), Reason: ReasonOf(v)}
 	d.Accept, d.Signed = m.acceptOf(r, j, v)
@@ -167,14 +165,14 @@ func (m *maker) doubtOf(r *progress, j judged, v delivery.Verdict) Doubt {
 	return d
 }
 
-// anyPassed reports whether a check of a verdict passed: what is only unsure,
-// ignored and not applicable shows nothing.
+// anyPassed reports whether at least one check of a verdict passed. Checks that are unsure, ignored or not applicable
+// are no evidence.
 func anyPassed(v delivery.Verdict) bool {
 	return slices.ContainsFunc(v.Checks, func(c delivery.CheckVerdict) bool { return c.Outcome == delivery.Pass })
 }
 
-// verdictState maps a verdict to a check. A gate of which nothing applies is in
-// nobody's way; that something passed is asked of all gates together.
+// verdictState maps an outcome to the state of a check. A gate that does not apply blocks nothing; promote makes sure
+// that at least one gate passed.
 func verdictState(o delivery.Outcome) delivery.CheckState {
 	switch o {
 	case delivery.Pass, delivery.NotApplicable:
@@ -185,7 +183,7 @@ func verdictState(o delivery.Outcome) delivery.CheckState {
 	return delivery.CheckFailure
 }
 
-// mapOver is a model's mAP over some classes; 0 where none of them has a truth that counts.
+// mapOver returns a model's mAP over some classes; 0 where none of them has a ground truth that counts.
 func mapOver(s delivery.Scores, classes []string) float64 {
 	if v := s.Scores.Table.Figure(delivery.MetricMAP, classes).Value; !math.IsNaN(v) {
 		return v
@@ -193,7 +191,7 @@ func mapOver(s delivery.Scores, classes []string) float64 {
 	return 0
 }
 
-// evaluated says what a bundle's mAP is, and the release's where there is one.
+// evaluated says a bundle's mAP, and the baseline's where there is one.
 func evaluated(mAP float64, images int, baseline *float64) delivery.Fact {
 	if baseline == nil {
 		return fact(code.Evaluated, values{Value: mAP, Images: images})
@@ -201,14 +199,14 @@ func evaluated(mAP float64, images int, baseline *float64) delivery.Fact {
 	return fact(code.EvaluatedBoth, values{Value: mAP, Images: images, Baseline: *baseline})
 }
 
-// A lookKey is the weights of one baseline on one eval set.
+// A lookKey names a baseline by its weights, and an eval set.
 type lookKey struct{ baseline, evalSet delivery.Digest }
 
-// lookNumber says which model a bundle is, from 1, that an eval set judges against a
-// baseline. It keeps the number that it got first. What an eval set said of models
-// that main does not have is known to whoever makes the next one: they count, too.
+// lookNumber returns how many models an eval set has judged against a baseline, this one included. A bundle keeps its
+// first number. Models that main does not have count too: their authors know the results and can use them for the next
+// model.
 func (m *maker) lookNumber(bundle, baseline, evalSet delivery.Digest) int {
-	same := func(bundle delivery.Digest) delivery.Digest { // with other thresholds
+	same := func(bundle delivery.Digest) delivery.Digest { // bundles that differ in thresholds only count as one
 		if w := m.weights(bundle); w != "" {
 			return w
 		}
@@ -254,7 +252,7 @@ func (m *maker) lookNumber(bundle, baseline, evalSet delivery.Digest) int {
 	return n
 }
 
-// verdict lets one gate answer.
+// verdict judges a model by one gate.
 func (m *maker) verdict(r *progress, j judgement) delivery.Verdict {
 	in := m.gateInput(r.model, j.gate, r.Bundle, j.score)
 	if r.Baseline != nil {
@@ -272,7 +270,7 @@ func (m *maker) verdict(r *progress, j judgement) delivery.Verdict {
 	return gate.Judge(j.label, j.gate, in)
 }
 
-// gateInput is what a gate judges a bundle by, without a baseline.
+// gateInput returns the input of a gate for a bundle, without a baseline.
 func (m *maker) gateInput(mdl delivery.Model, g delivery.Gate, bundle delivery.Digest,
 	score delivery.Scores) gate.Input {
 	return gate.Input{Model: mdl.Name, Classes: classesOf(mdl, g), Size: m.w.Evidence.Bundles[bundle].Size,

@@ -1,8 +1,7 @@
 package plan
 
-// This file finds what main's gates no longer ask for. A pull request may lower a
-// gate: its reviewers see it. A push, or a merge that took the wrong side, lowers
-// one unseen.
+// This file finds gates that main removed or weakened although no pull request showed it to reviewers, as by a push or
+// by a merge that kept the wrong side.
 
 import (
 	"maps"
@@ -12,14 +11,13 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// A LostGate is a gate as it was before a commit of main removed or weakened it, and
-// no pull request showed that.
+// A LostGate is a gate before a commit of main removed or weakened it, where no pull request showed that.
 type LostGate struct {
 	Gate   delivery.Gate
 	Commit string
 }
 
-// lostGates says which gates main lost unseen.
+// lostGates says which gates main lost.
 func (m *maker) lostGates() []delivery.Fact {
 	var list []delivery.Fact
 	for _, l := range m.w.Main.Lost {
@@ -32,9 +30,8 @@ func (m *maker) lostGates() []delivery.Fact {
 	return list
 }
 
-// Weaker reports whether a tree asks less than a gate did: of a model that the tree
-// still has, or by the gate's owners. A gate that is renamed, or asks for more, asks
-// no less.
+// Weaker reports whether a tree's gates are less strict than a gate was, for a model that the tree still has. A gate
+// that is renamed or made stricter is not weaker.
 func Weaker(was delivery.Gate, tree delivery.Intent) bool {
 	for _, model := range was.Covers {
 		if _, there := tree.Models[model]; !there {
@@ -51,7 +48,7 @@ func Weaker(was delivery.Gate, tree delivery.Intent) bool {
 	return false
 }
 
-// renamedTo is what a tree says that a model is called now; empty where it does not say so.
+// renamedTo returns the present name of a renamed model; empty where the tree does not tell.
 func renamedTo(was string, tree delivery.Intent) string {
 	for _, name := range slices.Sorted(maps.Keys(tree.Models)) {
 		if tree.Models[name].RenamedFrom == was {
@@ -61,7 +58,7 @@ func renamedTo(was string, tree delivery.Intent) string {
 	return ""
 }
 
-// asksAtLeast reports whether whatever passes a gate would pass another.
+// asksAtLeast reports whether gate g is at least as strict as another.
 func asksAtLeast(g, other delivery.Gate) bool {
 	if g.Evaluate != other.Evaluate || g.Looks != other.Looks && (g.Looks == 0 || other.Looks != 0 &&
 		g.Looks > other.Looks) ||
@@ -69,10 +66,10 @@ func asksAtLeast(g, other delivery.Gate) bool {
 		return false
 	}
 	if len(other.Classes) > 0 && !slices.Equal(slices.Sorted(slices.Values(g.Classes)),
-		slices.Sorted(slices.Values(other.Classes))) { // a gate from before named none
+		slices.Sorted(slices.Values(other.Classes))) { // gates of older versions have no classes
 		return false
 	}
-	for _, owner := range g.Owners { // who may settle a doubt
+	for _, owner := range g.Owners { // owners may accept unsure verdicts
 		if !slices.Contains(other.Owners, owner) {
 			return false
 		}

@@ -12,7 +12,7 @@ import (
 	"github.com/autonomos/aob/reconciler/gate"
 )
 
-// A MainReport is what to tell about the main branch.
+// A MainReport is what is reported about the main branch.
 type MainReport struct {
 	Branch string
 	Commit string
@@ -29,9 +29,8 @@ type MainModel struct {
 	Fact     delivery.Fact
 }
 
-// main decides what main accepts. A release that main accepted before needs no
-// new answer; a new one needs a release statement that fits; anything else is
-// refused, and the fleets stay with the last accepted release.
+// main decides which releases main accepts. A release that main accepted before stays accepted. A new one needs a
+// matching release statement. Anything else is refused, and the fleets keep the last accepted release.
 func (m *maker) main() MainReport {
 	main := m.w.Main
 	r := MainReport{Branch: main.Branch, Commit: main.Commit}
@@ -39,7 +38,7 @@ func (m *maker) main() MainReport {
 		return r
 	}
 	if len(main.Complaints) > 0 {
-		// and fleets says which of them stay
+		// fleets adds which fleets stay
 		r.Checks = []Check{check(delivery.ContextIntent, delivery.CheckFailure, complaints(main.Complaints))}
 		return r
 	}
@@ -69,8 +68,8 @@ func (m *maker) main() MainReport {
 	return r
 }
 
-// unread says which gate or quarantine of main cannot be read. Nobody may be judged
-// by the rest of them.
+// unread says which gate or quarantine file of main cannot be read. Nothing is judged meanwhile, because a requirement
+// may be missing.
 func (m *maker) unread() (why delivery.Fact, quarantine bool) {
 	for _, c := range m.w.Main.Complaints {
 		name := strings.TrimSuffix(path.Base(c.File), ".yaml")
@@ -159,9 +158,8 @@ func (m *maker) mainModel(name string) MainModel {
 	return is(delivery.CheckPending, code.MainAccepting)
 }
 
-// todaysGates says, of a release that main has gone back to, which of main's
-// gates it would fail now. They are computed from its signed scores alone: a way
-// back waits for nothing.
+// todaysGates says which of main's gates a release would fail now that main has gone back to. It uses the signed scores
+// only, so that a rollback never waits.
 func (m *maker) todaysGates(name string, named delivery.Release) []delivery.Fact {
 	newest := !slices.ContainsFunc(m.w.Evidence.Accepted[name], func(a delivery.Acceptance) bool {
 		return a.Version > named.Version
@@ -179,8 +177,8 @@ func (m *maker) todaysGates(name string, named delivery.Release) []delivery.Fact
 	return failing(verdicts)
 }
 
-// judged says whether every covering gate of main stands in a release statement,
-// or passes now on the stored measurements.
+// judged checks that every gate of main which covers the model has passed it, in a release statement or by the stored
+// scores.
 func (m *maker) judged(model string, s delivery.ReleaseStatement) Stage {
 	gates := m.w.Main.Intent.Covering(model)
 	if len(gates) == 0 {
@@ -208,13 +206,12 @@ func (m *maker) judged(model string, s delivery.ReleaseStatement) Stage {
 	return waits
 }
 
-// says tells what a gate answers.
+// says returns a gate's outcome with its reason.
 func says(gate string, v delivery.Verdict) delivery.Fact {
 	return ReasonOf(v).In(code.GateSays, values{Gate: gate, Outcome: v.Outcome})
 }
 
-// judgeStored lets a gate answer from signed scores alone. Comparing them may
-// take a run.
+// judgeStored judges a bundle by a gate from signed scores. A missing comparison is run.
 func (m *maker) judgeStored(mdl delivery.Model, j judged, bundle, baseline delivery.Digest) (delivery.Verdict, Stage) {
 	name, g := j.name, j.gate
 	if why := m.wrongClasses(mdl, []judged{j}); !why.IsZero() {
@@ -256,9 +253,8 @@ func (m *maker) judgeStored(mdl delivery.Model, j judged, bundle, baseline deliv
 	return gate.Judge(name, g, in), Stage{State: delivery.CheckSuccess}
 }
 
-// judgeCurrent lets the gates that a proposal adds or changes judge the
-// releases that main runs, so that the reviewer sees what they would fail.
-// Verdicts without an outcome are still waited for.
+// judgeCurrent judges main's releases by the gates that a proposal adds or changes, so that reviewers see which would
+// fail. A verdict without an outcome is still pending.
 func (m *maker) judgeCurrent(p Proposal, gates []string) ([]delivery.Verdict, []gate.ModelPower) {
 	var verdicts []delivery.Verdict
 	var powers []gate.ModelPower
@@ -292,7 +288,7 @@ func (m *maker) judgeCurrent(p Proposal, gates []string) ([]delivery.Verdict, []
 				}
 			}
 			if v.Outcome == "" {
-				for _, s := range r.Stages { // a failed stage is an answer too
+				for _, s := range r.Stages { // a failed stage counts as a failed verdict
 					if s.State == delivery.CheckFailure {
 						v.Outcome, v.Because = delivery.Fail, []delivery.Fact{s.Fact}
 					}
@@ -315,8 +311,8 @@ func (m *maker) power(name, model string, g delivery.Gate, score delivery.Scores
 		Checks: gate.Powers(g, score.Scores, there)}
 }
 
-// Powers says how small a drop a gate of main can show, for each model that it covers
-// and whose release was scored on its eval set.
+// Powers returns how small a drop a gate of main can detect, for each covered model whose release has scores on its
+// eval set.
 func Powers(w World, name string) []gate.ModelPower {
 	return (&maker{w: w, scored: map[delivery.Digest]bool{}}).powers(name)
 }
@@ -333,17 +329,16 @@ func (m *maker) powers(name string) (list []gate.ModelPower) {
 	return list
 }
 
-// proposeRestore opens the PR that sets a refused model's files back to what
-// main accepted last.
+// proposeRestore opens a pull request that restores a refused model's files to main's last accepted release.
 func (m *maker) proposeRestore(model string, named delivery.Release, before []delivery.Release, why delivery.Fact) {
 	restore := map[string]string{"models/" + model + ".release.yaml": ""}
 	title := fact(code.TakeBackTitle, values{Model: model, Version: named.Version})
-	// a former name's files are another's
+	// files under a former name do not count
 	before = slices.DeleteFunc(slices.Clone(before), func(r delivery.Release) bool { return r.Name != model })
 	if len(before) > 0 {
 		commit, ok := m.commitOf(model, before[0])
 		if !ok {
-			return // main's history does not say; the failure on the commit does
+			return // the commit is not known; the failure is shown on main's commit
 		}
 		restore["models/"+model+".release.yaml"] = commit
 		restore["models/"+model+".yaml"] = commit
@@ -354,7 +349,7 @@ func (m *maker) proposeRestore(model string, named delivery.Release, before []de
 		Title: title, Body: why.In(code.RestoreBody, values{}), Restore: restore})
 }
 
-// commitOf finds the newest commit of main that held r together with its spec.
+// commitOf finds the newest commit of main that has release r with its spec.
 func (m *maker) commitOf(model string, r delivery.Release) (string, bool) {
 	for _, past := range m.w.Main.History[model] {
 		if past.Release != nil && past.Spec == r.Spec && delivery.SameRelease(*past.Release, r) {

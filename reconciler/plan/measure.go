@@ -1,8 +1,7 @@
 package plan
 
-// This file measures: what a bundle scored on an eval set, and how two bundles
-// compare there. What is signed already is found by its key, and the rest becomes
-// a run.
+// This file finds the scores of a bundle on an eval set, and comparisons of two bundles there. Signed ones are found by
+// key, and missing ones become runs.
 
 import (
 	"encoding/json"
@@ -24,30 +23,30 @@ func contentOf(data delivery.DataResult, e delivery.EvalSet) (delivery.EvalSetCo
 	return delivery.EvalSetContent{}, false
 }
 
-// An evalSet is what is scored on, and how its labels are read.
+// An evalSet is an eval set, and how its labels are read.
 type evalSet struct {
 	delivery.EvalSetContent
-	classes   delivery.Classes // which of its labels count, and as what
+	classes   delivery.Classes // which of its labels count, and as which class
 	resamples int
 	measures  []string // metrics besides the usual ones
 }
 
-// gateSet is a gate's eval set, whose labels the gate reads.
+// gateSet returns a gate's eval set, with labels as the gate reads them.
 func gateSet(mdl delivery.Model, g delivery.Gate, content delivery.EvalSetContent) evalSet {
 	classes := g.LabelMap(mdl.Classes)
 	n := gate.Resamples(g.Checks, len(classes))
 	if n == gate.Resamples(nil, len(classes)) {
-		n = 0 // as on any other set, so that one score serves both
+		n = 0 // the default, so that the score has the same key as without a gate
 	}
 	return evalSet{content, classes, n, gate.Measures(g.Checks)}
 }
 
-// ownSet is a split of a model's own dataset, whose labels the model reads.
+// ownSet returns a split of the model's own dataset, with labels as the model reads them.
 func ownSet(mdl delivery.Model, content delivery.EvalSetContent) evalSet {
 	return evalSet{content, mdl.Classes, 0, nil}
 }
 
-// evalRun says how a bundle is scored on an eval set.
+// evalRun returns the spec of an eval run.
 func (m *maker) evalRun(bundle delivery.Digest, on evalSet) (delivery.EvalRun, Stage) {
 	info, ok := m.w.Evidence.Bundles[bundle]
 	if !ok {
@@ -68,20 +67,20 @@ func (m *maker) evalRun(bundle delivery.Digest, on evalSet) (delivery.EvalRun, S
 		TrainingImages: without}, Stage{State: delivery.CheckSuccess}
 }
 
-// scoreOnOwn finds what a bundle scored on a split of the model's own dataset, or plans the run for it.
+// scoreOnOwn finds a bundle's scores on a split of the model's own dataset, or plans the run for them.
 func (m *maker) scoreOnOwn(r *progress, bundle delivery.Digest, content delivery.EvalSetContent) (delivery.Scores,
 	Stage) {
 	return m.score(bundle, ownSet(r.model, content), r.run)
 }
 
-// hasScores asks for a bundle's scores, and reports whether they were read. They are large, so only those that a plan
-// asks for are there.
+// hasScores requests a bundle's scores, and reports whether they were read. Scores are large, so only requested ones
+// are in the world.
 func (m *maker) hasScores(bundle delivery.Digest) bool {
 	m.scored[bundle] = true
 	return m.w.Evidence.Scored == nil || m.w.Evidence.Scored[bundle]
 }
 
-// score finds what a bundle scored on an eval set, or plans the run for it.
+// score finds a bundle's scores on an eval set, or plans the run for them.
 func (m *maker) score(bundle delivery.Digest, on evalSet, run runner) (delivery.Scores, Stage) {
 	ask, stage := m.evalRun(bundle, on)
 	if stage.State != delivery.CheckSuccess {
@@ -108,8 +107,7 @@ func (m *maker) score(bundle delivery.Digest, on evalSet, run runner) (delivery.
 	return s, pending(fact(code.ScoredSigning, values{}))
 }
 
-// compare finds the paired bootstrap of two scores, with as many resamples as a
-// gate's checks need, or plans the run for it.
+// compare finds the paired bootstrap of two scores, with as many resamples as the gate's checks need, or plans its run.
 func (m *maker) compare(candidate, baseline delivery.Scores, g delivery.Gate, run runner) (*delivery.CompareResult,
 	delivery.Digest, Stage) {
 	ask := delivery.CompareRun{Candidate: candidate.Input, Baseline: baseline.Input, Seed: bootstrapSeed,
@@ -129,7 +127,7 @@ func (m *maker) compare(candidate, baseline delivery.Scores, g delivery.Gate, ru
 	return &result, key, stage
 }
 
-// bootstrapSeed is that of every comparison. Another makes other keys.
+// bootstrapSeed is the seed of every comparison. It is part of their keys.
 const bootstrapSeed = 1
 
 // anchors compares a candidate with the fixed versions that a gate's checks name.
@@ -159,8 +157,7 @@ func (m *maker) anchors(j judgement, score func(delivery.Digest) (delivery.Score
 	return anchors, Stage{State: delivery.CheckSuccess}
 }
 
-// version finds the bundle of a version that main accepted, or says why there is
-// none to compare with.
+// version finds the bundle of a version that main accepted, or says why it cannot be compared with.
 func (m *maker) version(model, version string) (bundle delivery.Digest, why delivery.Fact) {
 	for _, name := range m.w.names(model) {
 		for _, a := range m.w.Evidence.Accepted[name] {
@@ -176,10 +173,9 @@ func (m *maker) version(model, version string) (bundle delivery.Digest, why deli
 	return "", fact(code.VersionUnknown, values{Text: model + "@" + version})
 }
 
-// storedScore finds a bundle's signed score on a gate's eval set by today's
-// protocol, its labels read as the gate reads them for a model. Where labels were
-// corrected there may be several; the highest key is as good as any and the same
-// for every reader.
+// storedScore finds a bundle's signed scores on a gate's eval set by the current protocol, with labels as the gate
+// reads them. After a correction of labels there may be several; the highest key is taken, so that the choice is always
+// the same.
 func (m *maker) storedScore(mdl delivery.Model, bundle delivery.Digest, g delivery.Gate) (delivery.Scores, bool) {
 	var found delivery.Scores
 	if !m.hasScores(bundle) {
@@ -190,7 +186,7 @@ func (m *maker) storedScore(mdl delivery.Model, bundle delivery.Digest, g delive
 			continue
 		}
 		ask, _ := m.evalRun(bundle, gateSet(mdl, g, s.Content))
-		ask.Detect = s.Input.Detect // by whichever version of the detector
+		ask.Detect = s.Input.Detect // any version of the detector counts
 		ask.Resamples = max(ask.Resamples, s.Input.Resamples)
 		if delivery.ScoreKey(ask) == s.Key {
 			found = s

@@ -1,21 +1,19 @@
 package plan
 
-// This file is about proposals whose content main has already: they were merged, by
-// whatever kind of merge, or another one brought the same. Nothing is judged anew or
-// signed for them, and what they say is what the release statement says. The list of
-// open pull requests may be older than main, so this is told from content alone.
+// This file handles proposals whose content main already has, because they were merged or another one brought the same.
+// Nothing is judged or signed again for them: the report repeats the release statement. The list of open pull requests
+// may be older than main, so only content is compared.
 
 import (
 	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// targetsMain reports whether a proposal is for main. Others are not judged.
+// targetsMain reports whether a proposal's target is main. Other proposals are not judged.
 func (m *maker) targetsMain(p Proposal) bool { return p.PullRequest.Base == m.w.Main.Branch }
 
-// mains returns main's release of a model where that is what a proposal asks for: the
-// same spec, and the same release file or none of its own. For a proposal that was
-// merged it is the release that it brought, also where main has gone on since.
+// mains returns main's release of a model if a proposal asks for just that: the same spec, and the same release file or
+// none. For a merged proposal it is the release that it brought, even if main has a newer one.
 func (m *maker) mains(p Proposal, name string) (delivery.Release, bool) {
 	spec := p.Intent.Models[name].SpecDigest()
 	own, has := p.Intent.Releases[name]
@@ -29,17 +27,16 @@ func (m *maker) mains(p Proposal, name string) (delivery.Release, bool) {
 	if !sameFile(p.Base.Releases, p.Intent.Releases, name) && !(has && delivery.SameRelease(own, r)) {
 		return r, false // it names another release, or removes the file
 	}
-	// What main refuses, or has not settled, is no release.
+	// A release that main refuses does not count.
 	return r, m.models[name].State == delivery.CheckPending || m.models[name].State == delivery.CheckSuccess &&
 		m.w.Evidence.accepted(r)
 }
 
-// asMain reports a model of a proposal that main has, in the words of the statement
-// that the release rests on.
+// asMain reports a model that main already has, from its release statement. It reports false if there is no statement.
 func (m *maker) asMain(r *progress, p Proposal, release delivery.Release) (ModelReport, bool) {
 	s, ok := m.w.Evidence.statement(release, "")
 	if !ok {
-		return ModelReport{}, false // evidence of an older aob, or that was lost
+		return ModelReport{}, false // signed by an older aob, or lost
 	}
 	r.Release, r.Bundle, r.Measured = &release, release.Bundle, release.Measured
 	for _, b := range m.everAccepted(m.w.names(release.Name)) {
@@ -79,8 +76,7 @@ func (m *maker) asMain(r *progress, p Proposal, release delivery.Release) (Model
 	return r.end(delivery.CheckSuccess, fact(code.AlreadyReleased, values{Version: release.Version})), true
 }
 
-// merged reports a model of a proposal that was merged, and that main does not run:
-// nothing is trained, judged or signed for it.
+// merged reports a model of a merged proposal that main does not run. Nothing is trained, judged or signed for it.
 func (m *maker) merged(r *progress) ModelReport {
 	if mm, ok := m.models[r.Model]; ok && mm.State != delivery.CheckSuccess {
 		return r.end(mm.State, mm.Fact.In(code.MergedBut, values{}))
@@ -88,9 +84,8 @@ func (m *maker) merged(r *progress) ModelReport {
 	return r.end(delivery.CheckSuccess, fact(code.Merged, values{}))
 }
 
-// acceptedBefore finds the release of a model that main accepted with this very spec
-// and bundle. Nothing new is signed for it: going back to it is a rollback, by the
-// file that it had.
+// acceptedBefore finds a release with this spec and bundle that main accepted before. Going back to it is a rollback
+// with its old file, so nothing is signed.
 func (m *maker) acceptedBefore(model string, spec, bundle delivery.Digest) (delivery.Release, bool) {
 	var found delivery.Release
 	for _, a := range m.w.Evidence.Accepted[model] {
@@ -107,8 +102,7 @@ func (m *maker) acceptedBefore(model string, spec, bundle delivery.Digest) (deli
 	return found, found.Version > 0
 }
 
-// filesOf lists the release files that are known of a model: those that main has or
-// had, and those of release statements.
+// filesOf lists the known release files of a model: on main, in its history, and in release statements.
 func (m *maker) filesOf(model string) []delivery.Release {
 	var files []delivery.Release
 	if r, ok := m.w.Main.Intent.Releases[model]; ok {

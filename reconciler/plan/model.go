@@ -12,63 +12,62 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// A Stage is where one model stands at one check.
+// A Stage is the state of one model at one check.
 type Stage struct {
 	Context string
 	State   delivery.CheckState
 	Fact    delivery.Fact
 }
 
-// A ModelReport is what to tell about one changed model of a pull request.
+// A ModelReport is what is reported about one changed model of a pull request.
 type ModelReport struct {
 	Model       string
-	RenamedFrom string // what the proposal renames to it; mostly empty
-	Has         bool   // main has what is asked for already
+	RenamedFrom string // the model that the proposal renames to it; empty for none
+	Has         bool   // main already has this content
 	Spec        delivery.Digest
 	Stages      []Stage
-	State       delivery.CheckState // what it lets aob/release be
+	State       delivery.CheckState // of aob/release, for this model
 	Fact        delivery.Fact
 	Data        *delivery.DataResult
 	Bundle      delivery.Digest                    // once trained
 	Baseline    *delivery.Release                  // main's accepted release; nil for a first model
-	Measured    []delivery.Measured                // by the gates that have answered
-	Verdicts    []delivery.Verdict                 // theirs
-	Doubts      []Doubt                            // of the verdicts that are unsure
-	Fleets      []delivery.Fact                    // that run it once it is released, and how
-	Against     map[string]*delivery.Release       // by gate of a fleet: what the fleet runs, in place of Baseline
-	Carried     []delivery.Fact                    // which gates fleets bring with them
-	Release     *delivery.Release                  // what the release file must say
-	Commit      *delivery.Release                  // set where the head's tree does not hold it yet
+	Measured    []delivery.Measured                // by the gates that have a verdict
+	Verdicts    []delivery.Verdict                 // of those gates
+	Doubts      []Doubt                            // the unsure verdicts
+	Fleets      []delivery.Fact                    // that will run it, and how
+	Against     map[string]*delivery.Release       // by gate of a fleet: the fleet's release, in place of Baseline
+	Carried     []delivery.Fact                    // gates of fleets that judge it
+	Release     *delivery.Release                  // the content that the release file must have
+	Commit      *delivery.Release                  // the release file to commit; nil if the head has it
 	Own         *delivery.Scores                   // on the PR's own test split, for information
-	Links       []Link                             // what people may look at
-	Seeds       []SeedReport                       // where each of its trainings stands
+	Links       []Link                             // pages for people
+	Seeds       []SeedReport                       // its trainings
 	Points      map[string]delivery.OperatingPoint // its thresholds, by class
 	Valid       *delivery.Scores                   // on its validation split
-	Tried       *delivery.CompareResult            // of a draft: with the release, on its validation split
+	Tried       *delivery.CompareResult            // of a draft: compared with the release, on its validation split
 }
 
-// Summary is the fact about the model, with its name.
+// Summary is the model's fact with its name.
 func (r ModelReport) Summary() delivery.Fact { return r.Fact.In(code.OfModel, values{Model: r.Model}) }
 
-// A Link leads to what people may look at beside a gate's answer.
+// A Link is a page that is shown beside a gate's verdict.
 type Link struct {
 	Gate string
 	Path string // of the server's site
-	URL  string // in full, where it is known how people reach the server
+	URL  string // empty if the server's address is not known
 }
 
-// judged is one gate that a proposal's model must pass.
+// A judged is one gate that a model must pass.
 type judged struct {
 	name     string
 	gate     delivery.Gate
-	proposed bool   // the PR's own version, on top of main's
-	as       string // its label, where a fleet brings it
+	proposed bool   // the proposal adds or changes the gate
+	as       string // its label, if it is a gate of a fleet
 }
 
-// gatesFor returns the gates of a PR for a model: all covering gates of the
-// target branch, and the PR's new or changed ones on top. A PR cannot lower its
-// own bar: removing or loosening a gate counts once it is on main, and a model
-// that it renames is judged by the gates of its name on main.
+// gatesFor returns the gates that judge a model in a pull request: those of main, and the new or changed ones of the
+// pull request in addition. A removed or weaker gate counts only once it is on main, so a pull request cannot lower its
+// own requirements. A renamed model is judged by the gates of its name on main.
 func (m *maker) gatesFor(p Proposal, model, onMain string) []judged {
 	var list []judged
 	main := m.w.Main.Intent
@@ -85,7 +84,7 @@ func (m *maker) gatesFor(p Proposal, model, onMain string) []judged {
 	return list
 }
 
-// label is the gate's name in checks and files.
+// label returns the gate's name in checks and files.
 func (j judged) label(list []judged) string {
 	if j.as != "" {
 		return j.as
@@ -99,13 +98,13 @@ func (j judged) label(list []judged) string {
 // progress collects the stages of one model.
 type progress struct {
 	ModelReport
-	names    []string // the model's, and those that it had before
-	proposal Proposal // whose comments may settle what is unsure
-	fleet    string   // whose gates judge it, as it is to run another model; mostly empty
+	names    []string // the model's present and former names
+	proposal Proposal // whose comments may accept unsure verdicts
+	fleet    string   // the fleet whose gates judge it; empty for the model's own gates
 	model    delivery.Model
-	run      runner              // looks its runs up, and starts them
-	data     delivery.DataResult // once its dataset is read
-	dataKey  delivery.Digest     // of the run that reads it
+	run      runner              // finds its runs, and starts them
+	data     delivery.DataResult // set when its dataset has been read
+	dataKey  delivery.Digest     // of the data run
 }
 
 func (p *progress) stage(context string, state delivery.CheckState, f delivery.Fact) {
@@ -117,11 +116,9 @@ func (p *progress) end(state delivery.CheckState, f delivery.Fact) ModelReport {
 	return p.ModelReport
 }
 
-// ApprovalCode is what a comment must name to let a proposal of a stranger run. It is
-// bound to all that a proposal may cost: the spec with its dataset, the machine, and
-// the gates that the proposal itself brings, whose eval sets are read and judged on.
-// It is long because a stranger makes the specs: of a short code one finds two, a
-// cheap one to get approved, and an expensive one to push afterwards.
+// ApprovalCode is what a comment must name to approve the runs of an author without write permission. It covers
+// everything that costs something: the spec with its dataset, the machine, and the gates that the proposal itself adds,
+// whose eval sets are read. It is long, so that nobody can find a cheap and an expensive spec with the same code.
 func ApprovalCode(m delivery.Model, own ...delivery.Gate) string {
 	bound := []any{m.SpecDigest(), m.Train.Machine}
 	var gates []delivery.Digest
@@ -134,7 +131,7 @@ func ApprovalCode(m delivery.Model, own ...delivery.Gate) string {
 	return delivery.DigestOf("go", bound).Hex()[:32]
 }
 
-// proposedOf are the gates that a proposal brings, out of those that judge it.
+// proposedOf returns the gates that the proposal itself adds or changes.
 func proposedOf(gates []judged) []delivery.Gate {
 	var own []delivery.Gate
 	for _, j := range gates {
@@ -145,7 +142,7 @@ func proposedOf(gates []judged) []delivery.Gate {
 	return own
 }
 
-// cost records what an approval of a model lets run.
+// cost records what an approval of a model allows.
 func (m *maker) cost(p Proposal, approval string, mdl delivery.Model) {
 	if p.Permission == delivery.PermissionWrite {
 		return
@@ -160,7 +157,7 @@ func (m *maker) cost(p Proposal, approval string, mdl delivery.Model) {
 		By:     strings.TrimSpace(t.Machine.Terraform + " " + t.Machine.Instance), Lasts: t.Machine.Limit})
 }
 
-// model takes one changed model as far as what was seen allows.
+// model takes one changed model as far as the observed state allows.
 func (m *maker) model(p Proposal, name string) ModelReport {
 	mdl, ok := p.Merged.Models[name]
 	r := &progress{ModelReport: ModelReport{Model: name}, proposal: p, model: mdl}
@@ -198,7 +195,7 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 	switch {
 	case len(gates) == 0:
 		return r.end(delivery.CheckFailure, fact(code.NoGate, values{Model: name}))
-	case len(p.Merged.Covering(name)) == 0: // main would refuse it once it is merged
+	case len(p.Merged.Covering(name)) == 0: // main would refuse it after the merge
 		return r.end(delivery.CheckFailure, fact(code.NoGateLeft, values{Model: name}))
 	}
 	r.Baseline = m.baseline(r.names)
@@ -218,7 +215,7 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 	return m.promote(r, gates, bars)
 }
 
-// removed reports a model that a proposal removes.
+// removed reports a model that the proposal removes.
 func (m *maker) removed(r *progress) ModelReport {
 	if r.proposal.Landed {
 		return m.merged(r)
@@ -230,7 +227,7 @@ func (m *maker) removed(r *progress) ModelReport {
 	return r.end(delivery.CheckSuccess, removed)
 }
 
-// fileRemoved reports a model whose release file a proposal removes, and whose spec stays.
+// fileRemoved reports a model whose release file the proposal removes, while its spec stays.
 func (m *maker) fileRemoved(r *progress) ModelReport {
 	left := m.baseline(m.w.names(r.Model))
 	if left != nil && !slices.Contains(forbidden(m.quarantineAfter(r.proposal)), left.Bundle) {
@@ -239,7 +236,8 @@ func (m *maker) fileRemoved(r *progress) ModelReport {
 	return r.end(delivery.CheckSuccess, fact(code.ReleaseFileRemoved, values{}))
 }
 
-// promote takes a model through data, training, gates and release. Each stage begins once the one before has succeeded.
+// promote takes a model through data, training, gates and release. Each stage begins after the one before has
+// succeeded.
 func (m *maker) promote(r *progress, gates []judged, bars []bar) ModelReport {
 	p := r.proposal
 	if why := m.wrongClasses(r.model, gates); !why.IsZero() {
@@ -272,7 +270,7 @@ func (m *maker) promote(r *progress, gates []judged, bars []bar) ModelReport {
 	if !ok || !fleetsPass {
 		return r.end(blockedBy(r.Stages))
 	}
-	// A gate of the pull request's own says nothing where main has one.
+	// A gate of the pull request itself is no evidence if main has one.
 	onMain := slices.ContainsFunc(judgements, func(j judgement) bool { return !j.proposed })
 	if !slices.ContainsFunc(judgements, func(j judgement) bool {
 		return j.proposed != onMain && anyPassed(j.verdict)
@@ -282,8 +280,8 @@ func (m *maker) promote(r *progress, gates []judged, bars []bar) ModelReport {
 	return m.release(r, p, judgements, ofFleets)
 }
 
-// rollback takes a model back to a release that main accepted before. Gates show what they say of it today and do not
-// block it. Those that fleets bring to it from another model do.
+// rollback takes a model back to a release that main accepted before. The model's gates are shown and block nothing.
+// Gates that fleets bring from another model do block.
 func (m *maker) rollback(r *progress, to delivery.Release, gates []judged, bars []bar) ModelReport {
 	if h, is := m.quarantined(r.names, to.Bundle); is {
 		return r.end(delivery.CheckFailure, h.blocks().In(code.OfVersion, values{Version: to.Version}))
@@ -317,7 +315,7 @@ func (m *maker) rollback(r *progress, to delivery.Release, gates []judged, bars 
 		back = several(back, fact(code.TodayFails, values{Facts: failing}))
 	}
 	r.Release = &to
-	for i, s := range r.Stages[:own] { // shown, and blocks nothing
+	for i, s := range r.Stages[:own] { // shown without blocking
 		if s.State != delivery.CheckSuccess {
 			r.Stages[i].State, r.Stages[i].Fact = delivery.CheckSuccess, s.Fact.In(code.OfRollback, values{})
 		}
@@ -325,8 +323,8 @@ func (m *maker) rollback(r *progress, to delivery.Release, gates []judged, bars 
 	return r.end(delivery.CheckSuccess, back)
 }
 
-// draft shows what a draft's model does on its validation split. The gates' eval
-// sets are opened when the pull request is ready for review.
+// draft shows a draft's model on its validation split. The gates' eval sets are used only when the pull request is
+// ready for review.
 func (m *maker) draft(r *progress, gates []judged) ModelReport {
 	score, compare, stage := m.validated(r, r.Bundle)
 	f := stage.Fact
@@ -345,13 +343,13 @@ func (m *maker) draft(r *progress, gates []judged) ModelReport {
 		stage.State = delivery.CheckPending
 	}
 	r.stage(delivery.ContextEval, stage.State, f)
-	for _, j := range gates { // it may have been judged before it became a draft
+	for _, j := range gates { // replaces the verdicts of a PR that became a draft
 		r.stage(delivery.ContextGate+j.label(gates), delivery.CheckPending, fact(code.DraftGateWaits, values{}))
 	}
 	return r.end(stage.State, f)
 }
 
-// blockedBy says what aob/release waits for: the first stage that is not done.
+// blockedBy returns what aob/release waits for: the first of the worst stages.
 func blockedBy(stages []Stage) (delivery.CheckState, delivery.Fact) {
 	worst := Stage{Context: delivery.ContextRelease, State: delivery.CheckPending, Fact: fact(code.StageAwaited,
 		values{})}
@@ -365,8 +363,7 @@ func blockedBy(stages []Stage) (delivery.CheckState, delivery.Fact) {
 	return worst.State, worst.Fact.In(code.OfStage, values{Stage: strings.TrimPrefix(worst.Context, "aob/")})
 }
 
-// run looks a run up, plans its start where it is allowed, and says where it
-// stands.
+// run finds a run, or plans its start if that is allowed, and returns its state.
 func (m *maker) run(spec delivery.RunSpec, p Proposal, approval string) (delivery.RunState, Stage) {
 	m.needs(spec.Key, p.Number)
 	if !slices.Contains(m.runs[p.Number], spec.Key) {
@@ -424,7 +421,7 @@ func (m *maker) run(spec delivery.RunSpec, p Proposal, approval string) (deliver
 	return state, pending(fact(code.RunStarting, values{}))
 }
 
-// start plans the start of a run, once for all pull requests that wait for it.
+// start plans the start of a run, once for all pull requests that need it.
 func (m *maker) start(spec delivery.RunSpec, pr int) {
 	step := StartRun{Spec: spec, PRs: []int{pr}}
 	if !m.planned[step.Key()] {
@@ -439,7 +436,7 @@ func (m *maker) start(spec delivery.RunSpec, pr int) {
 	}
 }
 
-// runs says how far a run is.
+// runs returns how far a run is.
 func runs(r delivery.RunState) delivery.Fact {
 	s := r.Status
 	f := fact(code.RunRunning, values{})
@@ -463,11 +460,11 @@ func runs(r delivery.RunState) delivery.Fact {
 	return f
 }
 
-// A runner looks a run up, plans its start where it is allowed, and says where it stands.
+// A runner finds a run, or plans its start if that is allowed, and returns its state.
 type runner func(delivery.RunSpec) (delivery.RunState, Stage)
 
-// runner is for the runs of a proposal, which need approval where its author may not start them. note says on each run
-// what it is for.
+// runner returns a runner for a proposal. Its runs need the approval if the author may not start them. note is the text
+// that each run shows about its purpose.
 func (m *maker) runner(p Proposal, approval, note string) runner {
 	return func(spec delivery.RunSpec) (delivery.RunState, Stage) {
 		spec.Note = note
@@ -475,8 +472,8 @@ func (m *maker) runner(p Proposal, approval, note string) runner {
 	}
 }
 
-// readData takes the aob/data stage: the dataset's digest, checks, and the eval sets of the gates and bars. It reports
-// whether the data can be used.
+// readData fills the aob/data stage: the dataset's digest and checks, and the eval sets of the gates and bars. It
+// reports whether the data can be used.
 func (m *maker) readData(r *progress, gates []judged, bars ...bar) bool {
 	for _, b := range bars {
 		gates = slices.Concat(gates, b.gates)
@@ -503,14 +500,14 @@ func (m *maker) readData(r *progress, gates []judged, bars ...bar) bool {
 	return stage.State == delivery.CheckSuccess
 }
 
-// dataFact says what a data run found.
+// dataFact returns what a data run found.
 func dataFact(mdl delivery.Model, result delivery.DataResult) delivery.Fact {
 	return several(fact(code.DataReady, values{Dataset: mdl.Dataset.String(), Bundle: result.Content,
 		Counts: map[string]int{"train": result.Images["train"], "valid": result.Images["valid"],
 			"leftOut": result.LeftOut}}), findings(result.Findings, delivery.LevelWarning))
 }
 
-// findings says what was found at one level: the first in full, and how many more.
+// findings returns the first finding of a level, and how many more there are.
 func findings(list []delivery.Finding, level string) delivery.Fact {
 	var first delivery.Fact
 	n := 0

@@ -1,8 +1,7 @@
 package plan
 
-// This file says which runs are needed, and ends the others. A run that is ended
-// too early costs what it has done so far; one that is ended too late costs its
-// machine. So what is not known is never taken for "not needed".
+// This file finds the runs that are needed, and ends the others. Ending a run too early wastes its work, and ending it
+// too late wastes the machine. While it is not known whether a run is needed, the run goes on.
 
 import (
 	"maps"
@@ -14,15 +13,13 @@ import (
 )
 
 const (
-	// grace is how long a run goes on whose pull request is gone from the list.
+	// grace is how long a run goes on after its pull request has disappeared from the list.
 	grace = 2 * time.Minute
-	// askAgain is how long a run that was asked to end has for it before it is asked
-	// again, as a signal may be lost.
+	// askAgain is how long a run has to end before it is asked again, because a signal may be lost.
 	askAgain = 30 * time.Second
 )
 
-// needs records that a pull request needs a run; 0 and below stand for main,
-// experiments and comparisons.
+// needs records that a pull request needs a run; 0 or less stands for main, experiments and comparisons.
 func (m *maker) needs(key delivery.Digest, pr int) {
 	pr = max(0, pr)
 	m.needed[key] = true
@@ -31,10 +28,9 @@ func (m *maker) needs(key delivery.Digest, pr int) {
 	}
 }
 
-// endUnneeded ends the runs that nothing needs any more. A push of other content
-// ends the runs of the content before it at once. A pull request that is closed,
-// gone from the list or has another target ends them after a grace: lists have
-// gaps, and people take such a thing back.
+// endUnneeded ends the runs that nothing needs. A push of other content ends the runs of the earlier content at once.
+// If a pull request is closed, missing from the list or has another target, its runs end after a grace time, because
+// lists have gaps and people reopen pull requests.
 func (m *maker) endUnneeded() {
 	known := m.w.ProposalsKnown && m.w.Main.Commit != "" && m.w.Evidence.Stale == ""
 	unread := m.unreadable()
@@ -46,7 +42,7 @@ func (m *maker) endUnneeded() {
 	}
 	for _, key := range slices.Sorted(maps.Keys(m.w.Runs)) {
 		r := m.w.Runs[key]
-		// One that died may have left a trainer behind: ending it cleans up.
+		// A run that died may have left a trainer process; ending the run cleans up.
 		if r.Phase != delivery.RunRunning && r.Phase != delivery.RunDied {
 			continue
 		}
@@ -62,7 +58,7 @@ func (m *maker) endUnneeded() {
 			m.keepNeed(r, need)
 			continue
 		case !known, len(r.Need.PRs) == 0 && len(unread) > 0:
-			continue // nobody can say whether it is needed
+			continue // it is not known whether it is needed
 		}
 		why := fact(code.RunReplaced, values{PRs: r.Need.PRs})
 		if slices.Equal(r.Need.PRs, []int{0}) {
@@ -85,14 +81,14 @@ func (m *maker) endUnneeded() {
 			}
 		}
 		if again := r.EndRequested.Add(askAgain); r.EndReason != "" && m.w.At.Before(again) {
-			m.wake(again) // it is ending; an EC2 machine takes minutes for that
+			m.wake(again) // it is ending already, which may take minutes
 			continue
 		}
 		m.step(EndRun{Run: key, Kind: r.Spec.Kind, Why: why})
 	}
 }
 
-// NeedOf says who needs a run that is started.
+// NeedOf returns which pull requests need a run that is started.
 func NeedOf(s StartRun) delivery.RunNeed {
 	var need delivery.RunNeed
 	for _, pr := range s.PRs {
@@ -104,18 +100,16 @@ func NeedOf(s StartRun) delivery.RunNeed {
 	return need
 }
 
-// keepNeed records who needs a run, where that changed.
+// keepNeed records which pull requests need a run, if that has changed.
 func (m *maker) keepNeed(r delivery.RunState, need delivery.RunNeed) {
 	if !r.Need.Equal(need) {
 		m.step(KeepNeed{Run: r.Spec.Key, Kind: r.Spec.Kind, Need: need})
 	}
 }
 
-// unreadable names the open pull requests of which nobody can say what they need:
-// their head is not here, has a mistake in it, or cannot be judged by a main that
-// has one. A mistake must not throw a training away. It keeps only the runs that the
-// pull request itself has asked for, and only where its author may ask for runs:
-// nobody else's mistake keeps a machine.
+// unreadable returns the open pull requests whose needed runs are not known, because their head is missing, has a
+// mistake, or main has one. Runs that such a pull request needed before go on. This holds only for authors with write
+// permission, so that others cannot keep a machine busy with a mistake.
 func (m *maker) unreadable() map[int]bool {
 	unread := maps.Clone(m.stuck)
 	if !m.w.Blind().IsZero() {
@@ -124,15 +118,15 @@ func (m *maker) unreadable() map[int]bool {
 	return unread
 }
 
-// isStuck records that nobody can say which runs a pull request needs.
+// isStuck records that it is not known which runs a pull request needs.
 func (m *maker) isStuck(p Proposal) {
-	if p.Permission == delivery.PermissionWrite || !p.Pending.IsZero() { // or it is not known yet
+	if p.Permission == delivery.PermissionWrite || !p.Pending.IsZero() { // or the permission is not known yet
 		m.stuck[p.Number] = true
 	}
 }
 
-// keepTrainings keeps what trains a model while it is not known yet which training
-// that is: its data run is made, or an upgrade has changed how work is named.
+// keepTrainings keeps a model's trainings while their keys are not known: the data run has not finished, or an upgrade
+// has changed how keys are computed.
 func (m *maker) keepTrainings(p Proposal, mdl delivery.Model) {
 	for key, r := range m.w.Runs {
 		if trains(r, mdl) {
@@ -141,7 +135,7 @@ func (m *maker) keepTrainings(p Proposal, mdl delivery.Model) {
 	}
 }
 
-// trains reports whether a run trains a seed of a model's spec.
+// trains reports whether a run trains one of a model's seeds.
 func trains(r delivery.RunState, mdl delivery.Model) bool {
 	if r.Spec.Train == nil {
 		return false

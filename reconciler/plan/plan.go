@@ -1,34 +1,32 @@
-// Package plan decides. [Make] takes one [World], everything that AOB can see
-// at one moment, and returns a [Plan]: the steps to take, and what to tell
-// people about each pull request, each model on main and each fleet.
+// Package plan decides. [Make] takes one [World], which is what one turn of the loop has observed, and returns a
+// [Plan]: the steps to take, and the reports about pull requests, models on main and fleets.
 //
-// It is one pure function: no clock but World.At, no file, no network, no
-// memory. The same world gives the same plan, so a dry run is the same code,
-// a crash loses nothing, and a decision can be replayed from its inputs. What
-// is too much to read every turn is asked for: [NeedsHistory], Plan.Unread, Plan.Scores.
+// Make is a pure function: it reads no clock but World.At, no file and no network, and keeps nothing between calls. The
+// same world gives the same plan, so a dry run uses the same code and a crash loses nothing. Data that is too large to
+// read every turn is requested by [NeedsHistory], Plan.Unread and Plan.Scores.
 //
-// A plan goes one stage further than the world it sees, never two: what a step
-// makes is seen in the next world. A turn of the loop is cheap, and a stage
-// that was not seen to succeed cannot be built on.
+// A plan goes only one stage further than the world it is given. The result of a step is observed in the next turn, and
+// only then the next stage is planned.
 //
-//   - world.go: what is seen.
+//   - world.go: the input.
 //   - proposal.go, model.go: a pull request, and one changed model in it.
-//   - merged.go: what main has already.
-//   - train.go: how a model is trained: its seeds, and its thresholds.
-//   - measure.go: what a bundle scored, and how two of them compare.
-//   - classes.go: the classes that gates hold a model to.
-//   - judge.go, accept.go: what gates say of it, and what their owners settle.
+//   - merged.go: pull requests whose content main already has.
+//   - train.go: trainings, one for each seed, and thresholds.
+//   - measure.go: scores of a bundle, and comparisons of two bundles.
+//   - classes.go: the classes that gates require.
+//   - judge.go, accept.go: verdicts of gates, and accepts by owners.
 //   - trial.go: experiments, which no gate judges.
-//   - release.go: the release file and the statement behind it.
-//   - rename.go, quarantine.go: a model under its former names, and what may not run.
-//   - bar.go: the gates that a fleet brings to another model.
-//   - lost.go: gates that main lost without a pull request that showed it.
+//   - release.go: the release file and its signed statement.
+//   - rename.go, quarantine.go: renamed models, and forbidden bundles.
+//   - bar.go: the gates that judge another model for a fleet.
+//   - lost.go: gates that main lost although no pull request showed it.
 //   - main.go: what main accepts, refuses and rolls back.
 //   - fleet.go: rollouts.
+//   - restore.go, rewound.go: lost published documents, and a main that went back.
 //   - unread.go: what waits while something cannot be read.
 //   - need.go: which runs are needed, and when the others end.
-//   - queue.go: which of the runs that are needed may start.
-//   - step.go: what can be done about it.
+//   - queue.go: the order in which runs start.
+//   - step.go: the kinds of steps.
 package plan
 
 import (
@@ -39,28 +37,28 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// A Plan is what to do and what to say.
+// A Plan is the steps to take and the reports to post.
 type Plan struct {
 	Steps     []Step
 	Proposals []ProposalReport
 	Main      MainReport
 	Fleets    []FleetReport
 	Trials    []TrialReport
-	Wake      time.Time         // when time alone may change the plan; zero for never
-	Unread    []delivery.Digest // runs that are done and whose result has to be read to go on
-	Scores    []delivery.Digest // bundles whose scores it has read, or has to read to go on
-	Needed    []delivery.Digest // runs that something open waits for
-	Reopen    []string          // branches of AOB's own pull requests, which would be opened if they had not been
-	Doubted   []delivery.Digest // bundles whose bytes in the server's store have to be checked to go on
+	Wake      time.Time         // when the plan may change without any event; zero for never
+	Unread    []delivery.Digest // finished runs whose results the next plan needs
+	Scores    []delivery.Digest // bundles whose scores the plan uses or the next plan needs
+	Needed    []delivery.Digest // runs that a pull request, main, an experiment or a comparison needs
+	Reopen    []string          // branches of AOB's own pull requests that were opened before
+	Doubted   []delivery.Digest // bundles whose files in the server's store must be checked
 }
 
-// Make decides.
+// Make makes the plan for a world.
 func Make(w World) Plan {
 	q, trains := newQueue(w, false), newQueue(w, true)
 	p := decide(w, q, trains)
 	wait := q.schedule()
 	if trains.schedule() || wait {
-		p = decide(w, q, trains) // now that it is known which of the runs start
+		p = decide(w, q, trains) // again, with the places of waiting runs
 	}
 	return p
 }
@@ -80,7 +78,7 @@ func decide(w World, q, trains *queue) Plan {
 	}
 	m.sayRewound(&main)
 	for _, p := range w.Proposals {
-		p.Stale = p.Stale || w.Evidence.Stale != "" // what was said before stands
+		p.Stale = p.Stale || w.Evidence.Stale != "" // the earlier report stays
 		m.plan.Proposals = append(m.plan.Proposals, m.proposal(p))
 	}
 	if w.Evidence.Stale == "" {
@@ -99,24 +97,24 @@ func decide(w World, q, trains *queue) Plan {
 	return m.plan
 }
 
-// maker is the state of one Make.
+// maker is the state of one call of Make.
 type maker struct {
 	w       World
 	plan    Plan
-	needed  map[delivery.Digest]bool         // run keys that something open waits for
+	needed  map[delivery.Digest]bool         // run keys that are needed
 	runs    map[int][]delivery.Digest        // by pull request
 	asks    map[int][]string                 // by pull request
-	costs   map[int]map[string]delivery.Fact // by pull request and code: what an approval lets run
-	planned map[string]bool                  // keys of steps, so that two PRs with one content plan it once
-	needers map[delivery.Digest][]int        // the pull requests behind needed; 0 for main and the others
-	stuck   map[int]bool                     // pull requests of which nobody can say which runs they need
+	costs   map[int]map[string]delivery.Fact // by pull request and approval code: the cost of what it allows
+	planned map[string]bool                  // keys of steps; pull requests with the same content share steps
+	needers map[delivery.Digest][]int        // by run key: the pull requests that need it
+	stuck   map[int]bool                     // pull requests whose needed runs are not known
 	queue   *queue                           // of runs that are no trainings
 	trains  *queue                           // of trainings
 	models  map[string]MainModel
-	scored  map[delivery.Digest]bool // bundles whose scores were asked for
+	scored  map[delivery.Digest]bool // bundles whose scores were requested
 
 	weighed map[delivery.Digest]delivery.Digest          // weights by bundle
-	looks   map[lookKey]map[delivery.Digest]int          // which look each bundle was, or will be
+	looks   map[lookKey]map[delivery.Digest]int          // the look number of each bundle
 	probes  map[delivery.Digest]map[delivery.Digest]bool // by eval set: bundles of models that main does not have
 }
 
@@ -127,8 +125,8 @@ func (m *maker) step(s Step) {
 	}
 }
 
-// propose opens a pull request of AOB's own, once: closing it is an answer too. Whether the forge still knows one that
-// was opened is for the loop to ask.
+// propose plans a pull request of AOB's own. One that was opened before is not opened again, also when people have
+// closed it. The loop checks whether the forge still has it.
 func (m *maker) propose(p Propose) {
 	if m.w.Opened[p.Branch] {
 		m.plan.Reopen = append(m.plan.Reopen, p.Branch)
@@ -137,7 +135,7 @@ func (m *maker) propose(p Propose) {
 	m.step(p)
 }
 
-// wake asks for a turn at t at the latest.
+// wake makes sure that a turn is taken at t at the latest.
 func (m *maker) wake(t time.Time) {
 	if !t.IsZero() && (m.plan.Wake.IsZero() || t.Before(m.plan.Wake)) {
 		m.plan.Wake = t

@@ -10,7 +10,7 @@ import (
 	"github.com/autonomos/aob/reconciler/gate"
 )
 
-// A ProposalReport is what to tell about one pull request.
+// A ProposalReport is what is reported about one pull request.
 type ProposalReport struct {
 	PR          delivery.PullRequest
 	Checks      []Check
@@ -20,15 +20,15 @@ type ProposalReport struct {
 	Fleets      []delivery.Fact    // what the PR changes about fleets
 	Quarantined []delivery.Fact    // the bundles that it quarantines and lifts
 	Problem     []delivery.Complaint
-	Runs        []delivery.Digest // of its content, in the order of the stages
-	Has         bool              // main has all models of it already
-	Kept        bool              // main contains it: what was said of it before stands
-	// Elsewhere: it targets another branch than main, so nothing is judged; its check says so.
+	Runs        []delivery.Digest // for its content, in the order of the stages
+	Has         bool              // main already has all its models
+	Kept        bool              // main contains it: the earlier report stays
+	// Elsewhere: its target is another branch than main, so nothing is judged.
 	Elsewhere        bool
-	Stale            bool                     // nothing is concluded about it now; what was said before stands
-	ApprovalCommands []string                 // comments of someone with write permission that its runs wait for
-	Costs            map[string]delivery.Fact // by the code of an ask: what it lets run
-	Refused          []string                 // who gave one of Asks and has no write permission
+	Stale            bool                     // nothing is decided about it now; the earlier report stays
+	ApprovalCommands []string                 // comments that its runs need from someone with write permission
+	Costs            map[string]delivery.Fact // by approval code: the cost of the runs that it allows
+	Refused          []string                 // who approved runs without write permission
 }
 
 // Green reports whether aob/release succeeded.
@@ -41,9 +41,8 @@ func (r ProposalReport) Green() bool {
 	return false
 }
 
-// changedModels names the models that a proposal changes: another spec, another
-// release file, added or removed. Comments, order and machine limits change
-// nothing.
+// changedModels lists the models that a proposal changes: by another spec or release file, or by adding or removing
+// them. Comments, order and machine limits do not count.
 func changedModels(p Proposal) []string {
 	changed := map[string]bool{}
 	for name, head := range p.Intent.Models {
@@ -69,7 +68,7 @@ func changedModels(p Proposal) []string {
 	return names
 }
 
-// sameBlob reports whether both trees are known to hold the same bytes at path.
+// sameBlob reports whether both trees are known to have the same bytes at path.
 func sameBlob(p Proposal, path string) bool {
 	return p.Base.Files != nil && p.Intent.Files != nil && p.Base.Files[path] == p.Intent.Files[path]
 }
@@ -80,7 +79,7 @@ func sameFile(base, head map[string]delivery.Release, name string) bool {
 	return inBase == inHead && delivery.SameRelease(b, h)
 }
 
-// proposal decides about one pull request.
+// proposal makes the report of one pull request, and plans its steps.
 func (m *maker) proposal(p Proposal) ProposalReport {
 	r := ProposalReport{PR: p.PullRequest, Problem: p.Complaints}
 	if p.Stale {
@@ -96,7 +95,7 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 	}
 	if !p.Pending.IsZero() && len(p.Complaints) == 0 {
 		r.Checks = []Check{check(delivery.ContextRelease, delivery.CheckPending, p.Pending)}
-		m.stuck[p.Number] = true // nobody can say yet which runs it needs
+		m.stuck[p.Number] = true // it is not known yet which runs it needs
 		return r
 	}
 	if why := m.notJudged(p); !why.IsZero() {
@@ -140,7 +139,7 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 	return r
 }
 
-// notJudged says why nothing of a proposal can be judged.
+// notJudged says why nothing in a proposal can be judged.
 func (m *maker) notJudged(p Proposal) (why delivery.Fact) {
 	if why = foreign(p); why.IsZero() && p.Unreadable == "" {
 		why = m.crossed(p)
@@ -162,15 +161,13 @@ func (m *maker) notJudged(p Proposal) (why delivery.Fact) {
 	return why
 }
 
-// complaints says the first of them, and how many more there are.
+// complaints returns the first complaint, and how many more there are.
 func complaints(list []delivery.Complaint) delivery.Fact {
 	return fact(code.IntentInvalid, values{Text: list[0].String(), Count: len(list) - 1})
 }
 
-// crossed says why nobody can tell what merging a proposal yields. With more than
-// one best common ancestor, git compares with all of them: what the head leaves as
-// one of them has it, the merge takes from main or from the head, and no diff shows
-// which.
+// crossed says why the result of merging a proposal cannot be known. With several best common ancestors, git may take a
+// file from main or from the head, and no diff shows which.
 func (m *maker) crossed(p Proposal) delivery.Fact {
 	branch := m.w.Main.Branch
 	switch {
@@ -188,8 +185,7 @@ func (m *maker) crossed(p Proposal) delivery.Fact {
 	return fact(code.HistoryCrossed, values{Branch: branch, Count: len(p.Bases)})
 }
 
-// foreign says where a pull request of AOB's own holds what others have pushed to its branch. It would ask for that in
-// AOB's name.
+// foreign says which files of AOB's own pull request others have changed. AOB would vouch for their changes.
 func foreign(p Proposal) delivery.Fact {
 	if len(p.Foreign) == 0 {
 		return delivery.Fact{}
@@ -202,9 +198,8 @@ func summary(i delivery.Intent) delivery.Fact {
 		"fleets": len(i.Fleets)}})
 }
 
-// shortenedQuarantine says where a proposal takes back what stands in a quarantine
-// file: of the commit where it left main, or of main itself. Entries are added, or
-// lifted with a reason that stays to be read.
+// shortenedQuarantine says which quarantine entry a proposal removes, of its base or of main. Entries are only added,
+// or lifted with a reason that stays in the file.
 func (m *maker) shortenedQuarantine(p Proposal) delivery.Fact {
 	if where, is := shortened(p.Base, p.Intent); is {
 		return fact(code.EntryRemoved, where)
@@ -216,7 +211,7 @@ func (m *maker) shortenedQuarantine(p Proposal) delivery.Fact {
 	return delivery.Fact{}
 }
 
-// changedQuarantines says which bundles a proposal quarantines, and which it lifts.
+// changedQuarantines returns the bundles that a proposal quarantines or lifts.
 func changedQuarantines(p Proposal) []delivery.Fact {
 	var list []delivery.Fact
 	for _, name := range slices.Sorted(maps.Keys(p.Intent.Quarantines)) {
@@ -236,13 +231,13 @@ func changedQuarantines(p Proposal) []delivery.Fact {
 					v.Version = release.Version
 				}
 				list = append(list, fact(code.BundleForbidden, v))
-			case !after && (before || head.Lifts(e.Digest) > base.Lifts(e.Digest)): // fleets that fell back try again
+			case !after && (before || head.Lifts(e.Digest) > base.Lifts(e.Digest)): // fleets try it again
 				list = append(list, fact(code.BundleLifted,
 					values{Bundle: e.Digest, Model: name, Text: lifted(head, e.Digest)}))
 			}
 		}
 	}
-	// What cannot be read forbids something, and nobody can say what.
+	// Files that cannot be read: their entries are unknown.
 	for _, path := range slices.Sorted(maps.Keys(p.Base.Files)) {
 		name, ok := strings.CutSuffix(strings.TrimPrefix(path, "models/"), ".quarantine.yaml")
 		if _, read := p.Base.Quarantines[name]; ok && !read && !sameBlob(p, path) {
@@ -252,7 +247,7 @@ func changedQuarantines(p Proposal) []delivery.Fact {
 	return list
 }
 
-// lifted says why a bundle was lifted last.
+// lifted returns the reason of a bundle's last lift.
 func lifted(q delivery.Quarantine, bundle delivery.Digest) (why string) {
 	for _, e := range q.Entries {
 		if e.Digest == bundle && e.Lifted != "" {
@@ -262,7 +257,7 @@ func lifted(q delivery.Quarantine, bundle delivery.Digest) (why string) {
 	return why
 }
 
-// changedGates names the gates that a proposal adds or changes.
+// changedGates lists the gates that a proposal adds, changes or removes.
 func changedGates(p Proposal) []string {
 	var names []string
 	for name, head := range p.Intent.Gates {
@@ -282,7 +277,7 @@ func changedGates(p Proposal) []string {
 	return names
 }
 
-// changedFleets says what a proposal changes about fleets.
+// changedFleets returns what a proposal changes about fleets.
 func changedFleets(p Proposal) []delivery.Fact {
 	var list []delivery.Fact
 	for _, name := range slices.Sorted(maps.Keys(p.Intent.Fleets)) {
@@ -311,7 +306,7 @@ func changedFleets(p Proposal) []delivery.Fact {
 	return list
 }
 
-// fleetsOf says which fleets follow a model's release, and how.
+// fleetsOf returns the fleets that follow a model's release, and how they roll it out.
 func fleetsOf(p Proposal, model string) []delivery.Fact {
 	var list []delivery.Fact
 	for _, name := range slices.Sorted(maps.Keys(p.Merged.Fleets)) {
@@ -339,8 +334,7 @@ func waves(f delivery.Fleet) []string {
 	return list
 }
 
-// stageChecks sums the stages of all changed models up, one check a context:
-// the worst state, and the facts of every model.
+// stageChecks makes one check per context from the stages of all models: the worst state, and all facts.
 func stageChecks(models []ModelReport) []Check {
 	var order []string
 	byContext := map[string][]Stage{}
@@ -378,9 +372,8 @@ func severity(s delivery.CheckState) int {
 	return 2
 }
 
-// releaseCheck is the one check that branch protection requires. It is green
-// only where nothing is to be released, or where the tree holds the release
-// files that signed statements yield.
+// releaseCheck makes the check that branch protection requires. It succeeds only if nothing is to be released, or if
+// the tree has the release files that the signed statements give.
 func (m *maker) releaseCheck(p Proposal, r *ProposalReport, gates []string) Check {
 	if len(r.Models) == 0 {
 		c := check(delivery.ContextRelease, delivery.CheckSuccess, fact(code.NoModelChange, values{}))
@@ -427,15 +420,14 @@ func (m *maker) releaseCheck(p Proposal, r *ProposalReport, gates []string) Chec
 	case len(waiting) > len(missing):
 		c = check(delivery.ContextRelease, delivery.CheckPending, waiting...)
 	case len(missing) > 0:
-		// Every model is ready; one commit brings all files, so that no head in
-		// between holds half of them.
+		// All models are ready: one commit adds all files, so that no head has only some of them.
 		m.step(CommitRelease{PR: p.PullRequest, Releases: missing, Verdicts: verdicts})
 		c = check(delivery.ContextRelease, delivery.CheckPending, waiting...)
 	}
 	return m.behind(c, p)
 }
 
-// behind says on a check that passed what aob pr merge would refuse on a local forge: other forges say it themselves.
+// behind adds to a passed check on a local forge that main has moved on, so that aob pr merge would refuse.
 func (m *maker) behind(c Check, p Proposal) Check {
 	if m.w.Server.Socket && c.State == delivery.CheckSuccess && !p.Landed && len(p.Bases) == 1 &&
 		p.Bases[0] != m.w.Main.Commit {
@@ -444,7 +436,7 @@ func (m *maker) behind(c Check, p Proposal) Check {
 	return c
 }
 
-// failing says of which models gates fail, and why.
+// failing returns the models that gates fail, and why.
 func failing(verdicts []delivery.Verdict) []delivery.Fact {
 	var list []delivery.Fact
 	for _, v := range verdicts {
@@ -455,7 +447,7 @@ func failing(verdicts []delivery.Verdict) []delivery.Fact {
 	return list
 }
 
-// ReasonOf says why a gate answers as it does.
+// ReasonOf returns the reason of a verdict.
 func ReasonOf(v delivery.Verdict) delivery.Fact {
 	if len(v.Because) > 0 {
 		return several(v.Because...)
@@ -463,7 +455,7 @@ func ReasonOf(v delivery.Verdict) delivery.Fact {
 	return plain(v.Reason)
 }
 
-// nobodies warns of owners of gates that cannot own one.
+// nobodies warns about owners of gates who cannot accept anything.
 func (m *maker) nobodies(in delivery.Intent) []delivery.Fact {
 	var list []delivery.Fact
 	for _, name := range slices.Sorted(maps.Keys(in.Gates)) {

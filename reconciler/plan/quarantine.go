@@ -1,8 +1,7 @@
 package plan
 
-// This file keeps out what main forbids. A quarantine is of bundles, by digest:
-// it holds under whatever name a model ships them. What holds the same weights, as
-// with other thresholds, is no way around it.
+// This file finds bundles that main's quarantine forbids. An entry forbids a bundle's digest for every model. A bundle
+// with the same weights, as with other thresholds, is forbidden too.
 
 import (
 	"maps"
@@ -12,9 +11,9 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// A quarantineBlock is what keeps a bundle from being released.
+// A quarantineBlock is why a bundle cannot be released.
 type quarantineBlock struct {
-	file string // where it can be lifted
+	file string // the quarantine file in which it can be lifted
 	why  delivery.Fact
 }
 
@@ -23,15 +22,15 @@ func (q quarantineBlock) blocks() delivery.Fact {
 	return q.why.In(code.QuarantineBlocks, values{File: q.file})
 }
 
-// A QuarantineEntry is one that a quarantine file of main has had.
+// A QuarantineEntry is an entry that a quarantine file of main has or had.
 type QuarantineEntry struct {
 	delivery.Quarantined
-	Lost string // the commit of main from which on its tree lacks the entry; empty while it is there
+	Lost string // the commit of main that removed it; empty while it is there
 }
 
-// FollowQuarantine follows the entries of a model's quarantine file to the file's next content, which a commit of main
-// brought. An entry stays until it is lifted, also where the file lost it. A lost entry ends when the file says that
-// the same bundle is lifted.
+// FollowQuarantine applies the next content of a model's quarantine file, from a commit of main, to its entries. An
+// entry stays until it is lifted, also if it was removed from the file. A removed entry ends when the file has a lift
+// of the same bundle.
 func FollowQuarantine(entries []QuarantineEntry, commit string, next delivery.Quarantine) []QuarantineEntry {
 	matched := make([]bool, len(next.Entries))
 	find := func(same func(delivery.Quarantined) bool) int {
@@ -48,8 +47,7 @@ func FollowQuarantine(entries []QuarantineEntry, commit string, next delivery.Qu
 	}
 	list := make([]QuarantineEntry, len(entries))
 	there := make([]bool, len(entries))
-	// Entries that say the very same come first, so that two about one bundle are
-	// not taken for each other.
+	// Identical entries are matched first, so that two about one bundle are not mixed up.
 	for _, same := range []func(a, b delivery.Quarantined) bool{
 		func(a, b delivery.Quarantined) bool { return a == b },
 		func(a, b delivery.Quarantined) bool { a.Lifted, b.Lifted = "", ""; return a == b },
@@ -85,7 +83,7 @@ func FollowQuarantine(entries []QuarantineEntry, commit string, next delivery.Qu
 	return list
 }
 
-// QuarantineOf returns what a tree's quarantine files hold, without any history.
+// QuarantineOf returns the entries of a tree's quarantine files, without history.
 func QuarantineOf(i delivery.Intent) map[string][]QuarantineEntry {
 	entries := map[string][]QuarantineEntry{}
 	for model, q := range i.Quarantines {
@@ -94,9 +92,8 @@ func QuarantineOf(i delivery.Intent) map[string][]QuarantineEntry {
 	return entries
 }
 
-// quarantined says what keeps a bundle from shipping as a model, under any of its names:
-// its own quarantine, or that of a bundle with the same weights. What main accepted
-// of the model before stays a way back, unless it is forbidden itself.
+// quarantined says why a bundle cannot be released as a model: it is in quarantine, or a bundle with the same weights
+// is. A release that main accepted before stays usable for rollbacks unless it is in quarantine itself.
 func (m *maker) quarantined(names []string, bundle delivery.Digest) (quarantineBlock, bool) {
 	accepted := slices.ContainsFunc(names, func(name string) bool {
 		return slices.ContainsFunc(m.w.Evidence.Accepted[name], func(a delivery.Acceptance) bool {
@@ -119,8 +116,7 @@ func (m *maker) quarantined(names []string, bundle delivery.Digest) (quarantineB
 	return quarantineBlock{}, false
 }
 
-// weights remembers what [Evidence.weights] finds: of bundles that are gone it takes a
-// search.
+// weights caches [Evidence.weights], which searches for bundles that are gone.
 func (m *maker) weights(bundle delivery.Digest) delivery.Digest {
 	w, ok := m.weighed[bundle]
 	if !ok {
@@ -133,8 +129,7 @@ func (m *maker) weights(bundle delivery.Digest) delivery.Digest {
 	return w
 }
 
-// weights finds the digest of a bundle's ONNX file, also where the registry does
-// not hold the bundle any more.
+// weights returns the digest of a bundle's ONNX file, also if the store has no such bundle any more.
 func (e Evidence) weights(bundle delivery.Digest) delivery.Digest {
 	if b, ok := e.Bundles[bundle]; ok {
 		return b.Model
@@ -143,7 +138,7 @@ func (e Evidence) weights(bundle delivery.Digest) delivery.Digest {
 	return t.Training.Result.Model
 }
 
-// forbidden lists the bundles of which an entry is not lifted.
+// forbidden lists the bundles that have an entry without a lift.
 func forbidden(entries map[string][]QuarantineEntry) []delivery.Digest {
 	var list []delivery.Digest
 	for _, model := range slices.Sorted(maps.Keys(entries)) {
@@ -156,7 +151,7 @@ func forbidden(entries map[string][]QuarantineEntry) []delivery.Digest {
 	return list
 }
 
-// quarantineAfter is what main will hold once a proposal is merged.
+// quarantineAfter returns main's entries as they will be after a proposal is merged.
 func (m *maker) quarantineAfter(p Proposal) map[string][]QuarantineEntry {
 	entries := map[string][]QuarantineEntry{}
 	for model, list := range m.w.Main.Quarantine {
@@ -170,8 +165,7 @@ func (m *maker) quarantineAfter(p Proposal) map[string][]QuarantineEntry {
 	return entries
 }
 
-// lifts counts how often a bundle was lifted in a model's quarantine file, under any
-// of its names.
+// lifts counts how often a bundle was lifted in the quarantine files of a model's names.
 func (m *maker) lifts(model string, bundle delivery.Digest) int {
 	n := 0
 	for _, name := range m.w.names(model) {
@@ -184,9 +178,8 @@ func (m *maker) lifts(model string, bundle delivery.Digest) int {
 	return n
 }
 
-// shortened says where one tree's quarantine files lack an entry of another's, or
-// take a lift back, also of a model that is removed or renamed: the file stays, as
-// what it holds is forbidden under any name.
+// shortened finds an entry or a lift that one tree's quarantine files have and another's lack. Files of removed and
+// renamed models count too, because a quarantine holds for any model.
 func shortened(from, to delivery.Intent) (where values, is bool) {
 	for _, model := range slices.Sorted(maps.Keys(from.Quarantines)) {
 		before := FollowQuarantine(nil, "", from.Quarantines[model])
@@ -199,7 +192,7 @@ func shortened(from, to delivery.Intent) (where values, is bool) {
 	return values{}, false
 }
 
-// lostEntries says what main's quarantine files lost without a lift.
+// lostEntries returns the entries that main's quarantine files lost without a lift.
 func (m *maker) lostEntries() []delivery.Fact {
 	var list []delivery.Fact
 	for _, model := range slices.Sorted(maps.Keys(m.w.Main.Quarantine)) {

@@ -1,10 +1,7 @@
 package plan
 
-// This file lets runs wait for each other. Sixty changed models in one pull request
-// ask for sixty data runs at once, and for sixty trainings; a server has so many
-// processors. Trainings have a queue, and all other runs have one. In each, runs start
-// in rounds, one of each pull request a round, so that a large pull request does not
-// hold up a small one.
+// This file limits how many runs go on at once. Trainings have one queue, and all other runs have another. Each queue
+// starts runs in rounds, one per pull request and round, so that a large pull request does not delay a small one.
 
 import (
 	"cmp"
@@ -15,10 +12,10 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// A queue holds the runs that want to start, and after schedule which of them may.
-// A plan is made once to fill it, and where there are too many once more to use it.
+// A queue holds the runs that want to start. Make fills it in a first pass; schedule then decides which runs wait, and
+// Make uses that in a second pass.
 type queue struct {
-	trains  bool // of trainings
+	trains  bool // it holds trainings
 	limit   int  // how many may run at once; 0 is any number
 	running int
 	busy    map[int]int       // how many run for each pull request
@@ -59,8 +56,7 @@ func newQueue(w World, trains bool) *queue {
 	return q
 }
 
-// enter asks for a run's start. It returns what the run waits for, or false where it
-// may start.
+// enter adds a run to the queue. It returns what the run waits for, or false if the run may start.
 func (q *queue) enter(key delivery.Digest, pr int) (Stage, bool) {
 	if q.limit == 0 {
 		return Stage{}, false
@@ -82,9 +78,8 @@ func (q *queue) enter(key delivery.Digest, pr int) (Stage, bool) {
 	return pending(fact(code.RunQueued, v)), true
 }
 
-// schedule decides which runs start, and reports whether any has to wait. Main's come
-// first, as a release that was merged waits for nobody's experiment, and those of
-// experiments come last.
+// schedule decides which runs start, and reports whether any must wait. Runs of main come first, then those of pull
+// requests, then those of experiments.
 func (q *queue) schedule() bool {
 	if q.limit == 0 || q.running+len(q.asks) <= q.limit {
 		return false
@@ -107,7 +102,7 @@ func (q *queue) schedule() bool {
 		if d := rank(a) - rank(b); d != 0 {
 			return d
 		}
-		// Where one runs at a time, all begin a round: whoever has waited longest goes first.
+		// In the same round, the pull request whose last run started earliest goes first.
 		return cmp.Or(a.round-b.round, q.last[a.pr].Compare(q.last[b.pr]))
 	})
 	q.places = map[delivery.Digest]int{}

@@ -9,10 +9,8 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// accepted returns the releases of a model that main has named together with
-// their spec, accepted and not quarantined, newest first, each once, under any of
-// its names; what only merged branches have named comes last. The first is what
-// main's fleets follow and what a candidate is judged against.
+// accepted returns a model's accepted releases that are not in quarantine, under all its names, newest first. Releases
+// that only merged branches had come last. The first is what fleets follow and the baseline of candidates.
 func (m *maker) accepted(model string) []delivery.Release { return m.acceptedAs(m.w.names(model)) }
 
 func (m *maker) acceptedAs(names []string) []delivery.Release {
@@ -22,8 +20,7 @@ func (m *maker) acceptedAs(names []string) []delivery.Release {
 	})
 }
 
-// baseline is the release that a candidate is judged against: what main's fleets
-// follow; nil for a first model.
+// baseline returns the release that a candidate is compared with; nil for a first model.
 func (m *maker) baseline(names []string) *delivery.Release {
 	return first(m.acceptedAs(names))
 }
@@ -69,15 +66,13 @@ func (m *maker) everAccepted(names []string) []delivery.Release {
 	return list
 }
 
-// ships reports whether main's tree holds a release together with the spec that
-// it was made from.
+// ships reports whether main's tree has a release together with its spec.
 func (m *maker) ships(model string, r delivery.Release) bool {
 	mdl, ok := m.w.Main.Intent.Models[model]
 	return ok && mdl.SpecDigest() == r.Spec
 }
 
-// rollsBackTo reports whether a proposal's tree names, with its spec and in AOB's
-// own words, a release that main accepted before.
+// rollsBackTo returns a proposal's release if main accepted it before, with its spec and an unedited file.
 func (m *maker) rollsBackTo(p Proposal, model string) (delivery.Release, bool) {
 	r, ok := p.Merged.Releases[model]
 	if !ok || r.Spec != p.Merged.Models[model].SpecDigest() {
@@ -86,20 +81,17 @@ func (m *maker) rollsBackTo(p Proposal, model string) (delivery.Release, bool) {
 	return r, m.w.Evidence.accepted(r) && !m.edited(r)
 }
 
-// edited reports whether a release file says other figures than the statement of what
-// it names.
+// edited reports whether the figures of a release file differ from those of its statement.
 func (m *maker) edited(r delivery.Release) bool { return m.stated(r) && !m.wrote(r) }
 
-// stated reports whether a release statement is about the version and bundle that a
-// release file names.
+// stated reports whether there is a release statement for a release file's version and bundle.
 func (m *maker) stated(r delivery.Release) bool {
 	return slices.ContainsFunc(m.w.Evidence.Releases, func(s delivery.ReleaseStatement) bool {
 		return s.Model == r.Name && s.Version == r.Version && s.Bundle == r.Bundle
 	})
 }
 
-// nextVersion is 1 + the highest version that main's history of the file holds,
-// under all of the model's names, removed ones included.
+// nextVersion returns 1 + the highest version in main's history of the model under all its names.
 func (m *maker) nextVersion(names []string) int {
 	highest := 0
 	for _, model := range names {
@@ -113,8 +105,8 @@ func (m *maker) nextVersion(names []string) int {
 	return highest + 1
 }
 
-// release takes the last stage: the release file and the statement behind it.
-// It is green only on a tree that holds the file which the evidence yields.
+// release fills the last stage: it signs the release statement and has the file committed. It succeeds only if the tree
+// has the file that the evidence gives.
 func (m *maker) release(r *progress, p Proposal, judgements, ofFleets []judgement) ModelReport {
 	want := m.releaseFile(r, judgements)
 	r.Release = &want
@@ -133,7 +125,7 @@ func (m *maker) release(r *progress, p Proposal, judgements, ofFleets []judgemen
 	signed := false
 	for _, s := range m.w.Evidence.Releases {
 		if signed = sameStatement(s, statement); signed {
-			want = s.File // in the words of the day when it was signed
+			want = s.File // the file as it was signed
 			break
 		}
 	}
@@ -152,8 +144,8 @@ func (m *maker) release(r *progress, p Proposal, judgements, ofFleets []judgemen
 	return m.commit(r, p, want, fact(code.ReleaseCommitting, values{Version: want.Version}))
 }
 
-// commit has a release file committed to the branch. Where the branch holds it already and merging yields another one,
-// committing it again would change nothing: main's is what merging takes.
+// commit has a release file committed to the branch. If the branch already has the file and the merge yields another
+// one, committing it again would change nothing, because the merge takes main's.
 func (m *maker) commit(r *progress, p Proposal, file delivery.Release, f delivery.Fact) ModelReport {
 	if have, in := p.Intent.Releases[r.Model]; in && delivery.SameRelease(have, file) {
 		return r.end(delivery.CheckFailure, fact(code.ReleaseFileMoved,
@@ -172,18 +164,17 @@ func (m *maker) byHand(r *progress, have delivery.Release) ModelReport {
 	return r.end(delivery.CheckFailure, fact(c, values{Model: r.Model, Version: have.Version, Bundle: have.Bundle}))
 }
 
-// wrote reports whether a release file is AOB's own word of some earlier moment.
+// wrote reports whether AOB made a release file, now or earlier.
 func (m *maker) wrote(r delivery.Release) bool {
 	_, ok := m.w.Evidence.statement(r, "")
 	return ok
 }
 
-// sameStatement compares what a release statement rests on. The commit of main that
-// happened to be the head does not count, and neither do the words and the form in
-// which a version of AOB says what the same evidence yields.
+// sameStatement compares two statements without what may differ for the same evidence: main's commit, and the wording
+// and form that a version of AOB uses.
 func sameStatement(a, b delivery.ReleaseStatement) bool {
 	if a.Model != b.Model || a.Version != b.Version || a.Bundle != b.Bundle || a.Spec != b.Spec {
-		return false // most of them differ here; the digests below cost far more
+		return false // most statements differ here, and digests are slow
 	}
 	for _, s := range []*delivery.ReleaseStatement{&a, &b} {
 		s.TargetCommit, s.File = "", delivery.Release{}
@@ -195,7 +186,7 @@ func sameStatement(a, b delivery.ReleaseStatement) bool {
 	return delivery.DigestOf("statement", a) == delivery.DigestOf("statement", b)
 }
 
-// headline says of a release that is ready what it measured, and what the release before did.
+// headline returns the mAP of a release that is ready, and that of the release before.
 func headline(r delivery.Release) delivery.Fact {
 	v := values{Version: r.Version, Bundle: r.Bundle}
 	if len(r.Measured) > 0 {
@@ -207,17 +198,17 @@ func headline(r delivery.Release) delivery.Fact {
 	return fact(code.ReleaseReady, v)
 }
 
-// releaseFile is a function of evidence, baseline and version alone.
+// releaseFile makes the release file. It depends on the evidence, the baseline and the version only.
 func (m *maker) releaseFile(r *progress, judgements []judgement) delivery.Release {
 	file := delivery.Release{APIVersion: delivery.APIVersion, Kind: "Release", Name: r.Model,
 		Version: m.nextVersion(r.names), Bundle: r.Bundle, Spec: r.Spec}
 	for _, j := range judgements {
 		if j.proposed {
-			continue // shown in the comment; the file speaks of the gates that were asked
+			continue // proposed gates are shown in the comment only
 		}
 		file.Measured = append(file.Measured, measured(j, r.Baseline))
 	}
-	if len(file.Measured) == 0 { // a model and its first gate in one PR
+	if len(file.Measured) == 0 { // the PR adds the model and its first gate
 		for _, j := range judgements {
 			file.Measured = append(file.Measured, measured(j, r.Baseline))
 		}
@@ -244,7 +235,7 @@ func measured(j judgement, baseline *delivery.Release) delivery.Measured {
 			allowed, ok := j.verdict.CheckOf(l)
 			return ok && allowed.Check == c.Check && allowed.Class == c.Class
 		}) {
-			m.High = nil // the loss has an upper bound of the same difference
+			m.High = nil // the loss shows this bound
 		}
 		out.Checks = append(out.Checks, m)
 	}
@@ -274,13 +265,13 @@ func measured(j judgement, baseline *delivery.Release) delivery.Measured {
 			show(m.Name, m.Name, j.gate.Classes)
 		}
 	}
-	for _, class := range j.score.Scores.Classes { // of others than the gate's, too: they are shown and never counted
+	for _, class := range j.score.Scores.Classes { // classes that are not the gate's are shown, never counted
 		show(delivery.MetricAP+"/"+class, delivery.MetricAP, []string{class})
 	}
 	return out
 }
 
-// decidedBy is the code of what decided a check; empty for one that an older version of AOB has signed.
+// decidedBy returns the code of a check's reason; empty if an older version of AOB signed it.
 func decidedBy(c delivery.CheckVerdict) delivery.Code {
 	if len(c.Because) == 0 {
 		return ""
@@ -300,8 +291,7 @@ func rounded(v *float64) *float64 {
 	return &r
 }
 
-// round keeps four decimals, as release files hold. Zero has no sign there, so
-// none is given back: a file would not equal what it was written from.
+// round keeps four decimals, as release files do. It turns -0 into 0, because a file cannot hold -0 and would differ.
 func round(v float64) float64 {
 	if r := math.Round(v*1e4) / 1e4; r != 0 {
 		return r

@@ -1,8 +1,8 @@
 package plan
 
-// This file follows a model from one name to the next. Its file says so: was: NAME. The gates of the former name judge
-// it, its release is the baseline, its quarantine holds, and the versions go on. A release statement remembers the
-// former name, so the line may go once a release of the new name is on main.
+// This file handles renamed models. A model's file names its former name, as was: NAME. The former name's gates judge
+// it, its release is the baseline, its quarantine holds and its versions go on. A release statement records the former
+// name, so the line may be removed after a release of the new name.
 
 import (
 	"maps"
@@ -12,8 +12,8 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// names returns a model's name and its former ones, newest first. A former name that main has given to a model again is
-// that model's.
+// names returns a model's name and its former names, newest first. A former name that another model on main has now
+// does not count.
 func (w World) names(model string) []string {
 	names := []string{model}
 	for {
@@ -25,8 +25,8 @@ func (w World) names(model string) []string {
 	}
 }
 
-// former is what a model was called before: by main's file, by the newest release that main accepted, or by the
-// statement of the release that it has still to accept.
+// former returns a model's former name: from main's file, the newest accepted release that records one, or the
+// statement of the release that main has not accepted yet.
 func (w World) former(model string) (was string) {
 	if was = w.Main.Intent.Models[model].RenamedFrom; was != "" {
 		return was
@@ -45,7 +45,7 @@ func (w World) former(model string) (was string) {
 	return was
 }
 
-// called finds the model of main that has a name now, or had it before; empty where there is none.
+// called returns the model on main that has a name now or had it before; empty for none.
 func (w World) called(name string) string {
 	for _, model := range slices.Sorted(maps.Keys(w.Main.Intent.Models)) {
 		if slices.Contains(w.names(model), name) {
@@ -55,7 +55,7 @@ func (w World) called(name string) string {
 	return ""
 }
 
-// renames returns the model of main that a proposal renames to a name, empty for none, and all names of the renamed
+// renames returns the model on main that a proposal renames to a name, empty for none, and all names of the renamed
 // model, newest first.
 func (w World) renames(p Proposal, name string) (from string, names []string) {
 	was := p.Merged.Models[name].RenamedFrom
@@ -79,7 +79,7 @@ func (m *maker) renamedAway(p Proposal, model string) bool {
 	return false
 }
 
-// newModels names the models that a proposal adds without a former name.
+// newModels lists the models that a proposal adds without a former name.
 func newModels(p Proposal) []string {
 	var names []string
 	for name, mdl := range p.Intent.Models {
@@ -91,16 +91,16 @@ func newModels(p Proposal) []string {
 	return names
 }
 
-// remembers reports whether a release that main accepted says what a model was called before.
+// remembers reports whether an accepted release records a model's former name.
 func (e Evidence) remembers(model, was string) bool {
 	return slices.ContainsFunc(e.Accepted[model], func(a delivery.Acceptance) bool { return a.RenamedFrom == was })
 }
 
-// wrongNames says where a proposal's was: names no model that it renames, or removes a former name that AOB does not
-// remember yet.
+// wrongNames finds a was: line that names no model which the proposal renames, or the removal of a line before a
+// release has recorded the former name.
 func (m *maker) wrongNames(p Proposal) delivery.Fact {
 	if p.Landed || m.w.Evidence.Unknown || !m.w.Blind().IsZero() {
-		return delivery.Fact{} // nobody can tell which models main has had
+		return delivery.Fact{} // it is not known which models main has had
 	}
 	main := m.w.Main.Intent.Models
 	for _, name := range slices.Sorted(maps.Keys(p.Merged.Models)) {
@@ -134,8 +134,8 @@ func (m *maker) wrongNames(p Proposal) delivery.Fact {
 	return delivery.Fact{}
 }
 
-// goneFromMain says that main has renamed or removed a model since a proposal that
-// changes it left main. To add a gate for it would bring the old model back.
+// goneFromMain says that main has renamed or removed a model since the proposal's base. Otherwise the proposal would
+// bring the old model back.
 func (m *maker) goneFromMain(p Proposal, name string) delivery.Fact {
 	_, before := p.Base.Models[name]
 	_, kept := p.Intent.Models[name]

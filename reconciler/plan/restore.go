@@ -9,9 +9,9 @@ import (
 	"github.com/autonomos/aob/reconciler/rollout"
 )
 
-// Restored says what a fleet was told to run last, where its published document is lost. A fleet whose document is lost
-// is not a new one: it still has a bar, and its devices keep what they run. The fleet's clock says what it was told, or
-// else most of its devices do by what they run. The document has no version, so it is published anew.
+// Restored rebuilds a fleet's published document when it is lost, so that the fleet keeps its bar and its devices keep
+// what they run. The content comes from the fleet's clock, or else from what most devices report. It has version 0, so
+// it is published again.
 func Restored(w World, f delivery.Fleet) (delivery.Desired, bool) {
 	d := delivery.Desired{Ring: f.Name, Match: f.Match, Soak: f.Soak}
 	clock := w.Clocks[f.Name]
@@ -24,7 +24,7 @@ func Restored(w World, f delivery.Fleet) (delivery.Desired, bool) {
 	default:
 		d.Release = w.mostRun(f)
 		if d.Release.Bundle == "" || w.acceptedAs(w.names(f.Runs), d.Release.Bundle) != "" {
-			return d, false // nothing is known, or it is main's own model, and its waves begin again
+			return d, false // unknown, or a release of the named model, whose waves begin again
 		}
 		d.Share, d.Salt = 1, rollout.Salt(f.Name, d.Release.Bundle)
 	}
@@ -33,7 +33,7 @@ func Restored(w World, f delivery.Fleet) (delivery.Desired, bool) {
 	return d, d.Model != ""
 }
 
-// mostRun is the release that most devices of a fleet say they run.
+// mostRun returns the release that most devices of a fleet report.
 func (w World) mostRun(f delivery.Fleet) (most delivery.Target) {
 	count := map[delivery.Digest]int{}
 	for _, d := range w.Devices[f.Name] {
@@ -47,7 +47,7 @@ func (w World) mostRun(f delivery.Fleet) (most delivery.Target) {
 	return most
 }
 
-// acceptedAs is the first of some models of which main has accepted a bundle; empty for none.
+// acceptedAs returns the first of some models of which main has accepted a bundle; empty for none.
 func (w World) acceptedAs(models []string, bundle delivery.Digest) string {
 	for _, name := range models {
 		if slices.ContainsFunc(w.Evidence.Accepted[name],

@@ -8,11 +8,10 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// RewoundLasts is how long it is said that main went back without a revert, where main
-// never contains again what it was.
+// RewoundLasts is how long the warning is shown that main went back, if main never contains its old commit again.
 const RewoundLasts = 7 * 24 * time.Hour
 
-// Fact says what happened. Where main has other commits by now, another thing is to be done about it.
+// Fact describes the move. What to do depends on whether main has got other commits since.
 func (r Rewound) Fact() delivery.Fact {
 	v := values{From: r.From, Commit: r.To}
 	if r.Ahead {
@@ -21,7 +20,7 @@ func (r Rewound) Fact() delivery.Fact {
 	return fact(code.MainRewoundMoved, v)
 }
 
-// sayRewound says on main's commit that main went back.
+// sayRewound adds the warning that main went back to main's checks.
 func (m *maker) sayRewound(main *MainReport) {
 	if len(m.w.Main.Rewound) == 0 {
 		return

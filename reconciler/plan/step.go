@@ -12,12 +12,12 @@ type Step interface{ Key() string }
 // StartRun starts a run, or starts it again after it died.
 type StartRun struct {
 	Spec delivery.RunSpec
-	PRs  []int // who waits for it
+	PRs  []int // pull requests that wait for it
 }
 
 func (s StartRun) Key() string { return "run/" + string(s.Spec.Key) }
 
-// EndRun ends a run that nothing waits for.
+// EndRun ends a run that nothing needs.
 type EndRun struct {
 	Run  delivery.Digest
 	Kind delivery.RunKind
@@ -26,7 +26,7 @@ type EndRun struct {
 
 func (s EndRun) Key() string { return "end/" + string(s.Run) }
 
-// KeepNeed records who needs a run, so that it is known after a restart.
+// KeepNeed records which pull requests need a run, so that it is known after a restart.
 type KeepNeed struct {
 	Run  delivery.Digest
 	Kind delivery.RunKind
@@ -43,19 +43,18 @@ type Sign struct {
 	Type      string // predicate type
 	Predicate any
 	Of        string        // what it is about: a model, a gate, a fleet or an eval set, as its type says
-	Why       delivery.Fact // of an abort that says no reason yet
+	Why       delivery.Fact // of an abort without a reason
 }
 
 func (s Sign) Key() string {
 	return "sign/" + string(delivery.DigestOf(s.Type, []any{s.Bundle, s.Predicate}))
 }
 
-// CommitRelease writes release files to a pull request's branch, if its head is
-// still the expected one.
+// CommitRelease commits release files to a pull request's branch, if its head has not moved.
 type CommitRelease struct {
 	PR       delivery.PullRequest
 	Releases []delivery.Release // by model's name
-	// Verdicts are what the figures of a release come from, by model. They only explain the files to reviewers.
+	// Verdicts, by model, only explain the files' figures to reviewers.
 	Verdicts map[string][]delivery.Verdict
 }
 
@@ -63,11 +62,11 @@ func (s CommitRelease) Key() string {
 	return "commit/" + string(delivery.DigestOf("commit", []any{s.PR.HeadRef, s.PR.Fork, s.PR.Head, s.Releases}))
 }
 
-// Propose opens a pull request of AOB's own, found again by its branch.
+// Propose opens a pull request of AOB's own. Its branch identifies it.
 type Propose struct {
 	Branch string        // without refs/heads/
 	Base   string        // commit of main that it starts from
-	Title  delivery.Fact // of the pull request and of its commit
+	Title  delivery.Fact // of the pull request and its commit
 	Body   delivery.Fact // of both, below the title
 	// Restore maps a path to the commit whose content it gets back; "" removes it.
 	Restore map[string]string
@@ -79,18 +78,18 @@ func (s Propose) Key() string { return "propose/" + s.Branch }
 
 // Publish signs and publishes what a ring of devices must run.
 type Publish struct {
-	Desired delivery.Desired // the publisher numbers it
-	Wave    int              // devices that get its release, of those that were heard
+	Desired delivery.Desired // the publisher sets its version
+	Wave    int              // devices in the wave, of those that have reported
 	Devices int              // of the fleet
 }
 
 func (s Publish) Key() string { return "publish/" + string(delivery.DigestOf("desired", s.Desired)) }
 
-// KeepClock remembers where a rollout stands.
+// KeepClock stores the state of a rollout.
 type KeepClock struct {
 	Fleet string
 	State rollout.State
-	Why   delivery.Fact // of State.Abort, where that says no reason yet
+	Why   delivery.Fact // of State.Abort, if it has no reason
 }
 
 func (s KeepClock) Key() string {

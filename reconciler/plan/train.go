@@ -1,8 +1,7 @@
 package plan
 
-// This file trains a model: one run for each of its seeds, of which the best on
-// the validation split is the model, and then its score thresholds, which train
-// nothing.
+// This file trains a model with each of its seeds, picks the best on the validation split, and finds its score
+// thresholds, which need no training.
 
 import (
 	"cmp"
@@ -13,9 +12,8 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// trained takes the aob/train stage and returns the bundle. What a spec was
-// resolved to once is what it stays: new content under an old name trains
-// nothing by itself.
+// trained fills the aob/train stage and returns the bundle. A spec keeps the bundle that it got first: new data under
+// the same dataset name starts no training.
 func (m *maker) trained(r *progress) (delivery.Digest, bool) {
 	bundle, stage := m.chosen(r)
 	if stage.State == delivery.CheckSuccess && len(r.model.Thresholds) > 0 {
@@ -31,8 +29,7 @@ func (m *maker) trained(r *progress) (delivery.Digest, bool) {
 	return bundle, stage.State == delivery.CheckSuccess
 }
 
-// chosen returns what a spec was resolved to: the bundle of its seed, or of the
-// best of them.
+// chosen returns a spec's bundle: of its only seed, or of the best seed.
 func (m *maker) chosen(r *progress) (delivery.Digest, Stage) {
 	digests := r.model.SeedDigests()
 	for i, seed := range r.model.Train.Seeds {
@@ -48,8 +45,7 @@ func (m *maker) chosen(r *progress) (delivery.Digest, Stage) {
 		return t.Bundle, m.known(t)
 	}
 	if len(r.Seeds) == 1 {
-		// Its training is not signed for this spec yet, which may differ from the
-		// seed's in thresholds.
+		// Its training is not signed for this spec yet; the seed's spec may have no thresholds.
 		return "", m.adopt(r, 0)
 	}
 	slowest := Stage{State: delivery.CheckSuccess}
@@ -76,7 +72,7 @@ func (m *maker) chosen(r *progress) (delivery.Digest, Stage) {
 	return "", m.adopt(r, best(r.Seeds))
 }
 
-// known describes what a spec was resolved to.
+// known describes the bundle that a spec got.
 func (m *maker) known(t Trained) Stage {
 	if _, there := m.w.Evidence.Bundles[t.Bundle]; !there {
 		return failed(fact(code.TrainedBundleGone, values{Bundle: t.Bundle}))
@@ -95,7 +91,7 @@ func (m *maker) known(t Trained) Stage {
 	return Stage{State: delivery.CheckSuccess, Fact: done}
 }
 
-// adopt signs that a spec was resolved to what one of its seeds gave.
+// adopt signs that a spec has the bundle of one of its seeds.
 func (m *maker) adopt(r *progress, i int) Stage {
 	s := r.Seeds[i]
 	if s.State != delivery.CheckSuccess {
@@ -107,7 +103,7 @@ func (m *maker) adopt(r *progress, i int) Stage {
 	}
 	signed := t.Training
 	signed.Spec, signed.Seeds = r.Spec, nil
-	signed.Input.Spec = r.model.SeedSpec(s.Seed) // another one may have asked for the same work
+	signed.Input.Spec = r.model.SeedSpec(s.Seed) // the training may have been started for another spec
 	signing := fact(code.TrainedSame, values{Bundle: t.Bundle})
 	if len(r.Seeds) > 1 {
 		for _, o := range r.Seeds {
@@ -120,7 +116,7 @@ func (m *maker) adopt(r *progress, i int) Stage {
 	return pending(signing)
 }
 
-// seed trains a model with one of its seeds, whose spec has the digest.
+// seed trains a model with one seed. digest is of the seed's spec.
 func (m *maker) seed(r *progress, seed int64, digest delivery.Digest) SeedReport {
 	s := SeedReport{Seed: seed}
 	is := func(state delivery.CheckState, f delivery.Fact) SeedReport {
@@ -142,7 +138,7 @@ func (m *maker) seed(r *progress, seed int64, digest delivery.Digest) SeedReport
 		Limit: train.Machine.Limit}
 	s.key, ask = m.underWay(ask)
 	if t, ok := m.w.Evidence.ByRun[s.key]; ok {
-		// Another spec asked for the same work, as of a dataset with another name.
+		// Another spec had the same training, as of a dataset with another name.
 		m.signTraining(r, s.key, digest, ask, r.data, t.Training.Result)
 		return is(delivery.CheckPending, fact(code.TrainedSame, values{Bundle: t.Bundle}))
 	}
@@ -169,9 +165,8 @@ func (m *maker) signTraining(r *progress, key, spec delivery.Digest, ask deliver
 		Predicate: delivery.Training{Run: key, Spec: spec, Input: ask, Data: data, Result: result}})
 }
 
-// resolved finds a bundle's thresholds on the validation split, and returns the
-// bundle that holds them. Where the split's detections are stored nothing is
-// inferred.
+// resolved finds a bundle's thresholds on the validation split, and returns the bundle with them. It infers nothing if
+// the detections are stored.
 func (m *maker) resolved(r *progress, trained delivery.Digest) (delivery.Digest, Stage) {
 	if r.data.Valid.Count == 0 {
 		return "", failed(fact(code.ThresholdsNoValidation, values{}))
@@ -208,10 +203,8 @@ func (m *maker) resolved(r *progress, trained delivery.Digest) (delivery.Digest,
 	return "", pending(fact(code.ThresholdsSigning, values{}))
 }
 
-// underWay returns the training that was begun for the same work, and its key, where
-// there is one. An upgrade may change how work is named, the trainer's files or what is
-// made of a dataset, and ends and repeats nothing: a training keeps the key that it
-// began with for as long as a proposal asks for its spec.
+// underWay returns a training that has already begun for the same work, and its key. An upgrade may change how keys are
+// computed, but it must not end or repeat trainings: a training keeps its key while a proposal has its spec.
 func (m *maker) underWay(ask delivery.TrainRun) (delivery.Digest, delivery.TrainRun) {
 	key := delivery.TrainKey(ask)
 	if _, begun := m.w.Runs[key]; begun {
@@ -232,11 +225,10 @@ func (m *maker) underWay(ask delivery.TrainRun) (delivery.Digest, delivery.Train
 	return first, *m.w.Runs[first].Spec.Train
 }
 
-// goesOnAs ranks how well a run that was begun serves what is asked for: above 0 it
-// does, and a higher rank is better.
+// goesOnAs ranks how well a run that has begun serves a request; 0 if it does not.
 func (m *maker) goesOnAs(r delivery.RunState, key delivery.Digest, ask delivery.TrainRun) int {
 	begun := *r.Spec.Train
-	begun.Accelerator = cmp.Or(begun.Accelerator, ask.Accelerator) // an older server did not say it
+	begun.Accelerator = cmp.Or(begun.Accelerator, ask.Accelerator) // older servers did not record it
 	if begun.Seed != ask.Seed {
 		return 0
 	}
@@ -253,14 +245,13 @@ func (m *maker) goesOnAs(r delivery.RunState, key delivery.Digest, ask delivery.
 	switch data := m.w.Runs[begun.Data]; {
 	case begun.Training == ask.Training && (lives || r.Phase == delivery.RunStopped):
 		return 2
-	case lives && data.Phase == delivery.RunDone: // what it reads is known, so that it can be signed
+	case lives && data.Phase == delivery.RunDone: // its data is known, so it can be signed
 		return 1
 	}
 	return 0
 }
 
-// readBy returns the data that a training reads: what was asked for now, or where it
-// was begun on other data, as before an upgrade, that.
+// readBy returns the data that a training reads. It is older data if the training began before an upgrade.
 func (m *maker) readBy(ask delivery.TrainRun, now delivery.DataResult) (delivery.DataResult, bool) {
 	if ask.Training == now.Training {
 		return now, true

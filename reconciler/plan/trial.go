@@ -1,9 +1,7 @@
 package plan
 
-// This file tries ideas: experiments that have no branch. They are trained like
-// any model and judged on the validation split alone, so that the eval sets of
-// gates are not spent on them. What an experiment trained, a pull request with
-// the same values finds.
+// This file runs experiments, which have no branch. They are judged on the validation split only, so that the eval sets
+// of gates are not used up. A pull request with the same values reuses their trainings.
 
 import (
 	"fmt"
@@ -23,14 +21,13 @@ type Trial struct {
 	Variants []Variant `json:"variants"`
 }
 
-// A Variant is one of them.
+// A Variant is one variant of an experiment.
 type Variant struct {
-	Set   []string       `json:"set"` // what is other than in the file, as train.optimizer.lr=2e-4
+	Set   []string       `json:"set"` // changes to the file, as train.optimizer.lr=2e-4
 	Model delivery.Model `json:"model"`
 }
 
-// NewTrial names an experiment by what it trains, so that the same one asked for
-// again is the same one.
+// NewTrial makes an experiment. Its ID depends on its content, so the same experiment has the same ID.
 func NewTrial(model string, variants []Variant, by string, at time.Time) Trial {
 	specs := make([]delivery.Digest, len(variants))
 	for i, v := range variants {
@@ -40,48 +37,47 @@ func NewTrial(model string, variants []Variant, by string, at time.Time) Trial {
 		Variants: variants}
 }
 
-// A TrialReport says where an experiment stands.
+// A TrialReport is the state of an experiment.
 type TrialReport struct {
 	Trial    Trial
 	State    delivery.CheckState
 	Fact     delivery.Fact
-	Release  *delivery.Release // main's, for comparison; nil for none
+	Release  *delivery.Release // main's release, for comparison; nil for none
 	Variants []VariantReport
-	Known    int               // trainings that were there before anything was asked
+	Known    int               // trainings that existed before
 	Trained  int               // trainings that are done
 	Total    int               // trainings in all
-	Left     time.Duration     // about how long the rest takes; 0 where nobody can say yet
+	Left     time.Duration     // about how long the rest takes; 0 if unknown
 	Runs     []delivery.Digest // of its content
 }
 
-// A VariantReport says where one variant stands. Differences are to main's release
-// on the same validation images.
+// A VariantReport is the state of one variant. Differences are to main's release on the same validation images.
 type VariantReport struct {
-	ID     string // of its spec: what aob compare takes
+	ID     string // of its spec, for aob compare
 	Spec   delivery.Digest
 	State  delivery.CheckState
 	Fact   delivery.Fact
 	Seeds  []SeedReport
-	Bundle delivery.Digest      // the best seed's, with thresholds where the spec has some
-	Score  *delivery.Scores     // of that, on the validation split
+	Bundle delivery.Digest      // of the best seed, with thresholds if the spec has any
+	Score  *delivery.Scores     // of the bundle, on the validation split
 	Diff   *delivery.Difference // of mAP, to main's release
 }
 
-// A SeedReport says where the training of one seed stands.
+// A SeedReport is the state of one seed's training.
 type SeedReport struct {
 	Seed   int64
-	Run    delivery.Digest // empty where it was trained before
+	Run    delivery.Digest // empty if it was trained before
 	State  delivery.CheckState
 	Fact   delivery.Fact
 	Bundle delivery.Digest
 	Score  *delivery.Scores // on the validation split
-	key    delivery.Digest  // of its run, whenever that was
+	key    delivery.Digest  // of its run
 }
 
-// VariantID is what people name a variant by.
+// VariantID returns the short ID of a variant for people.
 func VariantID(spec delivery.Digest) string { return spec.Hex()[:10] }
 
-// trial takes an experiment as far as what was seen allows.
+// trial takes an experiment as far as the observed state allows.
 func (m *maker) trial(t Trial) TrialReport {
 	r := TrialReport{Trial: t, State: delivery.CheckSuccess}
 	asker := Proposal{Permission: delivery.PermissionWrite,
@@ -91,7 +87,7 @@ func (m *maker) trial(t Trial) TrialReport {
 		gates = append(gates, judged{name: name, gate: m.w.Main.Intent.Gates[name]})
 	}
 	r.Release = m.baseline(m.w.names(t.Model))
-	for _, name := range m.w.names(t.Model) { // people compare variants with them
+	for _, name := range m.w.names(t.Model) { // people compare variants with earlier releases
 		for _, a := range m.w.Evidence.Accepted[name] {
 			m.hasScores(a.Bundle)
 		}
@@ -119,7 +115,7 @@ func (m *maker) trial(t Trial) TrialReport {
 	return r
 }
 
-// variant takes one variant of an experiment: data, trainings, validation.
+// variant takes one variant through data, trainings and validation.
 func (m *maker) variant(t *TrialReport, asker Proposal, v Variant, gates []judged) VariantReport {
 	mdl := v.Model
 	p := &progress{ModelReport: ModelReport{Model: mdl.Name, Spec: mdl.SpecDigest(), Baseline: t.Release},
@@ -141,7 +137,7 @@ func (m *maker) variant(t *TrialReport, asker Proposal, v Variant, gates []judge
 		m.keepTrainings(asker, mdl)
 		return wait()
 	}
-	// Every seed is validated, also where there is one: that is what is asked for.
+	// Every seed is validated, also a single one, because the experiment asks for its score.
 	bundle, ok := m.trained(p)
 	for i := range p.Seeds {
 		s := &p.Seeds[i]
@@ -177,8 +173,7 @@ func (m *maker) variant(t *TrialReport, asker Proposal, v Variant, gates []judge
 	return out
 }
 
-// validated scores a bundle, and main's release beside it, on the validation
-// split of the bundle's own dataset, and compares the two there.
+// validated scores a bundle and main's release on the validation split of the bundle's dataset, and compares them.
 func (m *maker) validated(r *progress, bundle delivery.Digest) (*delivery.Scores, *delivery.CompareResult, Stage) {
 	if r.data.Valid.Count == 0 {
 		return nil, nil, failed(fact(code.NoValidation, values{}))
@@ -189,7 +184,7 @@ func (m *maker) validated(r *progress, bundle delivery.Digest) (*delivery.Scores
 	}
 	base, stage := m.scoreOnOwn(r, r.Baseline.Bundle, r.data.Valid)
 	if stage.State == delivery.CheckFailure {
-		return &score, nil, Stage{State: delivery.CheckSuccess} // the release is gone; what is tried stands without it
+		return &score, nil, Stage{State: delivery.CheckSuccess} // the release is gone: no comparison
 	}
 	if stage.State != delivery.CheckSuccess {
 		stage.Fact = stage.Fact.In(code.OfBaseline, values{})
@@ -199,8 +194,8 @@ func (m *maker) validated(r *progress, bundle delivery.Digest) (*delivery.Scores
 	return &score, compare, stage
 }
 
-// left estimates how long the trainings that are not done will take, from those
-// that are: per epoch, as many at once as the server allows.
+// left estimates the remaining time of an experiment's trainings, from the time per epoch of finished ones and the
+// number that may run at once.
 func (m *maker) left(r TrialReport) time.Duration {
 	var spent time.Duration
 	epochs := 0
@@ -237,8 +232,7 @@ func (m *maker) wanted() {
 	}
 }
 
-// best picks of several seeds the one that ships: the highest mAP on validation,
-// of equals the first.
+// best returns the seed with the highest mAP on validation, the first of equal ones.
 func best(seeds []SeedReport) int {
 	return slices.IndexFunc(seeds, func(s SeedReport) bool {
 		return !slices.ContainsFunc(seeds, func(o SeedReport) bool {

@@ -1,8 +1,7 @@
 package plan
 
-// This file keeps what cannot be read apart from what is not there. While a statement, or what main has said of a
-// model, cannot be read, nothing is concluded from its absence: the models that it may be about wait, their fleets stay
-// where they are, and all others go on.
+// This file handles data that cannot be read. Missing data is not taken for absent data: the models that it may concern
+// wait, and their fleets stay as they are. Others go on.
 
 import (
 	"slices"
@@ -12,8 +11,7 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// unsure says why nobody can tell which releases main has accepted under some names of one model; empty where it can be
-// told.
+// unsure says why it is not known which releases main has accepted of a model; zero if it is known.
 func (m *maker) unsure(names []string) delivery.Fact {
 	if why := m.unsureRelease(names); !why.IsZero() {
 		return why
@@ -26,7 +24,7 @@ func (m *maker) unsure(names []string) delivery.Fact {
 	return delivery.Fact{}
 }
 
-// unsureOf says why nobody can tell what a model of a proposal has to be compared with.
+// unsureOf says why it is not known what a proposal's model must be compared with.
 func (m *maker) unsureOf(p Proposal, name string) delivery.Fact {
 	_, names := m.w.renames(p, name)
 	list := [][]string{names}
@@ -44,7 +42,7 @@ func (m *maker) unsureOf(p Proposal, name string) delivery.Fact {
 	return delivery.Fact{}
 }
 
-// unsureRelease says why nobody can tell whether main has accepted the release that it names.
+// unsureRelease says why it is not known whether main has accepted the release that it names.
 func (m *maker) unsureRelease(names []string) delivery.Fact {
 	if m.w.Evidence.Unknown {
 		return fact(code.EvidenceUnread, values{Text: m.w.Evidence.Stale})
@@ -64,7 +62,7 @@ func (m *maker) unsureRelease(names []string) delivery.Fact {
 	return delivery.Fact{}
 }
 
-// BrokenFleets names the fleets whose own files have complaints. They may be missing in main's intent.
+// BrokenFleets lists the fleets whose files have complaints. Main's intent may lack them.
 func (m Main) BrokenFleets() []string {
 	var names []string
 	for _, c := range m.Complaints {
@@ -75,9 +73,8 @@ func (m Main) BrokenFleets() []string {
 	return names
 }
 
-// brokenFile says which broken file of main may be about a fleet; empty where none is. A fleet that stays with its
-// model needs its own file, the files of that model, and all quarantines, as those are of bundles. One that changes its
-// model needs all gates as well.
+// brokenFile returns a complaint about a file of main that may concern a fleet. These are the fleet's own file, the
+// files of its model, and all quarantine files; and all gates if the fleet changes its model.
 func (m *maker) brokenFile(f delivery.Fleet) delivery.Fact {
 	models := m.w.names(f.Runs)
 	published, told := m.w.Published[f.Name]
@@ -115,8 +112,8 @@ func (m *maker) unreadStatement(bundle delivery.Digest, types ...string) (Unread
 	return m.w.Evidence.Unread[i], true
 }
 
-// unreadAborts lists the bundles that a fleet may have fallen back from, as an abort cannot be read. What it is told to
-// run now it has not fallen back from.
+// unreadAborts lists the bundles that a fleet may have fallen back from, by aborts that cannot be read. The bundle that
+// the fleet is told to run is not one of them.
 func (m *maker) unreadAborts(fleet string) []delivery.Digest {
 	var list []delivery.Digest
 	for _, u := range m.w.Evidence.Unread {
@@ -128,7 +125,7 @@ func (m *maker) unreadAborts(fleet string) []delivery.Digest {
 	return list
 }
 
-// waitsFor says why a fleet stays as it is: what would tell where it goes cannot be read.
+// waitsFor says why a fleet stays as it is: data that decides its target cannot be read.
 func (m *maker) waitsFor(f delivery.Fleet) delivery.Fact {
 	names := m.w.names(f.Runs)
 	if why := m.unsureRelease(names); !why.IsZero() {
@@ -139,16 +136,16 @@ func (m *maker) waitsFor(f delivery.Fleet) delivery.Fact {
 	}
 	if named, ok := m.w.Main.Intent.Releases[f.Runs]; ok && f.Version == 0 && m.w.Evidence.accepted(named) &&
 		m.ships(f.Runs, named) {
-		return delivery.Fact{} // the past does not count
+		return delivery.Fact{} // the history is not needed
 	}
 	if f.Version > 0 {
-		return delivery.Fact{} // neither does it where the version is named
+		return delivery.Fact{} // nor is it for a pinned version
 	}
 	return m.unsure(names)
 }
 
-// wayKnown finds the release that a fleet may go on to although nobody can tell which releases main has accepted: main
-// names it, and the fleet was told to run it before, or falls back to it.
+// wayKnown returns the release that a fleet may continue with although main's accepted releases are not known: main
+// names it, and the fleet was told to run it before or falls back to it.
 func (m *maker) wayKnown(f delivery.Fleet) (delivery.Target, bool) {
 	named, ok := m.w.Main.Intent.Releases[f.Runs]
 	clock, published := m.w.Clocks[f.Name], m.w.Published[f.Name]
@@ -177,17 +174,17 @@ func (m *maker) stays(r FleetReport, why delivery.Fact) FleetReport {
 	r.Target = published.Release
 	desired := published
 	forbidden := m.aborted(delivery.Fleet{Name: r.Fleet, Runs: r.Model})
-	if slices.Contains(forbidden, desired.Release.Bundle) { // what was forbidden since is given to nobody new
+	if slices.Contains(forbidden, desired.Release.Bundle) { // no further device gets a bundle that is forbidden now
 		desired.Share = 0
 	}
 	if desired.Previous != nil && slices.Contains(forbidden, desired.Previous.Bundle) {
 		desired.Previous = nil
 	}
 	if published.Version == 0 {
-		return r // it is lost, and nothing is made up while main cannot be read
+		return r // it is lost, and cannot be rebuilt while main cannot be read
 	}
 	r.Decision.Desired = &desired
-	if m.news(desired, &published) { // only its time is over soon
+	if m.news(desired, &published) { // it expires soon
 		m.step(Publish{Desired: desired, Devices: len(m.w.Devices[r.Fleet])})
 	}
 	return r
