@@ -1,7 +1,6 @@
 package reconciler
 
-// This file does what the plan says, and decides nothing. Every effect carries
-// its key or is looked up first, so doing it twice is doing it once.
+// This file takes the steps of the plan. Taking a step twice has the same effect as taking it once.
 
 import (
 	"context"
@@ -22,12 +21,12 @@ import (
 	"github.com/autonomos/aob/reconciler/words"
 )
 
-// maxTakenPause is the longest pause between two times that one step is taken while nothing comes of it.
+// maxTakenPause is the longest pause before a step is taken again that succeeded and is still planned.
 const maxTakenPause = time.Minute
 
-// act performs the steps in order. It returns how many it has done, and the errors by step key. One that fails keeps no
-// other from being tried, and waits before it is tried again. One that succeeded is not taken again at once: what it
-// did may take a while to show.
+// act takes the steps in order. It returns how many succeeded, and the errors by step key. A failed step does not stop
+// the others, and is tried again after a pause. A step that succeeded is not taken again at once, because its effect
+// may take a while to show.
 func (r *Reconciler) act(ctx context.Context, steps []plan.Step) (done int, failed map[string]error) {
 	failed = map[string]error{}
 	planned := map[string]bool{}
@@ -35,7 +34,7 @@ func (r *Reconciler) act(ctx context.Context, steps []plan.Step) (done int, fail
 		key := s.Key()
 		planned[key] = true
 		if r.pushes.Has(key) {
-			r.stillFailing(key, failed) // it is under way
+			r.stillFailing(key, failed) // it is being pushed
 			continue
 		}
 		if err := r.retry.Due(key, r.Now()); err != nil {
@@ -62,14 +61,14 @@ func (r *Reconciler) act(ctx context.Context, steps []plan.Step) (done int, fail
 	return done, failed
 }
 
-// stillFailing keeps the last error of a step that is tried again: it is shown until the step succeeds.
+// stillFailing keeps the last error of a step while it is tried again, so that it stays shown.
 func (r *Reconciler) stillFailing(key string, failed map[string]error) {
 	if e, ok := r.retry[key]; ok {
 		failed[key] = e.Err
 	}
 }
 
-// stepEnded remembers how a step ended.
+// stepEnded records the result of a step.
 func (r *Reconciler) stepEnded(s plan.Step, took time.Duration, err error) {
 	key, now := s.Key(), r.Now()
 	r.retry.Note(key, now, took, err)
@@ -83,14 +82,14 @@ func (r *Reconciler) stepEnded(s plan.Step, took time.Duration, err error) {
 	r.taken[key] = taken{now.Add(pause), pause}
 }
 
-// push puts a step that moves a branch into the queue.
+// push queues a step that moves a branch.
 func (r *Reconciler) push(s plan.Step, branch string, do func(context.Context) error, ended func(error) error) {
 	key := s.Key()
 	r.pushing[key] = pendingPush{s, ended}
 	r.pushes.Put(queue.Job{Key: key, Lane: branch, Do: do, Took: r.retry[key].Took})
 }
 
-// pushed takes the results of pushes.
+// pushed handles the results of pushes.
 func (r *Reconciler) pushed() {
 	for _, res := range r.pushes.Results() {
 		p, err := r.pushing[res.Key], res.Err
@@ -104,7 +103,7 @@ func (r *Reconciler) pushed() {
 	}
 }
 
-// stepKind is the kind of a step, by its key.
+// stepKind returns the kind of a step from its key.
 func stepKind(key string) string {
 	k, _, _ := strings.Cut(key, "/")
 	return k
@@ -117,7 +116,7 @@ func (r *Reconciler) do(ctx context.Context, s plan.Step) error {
 		if err := r.Runs.Start(ctx, s.Spec); err != nil {
 			return err
 		}
-		if _, known := r.observed.world.Runs[s.Spec.Key]; !known { // else it goes on
+		if _, known := r.observed.world.Runs[s.Spec.Key]; !known { // else the run is resumed
 			r.Metrics.RunStarted(s.Spec.Kind)
 		}
 		return r.Runs.Keep(s.Spec.Key, plan.NeedOf(s))
@@ -150,13 +149,12 @@ func (r *Reconciler) do(ctx context.Context, s plan.Step) error {
 	return fmt.Errorf("no way to do a %T", s)
 }
 
-// commitRelease writes the release files on top of the head that the plan saw.
-// The commit's time is the head's, so that writing it again makes the same
-// commit, and a push onto another head is refused.
+// commitRelease commits the release files to the head that the plan saw. The commit has the head's time, so making it
+// again gives the same commit. A push to another head is refused.
 func (r *Reconciler) commitRelease(ctx context.Context, s plan.CommitRelease) error {
 	if s.PR.Fork {
 		return delivery.Blockedf("push the branch here, or a maintainer runs: "+words.AdoptCommand(s.PR),
-			"every gate passed, but AOB cannot push to a fork") // fits a status's description
+			"every gate passed, but AOB cannot push to a fork") // short enough for a status
 	}
 	_, _, when, err := r.Repo.Author(s.PR.Head)
 	if err != nil {
@@ -180,7 +178,7 @@ func (r *Reconciler) commitRelease(ctx context.Context, s plan.CommitRelease) er
 	return nil
 }
 
-// moved turns a lost race into a Wait: the next turn sees where the branch is.
+// moved turns a lost race into a Wait: the next turn reads the branch again.
 func moved(err error) error {
 	if errors.Is(err, git.ErrMoved) {
 		return delivery.Wait{For: time.Second, What: "the branch has moved meanwhile"}
@@ -188,18 +186,18 @@ func moved(err error) error {
 	return err
 }
 
-// pushedKey and a branch are where the ledger keeps the commit that AOB pushed there.
+// pushedKey is the ledger's prefix for the last commit that AOB pushed to a branch.
 const pushedKey = "pushed/"
 
-// propose opens a pull request of AOB's own. Its commit depends on its content and on main's commit alone, so a repeat
-// makes the same commit. The pull request is opened only where the branch is at that commit: otherwise AOB would vouch
-// for what somebody else has written.
+// propose opens a pull request of AOB's own. Its commit depends only on its content and on main's commit, so making it
+// again gives the same commit. The pull request is opened only if the branch is at that commit, so that AOB does not
+// vouch for changes by others.
 func (r *Reconciler) propose(ctx context.Context, s plan.Propose) error {
 	commit, err := r.proposed(s, s.Base)
 	if err != nil {
 		return err
 	}
-	if !r.pulls.KnowsOpened() { // a pull request that people have closed is not opened again
+	if !r.pulls.KnowsOpened() { // otherwise one that people have closed may be opened again
 		return delivery.Wait{For: time.Second, What: "the ledger cannot say which pull requests were opened"}
 	}
 	branch, old, err := r.freeBranch(ctx, s.Branch, func(at string) bool { return at == commit || r.made(s, at) })
@@ -241,8 +239,8 @@ func (r *Reconciler) propose(ctx context.Context, s plan.Propose) error {
 	return nil
 }
 
-// freeBranch returns a branch for what AOB pushes: name, or name with a number behind it where that branch is somebody
-// else's. pushed is where the branch is if it is AOB's already; "" where it does not exist. ours reports whether a
+// freeBranch returns a branch that AOB may push to: name, or name with a number if somebody else has a branch of that
+// name. pushed is the branch's commit if it is AOB's already; "" if the branch does not exist. ours reports whether a
 // commit is AOB's.
 func (r *Reconciler) freeBranch(ctx context.Context, name string, ours func(commit string) bool) (branch, pushed string,
 	err error) {
@@ -264,13 +262,13 @@ func (r *Reconciler) freeBranch(ctx context.Context, name string, ours func(comm
 	return "", "", delivery.Blockedf("remove them", "there are too many branches that begin with %s", name)
 }
 
-// made reports whether a commit is the one that AOB would make for a proposal from an earlier commit of main.
+// made reports whether AOB would make this commit for a proposal, from this or an earlier commit of main.
 func (r *Reconciler) made(s plan.Propose, commit string) bool {
 	line, err := r.Repo.FirstParents(commit, 2)
 	if err != nil || len(line) < 2 {
 		return false
 	}
-	// AOB begins only at commits that main has had.
+	// AOB starts only from commits of main.
 	if bases, err := r.commits.MergeBases(line[1], s.Base); err != nil || len(bases) != 1 || bases[0] != line[1] {
 		return false
 	}
@@ -278,7 +276,7 @@ func (r *Reconciler) made(s plan.Propose, commit string) bool {
 	return err == nil && same == commit
 }
 
-// proposed makes the commit of a pull request of AOB's own, on top of a commit of main.
+// proposed makes the commit of AOB's own pull request, on a commit of main.
 func (r *Reconciler) proposed(s plan.Propose, base string) (commit string, err error) {
 	files := map[string][]byte{}
 	for _, path := range slices.Sorted(maps.Keys(s.Restore)) {

@@ -1,38 +1,35 @@
-// Package reconciler makes the world follow Git: it trains, judges and releases
-// the models that people ask for in pull requests, and brings fleets to what
-// main says.
+// Package reconciler trains, judges and releases the models that people propose in
+// pull requests, and rolls the releases on the main branch out to fleets.
 //
-// One turn of the loop is a page of prose, [Reconciler.Reconcile]:
+// [Reconciler.Reconcile] takes one turn of the loop:
 //
 //	observe  read git, the forge, runs, evidence, devices and the ledger
-//	plan     decide: one pure function from what was observed to steps and reports
-//	act      take the steps; each has a key, so doing it twice is doing it once
-//	report   post the reports on the forge, where they differ from what stands there
+//	plan     decide: a pure function from what was observed to steps and reports
+//	act      take the steps; taking one twice has the same effect as taking it once
+//	report   post the reports on the forge, if they differ from what is there
 //
 // The loop is level-triggered: each turn observes everything again, so a lost
-// webhook, a crash or an upgrade costs a turn and nothing else. A turn is due for a
-// named reason, which the log shows beside each step. Nothing slow happens inside it: slow work is a
-// run, a detached process that the loop starts and observes (package work is what
-// happens in one).
+// webhook, a crash or an upgrade costs a turn and nothing else. The log shows
+// beside each step why the turn was due. Slow work is a run: a detached process
+// that the loop starts and observes. Package work is what a run does.
 //
-// A turn waits for nobody. Package poll reads git and the forge beside it, and
-// statuses, comments and pushes are sent by queues. A turn works with the last
-// answers, so fleets go on while the forge hangs. Tests drive these parts
+// A turn never waits for the network. Package poll reads git and the forge beside
+// it, and queues send statuses, comments and pushes. A turn uses the last answers,
+// so fleets go on while the forge does not answer. Tests call these parts
 // themselves, one step at a time.
 //
-// The packages, from the middle outwards. imports_test.go is this list,
-// executable.
+// The packages, from the innermost outwards. imports_test.go checks this list.
 //
-//	delivery   the nouns, the keys, the wire documents; standard library only
+//	delivery   the types of the domain, keys and documents; standard library only
 //
-//	intent     YAML to nouns, with every complaint at its place
+//	intent     parse YAML files into these types; complaints have line and column
 //	coco       COCO detection metrics and the paired bootstrap
-//	code       the facts that plan, gate and rollout decide: a code and a sentence for each
-//	gate       measurements to verdicts, with facts for every check
-//	rollout    how far a fleet goes with a release
+//	code       the codes of facts, with a sentence for each
+//	gate       judge measurements: a verdict, with facts for every check
+//	rollout    decide which devices get a release
 //	plan       all decisions
-//	explain    the chain from a commit to a device, of facts
-//	words      writes facts: in statuses, in the comment on a pull request, on a terminal
+//	explain    the chain of facts from a commit to a device
+//	words      write facts as text: statuses, comments, terminal
 //
 //	durable    files that survive a crash, and locks
 //	trust      ed25519 keys and signed envelopes
@@ -46,22 +43,22 @@
 //	terraform  apply a module, and train with it
 //	work       what a run does: check, train, evaluate, compare
 //	detect     run models in a child process: inspect, evaluate, serve
-//	artifact   bundles and what hangs on them, as OCI artifacts
+//	artifact   bundles and statements about them, as OCI artifacts
 //	evidence   signed statements about bundles
-//	fleet      publish what devices must run, hear what they say
-//	ledger     what the world cannot tell: approvals, wave clocks, what was posted
-//	picture    draw what a model got wrong
+//	fleet      publish documents for devices, receive their reports
+//	ledger     a database of what cannot be observed again: approvals, rollout clocks, posts
+//	picture    draw the errors of a model
 //	web        the API of the commands, webhooks, metrics, pictures
 //
-//	turn       what the parts of a turn share: clock, troubles, when the next is due
-//	queue      slow calls beside the loop, and when one that failed is tried again
+//	turn       what parts of a turn share: clock, troubles, when the next turn is due
+//	queue      slow calls beside the loop, with retries
 //	poll       read git and the forge beside the loop
-//	commits    read what commits say
-//	history    what main has held: releases, quarantine, lost gates
-//	pulls      read pull requests, and what merging them would yield
-//	post       post statuses and comments, and remember what stands on the forge
-//	archive    what is signed, as plans read it; check the store for lost files
-//	view       the answers to the commands
+//	commits    read files and history of commits
+//	history    the history of main: releases, quarantine, lost gates
+//	pulls      read pull requests, and compute the result of merging them
+//	post       post statuses and comments, and remember what is on the forge
+//	archive    read the evidence for plans; check the store for lost files
+//	view       answer the commands
 //
 //	edge       the same loop on a device
 //	onnx       ONNX Runtime, the only cgo, in aob-detect alone

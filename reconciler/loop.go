@@ -13,8 +13,8 @@ import (
 	"github.com/autonomos/aob/reconciler/view"
 )
 
-// Run turns the loop until ctx ends, and beside it what reads git and the forge and what sends. An error of one turn is
-// noted, and the next turn observes everything again: the loop is level-triggered, so a failed turn loses nothing.
+// Run takes turns until ctx ends, while git and the forge are read and posts and pushes are sent beside it. An error of
+// a turn is noted, and the next turn observes everything again, so a failed turn loses nothing.
 func (r *Reconciler) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var beside sync.WaitGroup
@@ -51,9 +51,8 @@ func (r *Reconciler) Run(ctx context.Context) error {
 	}
 }
 
-// Reconcile takes one turn: observe, plan, act, report. Calling it again is
-// always safe. It returns when the next turn is due at the latest; zero is
-// whenever something happens.
+// Reconcile takes one turn: observe, plan, act, report. It can always be called again. It returns the latest time of
+// the next turn; zero if only an event makes one necessary.
 func (r *Reconciler) Reconcile(ctx context.Context) (again time.Time, err error) {
 	start := r.Now()
 	world, changed, err := r.observe(ctx)
@@ -87,27 +86,27 @@ func (r *Reconciler) Reconcile(ctx context.Context) (again time.Time, err error)
 	return r.nextTurn(), err
 }
 
-// look reads git and the forge once. A dry run does that; otherwise package poll reads them beside the loop.
+// look reads git and the forge once, for a dry run. Otherwise package poll reads them beside the loop.
 func (r *Reconciler) look(ctx context.Context) {
 	r.git.Step(ctx)
 	r.answers.Step(ctx)
 	r.answers.Drain(ctx)
 }
 
-// Plan observes and decides, and does nothing: the dry run. notices says what could not be read.
+// Plan is the dry run: it observes and plans, and takes no step. notices says what could not be read.
 func (r *Reconciler) Plan(ctx context.Context) (p plan.Plan, notices []string, err error) {
 	defer func() {
 		for _, t := range r.turn.Troubles() {
 			notices = append(notices, t.String())
 		}
 	}()
-	for range 2 { // the first plan says which comments have to be read
+	for range 2 { // the first plan tells which comments must be read
 		r.turn.Soon("a dry run")
 		r.look(ctx)
 		world, _, err := r.observe(ctx)
 		if err != nil {
 			if gitErr := r.turn.Trouble(poll.GitTrouble); gitErr != nil {
-				err = gitErr // why nothing is known
+				err = gitErr // the cause
 			}
 			return plan.Plan{}, nil, fmt.Errorf("observe: %w", err)
 		}
@@ -118,7 +117,7 @@ func (r *Reconciler) Plan(ctx context.Context) (p plan.Plan, notices []string, e
 	return p, nil, nil
 }
 
-// plan makes the plan, reading the results of runs and the scores of bundles as it asks for them.
+// plan makes the plan, and reads the results of runs and the scores of bundles that the plan requests.
 func (r *Reconciler) plan(ctx context.Context, w *plan.World) plan.Plan {
 	for {
 		p := plan.Make(*w)
@@ -131,7 +130,7 @@ func (r *Reconciler) plan(ctx context.Context, w *plan.World) plan.Plan {
 	}
 }
 
-// asBefore keeps the last report of pull requests about which nothing is known now.
+// asBefore keeps the earlier report of a pull request about which nothing is known now.
 func (r *Reconciler) asBefore(p *plan.Plan) {
 	for i, now := range p.Proposals {
 		if !now.Stale {
@@ -146,12 +145,12 @@ func (r *Reconciler) asBefore(p *plan.Plan) {
 	}
 }
 
-// wants says which comments and statuses are to be read.
+// wants requests the comments and statuses that the plan needs.
 func (r *Reconciler) wants(p plan.Plan) {
 	r.answers.Want(p, r.board.RolloutCommits(p), owners(r.observed.world), r.pulls.Doubted(p))
 }
 
-// settle remembers what the turn that began at start leaves to do, after it has done some steps.
+// settle stores the plan of a turn, and when the next turn is due.
 func (r *Reconciler) settle(p plan.Plan, done int, err error, start time.Time) {
 	r.observed.plan = p
 	r.wants(p)

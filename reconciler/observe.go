@@ -1,6 +1,6 @@
 package reconciler
 
-// This file observes: it puts together what the parts beside the loop have read, and what is read at once.
+// This file makes the world of a turn from what is read beside the loop and what is read in the turn.
 
 import (
 	"context"
@@ -21,14 +21,13 @@ import (
 	"github.com/autonomos/aob/reconciler/turn"
 )
 
-// activePoll is how often runs are looked at while one is running.
+// activePoll is the time between turns while a run is going on.
 const activePoll = 500 * time.Millisecond
 
-// errNotRead is what a turn ends with before anything is known.
+// errNotRead is the error of a turn before git has been read.
 var errNotRead = delivery.Wait{For: time.Second, What: "the repository has not been read yet"}
 
-// observe returns the world, from what is known of git and the forge. It reports false, and no world, where nothing can
-// have changed since the last turn.
+// observe returns the world. It reports false, and no world, if nothing can have changed since the last turn.
 func (r *Reconciler) observe(ctx context.Context) (plan.World, bool, error) {
 	now := r.Now()
 	r.board.Hear(ctx)
@@ -59,8 +58,7 @@ func (r *Reconciler) observe(ctx context.Context) (plan.World, bool, error) {
 	return w, true, nil
 }
 
-// turnDue says why a turn is due; "" where none is. asOf and answers are the versions of what is known of git and of
-// the forge.
+// turnDue says why a turn is due; "" if none is. asOf and answers are versions of what is known of git and the forge.
 func (r *Reconciler) turnDue(now time.Time, asOf, answers int) string {
 	switch {
 	case asOf != r.observed.asOf || r.observed.refs == nil:
@@ -73,7 +71,7 @@ func (r *Reconciler) turnDue(now time.Time, asOf, answers int) string {
 	return r.turn.Why()
 }
 
-// nextTurn returns when the next turn is due at the latest.
+// nextTurn returns the latest time of the next turn.
 func (r *Reconciler) nextTurn() time.Time {
 	next := r.Now().Add(r.GitPoll)
 	if due := r.turn.Due(); !due.IsZero() && due.Before(next) {
@@ -85,7 +83,7 @@ func (r *Reconciler) nextTurn() time.Time {
 	return next
 }
 
-// Troubles of what a turn reads.
+// Troubles with reading.
 const (
 	approvalTrouble = "an approval of a run cannot be read in the ledger, and is asked for again"
 	trialsTrouble   = "an experiment cannot be read in the ledger, and is forgotten"
@@ -97,8 +95,7 @@ const (
 	clockTrouble = "the rollout of fleet %s cannot be read in the ledger; its waves begin again"
 )
 
-// world puts together what is known. A part that cannot be read is named in the world, and keeps nothing else from
-// being read.
+// world makes the world. A part that cannot be read is named in the world, and the others are read all the same.
 func (r *Reconciler) world(ctx context.Context, now time.Time, listed poll.Pulls) (plan.World, error) {
 	w := plan.World{At: now, Server: r.Server}
 	var stale bool
@@ -107,7 +104,7 @@ func (r *Reconciler) world(ctx context.Context, now time.Time, listed poll.Pulls
 		return w, err
 	}
 	w.Main.Quarantine = r.history.Quarantined(ctx, w.Main)
-	// A list that is older than main's last move says nothing about what that move did.
+	// A list that is older than main's last move may still have the pull request that moved main.
 	stale = stale || listed.AsOf < r.observed.mainAsOf
 	w.ProposalsKnown = listed.Known && !stale
 	approvals, err := r.Ledger.Approvals(ctx, now.Add(-poll.ApprovalLasts))
@@ -119,7 +116,7 @@ func (r *Reconciler) world(ctx context.Context, now time.Time, listed poll.Pulls
 		r.turn.Note(turn.LedgerReads, err)
 		r.turn.In(time.Second, "the ledger is read again")
 	} else {
-		var open []delivery.PullRequest // else each that was open may have been merged by now
+		var open []delivery.PullRequest // if the list is old, any of it may have been merged since
 		if w.ProposalsKnown {
 			open = listed.Open
 			list = slices.Concat(open, r.pulls.Merged(ctx, open, w.Main.Commit))
@@ -143,7 +140,7 @@ func (r *Reconciler) world(ctx context.Context, now time.Time, listed poll.Pulls
 	for _, d := range r.Fleet.Devices() {
 		w.Devices[d.Report.Ring] = append(w.Devices[d.Report.Ring], d)
 	}
-	// After the devices: a report that ends a gap must not be seen without the end of the gap.
+	// Read after the devices, so that a report after a gap is not seen without the end of the gap.
 	w.Listening = map[string]time.Time{}
 	for ring := range w.Devices {
 		w.Listening[ring] = r.Fleet.Listening(ring)
@@ -166,7 +163,7 @@ func (r *Reconciler) world(ctx context.Context, now time.Time, listed poll.Pulls
 	for _, name := range w.Main.BrokenFleets() {
 		publish(map[string]delivery.Fleet{name: {}})
 	}
-	for _, p := range w.Proposals { // of a fleet that was removed and comes back
+	for _, p := range w.Proposals { // a proposal may bring back a removed fleet
 		publish(p.Merged.Fleets)
 	}
 	if w.Evidence, err = r.signed(ctx, r.observed.plan.Scores); err != nil {
@@ -179,8 +176,7 @@ func (r *Reconciler) world(ctx context.Context, now time.Time, listed poll.Pulls
 	return w, ctx.Err()
 }
 
-// lostGates finds the gates that main has lost where no pull request showed it. open are the pull requests that are
-// known to be open.
+// lostGates finds the gates that main has lost although no pull request showed it. open are the open pull requests.
 func (r *Reconciler) lostGates(ctx context.Context, main string, open []delivery.PullRequest) ([]plan.LostGate, error) {
 	merged, err := r.pulls.MergedHeads(ctx)
 	if err != nil {
@@ -190,9 +186,9 @@ func (r *Reconciler) lostGates(ctx context.Context, main string, open []delivery
 		Refs: r.observed.refs})
 }
 
-// restore fills in what fleets were to run whose published document is lost.
+// restore rebuilds lost published documents of fleets.
 func (r *Reconciler) restore(w *plan.World) {
-	tried := map[[2]string]bool{} // fleets and the models that they are to run
+	tried := map[[2]string]bool{} // fleet and model
 	fill := func(fleets map[string]delivery.Fleet) {
 		for name, f := range fleets {
 			key := [2]string{name, f.Runs}
@@ -211,8 +207,8 @@ func (r *Reconciler) restore(w *plan.World) {
 	}
 }
 
-// signed returns what is signed about bundles. While it cannot be read, what was read last stands for it: statements
-// are added, and never taken back.
+// signed returns the evidence about bundles. If it cannot be read, the last evidence is used, because statements are
+// added and never removed.
 func (r *Reconciler) signed(ctx context.Context, scored []delivery.Digest) (plan.Evidence, error) {
 	e, err := r.Evidence.Evidence(ctx, scored)
 	if ctx.Err() != nil {
@@ -259,7 +255,7 @@ func (r *Reconciler) runs() (map[delivery.Digest]delivery.RunState, error) {
 	return runs, nil
 }
 
-// readResults reads the results of runs that a plan asked for, and reports whether it got any.
+// readResults reads the results of runs that a plan requested, and reports whether it got any.
 func (r *Reconciler) readResults(w plan.World, keys []delivery.Digest) bool {
 	got := false
 	for _, key := range keys {
@@ -275,7 +271,7 @@ func (r *Reconciler) readResults(w plan.World, keys []delivery.Digest) bool {
 	return got
 }
 
-// readScores reads the scores that a plan asked for, and reports whether any of them were not there.
+// readScores reads the scores that a plan requested, and reports whether any were missing before.
 func (r *Reconciler) readScores(ctx context.Context, w *plan.World, scored []delivery.Digest) bool {
 	known := w.Evidence.Stale != "" || !slices.ContainsFunc(scored, func(bundle delivery.Digest) bool {
 		return !w.Evidence.Scored[bundle]
@@ -297,7 +293,7 @@ func (r *Reconciler) clocks(ctx context.Context) (map[string]rollout.State, erro
 		if r.observed.clocks == nil {
 			return nil, err
 		}
-		return r.observed.clocks, nil // nobody else writes them
+		return r.observed.clocks, nil // only the loop writes them
 	}
 	clocks := make(map[string]rollout.State, len(raw))
 	for fleet, state := range raw {

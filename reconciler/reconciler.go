@@ -22,28 +22,27 @@ import (
 	"github.com/autonomos/aob/reconciler/view"
 )
 
-// What the loop needs of the world, and nothing more. Each has one real
-// implementation in the package of that name, wired in cmd/aob.
+// What the loop needs. Each has one real implementation in the package of that name, connected in cmd/aob.
 type (
 	// Repo is the mirror of the intent repository.
 	Repo interface {
 		poll.Repo
 		history.Repo
 		pulls.Repo
-		// At asks the repository where a ref is now; "" is nowhere.
+		// At reads a ref's present commit from the repository; "" if there is no such ref.
 		At(ctx context.Context, ref string) (commit string, err error)
-		// Commit makes a commit of AOB's. The same input makes the same commit.
+		// Commit makes a commit by AOB. The same input gives the same commit.
 		Commit(parents []string, files map[string][]byte, when time.Time, message string) (hash string, err error)
 		Author(commit string) (name, email string, when time.Time, err error)
 		Push(ctx context.Context, hash, ref, old string) error
 	}
-	// Forge is where people propose and read.
+	// Forge is the pull requests, statuses and comments.
 	Forge interface {
 		poll.API
 		post.API
 		OpenPR(ctx context.Context, head, base, title, body string) (number int, err error)
 	}
-	// Runs is slow work outside the loop.
+	// Runs is the slow work outside the loop.
 	Runs interface {
 		Start(ctx context.Context, spec delivery.RunSpec) error
 		Observe() ([]delivery.RunState, error)
@@ -53,13 +52,13 @@ type (
 		Retry(key delivery.Digest) error
 		Remove(key delivery.Digest) error
 	}
-	// Evidence is what has been signed.
+	// Evidence is the signed statements.
 	Evidence interface {
-		// Evidence returns what is signed, with the scores of some bundles.
+		// Evidence returns the statements, with the scores of some bundles.
 		Evidence(ctx context.Context, scored []delivery.Digest) (plan.Evidence, error)
 		Sign(ctx context.Context, bundle delivery.Digest, predicateType string, predicate any) error
 	}
-	// Fleet is what devices read and say.
+	// Fleet is the published documents and the devices' reports.
 	Fleet interface {
 		Publish(ctx context.Context, d delivery.Desired) error
 		Published(ring string) (delivery.Desired, bool)
@@ -72,12 +71,12 @@ type (
 	}
 	// Blobs checks the server's own store. Its methods return at once.
 	Blobs interface {
-		// Ask has a bundle's bytes checked soon.
+		// Ask requests a check of bundles.
 		Ask(bundles ...delivery.Digest)
-		// Found is what the last check of each bundle found.
+		// Found returns the last check of each bundle.
 		Found() map[delivery.Digest]plan.Stored
 	}
-	// Ledger is what the world cannot tell.
+	// Ledger is what cannot be observed again.
 	Ledger interface {
 		poll.Ledger
 		ledger.RecordStore
@@ -85,15 +84,15 @@ type (
 		Clocks(ctx context.Context) (map[string]json.RawMessage, error)
 		PutClock(ctx context.Context, fleet string, state json.RawMessage) error
 	}
-	// Requests is what people have asked for through the commands.
+	// Requests is what people have requested with commands.
 	Requests interface {
 		// Trials returns the experiments. Those that cannot be read are left out, and err names them.
 		Trials(ctx context.Context, now time.Time) ([]plan.Trial, error)
 		Comparisons(now time.Time) []delivery.CompareRun
-		// Gates returns the gates whose power somebody asked for.
+		// Gates returns the gates whose power was requested.
 		Gates(now time.Time) []string
 	}
-	// Metrics counts. See package web for the names.
+	// Metrics are counters. Package web has their names.
 	Metrics interface {
 		Turn(took time.Duration, steps int, err error)
 		poll.Metrics // and post.Metrics
@@ -109,7 +108,7 @@ type Reconciler struct {
 	Runs     Runs
 	Evidence Evidence
 	Fleet    Fleet
-	Blobs    Blobs // may be nil: then nothing is checked
+	Blobs    Blobs // nil: the store is not checked
 	Ledger   Ledger
 	Metrics  Metrics
 	Requests Requests
@@ -119,15 +118,15 @@ type Reconciler struct {
 	Server   plan.Server   // what the server's version and configuration decide
 	GitPoll  time.Duration // the longest time between two reads of git
 	Poll     time.Duration // the longest time between two reads of the list of pull requests
-	Progress time.Duration // the shortest between two posts of mere progress
+	Progress time.Duration // the shortest time between two posts of progress
 
 	Log *slog.Logger
 	Now func() time.Time
 
 	wake     turn.Signal
-	asks     chan func()                   // done between turns, for those who ask from outside the loop
+	asks     chan func()                   // functions to call between turns
 	last     atomic.Pointer[view.Snapshot] // of the last turn
-	observed observed                      // by the last turn
+	observed observed                      // of the last turn
 
 	git     *poll.Git   // what is known of git
 	answers *poll.Forge // what is known of the forge
@@ -136,26 +135,26 @@ type Reconciler struct {
 	pulls   *pulls.Reader
 	turn    *turn.Turn
 	board   *post.Board  // what is posted on the forge
-	pushes  *queue.Queue // what moves a branch
+	pushes  *queue.Queue // pushes to branches
 	pushing map[string]pendingPush
 
-	watches *delivery.Blocked // why nothing is done; nil: it is
+	watches *delivery.Blocked // why steps are not taken; nil: they are
 
 	retry queue.Backoff
-	taken map[string]taken // steps that succeeded in the last turn that planned them
+	taken map[string]taken // steps that succeeded and are still planned, by key
 }
 
-// observed is what the last turns have observed, where it is not kept by one of the parts.
+// observed is what the last turns have read and planned.
 type observed struct {
-	at       time.Time         // when the last turn began
+	at       time.Time         // start of the last turn
 	why      string            // why it was due
 	refs     map[string]string // of the repository
 	asOf     int               // the version of refs
 	answers  int               // the version of the forge's answers that were used
-	mainAsOf int               // the version of refs when main moved last
+	mainAsOf int               // the version of refs at main's last move
 	main     string            // main's commit
 
-	running   bool                                // a run was running
+	running   bool                                // whether a run is going on
 	results   map[delivery.Digest]json.RawMessage // of runs
 	approvals []ledger.Approval                   // as the ledger had them last
 	clocks    map[string]rollout.State            // as the ledger had them last
@@ -171,26 +170,26 @@ type taken struct {
 	pause time.Duration
 }
 
-// A pendingPush is a step that moves a branch, which is done beside the loop.
+// A pendingPush is a step that moves a branch and is in the queue.
 type pendingPush struct {
 	step  plan.Step
 	ended func(error) error // called by the loop; may be nil
 }
 
-// Wake asks for a turn soon. It may be called from any goroutine, any number of times.
+// Wake requests a turn soon. It may be called from any goroutine, any number of times.
 func (r *Reconciler) Wake() {
 	r.turn.Soon("somebody said that something happened")
 	r.wake.Send()
 }
 
-// Look has git and the forge read at once, and a turn taken if something is new there. A webhook does no more than
-// this: nothing that it says is believed. commit is where a status was set; empty for none.
+// Look has git and the forge read at once; a turn follows if anything is new. A webhook does only this, because its
+// content is not trusted. commit is where a status was set; empty for none.
 func (r *Reconciler) Look(commit string) {
 	r.git.Poll.Send()
 	r.answers.EventOn(commit)
 }
 
-// Init makes the reconciler ready once its fields are set; Run and Reconcile come after.
+// Init prepares the reconciler once its fields are set. Call it before Run or Reconcile.
 func (r *Reconciler) Init() *Reconciler {
 	r.wake, r.asks = turn.NewSignal(), make(chan func())
 	r.retry, r.taken, r.pushing = queue.Backoff{}, map[string]taken{}, map[string]pendingPush{}
@@ -207,7 +206,7 @@ func (r *Reconciler) Init() *Reconciler {
 	return r
 }
 
-// Limits of what is sent and asked beside the loop.
+// Limits of what is sent beside the loop.
 const (
 	pushWorkers  = 2                // a push may take minutes
 	pushDeadline = 3 * time.Minute  // of one push

@@ -1,6 +1,6 @@
 package reconciler
 
-// This file tells people. It decides nothing: everything comes from the plan, and from errors of its steps.
+// This file posts the plan's reports on the forge, with the errors of its steps.
 
 import (
 	"context"
@@ -15,7 +15,7 @@ import (
 	"github.com/autonomos/aob/reconciler/words"
 )
 
-// report posts what the plan says. Failing to post one thing does not keep the others from being posted.
+// report posts the plan's reports. If one post fails, the others are made all the same.
 func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]error) error {
 	var errs []error
 	speaks := speakers(p)
@@ -26,12 +26,12 @@ func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]
 	}
 	r.board.Rank(p, speaks)
 	for _, pr := range p.Proposals {
-		if !pr.Stale && pr.PR.Head != "" { // no commit has the name of a damaged head
+		if !pr.Stale && pr.PR.Head != "" { // a damaged head has no commit
 			errs = append(errs, r.reportPull(ctx, pr, withFailures(pr, stuck), speaks[pr.PR.Head] == pr.PR.Number,
 				proposals[pr.PR.Number]))
 		}
 	}
-	if p.Main.Commit == r.observed.refs[git.Branch+r.Main] { // else main cannot be read: an older commit stands for it
+	if p.Main.Commit == r.observed.refs[git.Branch+r.Main] { // if main cannot be read, the plan is of an older commit
 		errs = append(errs, r.board.Main(ctx, p, r.gatesOf(nil, words.Checks(p.Main.Checks))))
 	}
 	for _, f := range p.Fleets {
@@ -41,12 +41,12 @@ func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]
 	return errors.Join(errs...)
 }
 
-// reportPull posts the statuses and the comment of one pull request. speaks says that its checks stand on its head.
+// reportPull posts the statuses and the comment of one pull request. speaks: its checks are the ones shown on its head.
 func (r *Reconciler) reportPull(ctx context.Context, pr plan.ProposalReport, facts []plan.Check, speaks bool,
 	proposal *plan.Proposal) error {
 	var errs []error
 	checks := words.Checks(facts)
-	if pr.Kept { // the list of pull requests may be older than main; its evidence must not be lost
+	if pr.Kept { // the earlier report has the evidence, so it stays
 		answered, err := r.board.Answered(ctx, pr.PR)
 		if err != nil {
 			return err
@@ -58,7 +58,7 @@ func (r *Reconciler) reportPull(ctx context.Context, pr plan.ProposalReport, fac
 			return nil
 		}
 	}
-	// aob/release comes last in the list, and first on the forge
+	// aob/release is last in the list, and is posted first
 	for i := len(checks) - 1; i >= 0 && speaks; i-- {
 		errs = append(errs, r.board.Status(ctx, pr.PR.Head, checks[i]))
 	}
@@ -78,7 +78,7 @@ func (r *Reconciler) reportPull(ctx context.Context, pr plan.ProposalReport, fac
 	return errors.Join(append(errs, r.board.Comment(ctx, pr.PR, body))...)
 }
 
-// gatesOf returns the gates of main and of a pull request; nil where they are not known.
+// gatesOf returns the gates of main and of a pull request; nil if they are not known.
 func (r *Reconciler) gatesOf(pr *plan.Proposal, checks []delivery.Check) map[string]delivery.Gate {
 	read := slices.ContainsFunc(checks, func(c delivery.Check) bool {
 		return c.Context == delivery.ContextIntent && c.State == delivery.CheckSuccess
@@ -94,7 +94,7 @@ func (r *Reconciler) gatesOf(pr *plan.Proposal, checks []delivery.Check) map[str
 	return gates
 }
 
-// refusedNote says on a pull request that gets a commit of AOB's why the forge will not merge it.
+// refusedNote says on a pull request that needs a commit of AOB why the forge will not merge it.
 func refusedNote(pr plan.ProposalReport, why string) string {
 	if why == "" || pr.PR.Fork || pr.PR.Merged || len(pr.Models) == 0 {
 		return ""
@@ -102,8 +102,7 @@ func refusedNote(pr plan.ProposalReport, why string) string {
 	return "\n**This cannot be merged:** " + delivery.Markdown(why) + "\n"
 }
 
-// moves reports whether a fleet's rollout comes further in a plan: to its end
-// too, or to where it stood before the ledger was lost.
+// moves reports whether a plan moves a fleet's rollout on.
 func moves(p plan.Plan, fleet string) bool {
 	return slices.ContainsFunc(p.Steps, func(s plan.Step) bool {
 		k, ok := s.(plan.KeepClock)
@@ -111,9 +110,9 @@ func moves(p plan.Plan, fleet string) bool {
 	})
 }
 
-// speakers says, by commit, whose checks stand on it: main's, which has no number, or those of one of the pull requests
-// whose head it is. The first class that has any decides: pull requests to main that are ready and no forks, other pull
-// requests to main, pull requests to other branches. Within a class it is the lowest number, so that no two take turns.
+// speakers returns by commit the number of the pull request whose checks are shown on it; 0 for main's. Pull requests
+// to main that are neither drafts nor from forks come first, then the others to main, then those to other branches. In
+// each class the lowest number wins, so that they do not alternate.
 func speakers(p plan.Plan) map[string]int {
 	class := func(pr delivery.PullRequest) int {
 		switch {
@@ -135,16 +134,16 @@ func speakers(p plan.Plan) map[string]int {
 	return speaks
 }
 
-// A failedStep is a step and why it was not taken.
+// A failedStep is a step and its error.
 type failedStep struct {
 	step plan.Step
 	err  error
 }
 
-// failing returns the steps that failed, by their keys.
+// failing returns the steps that failed.
 func failing(steps []plan.Step, failed map[string]error) []failedStep {
 	if len(failed) == 0 {
-		return nil // a key may be the digest of much
+		return nil // keys are slow to compute
 	}
 	var list []failedStep
 	for _, s := range steps {
@@ -155,8 +154,7 @@ func failing(steps []plan.Step, failed map[string]error) []failedStep {
 	return list
 }
 
-// withAllFailures returns the proposals of a plan with what the forge is told of them: the status shows no other
-// checks.
+// withAllFailures returns the proposals of a plan with the errors of steps in their checks, as they are posted.
 func withAllFailures(p plan.Plan, failed map[string]error) []plan.ProposalReport {
 	stuck := failing(p.Steps, failed)
 	if len(stuck) == 0 {
@@ -169,8 +167,7 @@ func withAllFailures(p plan.Plan, failed map[string]error) []plan.ProposalReport
 	return list
 }
 
-// withFailures shows what a person must settle: an error of a step for this
-// pull request stands in aob/release instead of the plan's hope.
+// withFailures shows the error of a pull request's step in aob/release, in place of what the plan expects.
 func withFailures(pr plan.ProposalReport, stuck []failedStep) []plan.Check {
 	checks := slices.Clone(pr.Checks)
 	for _, s := range stuck {
@@ -191,7 +188,7 @@ func withFailures(pr plan.ProposalReport, stuck []failedStep) []plan.Check {
 	return checks
 }
 
-// blockedStep says what keeps a step from being done. A forge cuts what is long.
+// blockedStep says why a step cannot be taken. A long text gets a shorter fact, because forges cut long texts.
 func blockedStep(s plan.Step, b delivery.Blocked) delivery.Fact {
 	v := delivery.Values{Text: b.What, Ask: b.Do}
 	if _, ok := s.(plan.CommitRelease); !ok || b.Do == "" || len(b.What)+len(b.Do) < 120 {

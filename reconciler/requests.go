@@ -1,6 +1,6 @@
 package reconciler
 
-// This file is what the commands ask of the loop. It is done between turns, where the loop's state may be used.
+// This file has what commands request from the loop. It is done between turns, when the loop's state may be used.
 
 import (
 	"context"
@@ -16,7 +16,7 @@ import (
 	"github.com/autonomos/aob/reconciler/words"
 )
 
-// ask does something between turns, where the loop's state may be used.
+// ask does something between turns, when the loop's state may be used.
 func (r *Reconciler) ask(ctx context.Context, do func() error) error {
 	done := make(chan error, 1)
 	select {
@@ -30,7 +30,7 @@ func (r *Reconciler) ask(ctx context.Context, do func() error) error {
 // Last returns what the last turn observed and decided; nil before the first turn is over.
 func (r *Reconciler) Last() *view.Snapshot { return r.last.Load() }
 
-// CheckOrder says why an order in a comment on a pull request would not count; nil where it would.
+// CheckOrder says why a command in a comment on a pull request would have no effect; nil if it would have one.
 func (r *Reconciler) CheckOrder(ctx context.Context, number int, user, text string) error {
 	var p plan.ProposalReport
 	err := r.ask(ctx, func() (err error) {
@@ -54,8 +54,7 @@ func (r *Reconciler) reported(number int) (plan.ProposalReport, error) {
 		"there is no open pull request %d", number)
 }
 
-// Recheck tries again what has failed for a pull request: its failed runs, and
-// a data run that found errors.
+// Recheck tries again what has failed for a pull request: failed runs, and data runs that found errors.
 func (r *Reconciler) Recheck(ctx context.Context, number int) error {
 	return r.ask(ctx, func() error {
 		p, err := r.reported(number)
@@ -86,8 +85,7 @@ func (r *Reconciler) recheck(keys []delivery.Digest) error {
 	return nil
 }
 
-// reads reports whether a training reads the images that a data run has laid out:
-// they are not taken from under it.
+// reads reports whether a running training reads the images of a data run, which must not be removed then.
 func (r *Reconciler) reads(data delivery.Digest) bool {
 	for _, s := range r.observed.world.Runs {
 		if s.Phase == delivery.RunRunning && s.Spec.Train != nil && s.Spec.Train.Data == data {
@@ -97,9 +95,8 @@ func (r *Reconciler) reads(data delivery.Digest) bool {
 	return false
 }
 
-// Adopt brings a fork's pull request into the repository itself, on a branch of AOB's, so that the release can be
-// committed to it. Runs need no approval there, so it is done only while the head is the commit that somebody reviewed.
-// It may be called from any goroutine: only what is known is read between turns.
+// Adopt pushes a fork's pull request to a branch of AOB's in the repository, so that the release can be committed. Runs
+// need no approval there, so the head must be the commit that somebody reviewed. It may be called from any goroutine.
 func (r *Reconciler) Adopt(ctx context.Context, number int, reviewed string) (adopted int, err error) {
 	var pr delivery.PullRequest
 	var branch, old string

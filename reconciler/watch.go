@@ -1,8 +1,8 @@
 package reconciler
 
-// This file is for a server that only watches, because its state folder is a copy of another server's: a rehearsal, or
-// a backup that was restored while the original may still run. It observes and decides as always. What it decides is
-// shown and not done.
+// This file is for a server that only watches, because its state folder is a copy of another server's: for a rehearsal,
+// or a restored backup while the original may still run. It observes and plans as usual, and shows its plans without
+// acting.
 
 import (
 	"context"
@@ -10,11 +10,11 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// Watch makes the reconciler one that only watches. why says why, and what to do about it: it is shown in the status,
-// and is the answer to whoever asks for something to be done. Call it once, after all fields are set and before Init.
+// Watch makes a reconciler that only watches. why says why, and what to do about it; it is shown in the status and
+// returned for every request to act. Call it once, after all fields are set and before Init.
 func (r *Reconciler) Watch(why delivery.Blocked) {
 	r.watches = &why
-	// The loop does not call these while it only watches. They make sure of it.
+	// The loop calls none of these while it only watches. This is a second safeguard.
 	r.Repo = watchedRepo{r.Repo, why}
 	r.Forge = watchedForge{r.Forge, why}
 	r.Runs = watchedRuns{r.Runs, why}
@@ -40,7 +40,7 @@ func (w watchedForge) OpenPR(context.Context, string, string, string, string) (i
 	return 0, w.why
 }
 
-// Ask would write a comment. Nobody has agreed to what was not asked.
+// Ask would write a comment, so it returns no consents.
 func (w watchedForge) Ask(context.Context, int, string) ([]delivery.Consent, error) { return nil, nil }
 
 type watchedRuns struct {

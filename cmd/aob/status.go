@@ -58,7 +58,7 @@ func (o *client) watch(ctx context.Context, source statusSource, w io.Writer, ti
 	for {
 		s, err := source.Status(ctx)
 		if ctx.Err() != nil {
-			return nil // that is how watching ends
+			return nil // the user has ended it
 		}
 		if err != nil && (!t.tty || o.json() || last == "") {
 			return err
@@ -90,11 +90,11 @@ func (o *client) watch(ctx context.Context, source statusSource, w io.Writer, ti
 			return nil
 		case now = <-tick:
 		}
-		t = newTerminal(w) // its size may have changed
+		t = newTerminal(w) // the window's size may have changed
 	}
 }
 
-// show draws a frame over the last one, or prints it where it is another.
+// show draws a frame over the last one, or prints it if it differs.
 func show(t *terminal, w io.Writer, last, frame string, lines bool) error {
 	if t.tty && !lines {
 		_, err := io.WriteString(w, inPlace(frame, t.lines))
@@ -110,8 +110,7 @@ func show(t *terminal, w io.Writer, last, frame string, lines bool) error {
 	return err
 }
 
-// inPlace returns what draws a frame from the screen's upper left corner, cut to
-// the screen, and clears what was there before.
+// inPlace returns the codes that draw a frame from the upper left corner, cut to the screen, and clear the rest.
 func inPlace(frame string, lines int) string {
 	rows := strings.Split(strings.TrimSuffix(frame, "\n"), "\n")
 	if lines > 1 && len(rows) > lines-1 {
@@ -120,7 +119,7 @@ func inPlace(frame string, lines int) string {
 	return "\x1b[H" + strings.Join(rows, "\x1b[K\n") + "\x1b[K\n\x1b[J"
 }
 
-// status prints how everything stands.
+// status prints the state of everything.
 func (t *terminal) status(s web.Status, now time.Time) {
 	for _, n := range s.Notices {
 		t.paragraph("", "note: "+n)
@@ -204,7 +203,7 @@ func (t *terminal) runs(runs []web.Run, now time.Time) {
 	}
 }
 
-// waiting names the pull requests that wait for a run, or what asked for it.
+// waiting returns the pull requests that wait for a run, or the run's note.
 func waiting(r web.Run) string {
 	if len(r.PRs) == 0 {
 		return r.Note
@@ -226,7 +225,7 @@ func phaseStyle(p delivery.RunPhase) style {
 	return yellow
 }
 
-// progress says how far a run is.
+// progress returns how far a run is.
 func (t *terminal) progress(r web.Run, now time.Time) string {
 	var words []string
 	if share, ok := done(r); ok && r.Phase == delivery.RunRunning && t.tty {
@@ -275,14 +274,14 @@ func steps(r web.Run) []string {
 	return words
 }
 
-// done returns how much of a run's work is done, where the run says so.
+// done returns which share of a run's work is done, if the run reports it.
 func done(r web.Run) (share float64, ok bool) {
 	batch := 0.0
 	if r.Batches > 0 {
 		batch = float64(r.Batch) / float64(r.Batches)
 	}
 	if r.Epochs > 0 {
-		// A trainer counts the epochs that are over.
+		// Epoch is the number of finished epochs.
 		return min(1, (float64(r.Epoch)+batch)/float64(r.Epochs)), true
 	}
 	return batch, r.Batches > 0
@@ -327,7 +326,7 @@ func (t *terminal) devices(f web.Fleet, now time.Time) {
 	}
 }
 
-// healthyOf says how many of a fleet's devices are well, and how many are heard.
+// healthyOf returns how many of a fleet's devices are healthy and silent.
 func healthyOf(c web.Count) string {
 	s := fmt.Sprintf("%d of %d", c.Healthy, c.Devices)
 	if silent := c.Devices - c.Heard; silent > 0 {
@@ -336,7 +335,7 @@ func healthyOf(c web.Count) string {
 	return s
 }
 
-// phaseOf is the phase in which a device last reported, where it still reports.
+// phaseOf returns the phase in a device's last report, or silent.
 func phaseOf(d web.Device) string {
 	if d.Silent {
 		return "silent"

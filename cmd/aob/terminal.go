@@ -86,14 +86,14 @@ func printable(s string) string {
 	return s[:before] + delivery.Terminal(text) + s[before+len(text):]
 }
 
-// say prints a line for people who wait, beside a command's result.
+// say prints a message besides a command's result.
 func say(w io.Writer, format string, args ...any) {
 	t := newTerminal(w)
 	t.printf(format+"\n", args...)
 	_ = t.flush() // the result does not depend on it
 }
 
-// A style is how a word is shown where there is colour.
+// A style is a text style, where colour is used.
 type style string
 
 // The styles, as SGR parameters.
@@ -158,7 +158,7 @@ func (t *terminal) table(indent string, rows [][]cell) {
 	for !t.whole && room() < least {
 		widest := -1
 		for i, w := range widths[:last] {
-			id := i == 0 && w <= 12 // is copied, so it stays whole
+			id := i == 0 && w <= 12 // people copy it
 			if !id && (widest < 0 || w > widths[widest]) {
 				widest = i
 			}
@@ -200,7 +200,7 @@ func widthsOf(rows [][]cell) []int {
 	return widths
 }
 
-// fits reports whether a table is printed with nothing cut.
+// fits reports whether a table can be printed uncut.
 func (t *terminal) fits(indent string, rows [][]cell) bool {
 	need := columns(indent) - gap
 	for _, w := range widthsOf(rows) {
@@ -288,7 +288,7 @@ func (p *printableWriter) Write(data []byte) (int, error) {
 	return len(data), nil
 }
 
-// stateStyle colours an answer.
+// stateStyle returns the colour of a state.
 func stateStyle(s delivery.CheckState) style {
 	switch s {
 	case delivery.CheckSuccess:
@@ -306,7 +306,7 @@ func bar(share float64, width int) string {
 	return "[" + strings.Repeat("#", full) + strings.Repeat("-", width-full) + "]"
 }
 
-// span says how long something takes, in its two largest units.
+// span formats a duration in its two largest units.
 func span(d time.Duration) string {
 	d = d.Round(time.Second)
 	switch {
@@ -322,7 +322,7 @@ func span(d time.Duration) string {
 	return fmt.Sprintf("%dd", d/(24*time.Hour))
 }
 
-// ago says how long something is past.
+// ago formats how long ago a time is.
 func ago(t, now time.Time) string {
 	if t.IsZero() {
 		return "never"

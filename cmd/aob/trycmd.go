@@ -136,8 +136,8 @@ func quote(t web.Trial) string {
 	return strings.Join(words, "; ")
 }
 
-// follow shows an experiment's progress until it has ended: on a terminal a table
-// that is drawn again, elsewhere a line for each change.
+// follow shows an experiment's progress until it has ended: on a terminal as a table that is redrawn, elsewhere as a
+// line for each change.
 func follow(ctx context.Context, api *web.Client, t web.Trial, w io.Writer) (web.Trial, error) {
 	screen := newTerminal(w)
 	_, own := shared(t.Variants)
@@ -178,7 +178,7 @@ func follow(ctx context.Context, api *web.Client, t web.Trial, w io.Writer) (web
 		}
 		next, err := api.Trial(ctx, t.ID)
 		if e, ok := errors.AsType[*web.Error](err); ok && (e.RetryAfter > 0 || e.Code == 502) {
-			continue // the server is being started again
+			continue // the server is restarting
 		}
 		if err != nil {
 			return t, err
@@ -271,7 +271,7 @@ func (t *terminal) trial(trial web.Trial, now time.Time) {
 	if len(all) > 0 {
 		t.paragraph("", "all with "+strings.Join(all, " "))
 	}
-	if !t.fits("  ", rows) { // figures whole, and what they are of below
+	if !t.fits("  ", rows) { // figures uncut, with the settings below
 		var figures, sets [][]cell
 		for i, row := range rows {
 			figures = append(figures, row[:len(row)-1])

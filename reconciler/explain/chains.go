@@ -14,10 +14,10 @@ import (
 	"github.com/autonomos/aob/reconciler/plan"
 )
 
-// maxDevices is how many devices a chain names; the rest are counted.
+// maxDevices is how many devices a chain lists; the rest are counted.
 const maxDevices = 20
 
-// A chain is a chain that is being put together.
+// A chain is a Chain that is being built.
 type chain struct {
 	Report
 	Chain
@@ -25,8 +25,7 @@ type chain struct {
 
 func (c *chain) add(l Link) { c.Links = append(c.Links, l) }
 
-// pr explains a pull request: an open one by what the plan says of it, a merged
-// one by the releases that it brought to main.
+// pr explains a pull request: an open one by its report, a merged one by the releases that it brought to main.
 func (r Report) pr(number int) (Chain, error) {
 	for _, p := range r.Plan.Proposals {
 		if p.PR.Number == number {
@@ -49,8 +48,7 @@ func (r Report) pr(number int) (Chain, error) {
 	return c, nil
 }
 
-// mentions reports whether a commit's subject names a pull request, as the merge
-// commits of all forges do.
+// mentions reports whether a commit's subject names a pull request, as merge commits of forges do.
 func mentions(subject string, number int) bool {
 	for _, m := range reference.FindAllStringSubmatch(subject, -1) {
 		if n, err := strconv.Atoi(m[1]); err == nil && n == number {
@@ -82,8 +80,7 @@ func (r Report) allVersions() []namedVersion {
 	return list
 }
 
-// commit explains a commit: the head of a pull request, or one that changed
-// what main releases.
+// commit explains a commit: the head of a pull request, or one that changed a release on main.
 func (r Report) commit(id string) (Chain, error) {
 	if !isHash(id) || len(id) < 4 || len(id) > 64 {
 		return Chain{}, Unknown{Commit, id, "want a commit's hash, or at least its first four digits"}
@@ -137,7 +134,7 @@ func (r Report) commit(id string) (Chain, error) {
 		cmp.Or(r.branch(), "main") + " that changed a release"}
 }
 
-// main explains main's head where it changed no release itself.
+// main explains main's head if it changed no release.
 func (r Report) main() Chain {
 	c := &chain{Report: r, Chain: Chain{Kind: Commit, ID: r.World.Main.Commit,
 		Facts: facts(fact(code.ChainHead, values{Branch: r.branch(), Facts: facts(r.World.Blind())}))}}
@@ -170,7 +167,7 @@ func (r Report) proposal(kind Kind, id string, p plan.ProposalReport) Chain {
 	return c.Chain
 }
 
-// change explains one model that a proposal changes, as far as it has come.
+// change explains one model that a pull request changes.
 func (c *chain) change(number int, m plan.ModelReport) {
 	asked, ok := c.asks(number, m.Model)
 	if !ok {
@@ -209,7 +206,7 @@ func (c *chain) change(number int, m plan.ModelReport) {
 	c.add(link("release", "", m.Summary()))
 }
 
-// releases explains what main's commits released.
+// releases explains the releases of main's commits.
 func (r Report) releases(list []namedVersion) Chain {
 	c := &chain{Report: r}
 	told := map[string]bool{}
@@ -229,7 +226,7 @@ func (r Report) releases(list []namedVersion) Chain {
 		title := fact(code.ChainVersion, values{Model: v.model, Version: v.Release.Version})
 		key := fmt.Sprint(v.model, v.Release.Version, v.Release.Bundle)
 		if told[key] {
-			continue // by the pull request's own commit too, besides its merge
+			continue // the pull request's commit and its merge have the same release
 		}
 		told[key] = true
 		c.Facts = append(c.Facts, title)
@@ -272,10 +269,10 @@ func (c *chain) whole(model string, r delivery.Release) {
 	c.acceptedBy(model, r)
 }
 
-// at names a version of a model as intent does.
+// at names a version of a model as YAML files do.
 func at(model string, version int) string { return fmt.Sprintf("%s@%d", model, version) }
 
-// fleets says which fleets and devices run a bundle, or are told to.
+// fleets adds the fleets and devices that run a bundle.
 func (c *chain) fleets(bundle delivery.Digest) {
 	for _, fleet := range c.Plan.Fleets {
 		if fleet.Target.Bundle == bundle {

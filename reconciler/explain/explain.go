@@ -24,7 +24,7 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// A Kind is what can be explained.
+// A Kind is a kind of thing that can be explained.
 type Kind string
 
 // The kinds, with what names one.
@@ -54,21 +54,21 @@ type Link struct {
 	Details []delivery.Fact   `json:"details,omitempty"` // of the lines, but for those of the verdict
 	Verdict *delivery.Verdict `json:"verdict,omitempty"`
 	Inputs  []delivery.Digest `json:"inputs,omitempty"` // what it was made from
-	At      time.Time         `json:"at,omitzero"`      // when, where that is known
+	At      time.Time         `json:"at,omitzero"`      // zero if unknown
 }
 
-// Unknown is the error for something that nothing is known of.
+// Unknown is the error for something that AOB does not know.
 type Unknown struct {
 	Kind Kind
 	ID   string
-	Do   string // what may help
+	Do   string // a hint
 }
 
 func (u Unknown) Error() string {
 	return fmt.Sprintf("nothing is known of %s %s", u.Kind, delivery.Terminal(u.ID))
 }
 
-// Hint returns what may help.
+// Hint returns a hint.
 func (u Unknown) Hint() string { return u.Do }
 
 func isHash(s string) bool {

@@ -39,7 +39,7 @@ func (c *chain) data(dataset string, d delivery.DataResult) {
 	c.add(l)
 }
 
-// run tells how a bundle was trained.
+// run adds the training of a bundle.
 func (c *chain) run(t delivery.Training) {
 	v := values{Text: t.Input.Spec.Train.With, Seed: t.Input.Seed, By: t.Input.Machine, Attempt: t.Result.Attempts}
 	r := c.World.Runs[t.Run]
@@ -62,7 +62,7 @@ func (c *chain) run(t delivery.Training) {
 	c.add(l)
 }
 
-// training tells how far the training of a spec is that has no bundle yet.
+// training adds the running trainings of a spec that has no bundle yet.
 func (c *chain) training(spec delivery.Spec) {
 	for _, key := range slices.Sorted(maps.Keys(c.World.Runs)) {
 		r := c.World.Runs[key]
@@ -83,15 +83,15 @@ func (c *chain) training(spec delivery.Spec) {
 	}
 }
 
-// sameTraining reports whether two specs ask for the same training, dataset by
-// name: what is resolved after training is left out.
+// sameTraining reports whether two specs have the same training. Thresholds and variants do not count, because they
+// come after it.
 func sameTraining(a, b delivery.Spec) bool {
 	a.Thresholds, a.Variants = nil, nil
 	b.Thresholds, b.Variants = nil, nil
 	return a.Digest() == b.Digest()
 }
 
-// thresholds tells where a bundle's score thresholds come from.
+// thresholds adds how a bundle's score thresholds were found.
 func (c *chain) thresholds(r delivery.Resolved) {
 	valid := r.Input.Valid
 	l := link("thresholds", string(r.Key), fact(code.ChainThresholds, values{EvalSet: valid.EvalSet.String(),
@@ -125,7 +125,7 @@ func (c *chain) bundle(d delivery.Digest) {
 	c.add(l)
 }
 
-// judged tells what was measured and what the gates said of it.
+// judged adds what was measured, and the verdicts of gates.
 func (c *chain) judged(verdicts []delivery.Verdict, measured []delivery.Measured) {
 	measured = delivery.OneInterval(measured, verdicts)
 	for _, v := range verdicts {
@@ -143,7 +143,7 @@ func (c *chain) judged(verdicts []delivery.Verdict, measured []delivery.Measured
 	}
 }
 
-// measured tells what a release file says that an eval set showed.
+// measured adds the figures that a release file has for one gate.
 func (c *chain) measured(v delivery.Verdict, m delivery.Measured) {
 	var key delivery.Digest
 	if len(v.Inputs) > 0 {
@@ -162,7 +162,7 @@ func (c *chain) measured(v delivery.Verdict, m delivery.Measured) {
 	c.add(l)
 }
 
-// figure is one metric that a gate's eval set showed, with its bounds and the baseline's, where there are any.
+// figure is one metric on a gate's eval set, with its bounds and the baseline's value if there are any.
 func figure(m delivery.Measured, name string) delivery.Fact {
 	f := m.Metrics[name]
 	v := values{Metric: name, Value: f.Value}
@@ -214,7 +214,7 @@ func (c *chain) release(s delivery.ReleaseStatement) {
 	c.add(l)
 }
 
-// acceptedBy tells whether and where main took a release.
+// acceptedBy adds whether and where main accepted a release.
 func (c *chain) acceptedBy(model string, r delivery.Release) {
 	a, ok := c.acceptance(model, r)
 	if !ok {
@@ -232,7 +232,7 @@ func (c *chain) acceptedBy(model string, r delivery.Release) {
 	c.withdrawn(model, r.Bundle)
 }
 
-// withdrawn tells what speaks against a bundle since.
+// withdrawn adds aborts and quarantine entries of a bundle.
 func (c *chain) withdrawn(model string, bundle delivery.Digest) {
 	for _, abort := range c.World.Evidence.Aborts {
 		if abort.Model == model && abort.Bundle == bundle {
@@ -241,8 +241,7 @@ func (c *chain) withdrawn(model string, bundle delivery.Digest) {
 			c.add(l.from(bundle))
 		}
 	}
-	// A bundle is quarantined by its digest, in whichever model's file an entry stands, for as long as one of them is
-	// not lifted.
+	// A bundle is quarantined by its digest, while any entry in any model's file is not lifted.
 	var lifted, holds []Link
 	all := c.World.Main.Quarantine
 	if all == nil {

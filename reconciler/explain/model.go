@@ -10,8 +10,7 @@ import (
 	"github.com/autonomos/aob/reconciler/plan"
 )
 
-// model explains a model: every version it has had, who asked for it, and where
-// it runs.
+// model explains a model: its versions, who requested them, and where they run.
 func (r Report) model(name string) (Chain, error) {
 	c := &chain{Report: r, Chain: Chain{Kind: Model, ID: name}}
 	i := slices.IndexFunc(r.Plan.Main.Models, func(m plan.MainModel) bool { return m.Model == name })
@@ -49,7 +48,7 @@ func (r Report) model(name string) (Chain, error) {
 		}
 		if last != nil && last.Version == v.Release.Version && last.Bundle == v.Release.Bundle &&
 			last.Spec == v.Release.Spec {
-			// the pull request's own commit, after its merge, in whatever words an earlier aob wrote the figures
+			// the pull request's commit and its merge have the same version
 			continue
 		}
 		last = v.Release
@@ -61,7 +60,7 @@ func (r Report) model(name string) (Chain, error) {
 			c.withdrawn(name, v.Release.Bundle)
 		}
 	}
-	// Where main's history was not read, the acceptances say what there was.
+	// If main's history was not read, the acceptances have its versions.
 	for _, a := range slices.Backward(accepted) {
 		if !told[a] {
 			c.version(name, released(name, a), fact(code.ChainAtCommit, values{Commit: a.Commit}), true)
@@ -76,7 +75,7 @@ func (r Report) model(name string) (Chain, error) {
 	return c.Chain, nil
 }
 
-// version tells one version of a model in one link.
+// version adds one version of a model.
 func (c *chain) version(model string, r delivery.Release, who delivery.Fact, accepted bool) {
 	l := link("version", at(model, r.Version), who).from(r.Spec, r.Bundle)
 	if !accepted {
@@ -90,8 +89,7 @@ func (c *chain) version(model string, r delivery.Release, who delivery.Fact, acc
 	c.add(l)
 }
 
-// device explains a device: what it runs, who told it to, and how that came to
-// be.
+// device explains a device: what it runs, what it was told to run, and how that bundle was made.
 func (r Report) device(id string) (Chain, error) {
 	c := &chain{Report: r, Chain: Chain{Kind: Device, ID: id, Facts: facts(fact(code.Plain, values{Text: id}))}}
 	told := map[delivery.Digest]bool{}
@@ -116,7 +114,7 @@ func (r Report) device(id string) (Chain, error) {
 	return c.Chain, nil
 }
 
-// stands tells how a device stands, by its own last report.
+// stands returns the link of a device with its last report.
 func (r Report) stands(d delivery.Device) Link {
 	at := d.Report
 	l := link("device", at.Device, fact(code.ChainDevice, values{Version: at.Release, Bundle: at.Bundle, Fleet: at.Ring,
@@ -131,7 +129,7 @@ func (r Report) stands(d delivery.Device) Link {
 	return l
 }
 
-// desired tells what a device was told to run.
+// desired adds what a device was told to run.
 func (c *chain) desired(d delivery.Device, doc delivery.Desired) {
 	target, v := doc.Release, values{Count: int(doc.Version), Model: doc.Model}
 	which := code.ChainDesiredWave
@@ -153,7 +151,7 @@ func (c *chain) desired(d delivery.Device, doc delivery.Desired) {
 	c.add(l)
 }
 
-// bundleOnDevice tells how the bundle that a device runs came to be.
+// bundleOnDevice adds how a device's bundle was made.
 func (c *chain) bundleOnDevice(bundle delivery.Digest) {
 	found := false
 	for _, model := range c.accepted() {

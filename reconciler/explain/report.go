@@ -11,21 +11,20 @@ import (
 	"github.com/autonomos/aob/reconciler/plan"
 )
 
-// A Report is what the loop observed and decided at one moment, and what the repository says of main's past. All of it
-// is read and nothing changed.
+// A Report is what one turn observed and planned, with main's history from the repository. It is only read.
 type Report struct {
 	World plan.World
 	Plan  plan.Plan
 	// Silent reports whether a device has not been heard from within the deadline.
 	Silent func(delivery.Device) bool
-	// Versions is what main's release files have said, by model, newest first. For a model that is not in it, World
-	// says what is known.
+	// Versions is the history of main's release files, by model, newest first. For other models World has what is
+	// known.
 	Versions map[string][]Version
-	// Heads is the last commit of pull requests that are closed, by number, as far as that is known.
+	// Heads has the last known commit of closed pull requests, by number.
 	Heads map[int]string
 }
 
-// A Version is what main's release file of a model said from one commit on.
+// A Version is a model's release file on main from one commit on.
 type Version struct {
 	Commit  string
 	Subject string // the commit message's first line
@@ -34,7 +33,7 @@ type Version struct {
 	Release *delivery.Release // nil: the file was removed, or could not be read
 }
 
-// Explain tells how one thing came to be, or returns [Unknown].
+// Explain returns the chain of one thing, or [Unknown].
 func (r Report) Explain(kind Kind, id string) (Chain, error) {
 	switch kind {
 	case PR:
@@ -67,10 +66,10 @@ func (r Report) versions(model string) []Version {
 	return list
 }
 
-// accepted returns main's acceptances by model, sorted by its name.
+// accepted returns the models that have accepted releases, sorted.
 func (r Report) accepted() []string { return slices.Sorted(maps.Keys(r.World.Evidence.Accepted)) }
 
-// resolved finds how the thresholds of a bundle were found.
+// resolved returns how a bundle's thresholds were found.
 func (r Report) resolved(bundle delivery.Digest) (delivery.Resolved, bool) {
 	for _, t := range r.World.Evidence.Resolved {
 		if t.Result.Bundle == bundle {
@@ -80,7 +79,7 @@ func (r Report) resolved(bundle delivery.Digest) (delivery.Resolved, bool) {
 	return delivery.Resolved{}, false
 }
 
-// trained finds the training that made a bundle.
+// trained returns the training that made a bundle.
 func (r Report) trained(bundle delivery.Digest) (delivery.Training, bool) {
 	runs := r.World.Evidence.ByRun
 	for _, key := range slices.Sorted(maps.Keys(runs)) {
@@ -91,8 +90,8 @@ func (r Report) trained(bundle delivery.Digest) (delivery.Training, bool) {
 	return delivery.Training{}, false
 }
 
-// origin finds how a bundle of a spec was made: what the spec was resolved to, where
-// that is known, and from which bundle its thresholds were added.
+// origin returns the training behind a bundle of a spec. A bundle with added thresholds has the training of the bundle
+// without them.
 func (r Report) origin(spec, bundle delivery.Digest) (delivery.Training, bool) {
 	if t, ok := r.resolved(bundle); ok {
 		bundle = t.Input.Valid.Bundle
@@ -103,7 +102,7 @@ func (r Report) origin(spec, bundle delivery.Digest) (delivery.Training, bool) {
 	return r.trained(bundle)
 }
 
-// asks returns what a pull request asks for of a model. It is false where it removes the model.
+// asks returns the spec that a pull request has for a model. It is false if the pull request removes the model.
 func (r Report) asks(number int, model string) (delivery.Spec, bool) {
 	for _, p := range r.World.Proposals {
 		if p.Number == number {
@@ -114,7 +113,7 @@ func (r Report) asks(number int, model string) (delivery.Spec, bool) {
 	return delivery.Spec{}, false
 }
 
-// statement finds what was signed for a release.
+// statement returns the signed statement of a release.
 func (r Report) statement(release delivery.Release) (delivery.ReleaseStatement, bool) {
 	for _, s := range r.World.Evidence.Releases {
 		if s.Model == release.Name && s.Version == release.Version && s.Spec == release.Spec &&
@@ -134,7 +133,7 @@ func (r Report) acceptance(model string, release delivery.Release) (delivery.Acc
 	return delivery.Acceptance{}, false
 }
 
-// released is what main accepted, as a release file says it.
+// released returns an accepted release as a release file has it.
 func released(model string, a delivery.Acceptance) delivery.Release {
 	return delivery.Release{Name: model, Version: a.Version, Bundle: a.Bundle, Spec: a.Spec}
 }

@@ -15,10 +15,9 @@ import (
 )
 
 const (
-	// trialLasts is how long an experiment is kept after it was last asked for.
-	// What it trained is kept as any bundle is.
+	// trialLasts is how long an experiment is kept after its last request. Its bundles are kept like any others.
 	trialLasts = 14 * 24 * time.Hour
-	// wantLasts is how long a comparison, or a gate's power, is worked for after somebody last asked.
+	// wantLasts is how long a comparison or a gate's power is worked on after its last request.
 	wantLasts = 10 * time.Minute
 )
 
@@ -29,9 +28,9 @@ type Experiments interface {
 	DropTrial(ctx context.Context, id string) error
 }
 
-// Requests holds what people have asked the server for: experiments, comparisons and the power of gates. The loop works
-// for them until they expire. Experiments are kept in the ledger, the others only in memory. Its methods may be called
-// from any goroutine.
+// Requests holds what people have requested: experiments, comparisons and the power of gates. The loop works on them
+// until they expire. Experiments are kept in the ledger, the others only in memory. Its methods may be called from any
+// goroutine.
 type Requests struct {
 	ledger Experiments
 	log    *slog.Logger
@@ -40,10 +39,10 @@ type Requests struct {
 	trials      []plan.Trial // nil until read
 	unread      error        // names the experiments that could not be read
 	comparisons map[delivery.Digest]comparison
-	gates       map[string]time.Time // when each gate was last asked about
+	gates       map[string]time.Time // when each gate's power was last requested
 }
 
-// A comparison is two models to compare, and when that was last asked for.
+// A comparison is two models to compare, and the time of the last request.
 type comparison struct {
 	ask delivery.CompareRun
 	at  time.Time
@@ -85,7 +84,7 @@ func (q *Requests) read(ctx context.Context, now time.Time) error {
 	return err
 }
 
-// try keeps an experiment. One that is there already stays, as of whom and when it was first asked for.
+// try keeps an experiment. If there is one with the same content, its author and time stay.
 func (q *Requests) try(ctx context.Context, t plan.Trial, now time.Time) (plan.Trial, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -118,21 +117,21 @@ func (q *Requests) end(ctx context.Context, id string) error {
 	return q.ledger.DropTrial(ctx, id)
 }
 
-// knows reports whether there is an experiment whose ID begins so.
+// knows reports whether an experiment's ID begins with id.
 func (q *Requests) knows(id string) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return len(id) >= 4 && slices.ContainsFunc(q.trials, func(t plan.Trial) bool { return strings.HasPrefix(t.ID, id) })
 }
 
-// compare asks for a comparison.
+// compare requests a comparison.
 func (q *Requests) compare(ask delivery.CompareRun, now time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.comparisons[delivery.CompareKey(ask)] = comparison{ask, now}
 }
 
-// Comparisons returns the comparisons that somebody waits for.
+// Comparisons returns the requested comparisons.
 func (q *Requests) Comparisons(now time.Time) []delivery.CompareRun {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -144,14 +143,14 @@ func (q *Requests) Comparisons(now time.Time) []delivery.CompareRun {
 	return asks
 }
 
-// power asks how small a drop a gate can show.
+// power requests how small a drop a gate can detect.
 func (q *Requests) power(gate string, now time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.gates[gate] = now
 }
 
-// Gates returns the gates whose power somebody asked for, sorted.
+// Gates returns the gates whose power was requested, sorted.
 func (q *Requests) Gates(now time.Time) []string {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -20,8 +20,7 @@ import (
 	"github.com/autonomos/aob/reconciler/words"
 )
 
-// A Snapshot is what one turn observed and decided. It is not changed any more, so its methods may be called while the
-// loop goes on.
+// A Snapshot is what one turn observed and planned. It never changes, so its methods may be called at any time.
 type Snapshot struct {
 	World plan.World
 	Plan  plan.Plan
@@ -73,7 +72,7 @@ func (s *Snapshot) models() []web.Model {
 	return list
 }
 
-// sentence writes facts.
+// sentence returns facts with their text.
 func sentence(facts ...delivery.Fact) web.Sentence {
 	return web.Sentence{Text: words.Join(facts), Facts: facts}
 }
@@ -99,7 +98,7 @@ func shownChecks(list []plan.Check) []web.Check {
 func (s *Snapshot) PRs() []web.PR {
 	list := make([]web.PR, 0, len(s.Plan.Proposals))
 	for _, p := range s.Plan.Proposals {
-		if !p.PR.Merged { // only its last word is awaited
+		if !p.PR.Merged { // a merged one is in the plan until its last report is posted
 			list = append(list, s.pr(p))
 		}
 	}
@@ -107,7 +106,7 @@ func (s *Snapshot) PRs() []web.PR {
 	return list
 }
 
-// PR returns one pull request with all that is known of it.
+// PR returns one pull request with all details.
 func (s *Snapshot) PR(number int) (web.PR, error) {
 	for _, p := range s.Plan.Proposals {
 		if p.PR.Number != number {
@@ -163,8 +162,7 @@ func (s *Snapshot) pr(p plan.ProposalReport) web.PR {
 	return pr
 }
 
-// runsOf lists the runs of a pull request's content: those that the plan looked
-// up, and the trainings behind evidence that is there already.
+// runsOf lists the runs of a pull request: those that the plan looked up, and the trainings behind existing evidence.
 func (s *Snapshot) runsOf(p plan.ProposalReport) []delivery.Digest {
 	keys := slices.Clone(p.Runs)
 	for _, m := range p.Models {
@@ -175,7 +173,7 @@ func (s *Snapshot) runsOf(p plan.ProposalReport) []delivery.Digest {
 	return keys
 }
 
-// sortRuns puts running ones first, and then the newest.
+// sortRuns sorts running ones first, and then the newest.
 func sortRuns(runs []web.Run) {
 	slices.SortFunc(runs, func(a, b web.Run) int {
 		if ar, br := a.Phase == delivery.RunRunning, b.Phase == delivery.RunRunning; ar != br {
@@ -203,7 +201,7 @@ func (s *Snapshot) run(r delivery.RunState) web.Run {
 	return run
 }
 
-// fleets lists main's fleets, and the rings of devices that no fleet claims.
+// fleets lists main's fleets, and rings of devices without a fleet.
 func (s *Snapshot) fleets() []web.Fleet {
 	var list []web.Fleet
 	known := map[string]bool{}
@@ -244,7 +242,7 @@ func (s *Snapshot) fleet(f plan.FleetReport) web.Fleet {
 		strange := rollout.Anomalies(&d, s.At, deadline)
 		silent := s.At.Sub(d.LastHeard) > deadline
 		switch {
-		case silent: // what it said is old
+		case silent: // its last report is old
 		case len(strange) > 0:
 			fleet.Count.Held++
 		case r.Phase == delivery.DeviceFailed:
@@ -277,8 +275,7 @@ func (s *Snapshot) deadline() time.Duration {
 	return rollout.DefaultDeadline
 }
 
-// now is the snapshot with devices as they are now, not as the last turn saw them:
-// a device that says nothing new begins no turn.
+// now returns the snapshot with the present devices, because a device's report alone does not start a turn.
 func (s *Snapshot) now(devices []delivery.Device, at time.Time) *Snapshot {
 	c := *s
 	c.At, c.World.Devices = at, map[string][]delivery.Device{}
@@ -288,7 +285,7 @@ func (s *Snapshot) now(devices []delivery.Device, at time.Time) *Snapshot {
 	return &c
 }
 
-// lost says what the server's store has lost, and how to bring it back.
+// lost says which files the server's store has lost, and how to restore them.
 func (s *Snapshot) lost() (list []delivery.Fact) {
 	for _, b := range slices.Sorted(maps.Keys(s.World.Stored)) {
 		if files := s.World.Stored[b].Lost; len(files) > 0 {
@@ -300,7 +297,7 @@ func (s *Snapshot) lost() (list []delivery.Fact) {
 	return list
 }
 
-// known names the release that a bundle is.
+// known returns the release of a bundle.
 func (s *Snapshot) known(b delivery.Digest) (model string, version int) {
 	for _, name := range slices.Sorted(maps.Keys(s.World.Evidence.Accepted)) {
 		for _, a := range s.World.Evidence.Accepted[name] {
@@ -315,8 +312,7 @@ func (s *Snapshot) known(b delivery.Digest) (model string, version int) {
 // maxDevices is how many devices of one fleet a status lists; all are counted.
 const maxDevices = 1000
 
-// interest ranks devices that somebody may have to look at before those that
-// are well.
+// interest ranks devices that need attention before healthy ones.
 func interest(d web.Device) int {
 	if d.Silent || len(d.Notes) > 0 {
 		return 0
@@ -364,14 +360,13 @@ func (s *Source) Counts() web.Counts {
 	return web.Counts{}
 }
 
-// Ready returns nil once the loop has seen the world.
+// Ready returns nil once the loop has taken a turn.
 func (s *Source) Ready() error {
 	_, err := s.snapshot()
 	return err
 }
 
-// Commits is what explaining reads of the repository besides what the loop saw.
-// Its methods may be called while the loop goes on.
+// Commits is what Explain reads from the repository besides the last turn. Its methods may be called at any time.
 type Commits interface {
 	History(head, path string) ([]git.FileVersion, error)
 	Blob(hash string, limit int64) ([]byte, error)
@@ -380,8 +375,8 @@ type Commits interface {
 	Refs() map[string]string
 }
 
-// Explain tells how a thing came to be. Without commits it knows of main's past
-// what signed statements say, and not who asked for it.
+// Explain returns the chain of one thing. Without commits, main's history comes from signed statements, and authors are
+// unknown.
 func (s *Snapshot) Explain(kind explain.Kind, id string, commits Commits) (explain.Chain, error) {
 	r := explain.Report{World: s.World, Plan: s.Plan,
 		Silent: func(d delivery.Device) bool { return s.At.Sub(d.LastHeard) > s.deadline() }}
@@ -394,7 +389,7 @@ func (s *Snapshot) Explain(kind explain.Kind, id string, commits Commits) (expla
 	return words.Chain(c), s.unknown(err)
 }
 
-// unknown keeps from concluding that a model or gate is not there from a main that cannot be read.
+// unknown replaces the error that a model or gate does not exist, if main cannot be read.
 func (s *Snapshot) unknown(err error) error {
 	u, ok := errors.AsType[explain.Unknown](err)
 	if why := s.World.Blind(); ok && !why.IsZero() && (u.Kind == explain.Model || u.Kind == "gate") {
@@ -404,8 +399,8 @@ func (s *Snapshot) unknown(err error) error {
 	return err
 }
 
-// past reads what main's release files have said, and who changed them: of one
-// model where that is asked for, else of all that main has accepted.
+// past reads the history of main's release files and their authors: of one model if that is to be explained, else of
+// all accepted models.
 func (s *Snapshot) past(r *explain.Report, kind explain.Kind, id string, commits Commits) error {
 	var models []string
 	switch {

@@ -1,6 +1,6 @@
 package view
 
-// This file answers the API of the commands from the last snapshot, and passes on to the loop what is to be done.
+// This file answers the API of the commands from the last snapshot, and passes requests on to the loop.
 
 import (
 	"context"
@@ -21,23 +21,23 @@ import (
 	"github.com/autonomos/aob/reconciler/words"
 )
 
-// A Loop is what the answers need of the reconciler. Its methods may be called from any goroutine.
+// A Loop is what a Source needs of the reconciler. Its methods may be called from any goroutine.
 type Loop interface {
-	// Last returns what the last turn observed and decided; nil before the first turn is over.
+	// Last returns what the last turn observed and planned; nil before the first turn is over.
 	Last() *Snapshot
 	// Unknown says why there is no snapshot yet.
 	Unknown() error
 	// Notices says what does not work, since when, and what to do about it.
 	Notices() []string
-	// Plan observes and decides without acting. notices says what could not be read.
+	// Plan observes and plans without acting. notices says what could not be read.
 	Plan(ctx context.Context) (p plan.Plan, notices []string, err error)
-	// Wake asks for a turn soon.
+	// Wake requests a turn soon.
 	Wake()
-	// Look asks for a new look at git and at the forge.
+	// Look has git and the forge read again.
 	Look(commit string)
 	Adopt(ctx context.Context, number int, head string) (adopted int, err error)
 	Recheck(ctx context.Context, number int) error
-	// CheckOrder says why an order in a comment would not count.
+	// CheckOrder says why a command in a comment would have no effect.
 	CheckOrder(ctx context.Context, number int, user, text string) error
 }
 
@@ -55,11 +55,11 @@ type Source struct {
 	Parser   *intent.Cache
 	Main     string // the target branch
 	Now      func() time.Time
-	// Files opens the logs of runs, which are below runs/.
+	// Files opens the logs of runs, which are under runs/.
 	Files interface {
 		Open(name string) (io.ReadSeekCloser, error)
 	}
-	// Commits tells explain of main's past, as git.Mirror does; nil: only what the last turn saw.
+	// Commits is the history for Explain, as from git.Mirror; nil for only the last turn.
 	Commits Commits
 	// Merger merges a proposal of a local forge; nil where people merge on the forge.
 	Merger interface {
@@ -83,7 +83,7 @@ func (s *Source) ForgetDevice(ctx context.Context, fleet, device string) error {
 	return s.Fleet.Forget(ctx, fleet, device)
 }
 
-// Plan shows what the last turn decided.
+// Plan returns the plan of the last turn.
 func (s *Source) Plan(context.Context) (web.Plan, error) {
 	snap, err := s.snapshot()
 	if err != nil {
@@ -92,8 +92,7 @@ func (s *Source) Plan(context.Context) (web.Plan, error) {
 	return shown(snap.Plan, snap.At), nil
 }
 
-// DryRun shows what a turn would decide now, and does nothing of it. It is for a
-// loop that does not run.
+// DryRun returns the plan that a turn would make now, without acting. It is for a loop that does not run.
 func (s *Source) DryRun(ctx context.Context) (web.Plan, error) {
 	at := s.Now()
 	p, notices, err := s.Loop.Plan(ctx)
@@ -110,7 +109,7 @@ func shown(p plan.Plan, at time.Time) web.Plan {
 	return show
 }
 
-// Log opens a run's log: the trainer's where it has one, the runner's elsewhere.
+// Log opens a run's log: the trainer's if there is one, else the runner's.
 func (s *Source) Log(_ context.Context, name string, offset int64) (web.Log, error) {
 	snap, err := s.snapshot()
 	if err != nil {
@@ -177,12 +176,11 @@ func (s *Source) Command(ctx context.Context, number int, user, text string) err
 	return s.UserComments.AddUserComment(ctx, number, user, text)
 }
 
-// Recheck tries again what has failed for a pull request: its failed runs, and
-// a data run that found errors.
+// Recheck tries again what has failed for a pull request: failed runs, and data runs that found errors.
 func (s *Source) Recheck(ctx context.Context, number int) error { return s.Loop.Recheck(ctx, number) }
 
-// Status shows how things stand. It always answers: with what is known, and with what does not work. What devices said
-// is shown as it is now, whatever keeps the loop from looking at the rest.
+// Status returns the state of everything. It always answers, with what is known and what does not work. Devices are up
+// to date even if the loop cannot read the rest.
 func (s *Source) Status(context.Context) (web.Status, error) {
 	snap := s.Loop.Last()
 	if snap == nil {

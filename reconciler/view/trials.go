@@ -1,7 +1,6 @@
 package view
 
-// This file takes experiments, shows them, and compares what they made. They are
-// asked for through the socket, by whoever may use it.
+// This file starts, shows and compares experiments, for everybody who may use the socket.
 
 import (
 	"cmp"
@@ -109,7 +108,7 @@ func (s *Source) Trial(ctx context.Context, id string) (web.Trial, error) {
 	}
 }
 
-// nextTurn waits a moment, in which the loop may have gone on.
+// nextTurn waits a moment, so that the loop can take a turn.
 func nextTurn(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
@@ -160,17 +159,16 @@ func measuredMAP(s *delivery.Scores) *delivery.Figure {
 	return &f
 }
 
-// A side is one of two that are compared.
+// A side is one of the two models that are compared.
 type side struct {
 	name  string
 	model string
 	score *delivery.Scores
 }
 
-// Compare compares two models on their validation split: variants of experiments by
-// the beginning of their ID, pull requests as #12, versions as pallets@12, or
-// release, the release of the other's model. It is pending until the work is done;
-// asking keeps it going.
+// Compare compares two models on their validation split: variants by the beginning of their ID, pull requests as #12,
+// versions as pallets@12, or release for the other model's release. It is pending until the runs are done, and must be
+// called again meanwhile.
 func (s *Source) Compare(ctx context.Context, a, b string) (web.Comparison, error) {
 	snap, err := s.snapshot()
 	if err != nil {
@@ -207,8 +205,7 @@ func (s *Source) Compare(ctx context.Context, a, b string) (web.Comparison, erro
 	return out, nil
 }
 
-// sides finds both on one validation split. A version, or the release, may have been
-// scored on several.
+// sides finds both sides on the same validation split. A version or a release may have scores on several.
 func (s *Snapshot) sides(a, b string) (of, with side, err error) {
 	if a == "release" && b == "release" {
 		return of, with, delivery.Blockedf("name a variant, a PR (#12) or a version (pallets@12) for one",
@@ -240,8 +237,7 @@ func (s *Snapshot) sides(a, b string) (of, with side, err error) {
 		"%s and %s were validated on different images or labels", left[0].name, right[0].name)
 }
 
-// side finds a model as it was scored on validation splits; release is that of a
-// model.
+// side finds the validation scores of a name. model is the other side's, for the name release.
 func (s *Snapshot) side(name, model string) ([]side, error) {
 	stored := func(model string, bundle delivery.Digest, label string) ([]side, error) {
 		var found []side
@@ -313,7 +309,7 @@ func (s *Snapshot) side(name, model string) ([]side, error) {
 	return nil, delivery.Blockedf("give more of its ID", "%d variants begin with %s", len(found), name)
 }
 
-// compared says for every figure which model is better, over classes after Holm's adjustment.
+// compared says for every figure which model is better. Answers for single classes are adjusted by Holm's method.
 func compared(c delivery.CompareResult) []web.Compared {
 	var rows []web.Compared
 	var samples []delivery.Samples // of each row
