@@ -163,8 +163,7 @@ func (r *Reconciler) commitRelease(ctx context.Context, s plan.CommitRelease) er
 	files := map[string][]byte{}
 	var subjects []string
 	for _, rel := range s.Releases {
-		files["models/"+rel.Name+".release.yaml"] = intent.FormatRelease(rel,
-			words.ReleaseNotes(s.Verdicts[rel.Name]))
+		files["models/"+rel.Name+".release.yaml"] = intent.FormatRelease(rel, words.ReleaseNotes(s.Verdicts[rel.Name]))
 		subjects = append(subjects, fmt.Sprintf("%s version %d", rel.Name, rel.Version))
 	}
 	message := "Release " + strings.Join(subjects, ", ") + "\n\nEvery gate passed; the figures are in the diff.\n"

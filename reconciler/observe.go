@@ -126,8 +126,7 @@ func (r *Reconciler) world(ctx context.Context, now time.Time, listed poll.Pulls
 	}
 	w.Opened = r.pulls.Opened(ctx)
 	w.Proposals = r.pulls.Read(ctx, pulls.Now{Main: w.Main.Commit, Refs: r.observed.refs,
-		Approvals: r.observed.approvals,
-		Last:      r.observed.plan, Stale: stale}, list)
+		Approvals: r.observed.approvals, Last: r.observed.plan, Stale: stale}, list)
 
 	w.Trials, err = r.Requests.Trials(ctx, now)
 	r.turn.Note(trialsTrouble, err)

@@ -195,8 +195,7 @@ func (r *Reconciler) Init() *Reconciler {
 	r.retry, r.taken, r.pushing = queue.Backoff{}, map[string]taken{}, map[string]pendingPush{}
 	r.turn = turn.New(r.Now, r.Log)
 	r.git, r.answers = poll.New(poll.Config{API: r.Forge, Repo: r.Repo, Ledger: r.Ledger, Metrics: r.Metrics,
-		Turn: r.turn,
-		Wake: r.wake, Main: r.Main, GitPoll: r.GitPoll, Every: r.Poll})
+		Turn: r.turn, Wake: r.wake, Main: r.Main, GitPoll: r.GitPoll, Every: r.Poll})
 	r.board = post.New(r.Forge, r.Ledger, r.Metrics, r.Progress, r.turn, r.wake)
 	r.pushes = queue.New(queue.Workers{First: pushWorkers, Limit: pushDeadline}, r.Now, r.wake)
 	r.observed = observed{results: map[delivery.Digest]json.RawMessage{}}

@@ -23,7 +23,6 @@ pull requests as #12, or versions as shapes@3. One of them may be release: the c
 release of the other's model.`,
 		Example: "  aob compare 3f9c2a10ab 77d0c1e2f3\n  aob compare 3f9c2a10ab release\n  aob compare '#12' release " +
 			"-o json",
-		Args: arguments(cobra.ExactArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
 			api := o.dial()
 			tick := time.NewTicker(300 * time.Millisecond)

@@ -3,6 +3,7 @@ package main
 // This file lists, shows and forgets devices, and prints their tokens.
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -51,36 +52,31 @@ func devicesOf(s web.Status, only string) []fleetDevice {
 }
 
 func newDeviceListCommand() *cobra.Command {
-	var o client
-	c := &cobra.Command{
+	return asking(&cobra.Command{
 		Use:     "list [FLEET]",
 		Short:   "List the devices with their last reports",
 		Example: "  aob device list\n  aob device list demo -o json | jq '.[] | select(.silent)'",
-		Args:    arguments(cobra.MaximumNArgs(1)),
-		RunE: func(c *cobra.Command, args []string) error {
-			s, err := o.dial().Status(c.Context())
-			if err != nil {
-				return err
+	}, func(c *cobra.Command, api *web.Client, args []string) (any, func(*terminal), error) {
+		s, err := api.Status(c.Context())
+		if err != nil {
+			return nil, nil, err
+		}
+		if len(args) == 1 && !slices.ContainsFunc(s.Fleets, func(f web.Fleet) bool { return f.Name == args[0] }) {
+			return nil, nil, hinted{fmt.Errorf("there is no fleet %q", args[0]), "the fleets are " + fleetNames(s)}
+		}
+		list := devicesOf(s, strings.Join(args, ""))
+		return list, func(t *terminal) {
+			if len(list) == 0 {
+				t.printf("no device has reported yet; aob-agent run --help shows how to start one\n")
+				return
 			}
-			if len(args) == 1 && !slices.ContainsFunc(s.Fleets, func(f web.Fleet) bool { return f.Name == args[0] }) {
-				return hinted{fmt.Errorf("there is no fleet %q", args[0]), "the fleets are " + fleetNames(s)}
+			rows := [][]cell{heading("FLEET", "DEVICE", "PHASE", "VERSION", "SEEN", "")}
+			for _, d := range list {
+				rows = append(rows, append(cells(d.Fleet), deviceCells(d.Device, time.Now())...))
 			}
-			list := devicesOf(s, strings.Join(args, ""))
-			return o.print(c.OutOrStdout(), list, func(t *terminal) {
-				if len(list) == 0 {
-					t.printf("no device has reported yet; aob-agent run --help shows how to start one\n")
-					return
-				}
-				rows := [][]cell{heading("FLEET", "DEVICE", "PHASE", "VERSION", "SEEN", "")}
-				for _, d := range list {
-					rows = append(rows, append([]cell{{text: d.Fleet}}, deviceCells(d.Device, time.Now())...))
-				}
-				t.table("", rows)
-			})
-		},
-	}
-	o.register(c)
-	return c
+			t.table("", rows)
+		}, nil
+	})
 }
 
 // fleetNames lists the fleets of a status.
@@ -89,38 +85,30 @@ func fleetNames(s web.Status) string {
 	for _, f := range s.Fleets {
 		names = append(names, f.Name)
 	}
-	if len(names) == 0 {
-		return "none"
-	}
-	return strings.Join(names, ", ")
+	return cmp.Or(strings.Join(names, ", "), "none")
 }
 
 func newDeviceShowCommand() *cobra.Command {
-	var o client
-	c := &cobra.Command{
+	return asking(&cobra.Command{
 		Use:     "show DEVICE",
 		Short:   "Show what is known about a device",
 		Example: "  aob device show dock-1\n  aob device show dock-1 -o json",
-		Args:    arguments(cobra.ExactArgs(1)),
-		RunE: func(c *cobra.Command, args []string) error {
-			s, err := o.dial().Status(c.Context())
-			if err != nil {
-				return err
+	}, func(c *cobra.Command, api *web.Client, args []string) (any, func(*terminal), error) {
+		s, err := api.Status(c.Context())
+		if err != nil {
+			return nil, nil, err
+		}
+		list := slices.DeleteFunc(devicesOf(s, ""), func(d fleetDevice) bool { return d.ID != args[0] })
+		if len(list) == 0 {
+			return nil, nil, hinted{fmt.Errorf("no device %q has reported", args[0]),
+				"list those that have with: aob device list"}
+		}
+		return list, func(t *terminal) {
+			for _, d := range list {
+				t.device(d, time.Now())
 			}
-			list := slices.DeleteFunc(devicesOf(s, ""), func(d fleetDevice) bool { return d.ID != args[0] })
-			if len(list) == 0 {
-				return hinted{fmt.Errorf("no device %q has reported", args[0]),
-					"list those that have with: aob device list"}
-			}
-			return o.print(c.OutOrStdout(), list, func(t *terminal) {
-				for _, d := range list {
-					t.device(d, time.Now())
-				}
-			})
-		},
-	}
-	o.register(c)
-	return c
+		}, nil
+	})
 }
 
 // device prints one device.
@@ -157,27 +145,18 @@ func (t *terminal) device(d fleetDevice, now time.Time) {
 }
 
 func newDeviceForgetCommand() *cobra.Command {
-	var o client
-	c := &cobra.Command{
+	return asking(&cobra.Command{
 		Use:   "forget FLEET DEVICE",
 		Short: "Remove a device that is gone",
 		Long: `Forget removes a device from its fleet: rollouts no longer count it or wait for it. If
 it reports again it is a new device. Its token stays valid, because it is derived from
 the names of fleet and device. Changing the fleet's secret invalidates all tokens.`,
 		Example: "  aob device forget demo dock-1",
-		Args:    arguments(cobra.ExactArgs(2)),
-		RunE: func(c *cobra.Command, args []string) error {
-			if err := o.dial().ForgetDevice(c.Context(), args[0], args[1]); err != nil {
-				return err
-			}
-			return o.print(c.OutOrStdout(), map[string]string{"fleet": args[0], "forgotten": args[1]},
-				func(t *terminal) {
-					t.printf("forgot device %s of fleet %s\n", args[1], args[0])
-				})
-		},
-	}
-	o.register(c)
-	return c
+	}, func(c *cobra.Command, api *web.Client, args []string) (any, func(*terminal), error) {
+		return map[string]string{"fleet": args[0], "forgotten": args[1]},
+			func(t *terminal) { t.printf("forgot device %s of fleet %s\n", args[1], args[0]) },
+			api.ForgetDevice(c.Context(), args[0], args[1])
+	})
 }
 
 // warnOfFleet prints a warning if the running server does not know a fleet. If no server runs, it prints nothing.
@@ -205,7 +184,6 @@ from the fleet's secret, which stays on the server. It is valid only for this de
 this fleet.`,
 		Example: "  aob device token demo dock-4 --config world/aob.yaml > dock-4.token\n  aob-agent run --ring demo " +
 			"--device dock-4 --token-file dock-4.token …",
-		Args: arguments(cobra.ExactArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
 			s, err := loadServer(config)
 			if err != nil {

@@ -62,7 +62,6 @@ cover the choice of test images, not the noise of training.`,
   aob eval --truth gt.json --detections dt.json --tide --confusion --thresholds
   aob eval --truth gt.json --detections new.json --against old.json --group video
   aob eval --truth gt.json --detections new.json --against old.json --pictures worse`,
-		Args: arguments(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := r.check(c); err != nil {
 				return err

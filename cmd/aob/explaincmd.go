@@ -37,7 +37,6 @@ them in full.`,
 			Use:     fmt.Sprintf("%s %s", k.kind, k.arg),
 			Short:   k.short,
 			Example: fmt.Sprintf("  aob explain %s %s", k.kind, k.example),
-			Args:    arguments(cobra.ExactArgs(1)),
 		}, func(c *cobra.Command, api *web.Client, args []string) (any, func(*terminal), error) {
 			if args[0] == "" {
 				return nil, nil, hinted{fmt.Errorf("want the %s to explain", k.kind),

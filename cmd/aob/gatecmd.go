@@ -73,7 +73,6 @@ Without --dataset, freeze uses the dataset that the file names. If there is no f
   aob gate freeze production --config aob.yaml --dataset dir:shapes/gold-2 --group video
   aob gate freeze night --config aob.yaml --dataset dir:night --covers shapes
   aob gate freeze production --config aob.yaml --check      # in CI: fails if it is out of date`,
-		Args: arguments(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			r.name = args[0]
 			if c.Flags().Changed("group") {
@@ -142,8 +141,7 @@ func freeze(ctx context.Context, r freezeRequest) (freezeResult, error) {
 	case r.check:
 		frozen := result.Frozen.EvalSet
 		return result, hinted{fmt.Errorf("%s is out of date: %s now has content %s", result.File, frozen,
-			frozen.Content),
-			"aob gate freeze " + r.name + " --config " + r.config + " updates it"}
+			frozen.Content), "aob gate freeze " + r.name + " --config " + r.config + " updates it"}
 	}
 	if err := os.MkdirAll(filepath.Dir(result.File), 0o755); err != nil {
 		return result, err
@@ -313,7 +311,6 @@ func newGatePowerCommand() *cobra.Command {
 80 % probability. The estimate comes from comparisons on the gate's eval set, or, if
 there are none, from the variance of the release's own figures.`,
 		Example: "  aob gate power production\n  aob gate power production -o json | jq '.[].checks[].smallest'",
-		Args:    arguments(cobra.ExactArgs(1)),
 	}, func(c *cobra.Command, api *web.Client, args []string) (any, func(*terminal), error) {
 		list, err := api.Power(c.Context(), args[0])
 		return list, func(t *terminal) {

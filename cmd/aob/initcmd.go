@@ -37,7 +37,6 @@ func newInitCommand() *cobra.Command {
   DIR/devices      the tokens of three devices of fleet demo: dock-1 to dock-3
   DIR/aob.yaml     the server's configuration`,
 		Example: "  aob init world\n  aob serve --config world/aob.yaml",
-		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			say := c.OutOrStdout()
 			if o.json() {

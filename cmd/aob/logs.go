@@ -31,7 +31,6 @@ one that failed, else the training.
 Control characters and invisible characters are left out, because the output of a run
 is not trusted; -o json shows them as \u and four digits.`,
 		Example: "  aob logs 3f9c2a10ab12\n  aob logs pr 12 -f\n  aob logs pr 12 -o json | jq -r .line",
-		Args:    arguments(cobra.RangeArgs(1, 2)),
 		RunE: func(c *cobra.Command, args []string) error {
 			api, run := o.dial(), args[0]
 			switch {

@@ -16,6 +16,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"regexp"
 	"strings"
 	"syscall"
 
@@ -65,6 +66,7 @@ git revert rolls back.`,
 		newEvalCommand(), newValidateCommand(), newSchemaCommand(), newVersionCommand(),
 	)
 	group(root)
+	checkArguments(root)
 	// Cobra counts a command that only holds others as one to be run.
 	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "{{if .Runnable}}",
 		"{{if and .Runnable (not .HasAvailableSubCommands)}}", 1))
@@ -91,29 +93,36 @@ func group(c *cobra.Command) {
 	c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
 }
 
-// arguments wraps cobra's check of the number of arguments with a hint.
-func arguments(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(c *cobra.Command, args []string) error {
-		if err := check(c, args); err != nil {
-			return hinted{wrongNumber(c, args), "usage: " + c.UseLine()}
+// checkArguments makes the commands below c check their arguments against their usage.
+func checkArguments(c *cobra.Command) {
+	for _, sub := range c.Commands() {
+		if checkArguments(sub); !sub.HasSubCommands() {
+			sub.Args = arguments
 		}
-		return nil
 	}
 }
 
-// wrongNumber says in words of the usage that arguments are missing, or are too many.
-func wrongNumber(c *cobra.Command, args []string) error {
-	var names []string
-	for _, word := range strings.Fields(c.Use)[1:] {
-		if word == strings.ToUpper(word) || strings.HasPrefix(word, "[") {
-			names = append(names, word)
+// optionUsage matches a flag and its value in a usage.
+var optionUsage = regexp.MustCompile(` --\S+ \S+`)
+
+// arguments checks the number of arguments against the command's usage. There, [NAME] may be left out, NAME... stands
+// for one or more, and | separates two forms.
+func arguments(c *cobra.Command, args []string) error {
+	var forms []string
+	for form := range strings.SplitSeq(optionUsage.ReplaceAllString(c.Use, ""), " | ") {
+		names := strings.Fields(form)[1:]
+		least, most := len(names)-strings.Count(form, "["), len(names)
+		if len(args) >= least && (len(args) <= most || strings.HasSuffix(form, "...")) {
+			return nil
 		}
+		forms = append(forms, strings.Join(names, " "))
 	}
-	command := strings.TrimPrefix(c.CommandPath(), c.Root().Name()+" ")
-	if len(names) == 0 {
-		return fmt.Errorf("%s takes no arguments, got %q", command, args)
+	command, want := strings.TrimPrefix(c.CommandPath(), c.Root().Name()+" "), strings.Join(forms, " or ")
+	err := fmt.Errorf("%s wants %s, got %s", command, want, delivery.Count(len(args), "argument"))
+	if want == "" {
+		err = fmt.Errorf("%s takes no arguments, got %q", command, args)
 	}
-	return fmt.Errorf("%s wants %s, got %s", command, strings.Join(names, " "), delivery.Count(len(args), "argument"))
+	return hinted{err, "usage: " + c.UseLine()}
 }
 
 // hinted is an error with what to do about it.

@@ -27,7 +27,6 @@ aob serve, decides with the same code, prints the plan and ends. Nothing is star
 signed, committed, published or commented.`,
 		Example: "  aob plan\n  aob plan --config world/aob.yaml       # before the first aob serve\n  aob plan -o " +
 			"json | jq '.steps[].text'",
-		Args: arguments(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			ask := o.dial().Plan
 			if config != "" {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -35,25 +36,31 @@ func newPRListCommand() *cobra.Command {
 		Use:     "list",
 		Short:   "List the open pull requests",
 		Example: "  aob pr list\n  aob pr list -o json | jq '.[] | select(.state == \"success\").number'",
-		Args:    arguments(cobra.NoArgs),
 	}, func(c *cobra.Command, api *web.Client, _ []string) (any, func(*terminal), error) {
 		prs, err := api.PRs(c.Context())
 		return prs, func(t *terminal) { t.prTable(prs) }, err
 	})
 }
 
-func newPRShowCommand() *cobra.Command {
-	return asking(&cobra.Command{
-		Use:     "show N",
-		Short:   "Show a pull request's checks, figures, verdicts and runs",
-		Example: "  aob pr show 12",
-		Args:    arguments(cobra.ExactArgs(1)),
-	}, func(c *cobra.Command, api *web.Client, args []string) (any, func(*terminal), error) {
+// onPR completes a command whose first argument is the number of a pull request.
+func onPR(c *cobra.Command, act func(ctx context.Context, api *web.Client, number int, args []string) (
+	v any, text func(*terminal), err error)) *cobra.Command {
+	return asking(c, func(c *cobra.Command, api *web.Client, args []string) (any, func(*terminal), error) {
 		number, err := numberOf(args[0])
 		if err != nil {
 			return nil, nil, err
 		}
-		pr, err := api.PR(c.Context(), number)
+		return act(c.Context(), api, number, args[1:])
+	})
+}
+
+func newPRShowCommand() *cobra.Command {
+	return onPR(&cobra.Command{
+		Use:     "show N",
+		Short:   "Show a pull request's checks, figures, verdicts and runs",
+		Example: "  aob pr show 12",
+	}, func(ctx context.Context, api *web.Client, number int, _ []string) (any, func(*terminal), error) {
+		pr, err := api.PR(ctx, number)
 		return pr, func(t *terminal) { t.pr(pr, time.Now()) }, err
 	})
 }
@@ -63,23 +70,19 @@ func newPRShowCommand() *cobra.Command {
 func onReviewed(c *cobra.Command, act func(ctx context.Context, api *web.Client, number int, head string) (
 	v any, text func(*terminal), err error)) *cobra.Command {
 	head := c.Flags().String("head", "", "the reviewed `commit`, at least 7 digits of it")
-	return asking(c, func(c *cobra.Command, api *web.Client, args []string) (any, func(*terminal), error) {
-		number, err := numberOf(args[0])
-		if err != nil {
-			return nil, nil, err
-		}
+	return onPR(c, func(ctx context.Context, api *web.Client, number int, _ []string) (any, func(*terminal), error) {
 		if c.Flags().Changed("head") {
 			if !commitDigits.MatchString(*head) {
 				return nil, nil, hinted{fmt.Errorf("--head: want at least 7 digits of a commit, got %q", *head),
 					fmt.Sprintf("aob pr show %d shows the head", number)}
 			}
-			return act(c.Context(), api, number, *head)
+			return act(ctx, api, number, *head)
 		}
-		pr, err := api.PR(c.Context(), number)
+		pr, err := api.PR(ctx, number)
 		if err != nil {
 			return nil, nil, err
 		}
-		return act(c.Context(), api, number, pr.Head)
+		return act(ctx, api, number, pr.Head)
 	})
 }
 
@@ -98,7 +101,6 @@ Merge merges the commit that --head names, or else the current head. If the head
 changes meanwhile, the merge is refused. The merge is in the name of the user that
 runs the command.`,
 		Example: "  aob pr merge 12\n  aob pr merge 12 --head 4f1c09d2a3",
-		Args:    arguments(cobra.ExactArgs(1)),
 	}, func(ctx context.Context, api *web.Client, number int, head string) (any, func(*terminal), error) {
 		commit, err := api.Merge(ctx, number, head, "")
 		return map[string]any{"number": number, "head": head, "commit": commit}, func(t *terminal) {
@@ -119,7 +121,6 @@ Adopt uses the commit that --head names, or else the current head. If the head c
 meanwhile, adopt is refused. The author can push between your review and the command,
 so name the commit that you reviewed.`,
 		Example: "  aob pr adopt 12 --head 4f1c09d2a3",
-		Args:    arguments(cobra.ExactArgs(1)),
 	}, func(ctx context.Context, api *web.Client, number int, head string) (any, func(*terminal), error) {
 		adopted, err := api.Adopt(ctx, number, head)
 		return map[string]any{"number": adopted, "head": head}, func(t *terminal) {
@@ -129,8 +130,8 @@ so name the commit that you reviewed.`,
 }
 
 func newPRAskCommand() *cobra.Command {
-	return asking(&cobra.Command{
-		Use:   "ask N TEXT",
+	return onPR(&cobra.Command{
+		Use:   "ask N TEXT...",
 		Short: "Send a command on a pull request of the local forge: /aob run CODE or /aob accept CODE because …",
 		Long: `Ask sends a command on a pull request of the local forge, as a comment does on other
 forges. The pull request's checks show the possible commands. An invalid command is
@@ -139,35 +140,25 @@ as teams. It takes effect at once. On Gitea others can edit a comment, so there 
 posts a question, and the author confirms the command with a 👍 on it.`,
 		Example: "  aob pr ask 12 '/aob run 3f9c2a10'\n  aob pr ask 12 '/aob accept 0a1b2c3d4e5f60718293a4b5c6d7e8f9 " +
 			"because the test set is small'",
-		Args: arguments(cobra.MinimumNArgs(2)),
-	}, func(c *cobra.Command, api *web.Client, args []string) (any, func(*terminal), error) {
-		number, err := numberOf(args[0])
-		if err != nil {
-			return nil, nil, err
-		}
-		text := strings.Join(args[1:], " ")
+	}, func(ctx context.Context, api *web.Client, number int, args []string) (any, func(*terminal), error) {
+		text := strings.Join(args, " ")
 		return map[string]any{"number": number, "text": text}, func(t *terminal) {
 			t.printf("sent on #%d: %s\n", number, text)
-		}, api.Command(c.Context(), number, "", text)
+		}, api.Command(ctx, number, "", text)
 	})
 }
 
 func newPRRecheckCommand() *cobra.Command {
-	return asking(&cobra.Command{
+	return onPR(&cobra.Command{
 		Use:   "recheck N",
 		Short: "Try again what has failed for a pull request",
 		Long: `Recheck repeats the failed runs of a pull request and checks its dataset again.
 Successful runs are not repeated.`,
 		Example: "  aob pr recheck 12",
-		Args:    arguments(cobra.ExactArgs(1)),
-	}, func(c *cobra.Command, api *web.Client, args []string) (any, func(*terminal), error) {
-		number, err := numberOf(args[0])
-		if err != nil {
-			return nil, nil, err
-		}
+	}, func(ctx context.Context, api *web.Client, number int, _ []string) (any, func(*terminal), error) {
 		return map[string]any{"number": number}, func(t *terminal) {
 			t.printf("checking #%d again; aob pr show %d shows the result\n", number, number)
-		}, api.Recheck(c.Context(), number)
+		}, api.Recheck(ctx, number)
 	})
 }
 
@@ -318,13 +309,6 @@ func (t *terminal) verdicts(verdicts []delivery.Verdict) {
 }
 
 func outcomeStyle(o delivery.Outcome) style {
-	switch o {
-	case delivery.Pass:
-		return green
-	case delivery.Fail:
-		return red
-	case delivery.Unsure:
-		return yellow
-	}
-	return faint
+	styles := map[delivery.Outcome]style{delivery.Pass: green, delivery.Fail: red, delivery.Unsure: yellow}
+	return cmp.Or(styles[o], faint)
 }

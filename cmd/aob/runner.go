@@ -21,7 +21,6 @@ func newRunnerCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:    "runner --config FILE RUN",
 		Short:  "Work on one run in its folder; aob serve starts this",
-		Args:   cobra.ExactArgs(1),
 		Hidden: true,
 		RunE: func(c *cobra.Command, args []string) error {
 			dir, err := filepath.Abs(args[0])
@@ -67,7 +66,6 @@ func newLaunchCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:    "launch start|stop|wait|exec",
 		Short:  "Launch or end the trainer of the folder; the module train-local calls this",
-		Args:   cobra.ExactArgs(1),
 		Hidden: true,
 		RunE: func(_ *cobra.Command, args []string) error {
 			return terraform.Launch(args[0])

@@ -31,7 +31,6 @@ for two weeks; what they trained is kept longer.`,
 		Use:     "list",
 		Short:   "List the experiments",
 		Example: "  aob runs list\n  aob runs list -o json | jq -r '.[].id'",
-		Args:    arguments(cobra.NoArgs),
 	}, list), newRunsShowCommand(), newRunsWriteCommand(), newRunsStopCommand())
 	return c
 }
@@ -58,7 +57,6 @@ func newRunsShowCommand() *cobra.Command {
 		Use:     "show ID",
 		Short:   "Show an experiment",
 		Example: "  aob runs show 0a1b2c3d4e",
-		Args:    arguments(cobra.ExactArgs(1)),
 	}, func(c *cobra.Command, api *web.Client, args []string) (any, func(*terminal), error) {
 		trial, err := api.Trial(c.Context(), args[0])
 		return trial, func(t *terminal) { t.trial(trial, time.Now()) }, err
@@ -72,7 +70,6 @@ func newRunsWriteCommand() *cobra.Command {
 		Long: `Write changes only the values that the variant sets: comments and order stay. A
 pull request with the file then finds what the experiment trained.`,
 		Example: "  aob runs write 3f9c2a10ab models/shapes.yaml",
-		Args:    arguments(cobra.ExactArgs(2)),
 	}, func(c *cobra.Command, api *web.Client, args []string) (any, func(*terminal), error) {
 		trials, err := api.Trials(c.Context())
 		if err != nil {
@@ -99,7 +96,6 @@ func newRunsStopCommand() *cobra.Command {
 		Long: `Stop ends what an experiment trains and forgets it. What is trained already stays:
 the same aob try finds it.`,
 		Example: "  aob runs stop 0a1b2c3d4e",
-		Args:    arguments(cobra.ExactArgs(1)),
 	}, func(c *cobra.Command, api *web.Client, args []string) (any, func(*terminal), error) {
 		return map[string]string{"stopped": args[0]}, func(t *terminal) { t.printf("stopped %s\n", args[0]) },
 			api.EndTrial(c.Context(), args[0])

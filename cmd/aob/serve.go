@@ -59,7 +59,6 @@ server. Serve detects a copy and only watches: it starts no run, ends none, push
 nothing and publishes nothing. If the original server is lost or will not run again,
 --adopt-state takes the copy over.`,
 		Example: "  aob init world\n  aob serve --config world/aob.yaml",
-		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return serve(c.Context(), config, adopt)
 		},

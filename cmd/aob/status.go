@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -27,7 +28,6 @@ open pull requests, runs with their progress, fleets with their wave, and device
 With -w it shows it again and again until interrupted: on a terminal in place,
 else each time that something has changed. With -w -o json each is one line.`,
 		Example: "  aob status\n  aob status -w\n  aob status -o json | jq '.fleets[].count'",
-		Args:    arguments(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if watch {
 				tick := time.NewTicker(time.Second)
@@ -216,13 +216,8 @@ func waiting(r web.Run) string {
 }
 
 func phaseStyle(p delivery.RunPhase) style {
-	switch p {
-	case delivery.RunDone:
-		return green
-	case delivery.RunFailed, delivery.RunDied:
-		return red
-	}
-	return yellow
+	styles := map[delivery.RunPhase]style{delivery.RunDone: green, delivery.RunFailed: red, delivery.RunDied: red}
+	return cmp.Or(styles[p], yellow)
 }
 
 // progress returns how far a run is.
@@ -348,9 +343,12 @@ func deviceCells(d web.Device, now time.Time) []cell {
 	if d.Version > 0 {
 		version = fmt.Sprint(d.Version)
 	}
-	style := deviceStyle(d.Phase)
-	if d.Silent {
+	style := yellow
+	switch {
+	case d.Silent || d.Phase == delivery.DeviceFailed:
 		style = red
+	case d.Phase == delivery.DeviceHealthy:
+		style = green
 	}
 	words := slices.Clone(d.Notes)
 	if d.Why != "" {
@@ -358,14 +356,4 @@ func deviceCells(d web.Device, now time.Time) []cell {
 	}
 	return []cell{{text: d.ID}, {phaseOf(d), style}, {text: version}, {text: ago(d.Seen, now)},
 		{text: strings.Join(words, "; ")}}
-}
-
-func deviceStyle(p delivery.DevicePhase) style {
-	switch p {
-	case delivery.DeviceHealthy:
-		return green
-	case delivery.DeviceFailed:
-		return red
-	}
-	return yellow
 }

@@ -36,7 +36,6 @@ how far it is and finishes only the rest. aob runs stop ID ends it.`,
 		Example: `  aob try models/shapes.yaml --set train.optimizer.lr=1e-3,2e-3 --set train.epochs=4,8
   aob try models/shapes.yaml --set train.epochs=4,8 --set train.seeds=1,2,3
   aob try models/shapes.yaml --set train.epochs=4,8 --write   # the best one's values into the file`,
-		Args: arguments(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			if write && detach {
 				return hinted{errors.New("--write and --detach cannot be used together: --write waits for the best"),

@@ -30,7 +30,6 @@ name that the configuration allows, and models against the server's own trainers
 		Example: "  aob validate\n  aob validate intent --config aob.yaml\n" +
 			"  aob validate --trainers trainers\n  aob validate -o json | jq -r " +
 			"'.complaints[].text'",
-		Args: arguments(cobra.MaximumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			dir := "."
 			if len(args) == 1 {
@@ -176,7 +175,6 @@ func newSchemaCommand() *cobra.Command {
 has, what they mean, their defaults and limits. Editors use it for suggestions and checks.
 Without KIND it lists the kinds.`,
 		Example: "  aob schema\n  aob schema model >model.schema.json\n  aob schema gate | jq '.properties.checks'",
-		Args:    arguments(cobra.MaximumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			known, err := loadTrainers("")
 			if err != nil {

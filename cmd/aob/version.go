@@ -12,7 +12,6 @@ func newVersionCommand() *cobra.Command {
 		Use:     "version",
 		Short:   "Print the version of aob",
 		Example: "  aob version\n  aob version -o json",
-		Args:    arguments(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			v := versionOf(debug.ReadBuildInfo())
 			return o.print(c.OutOrStdout(), v, func(t *terminal) {

@@ -45,45 +45,35 @@ type (
 // Leaked images, crowds and empty boxes are left out, and boxes are clipped to their image. The input has no test
 // split, no eval set and no original file names. prepare returns the input's digest.
 func (c *checker) prepare(v *version, splits map[string]*split, out string) (delivery.Digest, error) {
-	tmp := out + ".part"
-	if err := os.RemoveAll(tmp); err != nil {
-		return "", err
-	}
 	var parts []delivery.Digest
-	for _, name := range []string{"train", "valid"} {
-		dir := filepath.Join(tmp, name)
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return "", err
-		}
-		file, sources := c.prepared(v, splits[name])
-		if len(file.Images) == 0 {
-			return "", delivery.Blockedf("see the findings for the images that are left out",
-				"split %s has no image left to train on", name)
-		}
-		data, err := json.Marshal(file)
-		if err != nil {
-			return "", err
-		}
-		for target, source := range sources {
-			if err := link(source, filepath.Join(dir, target)); err != nil {
-				return "", fmt.Errorf("prepare %s: %w", name, err)
+	err := durable.WriteFolder(out, func(partial string) error {
+		for _, name := range []string{"train", "valid"} {
+			dir := filepath.Join(partial, name)
+			if err := os.Mkdir(dir, 0o700); err != nil {
+				return err
 			}
+			file, sources := c.prepared(v, splits[name])
+			if len(file.Images) == 0 {
+				return delivery.Blockedf("see the findings for the images that are left out",
+					"split %s has no image left to train on", name)
+			}
+			data, err := json.Marshal(file)
+			if err != nil {
+				return err
+			}
+			for target, source := range sources {
+				if err := link(source, filepath.Join(dir, target)); err != nil {
+					return fmt.Errorf("prepare %s: %w", name, err)
+				}
+			}
+			if err := os.WriteFile(filepath.Join(dir, AnnotationsFile), data, 0o600); err != nil {
+				return err
+			}
+			parts = append(parts, delivery.Sum(data))
 		}
-		if err := os.WriteFile(filepath.Join(dir, AnnotationsFile), data, 0o600); err != nil {
-			return "", err
-		}
-		parts = append(parts, delivery.Sum(data))
-	}
-	if err := durable.SyncTree(tmp); err != nil {
-		return "", err
-	}
-	if err := os.RemoveAll(out); err != nil {
-		return "", err
-	}
-	if err := durable.Rename(tmp, out); err != nil {
-		return "", err
-	}
-	return delivery.DigestOf("training", parts), nil
+		return os.RemoveAll(out)
+	})
+	return delivery.DigestOf("training", parts), err
 }
 
 // prepared returns a split's annotation file, and the source file of each image.

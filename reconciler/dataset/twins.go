@@ -38,8 +38,7 @@ func hashImage(m image.Image) imageHash {
 	low, high := 255, 0
 	for y := range grid {
 		for x := range grid + 1 {
-			v := brightness(m, image.Rect(
-				b.Min.X+b.Dx()*x/(grid+1), b.Min.Y+b.Dy()*y/grid,
+			v := brightness(m, image.Rect(b.Min.X+b.Dx()*x/(grid+1), b.Min.Y+b.Dy()*y/grid,
 				b.Min.X+b.Dx()*(x+1)/(grid+1), b.Min.Y+b.Dy()*(y+1)/grid))
 			cells[y][x] = v
 			low, high = min(low, v>>8), max(high, v>>8)

@@ -319,8 +319,7 @@ func (m *Mirror) Missing(ref string) error {
 		return nil
 	case head != "" && head != branch:
 		return delivery.Blockedf(fmt.Sprintf("write `main: %s` into the server's configuration, or push the branch %s",
-			head, branch),
-			"%s has no branch %s; HEAD names %s", m.remote.url, branch, head)
+			head, branch), "%s has no branch %s; HEAD names %s", m.remote.url, branch, head)
 	}
 	if len(others) > 3 {
 		others = append(others[:3], "others")

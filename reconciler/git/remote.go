@@ -69,8 +69,7 @@ func newRemote(r Remote) (*remote, error) {
 		return nil, delivery.Blockedf("use http, https or a folder",
 			"the repository's address %s: aob does not support %s", r.URL, u.Scheme)
 	}
-	rem := &remote{url: strings.TrimSuffix(u.String(), "/"), main: r.Main, auth: r.Auth,
-		pulls: cmp.Or(r.Pulls, Pull)}
+	rem := &remote{url: strings.TrimSuffix(u.String(), "/"), main: r.Main, auth: r.Auth, pulls: cmp.Or(r.Pulls, Pull)}
 	if rem.endpoint, err = transport.NewEndpoint(rem.url); err != nil {
 		return nil, delivery.Blockedf("write it as https://host/owner/name", "the repository's address is not a URL")
 	}
@@ -246,8 +245,7 @@ func redirectError(resp *http.Response) error {
 	to, err := resp.Location()
 	if err != nil || resp.Request == nil || to.Host != resp.Request.URL.Host {
 		return delivery.Blockedf("the repository was renamed or transferred, or the server wants a login: write the "+
-			"new address as `repository` into the server's configuration",
-			"%s: it is on another host", what)
+			"new address as `repository` into the server's configuration", "%s: it is on another host", what)
 	}
 	path := to.Path
 	for _, end := range []string{"/info/refs", "/git-upload-pack", "/git-receive-pack"} {

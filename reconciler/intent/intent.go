@@ -227,8 +227,7 @@ func (d *document) header(doc *Doc) bool {
 	}
 	if v := valueOf(d.top, "kind"); v != nil && v.Value != doc.kind && home(v.Value) != "" {
 		d.fault(placeOf(v), "kind", "want %s in this place, got %s; correct it, or move the file to %s", doc.kind,
-			v.Value,
-			home(v.Value))
+			v.Value, home(v.Value))
 		return false
 	}
 	if v := valueOf(d.top, "name"); v != nil && doc.name != "" && v.Value != doc.name && forms["name"].holds(v.Value) {

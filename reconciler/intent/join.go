@@ -159,8 +159,7 @@ func (j *joiner) formerNames() {
 			}
 			if j.named["Model"][r.name] != nil {
 				j.complain(doc, r,
-					"models/%s.yaml still exists, so the model was not renamed; remove that file, or was:",
-					r.name)
+					"models/%s.yaml still exists, so the model was not renamed; remove that file, or was:", r.name)
 			}
 			if other := claimed[r.name]; other != "" {
 				j.complain(doc, r, "%s has the same was:, and a model gets one new name; remove was: in one of them",

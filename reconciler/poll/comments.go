@@ -241,8 +241,7 @@ func runQuestion(pr int, code, what string) string {
 		"start:\n\n- %s\n\n"+
 		"**To allow it, react to this comment with 👍.** That counts from people with write permission, if the "+
 		"reaction comes after the second in which this was posted. Once somebody has edited this comment, it counts "+
-		"for nothing, and AOB asks again.",
-		pr, code, delivery.Markdown(what))
+		"for nothing, and AOB asks again.", pr, code, delivery.Markdown(what))
 }
 
 // acceptQuestion asks an owner of a gate to confirm an accept.

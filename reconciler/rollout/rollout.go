@@ -265,8 +265,7 @@ func (in *turn) begin(base *delivery.Target) (s State, hold []delivery.Fact, wak
 			return s, one(code.FleetAwaitedUntil, values{Fleet: a.Fleet, Lasts: a.Healthy, At: until}), until
 		}
 		if in.After.Unheard {
-			return s, one(code.FleetUnheard, values{Fleet: a.Fleet, Lasts: delivery.Duration(in.Deadline)}),
-				time.Time{}
+			return s, one(code.FleetUnheard, values{Fleet: a.Fleet, Lasts: delivery.Duration(in.Deadline)}), time.Time{}
 		}
 	}
 	s.Salt = in.chooseSalt(s)

@@ -90,16 +90,15 @@ func install(files fs.FS, name, to string) (delivery.Digest, error) {
 	if _, err := os.Stat(final); err == nil {
 		return digest, nil
 	}
-	tmp := final + ".part"
-	if err := os.RemoveAll(tmp); err != nil {
-		return "", err
-	}
-	for _, file := range list {
-		if err := copyFile(files, path.Join(name, file), filepath.Join(tmp, filepath.FromSlash(file))); err != nil {
-			return "", err
+	return digest, durable.WriteFolder(final, func(partial string) error {
+		for _, file := range list {
+			to := filepath.Join(partial, filepath.FromSlash(file))
+			if err := copyFile(files, path.Join(name, file), to); err != nil {
+				return err
+			}
 		}
-	}
-	return digest, errors.Join(durable.SyncTree(tmp), durable.Rename(tmp, final))
+		return nil
+	})
 }
 
 // list returns a trainer's files by their paths below its folder, sorted.

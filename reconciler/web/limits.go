@@ -50,15 +50,13 @@ func SiteLimits() Limits {
 		connections = max(16, int(files.Cur/2))
 	}
 	return Limits{Connections: connections, PerAddress: connections / 2, Request: 10 * time.Second,
-		Idle:     2 * time.Minute,
-		Progress: time.Minute, Header: 16 << 10, Body: MaxWebhook}
+		Idle: 2 * time.Minute, Progress: time.Minute, Header: 16 << 10, Body: MaxWebhook}
 }
 
 // SocketLimits are the limits of the socket, which only the server's own user can open.
 func SocketLimits() Limits {
 	return Limits{Connections: maxSocketConnections, PerAddress: maxSocketConnections, Request: time.Minute,
-		Idle:     2 * time.Minute,
-		Progress: time.Minute, Header: 16 << 10, Body: MaxTrial}
+		Idle: 2 * time.Minute, Progress: time.Minute, Header: 16 << 10, Body: MaxTrial}
 }
 
 // Serve serves a listener until ctx is done, and then returns nil. The context of each request is

@@ -65,10 +65,9 @@ func NewMetrics() *Metrics {
 		git: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "aob_git_observe_seconds",
 			Help:    "Duration of reading the git remote.",
 			Buckets: []float64{.001, .003, .01, .03, .1, .3, 1, 3, 10, 30}}),
-		gitBytes: counter("aob_git_bytes_read_total", "Bytes read from the git remote."),
-		started:  vec("aob_runs_started_total", "Started runs, including restarts after a crash.", "kind"),
-		trainings: counter("aob_trainings_total",
-			"Started trainings; a resumed training is not counted again."),
+		gitBytes:   counter("aob_git_bytes_read_total", "Bytes read from the git remote."),
+		started:    vec("aob_runs_started_total", "Started runs, including restarts after a crash.", "kind"),
+		trainings:  counter("aob_trainings_total", "Started trainings; a resumed training is not counted again."),
 		modelBytes: counter("aob_model_bytes_served_total", "Bytes of bundles sent to devices."),
 		webhooks:   vec("aob_webhooks_total", "Webhooks received.", "result"),
 	}

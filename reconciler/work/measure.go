@@ -78,8 +78,7 @@ func (s *Stages) open(ctx context.Context, r *run.Run, e delivery.EvalRun) (*ope
 		images[i] = detect.ImageFile{ID: im.ID, Path: im.Path}
 	}
 	o.detections, err = s.Detector.Evaluate(ctx, detect.Request{Model: filepath.Join(dir, artifact.ModelFile),
-		Signature: info.Signature, Images: images},
-		s.progress(r, "detecting"))
+		Signature: info.Signature, Images: images}, s.progress(r, "detecting"))
 	if err != nil {
 		return nil, blocked(err, "train the model again")
 	}
@@ -203,8 +202,7 @@ func (s *Stages) eval(ctx context.Context, r *run.Run, e delivery.EvalRun) (any,
 	}
 	result := m.Result()
 	out := delivery.ScoreSet{Detections: o.digest, Protocol: protocol(result.Protocol), Images: result.Images,
-		LeftOut: len(o.trained),
-		Values:  map[string]float64{}, Truths: map[string]int{}, Classes: []string{}}
+		LeftOut: len(o.trained), Values: map[string]float64{}, Truths: map[string]int{}, Classes: []string{}}
 	stats := result.Stats
 	for name, v := range map[string]float64{"mAP": stats.AP, "AP50": stats.AP50, "AP75": stats.AP75,
 		"APs": stats.APs, "APm": stats.APm, "APl": stats.APl,

@@ -10,7 +10,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"os"
@@ -198,12 +197,7 @@ func (s *Stages) train(ctx context.Context, r *run.Run, input delivery.TrainRun)
 
 // trainerInfo returns the trainer's train.json, which is only shown, or nil if it cannot be read.
 func trainerInfo(path string) json.RawMessage {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, 64<<10))
+	data, err := durable.ReadNoFollow(path, 64<<10)
 	if err != nil || !json.Valid(data) {
 		return nil
 	}
