@@ -171,7 +171,8 @@ func (r freezeRequest) evalSet(e delivery.EvalSet) (delivery.EvalSet, error) {
 		source, name, _ := strings.Cut(r.dataset, ":")
 		if sources[source] == nil || name == "" {
 			return e, hinted{fmt.Errorf("--dataset: want SOURCE:NAME or SOURCE:NAME/folder, got %q", r.dataset),
-				"as dir:NAME, where NAME stands under datasets.dir in " + r.config}
+				"the sources are " + strings.Join(slices.Sorted(maps.Keys(sources)), ", ") +
+					"; as dir:NAME, where NAME stands under datasets.dir in " + r.config}
 		}
 		e = delivery.EvalSet{Dataset: delivery.Dataset{Source: source, Path: name}}
 	}

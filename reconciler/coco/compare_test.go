@@ -93,7 +93,17 @@ func TestResampleEqualsEvaluation(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := r.run(m)[0]
-	for metric, want := range numbersOf(m.Result()) {
+	numbers := numbersOf(m.Result())
+	for _, c := range columns {
+		metric := c.name
+		if metric == delivery.MetricAP {
+			metric = delivery.MetricMAP
+		}
+		if _, ok := numbers[metric]; !ok {
+			t.Errorf("%s has no expected value in numbersOf", metric)
+		}
+	}
+	for metric, want := range numbers {
 		if v := got.Figure(metric, got.Classes).Value; v != want && !(math.IsNaN(v) && want < 0) {
 			t.Errorf("%s is %v, want COCO's %v", metric, v, want)
 		}

@@ -276,6 +276,8 @@ func storedKit(*testing.T) sourceKit {
 			"the dataset itself":   holds("."),
 			"a Windows path":       holds(`..\out`),
 			"one file twice":       holds("train/a.png"),
+			"a file as a folder":   holds("train/a.png/b.png"),
+			"too many folders":     holds(strings.Repeat("a/", 40) + "b.png"),
 			"too much of one file": holdsMuch(s),
 		}}
 }

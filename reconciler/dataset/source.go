@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/durable"
@@ -147,16 +148,26 @@ type Writer struct {
 	files int
 }
 
+// maxDepth is how many folders deep a file of a fetched dataset may lie.
+const maxDepth = 32
+
 // Add writes one file. Its name is a path below the dataset, with slashes. It refuses a
 // name outside the dataset, a name that was added before, and files above the limits.
 func (w *Writer) Add(name string, content io.Reader) error {
 	if !fs.ValidPath(name) || name == "." || strings.ContainsAny(name, "\\\x00") {
 		return delivery.Blockedf("rename it", "%q is not a path below the dataset", name)
 	}
+	if strings.Count(name, "/") > maxDepth {
+		return delivery.Blockedf("move it up", "%q is more than %d folders deep", name, maxDepth)
+	}
 	if w.files--; w.files < 0 {
 		return delivery.Blockedf("split the dataset", "it has more than %d files", maxFiles)
 	}
-	if err := w.root.MkdirAll(filepath.Dir(filepath.FromSlash(name)), 0o700); err != nil {
+	err := w.root.MkdirAll(filepath.Dir(filepath.FromSlash(name)), 0o700)
+	if errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.ENOTDIR) {
+		return delivery.Blockedf("rename one of them", "a file has the name of a folder of %q", name)
+	}
+	if err != nil {
 		return err
 	}
 	out, err := w.root.OpenFile(filepath.FromSlash(name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)

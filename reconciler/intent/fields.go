@@ -133,7 +133,7 @@ func parseRules(t reflect.Type, tag, where string) rules {
 		default:
 			r.form = forms[name]
 			if r.form == nil {
-				panic(fmt.Sprintf("intent: %s: no such rule %q", where, rule))
+				panic(fmt.Sprintf("intent: %s: no rule %q: rules are in fields.go, forms of text in forms.go", where, rule))
 			}
 		}
 	}
@@ -144,6 +144,10 @@ func parseRules(t reflect.Type, tag, where string) rules {
 func parseBound(t reflect.Type, text, where string) *bound {
 	for !isText(t) && (t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice || t.Kind() == reflect.Map) {
 		t = t.Elem()
+	}
+	if t.Kind() == reflect.String {
+		panic(fmt.Sprintf("intent: %s: min= and max= are for numbers; the length of a text belongs to a form in forms.go",
+			where))
 	}
 	if !isText(t) {
 		v, err := strconv.ParseFloat(text, 64)
