@@ -133,7 +133,7 @@ func parseRules(t reflect.Type, tag, where string) rules {
 		default:
 			r.form = forms[name]
 			if r.form == nil {
-				panic(fmt.Sprintf("intent: %s: no rule %q: rules are in fields.go, forms of text in forms.go", where, rule))
+				panic(fmt.Sprintf("intent: %s: no rule %q: see fields.go for rules and forms.go for forms", where, rule))
 			}
 		}
 	}
@@ -146,8 +146,7 @@ func parseBound(t reflect.Type, text, where string) *bound {
 		t = t.Elem()
 	}
 	if t.Kind() == reflect.String {
-		panic(fmt.Sprintf("intent: %s: min= and max= are for numbers; the length of a text belongs to a form in forms.go",
-			where))
+		panic(fmt.Sprintf("intent: %s: min= and max= are for numbers; see forms.go for the length of a text", where))
 	}
 	if !isText(t) {
 		v, err := strconv.ParseFloat(text, 64)
