@@ -133,7 +133,7 @@ func parseRules(t reflect.Type, tag, where string) rules {
 		default:
 			r.form = forms[name]
 			if r.form == nil {
-				panic(fmt.Sprintf("intent: %s: no rule %q: see fields.go for rules and forms.go for forms", where, rule))
+				panic(fmt.Sprintf("intent: %s: no rule %q: see fields.go for rules, forms.go for forms", where, rule))
 			}
 		}
 	}
