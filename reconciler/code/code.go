@@ -206,6 +206,8 @@ var (
 		"{name}, and models/{name}.yaml stays; remove was:, or remove models/{name}.yaml with its release file")
 	WasUnreleased = fact("model.wasUnreleased", "models/{model}.yaml: was: {fromModel}, but {fromModel} never had a "+
 		"release under that name; it was renamed from {name}, so write was: {name}")
+	WasTaken = fact("model.wasTaken", "models/{model}.yaml: {model} is the former name of model {fromModel}, whose "+
+		"releases and gates it stands for; choose another name[, or write was: {name} to rename {name} back]")
 	ReleaseFileRemoved = fact("model.releaseFileRemoved", "its release file is removed and its model file stays; "+
 		"nothing to train")
 	ReleaseFileGone = fact("model.releaseFileGone", "its release file is removed, but fleets would go on with "+

@@ -120,7 +120,7 @@ func (p *progress) end(state delivery.CheckState, f delivery.Fact) ModelReport {
 // everything that costs something: the spec with its dataset, the machine, and the gates that the proposal itself adds,
 // whose eval sets are read. It is long, so that nobody can find a cheap and an expensive spec with the same code.
 func ApprovalCode(m delivery.Model, own ...delivery.Gate) string {
-	bound := []any{m.SpecDigest(), m.Train.Machine}
+	bound := []any{m.Name, m.RenamedFrom, m.SpecDigest(), m.Train.Machine}
 	var gates []delivery.Digest
 	for _, g := range own {
 		gates = append(gates, g.Digest())

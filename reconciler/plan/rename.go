@@ -96,8 +96,9 @@ func (e Evidence) remembers(model, was string) bool {
 	return slices.ContainsFunc(e.Accepted[model], func(a delivery.Acceptance) bool { return a.RenamedFrom == was })
 }
 
-// wrongNames finds a was: line that names no model which the proposal renames, or the removal of a line before a
-// release has recorded the former name.
+// wrongNames finds a was: line that names no model which the proposal renames, the removal of a line before a release
+// has recorded the former name, and a new model with the former name of another one. The latter would take its history
+// away, and fleets could be moved to it past the gates of the renamed model.
 func (m *maker) wrongNames(p Proposal) delivery.Fact {
 	if p.Landed || m.w.Evidence.Unknown || !m.w.Blind().IsZero() {
 		return delivery.Fact{} // it is not known which models main has had
@@ -111,6 +112,16 @@ func (m *maker) wrongNames(p Proposal) delivery.Fact {
 			!m.w.Evidence.remembers(name, before.RenamedFrom) {
 			v.FromModel = before.RenamedFrom
 			return fact(code.WasForgotten, v)
+		}
+		owner := m.w.called(name)
+		_, ownerStays := p.Merged.Models[owner]
+		_, back := m.rollsBackTo(p, name) // as in a git revert of the rename
+		if !there && owner != "" && m.w.called(was) != owner && (ownerStays || !back) {
+			v.FromModel = owner
+			if !ownerStays {
+				v.Names = []string{owner}
+			}
+			return fact(code.WasTaken, v)
 		}
 		if was == "" || there && slices.Contains(m.w.names(name), was) {
 			continue
