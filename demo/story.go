@@ -31,38 +31,13 @@ func (s *story) run(ctx context.Context) error {
 	}
 
 	s.chapter("PR 1: a first model, trained briefly")
-	first, err := s.propose(ctx, "first-model", "shapes: a first model", replace(initialEpochs, fewEpochs))
-	if err != nil {
+	if err := s.release(ctx, 1, "first-model", "shapes: a first model", replace(initialEpochs, fewEpochs)); err != nil {
 		return err
 	}
-	if err := s.watch(ctx, first, delivery.CheckSuccess); err != nil {
-		return err
-	}
-	if err := s.merge(ctx, first); err != nil {
-		return err
-	}
-	if err := s.fleet(ctx, 1); err != nil {
-		return err
-	}
-
 	s.chapter("PR 2: the same model, trained longer")
-	second, err := s.propose(ctx, "train-longer", "shapes: train longer", replace(fewEpochs, manyEpochs))
-	if err != nil {
+	if err := s.release(ctx, 2, "train-longer", "shapes: train longer", replace(fewEpochs, manyEpochs)); err != nil {
 		return err
 	}
-	if err := s.watch(ctx, second, delivery.CheckSuccess); err != nil {
-		return err
-	}
-	if err := s.showDiff(ctx, second.branch); err != nil {
-		return err
-	}
-	if err := s.merge(ctx, second); err != nil {
-		return err
-	}
-	if err := s.fleet(ctx, 2); err != nil {
-		return err
-	}
-
 	s.chapter("PR 3: a model made worse")
 	third, err := s.propose(ctx, "worse", "shapes: a much lower learning rate", replace(manyEpochs, fewEpochs,
 		initialRate, tinyRate))
@@ -78,6 +53,26 @@ func (s *story) run(ctx context.Context) error {
 		return err
 	}
 	return s.ending(ctx)
+}
+
+// release proposes a change of the model's file, and waits until the fleet runs the version that comes of it.
+func (s *story) release(ctx context.Context, version int, branch, subject string, change edit) error {
+	p, err := s.propose(ctx, branch, subject, change)
+	if err != nil {
+		return err
+	}
+	if err := s.watch(ctx, p, delivery.CheckSuccess); err != nil {
+		return err
+	}
+	if version > 1 {
+		if err := s.showDiff(ctx, branch); err != nil {
+			return err
+		}
+	}
+	if err := s.merge(ctx, p); err != nil {
+		return err
+	}
+	return s.fleet(ctx, version)
 }
 
 // prepare checks the tools, creates the repository and the dataset, and starts the server and the agents.
@@ -242,7 +237,6 @@ func (s *story) revert(ctx context.Context, version int) error {
 		return fmt.Errorf("the rollback trained or downloaded something: before %+v, after %+v", before, after)
 	}
 	s.printStep("", fmt.Sprintf("%.1fs after the push all devices serve version %d: nothing was trained, 0 bytes of "+
-		"bundles "+
-		"were downloaded", took.Seconds(), version), 0)
+		"bundles were downloaded", took.Seconds(), version), 0)
 	return nil
 }

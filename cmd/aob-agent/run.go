@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -144,15 +145,11 @@ func (o runOptions) config(log *slog.Logger) (edge.Config, error) {
 	if o.heartbeat < time.Second {
 		return none, fmt.Errorf("--heartbeat: want a second or more, got %s", o.heartbeat)
 	}
-	bundles := o.bundles
-	if bundles == "" {
-		bundles = server + "/" + artifact.Repository
-	}
 	d, err := o.detect()
 	if err != nil {
 		return none, err
 	}
-	from := artifact.Source{URL: bundles, Client: client}
+	from := artifact.Source{URL: cmp.Or(o.bundles, server+"/"+artifact.Repository), Client: client}
 	if o.bundles == "" {
 		from.Token = token // the token is only for the server
 	}

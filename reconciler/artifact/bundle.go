@@ -1,6 +1,7 @@
 package artifact
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -50,16 +51,8 @@ func (s *Store) Push(ctx context.Context, b Bundle) (delivery.Digest, error) {
 }
 
 func (s *Store) push(ctx context.Context, b Bundle) (delivery.Digest, error) {
-	if err := checkProvenance(b.Provenance); err != nil {
-		return "", err
-	}
-	if err := checkLabels(b.Labels); err != nil {
-		return "", err
-	}
-	if err := checkSignature(b.Signature); err != nil {
-		return "", err
-	}
-	if err := checkThresholds(b.Thresholds); err != nil {
+	if err := cmp.Or(checkProvenance(b.Provenance), checkLabels(b.Labels), checkSignature(b.Signature),
+		checkThresholds(b.Thresholds)); err != nil {
 		return "", err
 	}
 	if n := len(b.Golden); n == 0 || n > MaxGolden {
@@ -248,24 +241,14 @@ func (s *Store) Describe(ctx context.Context, bundle delivery.Digest) (Info, err
 	}
 	config, err := s.readBlob(m.config.digest, maxSmall)
 	if err == nil {
-		err = parseConfig(config, m)
-	}
-	if err == nil {
-		err = s.readJSON(m.file(SignatureFile), &info.Signature)
-	}
-	if err == nil {
-		err = checkSignature(info.Signature)
-	}
-	if err == nil {
-		err = s.readJSON(m.file(LabelsFile), &info.Labels)
-	}
-	if err == nil {
-		err = checkLabels(info.Labels)
+		err = cmp.Or(parseConfig(config, m), s.readJSON(m.file(SignatureFile), &info.Signature),
+			s.readJSON(m.file(LabelsFile), &info.Labels))
 	}
 	if b := m.file(ThresholdsFile); err == nil && b.digest != "" {
-		if err = s.readJSON(b, &info.Thresholds); err == nil {
-			err = checkThresholds(info.Thresholds)
-		}
+		err = s.readJSON(b, &info.Thresholds)
+	}
+	if err == nil {
+		err = cmp.Or(checkSignature(info.Signature), checkLabels(info.Labels), checkThresholds(info.Thresholds))
 	}
 	if err != nil {
 		return Info{}, fmt.Errorf("bundle %s: %w", bundle, err)

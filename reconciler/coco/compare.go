@@ -25,15 +25,7 @@ type CompareParams struct {
 const maxResamples = 100_000
 
 func (p CompareParams) withDefaults() (CompareParams, error) {
-	if p.Resamples == 0 {
-		p.Resamples = 1000
-	}
-	if p.Seed == 0 {
-		p.Seed = 1
-	}
-	if p.Confidence == 0 {
-		p.Confidence = 0.95
-	}
+	p.Resamples, p.Seed, p.Confidence = cmp.Or(p.Resamples, 1000), cmp.Or(p.Seed, 1), cmp.Or(p.Confidence, 0.95)
 	if p.Resamples < 2 || p.Resamples > maxResamples {
 		return p, fmt.Errorf("coco: resamples: want 2 to %d, got %d", maxResamples, p.Resamples)
 	}

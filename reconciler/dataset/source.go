@@ -1,6 +1,7 @@
 package dataset
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -122,10 +123,7 @@ func (c Catalog) fetched(ctx context.Context, d delivery.Dataset, location strin
 		return "", err
 	}
 	defer root.Close()
-	w := &Writer{root: root, bytes: c.MaxBytes, files: maxFiles}
-	if w.bytes == 0 {
-		w.bytes = 1 << 40
-	}
+	w := &Writer{root: root, bytes: cmp.Or(c.MaxBytes, 1<<40), files: maxFiles}
 	if err := v.Fetch(ctx, w); err != nil {
 		return "", err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os/exec"
+	"slices"
 	"syscall"
 
 	"github.com/autonomos/aob/reconciler/artifact"
@@ -153,19 +154,15 @@ func (a *Agent) handleStartError(p Plan, err error) bool {
 // left, programs that are older than the bundle or of different versions, or a detector program that
 // cannot be run.
 func deviceFault(err error) bool {
-	for _, e := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EMFILE, syscall.ENFILE,
-		syscall.ENOMEM, syscall.EAGAIN, syscall.EIO} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
+	scarce := []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM,
+		syscall.EAGAIN, syscall.EIO}
 	_, newerSignature := errors.AsType[newerBundle](err)
 	_, newerManifest := errors.AsType[*artifact.NewerError](err)
 	_, mixed := errors.AsType[*detect.VersionError](err)
 	_, unsaved := errors.AsType[*stateWriteError](err)
 	path, isPath := errors.AsType[*fs.PathError](err)
 	return newerSignature || newerManifest || mixed || unsaved || errors.Is(err, exec.ErrNotFound) ||
-		isPath && path.Op == "fork/exec"
+		isPath && path.Op == "fork/exec" || slices.ContainsFunc(scarce, func(e error) bool { return errors.Is(err, e) })
 }
 
 // stateWriteError is the error of a pointer file that could not be written.

@@ -110,10 +110,7 @@ func newest(list []delivery.Comment) []delivery.Comment {
 // draft says whether a title marks a draft, as Gitea's own prefixes do.
 func draft(title string) bool {
 	title = strings.ToUpper(strings.TrimSpace(title))
-	for _, prefix := range []string{"WIP:", "[WIP]", "DRAFT:", "[DRAFT]"} {
-		if strings.HasPrefix(title, prefix) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc([]string{"WIP:", "[WIP]", "DRAFT:", "[DRAFT]"}, func(prefix string) bool {
+		return strings.HasPrefix(title, prefix)
+	})
 }

@@ -121,10 +121,7 @@ func (r *remote) credentials() transport.AuthMethod {
 	if token == "" {
 		return nil
 	}
-	if user == "" {
-		user = "aob"
-	}
-	return &githttp.BasicAuth{Username: user, Password: token}
+	return &githttp.BasicAuth{Username: cmp.Or(user, "aob"), Password: token}
 }
 
 // advertised requests the list of refs. The returned session can be used to fetch.

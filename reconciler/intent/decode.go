@@ -263,25 +263,23 @@ func (d *document) decodeText(n *yaml.Node, v reflect.Value, r *rules, path stri
 
 // decodeString decodes text and checks that it is one of the allowed values, or of the form.
 func (d *document) decodeString(n *yaml.Node, r *rules, path string) (string, bool) {
-	if n.Kind != yaml.ScalarNode {
-		d.fault(placeOf(n), path, "want text, got %s", describe(n))
+	wrong := func(format string, args ...any) (string, bool) {
+		d.fault(placeOf(n), path, format, args...)
 		return "", false
+	}
+	if n.Kind != yaml.ScalarNode {
+		return wrong("want text, got %s", describe(n))
 	}
 	switch {
 	case isNull(n):
-		d.fault(placeOf(n), path, "%s", noValue)
-		return "", false
+		return wrong("%s", noValue)
 	case r.form != nil && r.form.secret && !r.form.holds(n.Value):
-		d.fault(placeOf(n), path, "want %s", r.form.want)
-		return "", false
+		return wrong("want %s", r.form.want)
 	case plain(n) && n.Tag != "!!str" && n.Tag != "!!timestamp":
 		if len(r.oneof) > 0 {
-			d.fault(placeOf(n), path, "want %s, got %s", or(r.oneof), describe(n))
-		} else {
-			d.fault(placeOf(n), path, "want text, got %s; put it in quotes if it is text: %s", describe(n),
-				quote(n.Value))
+			return wrong("want %s, got %s", or(r.oneof), describe(n))
 		}
-		return "", false
+		return wrong("want text, got %s; put it in quotes if it is text: %s", describe(n), quote(n.Value))
 	case slices.Contains(r.oneof, n.Value):
 		return n.Value, true
 	case matches(n.Value, r.laterValues):
@@ -289,22 +287,19 @@ func (d *document) decodeString(n *yaml.Node, r *rules, path string) (string, bo
 		if want == "" {
 			want = r.form.want
 		}
-		d.fault(placeOf(n), path, "%s is not supported yet; want %s", quote(n.Value), want)
-		return "", false
+		return wrong("%s is not supported yet; want %s", quote(n.Value), want)
 	case len(r.oneof) > 0:
 		s := "want " + or(r.oneof) + ", got " + quote(n.Value)
 		if near := nearest(n.Value, r.oneof); near != "" && len(r.oneof) > 1 {
 			s += "; did you mean " + near + "?"
 		}
-		d.fault(placeOf(n), path, "%s", s)
-		return "", false
+		return wrong("%s", s)
 	case r.form != nil && !r.form.holds(n.Value):
 		s := "want " + r.form.want + ", got " + quote(n.Value)
 		if r.form.why != nil && r.form.why(n.Value) != "" {
 			s += "; " + r.form.why(n.Value)
 		}
-		d.fault(placeOf(n), path, "%s", s)
-		return "", false
+		return wrong("%s", s)
 	}
 	return n.Value, true
 }

@@ -58,6 +58,12 @@ func (d *document) fault(at place, path, format string, args ...any) {
 		Text: fmt.Sprintf(format, args...)})
 }
 
+// refuse adds a complaint about the whole file, and returns false.
+func (d *document) refuse(at place, format string, args ...any) bool {
+	d.fault(at, "", format, args...)
+	return false
+}
+
 // full reports whether further complaints are only counted.
 func (d *document) full() bool { return len(d.list) >= maxComplaints }
 
@@ -123,38 +129,30 @@ func (d *document) complaints() []delivery.Complaint {
 func (d *document) read(data []byte) bool {
 	switch {
 	case bytes.HasPrefix(data, []byte("\xef\xbb\xbf")):
-		d.fault(place{1, 1}, "", "starts with a byte order mark; save it as UTF-8 without one")
-		return false
+		return d.refuse(place{1, 1}, "starts with a byte order mark; save it as UTF-8 without one")
 	case bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff")):
-		d.fault(place{1, 1}, "", "is UTF-16; save it as UTF-8")
-		return false
+		return d.refuse(place{1, 1}, "is UTF-16; save it as UTF-8")
 	case bytes.HasPrefix(data, []byte("version https://git-lfs.github.com/spec/")):
-		d.fault(place{}, "", "is a Git LFS pointer, which AOB does not follow; take the file out of LFS: git lfs "+
+		return d.refuse(place{}, "is a Git LFS pointer, which AOB does not follow; take the file out of LFS: git lfs "+
 			"migrate export --include=%q --everything", d.file)
-		return false
 	case !utf8.Valid(data):
-		d.fault(invalidAt(data), "", "is not UTF-8; save it as UTF-8")
-		return false
+		return d.refuse(invalidAt(data), "is not UTF-8; save it as UTF-8")
 	case len(bytes.TrimSpace(data)) == 0:
-		d.fault(place{}, "", "is empty; write the file, or remove it")
-		return false
+		return d.refuse(place{}, "is empty; write the file, or remove it")
 	}
 	d.lines = countLines(data)
 	nodes, err := parseYAML(data)
 	switch {
 	case err != nil:
 		at, text := syntax(data, err)
-		d.fault(at, "", "%s", text)
-		return false
+		return d.refuse(at, "%s", text)
 	case len(nodes) == 0 || isNull(nodes[0]):
-		d.fault(place{}, "", "is empty; write the file, or remove it")
-		return false
+		return d.refuse(place{}, "is empty; write the file, or remove it")
 	case len(nodes) > 1:
-		d.fault(placeOf(nodes[1]), "", "a second YAML document starts here; want one document in a file, so remove ---")
-		return false
+		return d.refuse(placeOf(nodes[1]),
+			"a second YAML document starts here; want one document in a file, so remove ---")
 	case nodes[0].Kind != yaml.MappingNode:
-		d.fault(placeOf(nodes[0]), "", "want keys and values, as in kind: Model, got %s", describe(nodes[0]))
-		return false
+		return d.refuse(placeOf(nodes[0]), "want keys and values, as in kind: Model, got %s", describe(nodes[0]))
 	}
 	if !d.simple(nodes[0], "", 0) {
 		return false

@@ -139,37 +139,33 @@ func sealed(value any) any {
 
 // identify returns the kind and name that a file must have, by its path.
 func (d *document) identify(f File) (kind, name string) {
+	refuse := func(format string, args ...any) (kind, name string) {
+		d.fault(place{}, "", format, args...)
+		return "", ""
+	}
 	folder, base, _ := strings.Cut(f.Path, "/")
 	kinds, ok := folders[folder]
 	switch {
 	case !ok || path.Clean(f.Path) != f.Path:
-		d.fault(place{}, "", "is not in a folder that AOB reads; move it into models/, gates/ or fleets/")
-		return "", ""
+		return refuse("is not in a folder that AOB reads; move it into models/, gates/ or fleets/")
 	case base == "" && f.Mode&fs.ModeSymlink != 0:
-		d.fault(place{}, "", "is a symbolic link, which AOB does not follow; put the folder itself there")
-		return "", ""
+		return refuse("is a symbolic link, which AOB does not follow; put the folder itself there")
 	case base == "" && !f.Mode.IsRegular():
-		d.fault(place{}, "", "is a submodule, which AOB does not read; put the files themselves into the folder")
-		return "", ""
+		return refuse("is a submodule, which AOB does not read; put the files themselves into the folder")
 	case base == "":
-		d.fault(place{}, "", "is a file; want a folder of files")
-		return "", ""
+		return refuse("is a file; want a folder of files")
 	case strings.HasPrefix(base, ".") || strings.Contains(base, "/.") || path.Base(base) == "README.md":
 		return "", "" // for people and their editors
 	case strings.Contains(base, "/"):
-		d.fault(place{}, "", "is in a subfolder, which AOB does not read; move it to %s",
+		return refuse("is in a subfolder, which AOB does not read; move it to %s",
 			quote(folder+"/"+path.Base(base)))
-		return "", ""
 	}
 	stem, ok := strings.CutSuffix(base, ".yaml")
 	if !ok {
 		if ext := path.Ext(base); isYAML(ext) {
-			d.fault(place{}, "", "AOB reads .yaml, not %s; rename it to %s", ext,
-				quote(strings.TrimSuffix(base, ext)+".yaml"))
-		} else {
-			d.fault(place{}, "", "is not read; %s/ may have only NAME.yaml and README.md, so move it elsewhere", folder)
+			return refuse("AOB reads .yaml, not %s; rename it to %s", ext, quote(strings.TrimSuffix(base, ext)+".yaml"))
 		}
-		return "", ""
+		return refuse("is not read; %s/ may have only NAME.yaml and README.md, so move it elsewhere", folder)
 	}
 	name, kind = stem, kinds[""]
 	if i := strings.LastIndexByte(stem, '.'); i >= 0 && kinds[stem[i:]] != "" {

@@ -49,9 +49,7 @@ const (
 //
 // Its errors are those of [trainer.Request].
 func (t *Trainer) Train(ctx context.Context, req trainer.Request) (trainer.Trained, error) {
-	if req.Grace == 0 {
-		req.Grace = 30 * time.Second
-	}
+	req.Grace = cmp.Or(req.Grace, 30*time.Second)
 	list, err := attempts(req.Dir)
 	if err != nil {
 		return trainer.Trained{}, err
