@@ -16,9 +16,7 @@ func (s *story) color(code, text string) string {
 }
 
 // chapter prints a heading.
-func (s *story) chapter(title string) {
-	fmt.Fprintf(s.out, "\n%s\n", s.color("1", title))
-}
+func (s *story) chapter(title string) { fmt.Fprintf(s.out, "\n%s\n", s.color("1", title)) }
 
 // printStep prints a completed step with its duration.
 func (s *story) printStep(what, text string, took time.Duration) {

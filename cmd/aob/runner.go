@@ -67,8 +67,6 @@ func newLaunchCommand() *cobra.Command {
 		Use:    "launch start|stop|wait|exec",
 		Short:  "Launch or end the trainer of the folder; the module train-local calls this",
 		Hidden: true,
-		RunE: func(_ *cobra.Command, args []string) error {
-			return terraform.Launch(args[0])
-		},
+		RunE:   func(_ *cobra.Command, args []string) error { return terraform.Launch(args[0]) },
 	}
 }

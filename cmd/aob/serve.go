@@ -59,9 +59,7 @@ server. Serve detects a copy and only watches: it starts no run, ends none, push
 nothing and publishes nothing. If the original server is lost or will not run again,
 --adopt-state takes the copy over.`,
 		Example: "  aob init world\n  aob serve --config world/aob.yaml",
-		RunE: func(c *cobra.Command, _ []string) error {
-			return serve(c.Context(), config, adopt)
-		},
+		RunE:    func(c *cobra.Command, _ []string) error { return serve(c.Context(), config, adopt) },
 	}
 	c.Flags().StringVar(&config, "config", "aob.yaml",
 		"the server's configuration `file`; aob schema server lists its fields")

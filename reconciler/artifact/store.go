@@ -189,6 +189,4 @@ func (s *Store) path(elem ...string) string {
 }
 
 // blobPath returns the path of a blob. The digest must be valid, because it becomes part of the path.
-func (s *Store) blobPath(d delivery.Digest) string {
-	return s.path("blobs", "sha256", d.Hex())
-}
+func (s *Store) blobPath(d delivery.Digest) string { return s.path("blobs", "sha256", d.Hex()) }

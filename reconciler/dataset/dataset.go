@@ -219,9 +219,7 @@ func (s *split) ungrouped(group string) string {
 }
 
 // files lists the split's image files, sorted, each once.
-func (s *split) files() []string {
-	return slices.Compact(slices.Sorted(maps.Values(s.images)))
-}
+func (s *split) files() []string { return slices.Compact(slices.Sorted(maps.Values(s.images))) }
 
 // labels lists the categories with truths in the split, sorted.
 func (s *split) labels() []string {

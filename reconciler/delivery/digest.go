@@ -65,6 +65,4 @@ func Canonical(v any) []byte {
 
 // DigestOf returns the digest of {kind: v} in its canonical form. Values of different
 // kinds have different digests even if their fields are equal.
-func DigestOf(kind string, v any) Digest {
-	return Sum(Canonical(map[string]any{kind: v}))
-}
+func DigestOf(kind string, v any) Digest { return Sum(Canonical(map[string]any{kind: v})) }

@@ -80,9 +80,7 @@ type EvalSetContent struct {
 }
 
 // Digest returns one digest of images and annotations.
-func (e EvalSetContent) Digest() Digest {
-	return DigestOf("evalset", []Digest{e.Images, e.Truths})
-}
+func (e EvalSetContent) Digest() Digest { return DigestOf("evalset", []Digest{e.Images, e.Truths}) }
 
 // The levels of a finding.
 const (

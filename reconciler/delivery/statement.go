@@ -137,6 +137,4 @@ type Abort struct {
 
 // SameRelease reports whether two release files have the same content. The formatting of
 // the YAML does not count.
-func SameRelease(a, b Release) bool {
-	return string(Canonical(a)) == string(Canonical(b))
-}
+func SameRelease(a, b Release) bool { return string(Canonical(a)) == string(Canonical(b)) }

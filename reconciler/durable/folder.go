@@ -162,9 +162,7 @@ func (f Folder) create(dir string) (Folder, error) {
 	return f, f.write(dir)
 }
 
-func (f Folder) write(dir string) error {
-	return WriteJSON(filepath.Join(dir, FolderFile), f)
-}
+func (f Folder) write(dir string) error { return WriteJSON(filepath.Join(dir, FolderFile), f) }
 
 // ReadFolder returns the identity that a folder holds, whether it is a copy or not.
 func ReadFolder(dir string) (f Folder, err error) {

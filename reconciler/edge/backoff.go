@@ -27,6 +27,4 @@ func (p *backoff) next(atLeast time.Duration) time.Duration {
 func (p *backoff) reset() { p.n = 0 }
 
 // jittered returns a random duration between d/2 and 3d/2.
-func jittered(d time.Duration) time.Duration {
-	return d/2 + time.Duration(rand.Int64N(int64(d)+1))
-}
+func jittered(d time.Duration) time.Duration { return d/2 + time.Duration(rand.Int64N(int64(d)+1)) }

@@ -35,9 +35,7 @@ func (s *Server) serveReport(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	refuse := func(code int, format string, args ...any) {
-		http.Error(w, fmt.Sprintf(format, args...), code)
-	}
+	refuse := func(code int, format string, args ...any) { http.Error(w, fmt.Sprintf(format, args...), code) }
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxReport))
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
 		refuse(http.StatusRequestEntityTooLarge, "the report is too long: want at most %d bytes", MaxReport)

@@ -12,9 +12,7 @@ import (
 )
 
 // decode fills v, a struct, from the document's top map, defaults included.
-func (d *document) decode(v any) {
-	d.decodeStruct(d.top, reflect.ValueOf(v).Elem(), "", nil)
-}
+func (d *document) decode(v any) { d.decodeStruct(d.top, reflect.ValueOf(v).Elem(), "", nil) }
 
 // decodeStruct decodes a map into a struct; a nil map fills in defaults. above are the types of the structs around it,
 // for suggestions where a key is unknown.

@@ -149,9 +149,7 @@ func (l *Ledger) explain(err error) error {
 // noRoom reports whether a full disk can be the cause of an SQLite error code. Most
 // codes name only the system call that failed. A new file on a full disk gives 4874
 // (IOERR_SHMSIZE).
-func noRoom(code int) bool {
-	return code&0xff == lib.SQLITE_IOERR || code&0xff == lib.SQLITE_CANTOPEN
-}
+func noRoom(code int) bool { return code&0xff == lib.SQLITE_IOERR || code&0xff == lib.SQLITE_CANTOPEN }
 
 // leastRoom is how many bytes SQLite needs to open a ledger: a database page, the
 // write-ahead log and its index.

@@ -263,9 +263,7 @@ func shareAbove(position float64) float64 { return math.Nextafter(position, 2) }
 const saltCandidates = 64
 
 // salt returns the rollout's salt, or the first candidate if chooseSalt has not chosen one yet.
-func (in *turn) salt(s State) string {
-	return cmp.Or(s.Salt, Salt(in.Fleet.Name, s.Target.Bundle))
-}
+func (in *turn) salt(s State) string { return cmp.Or(s.Salt, Salt(in.Fleet.Name, s.Target.Bundle)) }
 
 // secret returns the part of a salt that cannot be known before the rollout begins, so that nobody can
 // choose a device name that gets into the first wave.

@@ -164,14 +164,10 @@ func (h *history) close() {
 }
 
 // open reports whether the last attempt has no end event.
-func (h *history) open() bool {
-	return h.last.Event == eventStart || h.last.Event == eventStage
-}
+func (h *history) open() bool { return h.last.Event == eventStart || h.last.Event == eventStage }
 
 // ended reports whether the run has its result or its failure.
-func (h *history) ended() bool {
-	return h.last.Event == eventDone || h.last.Event == eventFailed
-}
+func (h *history) ended() bool { return h.last.Event == eventDone || h.last.Event == eventFailed }
 
 // now returns the history for a free lock: an attempt without an end event has died.
 func (h history) now() history {

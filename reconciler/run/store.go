@@ -361,9 +361,7 @@ func (s *Store) add(o *observed) {
 	}
 }
 
-func (s *Store) reopen(o *observed) {
-	o.closed, s.active[o] = false, true
-}
+func (s *Store) reopen(o *observed) { o.closed, s.active[o] = false, true }
 
 func (s *Store) forget(key delivery.Digest) {
 	delete(s.active, s.runs[key])

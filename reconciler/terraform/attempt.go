@@ -91,9 +91,7 @@ type moment struct {
 	At time.Time `json:"at"`
 }
 
-func writeMoment(path string, at time.Time) error {
-	return durable.WriteJSON(path, moment{at})
-}
+func writeMoment(path string, at time.Time) error { return durable.WriteJSON(path, moment{at}) }
 
 // readMoment returns the zero time if the file is missing.
 func readMoment(path string) (time.Time, error) {

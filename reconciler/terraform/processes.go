@@ -10,9 +10,7 @@ import (
 )
 
 // marked returns the processes of the attempt that has this mark.
-func marked(mark string) ([]durable.Process, error) {
-	return carrying(markVariable + "=" + mark)
-}
+func marked(mark string) ([]durable.Process, error) { return carrying(markVariable + "=" + mark) }
 
 // carrying returns this user's processes that were started with the variable in their
 // environment.
