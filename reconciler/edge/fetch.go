@@ -138,8 +138,11 @@ func overloaded(resp *http.Response) error {
 	if resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode < 500 {
 		return nil
 	}
-	after := delivery.RetryAfter(resp.Header.Get("Retry-After"), time.Now())
-	return &retryLater{status: resp.Status, after: min(after, time.Hour)}
+	b := &retryLater{status: resp.Status}
+	if header := resp.Header.Get("Retry-After"); header != "" {
+		b.after = delivery.RetryAfter(header, time.Now())
+	}
+	return b
 }
 
 // downloadReason explains a failed download to the operators of the device.
