@@ -10,7 +10,7 @@ import (
 )
 
 // Whatever is killed in a rollout, main's commit says in the end that it is over.
-func TestRolloutIsToldWheneverKilled(t *testing.T) {
+func TestRolloutStatusIsPostedAfterACrash(t *testing.T) {
 	for point := 1; ; point++ {
 		s, _ := begun(t)
 		s.propose("first", 8)
@@ -30,7 +30,7 @@ func TestRolloutIsToldWheneverKilled(t *testing.T) {
 // A ledger that is lost takes with it what was said. A rollout that was told of
 // is told of again, also where it is over at the first look; a commit that moves
 // no fleet still has no rollout on it.
-func TestRolloutIsToldWithoutTheLedger(t *testing.T) {
+func TestRolloutStatusIsPostedWithoutTheLedger(t *testing.T) {
 	s, _ := begun(t)
 	s.propose("first", 8)
 	s.settle()
@@ -55,7 +55,7 @@ func TestRolloutIsToldWithoutTheLedger(t *testing.T) {
 
 // What a device says of itself stands in the rollout's status. A device that says something else each second makes no
 // status each second; how the rollout stands is said at once.
-func TestDevicesWordsAreSaidNowAndThen(t *testing.T) {
+func TestDeviceTextsArePostedWithPauses(t *testing.T) {
 	s, _ := begun(t)
 	s.released("first", 8)
 	context := delivery.ContextRollout + "demo"

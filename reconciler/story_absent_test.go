@@ -9,7 +9,7 @@ import (
 
 // aob serve is stopped for longer than the deadline while the first wave soaks. Nobody heard the devices meanwhile, and
 // none of them is blamed for that; a device that stays silent afterwards is, unless all of them do.
-func TestAbsenceOfTheServerBlamesNoDevice(t *testing.T) {
+func TestDevicesAreNotSilentAfterServerDowntime(t *testing.T) {
 	const back, others, nobody = "the canary is heard", "the others are heard", "nobody is heard"
 	for _, heard := range []string{back, others, nobody} {
 		s := twoReleases(t)

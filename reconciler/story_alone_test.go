@@ -58,7 +58,7 @@ func (s *sim) wantStatus(t *testing.T, words ...string) {
 
 // The history of one model cannot be read: it waits, and says so. The other one is judged and released, and fleets go
 // on. When the history can be read again, so does the model.
-func TestModelWhoseHistoryCannotBeReadWaitsAlone(t *testing.T) {
+func TestOnlyTheModelWithUnreadableHistoryWaits(t *testing.T) {
 	for name, damage := range map[string]func(s *sim) string{
 		"the history": func(s *sim) string { return "models/shapes.release.yaml" },
 		"an old release file": func(s *sim) string {
@@ -131,7 +131,7 @@ func (s *sim) settle2(turns int) {
 }
 
 // An old commit of main has a release file that is no release. It says nothing, and nothing stops for it.
-func TestOldReleaseFileThatDoesNotParseSaysNothing(t *testing.T) {
+func TestOldUnparsableReleaseFileIsIgnored(t *testing.T) {
 	s, _ := begun(t)
 	s.released("first", 8)
 	good := s.repo.read(s.head("main"), "models/shapes.release.yaml")
@@ -150,7 +150,7 @@ func TestOldReleaseFileThatDoesNotParseSaysNothing(t *testing.T) {
 }
 
 // An old quarantine file of one model cannot be read: nobody knows what it held, so that model waits.
-func TestModelWhoseQuarantineCannotBeReadWaitsAlone(t *testing.T) {
+func TestOnlyTheModelWithUnreadableQuarantineWaits(t *testing.T) {
 	s := twoModels(t)
 	held := "apiVersion: aob/v1\nkind: Quarantine\nname: shapes\nentries:\n  - {digest: \"" +
 		string(delivery.Sum([]byte("x"))) + "\", why: it failed}\n"
@@ -250,7 +250,7 @@ func TestDocumentsAreRenewedWhileEvidenceCannotBeRead(t *testing.T) {
 
 // The acceptance of what runs cannot be read. That is no reason to take it back, to open a pull request, or to judge
 // others against an older release. Another model goes on.
-func TestDamagedAcceptanceTakesNothingBack(t *testing.T) {
+func TestDamagedAcceptanceRevertsNothing(t *testing.T) {
 	for _, restarted := range []bool{false, true} {
 		s := twoModels(t)
 		s.propose("second", 14)
@@ -290,7 +290,7 @@ func TestDamagedAcceptanceTakesNothingBack(t *testing.T) {
 }
 
 // A fleet fell back from a bundle, and the abort that says so is damaged: the fleet does not go there again.
-func TestDamagedAbortLetsNothingOut(t *testing.T) {
+func TestDamagedAbortStillForbidsTheBundle(t *testing.T) {
 	s, _ := begun(t)
 	s.released("first", 8)
 	s.propose("second", 14)
@@ -346,7 +346,7 @@ func (s *sim) timed() time.Duration {
 
 // However many files strangers bring, a turn is short; a pull request of somebody who may write is read first, and a
 // rollback goes out in the turn that sees it. In the end all are read, and none is read twice.
-func TestManyHeadsOfStrangersTakeNoTurnLong(t *testing.T) {
+func TestManyHeadsOfStrangersDoNotSlowTurns(t *testing.T) {
 	s := twoReleases(t)
 	const many, models = 40, 10
 	s.strange(many, models)
@@ -409,7 +409,7 @@ func TestManyHeadsOfStrangersTakeNoTurnLong(t *testing.T) {
 }
 
 // One head with very many files, of somebody who may write, takes many turns. Others are read between them.
-func TestOneHugeHeadTakesNoTurnLong(t *testing.T) {
+func TestHugeHeadDoesNotSlowTurns(t *testing.T) {
 	s, _ := begun(t)
 	s.released("first", 8)
 	files := map[string]string{}
@@ -437,7 +437,7 @@ func TestOneHugeHeadTakesNoTurnLong(t *testing.T) {
 
 // TestABrokenFileOfMainStopsOnlyTheFleetsThatItIsAbout takes shapes back to version 1 while a file of main cannot be
 // read. The documents of fleets that stay are signed again before they expire.
-func TestABrokenFileOfMainStopsOnlyTheFleetsThatItIsAbout(t *testing.T) {
+func TestBrokenFileOnMainStopsOnlyItsFleets(t *testing.T) {
 	broken := func(kind, name string) string {
 		return "apiVersion: aob/v1\nkind: " + kind + "\nname: " + name + "\nnonsense: 1\n"
 	}
@@ -497,7 +497,7 @@ func (s *sim) adoptAt(n int, head string) (int, error) {
 	defer close(answered)
 	go func() { // the loop between two turns
 		select {
-		case ask := <-s.loop.asks:
+		case ask := <-s.loop.requests:
 			ask()
 		case <-answered:
 		}
@@ -528,7 +528,7 @@ func TestAdoptedForkIsReleased(t *testing.T) {
 }
 
 // What the author of a fork pushes after somebody has looked is not adopted, so it starts no run without a go.
-func TestOnlyWhatWasLookedAtIsAdopted(t *testing.T) {
+func TestOnlyTheReviewedHeadIsAdopted(t *testing.T) {
 	s, main := begun(t)
 	s.forge.permission["eve"] = delivery.PermissionRead
 	n := s.fork("theirs", "eve", main, map[string]string{"models/shapes.yaml": model("shapes", 8)})
@@ -559,7 +559,7 @@ func TestOnlyWhatWasLookedAtIsAdopted(t *testing.T) {
 
 // What is no open fork is not adopted. A branch of that name which somebody else made is left alone, and one that moves
 // while it is adopted is not opened.
-func TestAdoptRefusesWhatIsNotTheForksHead(t *testing.T) {
+func TestAdoptRefusesOtherHeads(t *testing.T) {
 	s, main := begun(t)
 	n := s.fork("theirs", "dev", main, map[string]string{"models/shapes.yaml": model("shapes", 8)})
 	s.propose("own", 14)
@@ -636,7 +636,7 @@ func TestDeletedForkIsJudgedAtItsLastHead(t *testing.T) {
 }
 
 // A pull request onto another branch has a status and a comment that say so, and nothing runs for it.
-func TestStackedPullRequestIsToldWhatIsSo(t *testing.T) {
+func TestStackedPullRequestIsNotJudged(t *testing.T) {
 	s, main := begun(t)
 	s.repo.commit("base", main, s.now, s.note("base"))
 	s.propose("stacked", 8)

@@ -20,7 +20,7 @@ func (a *asker) AddUserComment(_ context.Context, _ int, author, body string) er
 }
 
 // An order that cannot count is refused where it is given, as nobody else reads it.
-func TestOrdersThatCannotCountAreRefused(t *testing.T) {
+func TestCommandsWithoutEffectAreRefused(t *testing.T) {
 	s := unsureOf(t)
 	code := plan.AcceptCode(s.verdict())
 	said := &asker{}
@@ -33,7 +33,7 @@ func TestOrdersThatCannotCountAreRefused(t *testing.T) {
 			select {
 			case err := <-done:
 				return err
-			case do := <-s.loop.asks:
+			case do := <-s.loop.requests:
 				do()
 			}
 		}
@@ -86,7 +86,7 @@ func TestChecksOfALocalForgeNameTheCommand(t *testing.T) {
 }
 
 // A pull request that main has left behind says so before somebody tries to merge it.
-func TestALocalPullRequestBehindMainSaysSo(t *testing.T) {
+func TestLocalPullRequestBehindMainIsShown(t *testing.T) {
 	s, main := begun(t)
 	s.server.Socket = true
 	s.restart()
@@ -104,7 +104,7 @@ func TestALocalPullRequestBehindMainSaysSo(t *testing.T) {
 }
 
 // A quarantine of what main runs says in its pull request what merging does.
-func TestAQuarantineOfWhatMainRunsSaysSo(t *testing.T) {
+func TestQuarantineOfTheReleasedBundleIsShown(t *testing.T) {
 	s, _ := begun(t)
 	s.propose("first", 8)
 	s.settle()

@@ -156,7 +156,7 @@ func withHeld(t *testing.T) (*sim, delivery.Digest) {
 
 const heldFile = "models/shapes.quarantine.yaml"
 
-func TestQuarantineStaysHeldUntilItIsLifted(t *testing.T) {
+func TestRemovedQuarantineEntryHoldsUntilItIsLifted(t *testing.T) {
 	for name, lose := range map[string]func(s *sim){
 		"the file is removed": func(s *sim) { s.repo.commit("main", s.main(), s.now, map[string]string{heldFile: ""}) },
 		"the entry is replaced": func(s *sim) {
@@ -239,7 +239,7 @@ func TestLostEntryMayBePutBack(t *testing.T) {
 }
 
 // A gate that main loses, or lowers, is named on main unless a pull request showed it.
-func TestGateLostUnseenIsNamed(t *testing.T) {
+func TestGateLostWithoutPullRequestIsReported(t *testing.T) {
 	lowered := map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.01)}
 	second := map[string]string{"gates/second.yaml": onGold(gateFile("second", "shapes", 0.5))}
 	for name, c := range map[string]struct {
@@ -334,7 +334,7 @@ func TestGateLostUnseenIsNamed(t *testing.T) {
 
 // A branch that is older than a rename on main is told so. To add a gate, as a new
 // model would need it, would bring the old model back.
-func TestOldBranchIsToldThatMainRenamedItsModel(t *testing.T) {
+func TestOldBranchFailsAfterMainRenamedItsModel(t *testing.T) {
 	for name, c := range map[string]struct {
 		files map[string]string
 		want  string
@@ -363,7 +363,7 @@ func TestOldBranchIsToldThatMainRenamedItsModel(t *testing.T) {
 
 // TestAFileThatMainChangedTooAsksForARebase: git joins the lines of both, and neither the head nor main shows the file
 // that comes of it. Here a pull request resumes nothing and adds a wave, while main pauses the fleet.
-func TestAFileThatMainChangedTooAsksForARebase(t *testing.T) {
+func TestFileChangedOnBothSidesNeedsARebase(t *testing.T) {
 	for name, files := range map[string][2]map[string]string{
 		"gate": {{"gates/production.yaml": gateFile("production", "shapes", 0.6)},
 			{"gates/production.yaml": gateFile("production", "shapes", 0.55)}},

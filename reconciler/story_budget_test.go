@@ -25,7 +25,7 @@ func many(from, n int) map[string]string {
 
 // What a turn reads and judges of a stranger's pull request is bounded, whatever it holds. Its author is told, and
 // others go on.
-func TestAStrangersLargePullRequestFailsAlone(t *testing.T) {
+func TestLargePullRequestOfAStrangerFailsAlone(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds: run it without -short")
 	}
@@ -181,7 +181,7 @@ func TestLargePullRequestsLeaveRoomForSmallOnes(t *testing.T) {
 }
 
 // A large pull request that has a go is not pushed out by others that are opened later and are smaller.
-func TestPullRequestWithAGoKeepsItsRoom(t *testing.T) {
+func TestApprovedPullRequestKeepsItsRoom(t *testing.T) {
 	s, main := begun(t)
 	s.forge.permission["kim"] = delivery.PermissionRead
 	files := map[string]string{"models/shapes.yaml": model("shapes", 8)}

@@ -11,7 +11,7 @@ import (
 // The server's network is cut while the first wave soaks: nobody is heard for two deadlines, and aob serve runs on.
 // Then one device of the three is heard first. That is no evidence against the others; that a device stays silent from
 // then on is.
-func TestFirstReportAfterACutBlamesNoRelease(t *testing.T) {
+func TestFirstReportAfterAnOutageFailsNoRelease(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		canary  bool // is heard first

@@ -72,7 +72,7 @@ func (s *sim) releasedOther(epochs int) delivery.Digest {
 	return s.signed.index.Accepted["other"][len(s.signed.index.Accepted["other"])-1].Bundle
 }
 
-func TestFleetCarriesItsBarInOnePullRequest(t *testing.T) {
+func TestFleetsGatesJudgeAnotherModelInOnePullRequest(t *testing.T) {
 	for name, files := range map[string]map[string]string{
 		"the model stays": with(other(2), demoRuns("other", "")),
 		"its gate lets it go": with(other(2), demoRuns("other", ""),
@@ -99,7 +99,7 @@ func TestFleetCarriesItsBarInOnePullRequest(t *testing.T) {
 	}
 }
 
-func TestFleetCarriesItsBarInALaterPullRequest(t *testing.T) {
+func TestFleetsGatesJudgeAnotherModelInALaterPullRequest(t *testing.T) {
 	s := barred(t)
 	before := s.fleet.devices[0].Report.Bundle
 	s.releasedOther(2)
@@ -179,7 +179,7 @@ func TestFleetRepointedByAPushStaysUntilItsGatesPass(t *testing.T) {
 
 // What the fleet stays with goes on as it would: its document is signed anew, and what
 // is forbidden meanwhile is not run.
-func TestFleetThatStaysIsStillLookedAfter(t *testing.T) {
+func TestFleetThatKeepsItsModelIsStillPublished(t *testing.T) {
 	s := barred(t)
 	s.releasedOther(2)
 	s.pushMain(demoRuns("other", ""))
@@ -193,7 +193,7 @@ func TestFleetThatStaysIsStillLookedAfter(t *testing.T) {
 }
 
 // Once the fleet runs the other model, only the gates that cover that one judge it. The comment says so before.
-func TestTheCommentSaysWhichGatesStopAsking(t *testing.T) {
+func TestCommentListsGatesThatNoLongerApply(t *testing.T) {
 	s := barred(t)
 	easy := strings.Replace(gateFile("easy", "other", 0.01), "  - {metric: mAP, maxDrop: 0.02, against: release}\n", "",
 		1)
@@ -216,7 +216,7 @@ func TestTheCommentSaysWhichGatesStopAsking(t *testing.T) {
 
 // What is published is lost, and main's fleet file was changed by a push before. The fleet still runs what it ran, so
 // that model's gates still hold it.
-func TestFleetKeepsItsBarWithoutItsPublishedDocument(t *testing.T) {
+func TestFleetKeepsItsGatesWithoutItsPublishedDocument(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		lose func(*sim)

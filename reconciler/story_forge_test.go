@@ -31,7 +31,7 @@ func (s *sim) openTo(number int, branch, base string) *simPR {
 
 // One branch has two pull requests, to main and to another branch. Statuses belong to their common head, and the pull
 // request to main is the one that they have to be about, whichever was opened first.
-func TestPullRequestToMainSpeaksForASharedHead(t *testing.T) {
+func TestSharedHeadShowsChecksOfThePullRequestToMain(t *testing.T) {
 	for name, bases := range map[string][]string{
 		"the other one is older":          {"release-1", "main"},
 		"the other one is younger":        {"main", "release-1"},
@@ -550,7 +550,7 @@ func TestForgedSuccessIsSetAgainAtOnce(t *testing.T) {
 }
 
 // AOB's account is replaced. What the former one said word for word is no forgery; other words are.
-func TestWordsOfAOBsFormerAccountAreNoForgery(t *testing.T) {
+func TestPostsOfAOBsFormerAccountAreNotForged(t *testing.T) {
 	s, _ := begun(t)
 	s.propose("first", 2)
 	s.settle()

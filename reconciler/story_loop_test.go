@@ -282,7 +282,7 @@ func TestDamagedRefKeepsTheTraining(t *testing.T) {
 
 // The repository is told which pull requests are open, so that the heads of closed ones leave the disk; a forge that is
 // down closes none.
-func TestClosedPullRequestsAreToldToTheRepository(t *testing.T) {
+func TestHeadsOfClosedPullRequestsAreRemoved(t *testing.T) {
 	s, _ := begun(t)
 	s.propose("first", 8)
 	n := s.forge.open("second", "dev")
@@ -324,7 +324,7 @@ func TestMissingCommitWaits(t *testing.T) {
 }
 
 // A pull request onto another branch is listed, and told once that it AOB judges pull requests that target main.
-func TestStackedPullRequestIsTold(t *testing.T) {
+func TestStackedPullRequestGetsOneStatus(t *testing.T) {
 	s, _ := begun(t)
 	s.propose("first", 8)
 	s.repo.commit("stacked", s.head("first"), s.now, map[string]string{"models/shapes.yaml": model("shapes", 14)})
@@ -339,7 +339,7 @@ func TestStackedPullRequestIsTold(t *testing.T) {
 }
 
 // The author's permission is not known yet: the pull request waits, alone.
-func TestUnknownPermissionHoldsNobodyUp(t *testing.T) {
+func TestUnknownPermissionDelaysNoOther(t *testing.T) {
 	s, _ := begun(t)
 	s.forge.mute = map[string]bool{"newcomer": true}
 	s.repo.commit("theirs", s.main(), s.now, map[string]string{"models/shapes.yaml": model("shapes", 14)})
@@ -395,7 +395,7 @@ func TestStatusWebhookReadsBack(t *testing.T) {
 
 // What a forge has lost is said again: statuses and the comment, after a restore of the forge with and without a
 // restart, with the same numbers, and on another forge.
-func TestWhatTheForgeLostIsSaidAgain(t *testing.T) {
+func TestLostPostsArePostedAgain(t *testing.T) {
 	for name, lose := range map[string]func(s *sim, n int){
 		"all of it": func(s *sim, n int) {
 			clear(s.forge.statuses)
@@ -502,7 +502,7 @@ func (s *sim) leavesAlone(t *testing.T, branch, commit string) {
 }
 
 // AOB opens a pull request only where the branch is at the commit that AOB made.
-func TestAOBSpeaksOnlyForItsOwnCommits(t *testing.T) {
+func TestAOBOpensPullRequestsOnlyForItsOwnCommits(t *testing.T) {
 	for name, prepare := range prepared {
 		t.Run(name, func(t *testing.T) {
 			s, _ := begun(t)
@@ -594,7 +594,7 @@ func TestListOlderThanMainDecidesNothing(t *testing.T) {
 
 // A rollout that ends while the forge is down is told when the forge is back, also after a restart and when main has
 // moved on.
-func TestRolloutIsToldWhenTheForgeIsBack(t *testing.T) {
+func TestRolloutStatusIsPostedWhenTheForgeIsBack(t *testing.T) {
 	for _, moved := range []bool{false, true} {
 		s, _ := begun(t)
 		s.propose("first", 8)
@@ -672,7 +672,7 @@ func TestPushUnderWayIsLeftAlone(t *testing.T) {
 }
 
 // A step that succeeds and does not show is not taken again at once.
-func TestStepThatDoesNotShowRests(t *testing.T) {
+func TestStepWithoutVisibleEffectIsRepeatedWithPauses(t *testing.T) {
 	s, _ := begun(t)
 	s.propose("first", 8)
 	s.untilTraining()
@@ -694,7 +694,7 @@ func TestStepThatDoesNotShowRests(t *testing.T) {
 }
 
 // The same for any step: it is done once, and then after growing pauses as long as it is planned.
-func TestStepsRestAfterSuccess(t *testing.T) {
+func TestSuccessfulStepIsNotRepeatedAtOnce(t *testing.T) {
 	s, _ := begun(t)
 	step := plan.EndRun{Run: delivery.DigestOf("run", 1)}
 	var at []int

@@ -28,7 +28,7 @@ func (s *sim) takesBack(branch, base string, files map[string]string) {
 
 // Merging by rebase leaves out a commit whose change main has, and makes the one that takes it back: no diff shows
 // that.
-func TestCommitsThatTakeBackWhatMainDidAreRefused(t *testing.T) {
+func TestCommitsThatUndoMainAreRefused(t *testing.T) {
 	t.Run("a gate", func(t *testing.T) {
 		s, _ := begun(t)
 		s.released("first", 8)
@@ -64,7 +64,7 @@ func TestCommitsThatTakeBackWhatMainDidAreRefused(t *testing.T) {
 }
 
 // What only a merge in a branch has is left out by a forge that merges by rebase.
-func TestMergesThatTakeSomethingBackAreRefused(t *testing.T) {
+func TestMergesThatUndoMainAreRefused(t *testing.T) {
 	s, main := begun(t)
 	low := s.repo.commit("side", main, s.now, map[string]string{"gates/production.yaml": gateFile("production",
 		"shapes", 0)})
@@ -76,7 +76,7 @@ func TestMergesThatTakeSomethingBackAreRefused(t *testing.T) {
 }
 
 // A gate that main lost is named until main has it again, however many commits come after it.
-func TestLostGateIsNamedUntilItIsBack(t *testing.T) {
+func TestLostGateIsReportedUntilItIsBack(t *testing.T) {
 	lowered := map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.01)}
 	named := func(t *testing.T, s *sim, when string, want delivery.CheckState) {
 		t.Helper()
@@ -148,7 +148,7 @@ func TestLargeFileAmongGatesHidesNoLoss(t *testing.T) {
 }
 
 // Only a pull request that was merged has shown what it changes. Anybody may open one and close it.
-func TestClosedPullRequestShowsNothing(t *testing.T) {
+func TestClosedPullRequestExcusesNoLostGate(t *testing.T) {
 	lowered := map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.01)}
 	for name, before := range map[string]bool{"before": true, "afterwards": false} {
 		t.Run(name, func(t *testing.T) {
@@ -179,7 +179,7 @@ func TestClosedPullRequestShowsNothing(t *testing.T) {
 
 // TestGatesFromBefore: gates had no classes once. Main cannot be read until one pull request adds them, which is green
 // although main's own gate cannot be read; nothing runs worse meanwhile, and no lower bar slips in with it unseen.
-func TestGatesFromBefore(t *testing.T) {
+func TestGatesOfOlderVersions(t *testing.T) {
 	before := func(floor float64) map[string]string {
 		return map[string]string{"gates/production.yaml": strings.Replace(gateFile("production", "shapes", floor),
 			"classes: [circle, square]\n", "", 1)}

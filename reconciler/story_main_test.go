@@ -106,7 +106,7 @@ func TestAbortAndQuarantine(t *testing.T) {
 
 // Accepted is accepted: a model file that was changed on main without a release
 // is refused, and un-ships nothing.
-func TestSpecPushedToMainUnshipsNothing(t *testing.T) {
+func TestSpecPushedToMainKeepsTheRelease(t *testing.T) {
 	s, _ := begun(t)
 	s.released("first", 8)
 	s.released("second", 14)
@@ -245,7 +245,7 @@ func TestRollbacks(t *testing.T) {
 
 // Case 9: the versions go on after a rollback, and the next release is judged
 // against what is on main now.
-func TestVersionsGoOn(t *testing.T) {
+func TestVersionsContinue(t *testing.T) {
 	s, _ := begun(t)
 	s.released("first", 8)
 	s.released("second", 14)
@@ -344,7 +344,7 @@ func TestForgedFirstRelease(t *testing.T) {
 }
 
 // A release file that is taken away un-ships nothing.
-func TestReleaseFileTakenAway(t *testing.T) {
+func TestReleaseFileRemoved(t *testing.T) {
 	s, _ := begun(t)
 	s.released("first", 8)
 	s.repo.commit("main", s.main(), s.now, map[string]string{"models/shapes.release.yaml": ""})
@@ -360,7 +360,7 @@ func TestReleaseFileTakenAway(t *testing.T) {
 
 // A gate that main has got since the pull request turned green is recomputed from
 // stored measurements. While its comparison runs, nothing is refused.
-func TestGateSinceGreen(t *testing.T) {
+func TestGateAddedAfterSuccess(t *testing.T) {
 	s, _ := begun(t)
 	s.released("first", 8)
 	s.propose("second", 14)

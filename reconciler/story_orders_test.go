@@ -3,7 +3,7 @@ package reconciler
 import "testing"
 
 // Orders of events in which a rule was broken once, by what is right.
-func TestOrdersThatBrokeARule(t *testing.T) {
+func TestEventOrdersThatOnceFailed(t *testing.T) {
 	for name, events := range map[string][]event{
 		// The release that main names was aborted, so the fleet stays with what it ran.
 		"a fleet that goes back to another model's release is told that model": {

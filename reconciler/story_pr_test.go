@@ -131,7 +131,7 @@ func TestTwoModels(t *testing.T) {
 
 // Case 4: a model that is removed releases nothing, one that comes back goes on
 // with its versions, and a fleet of a removed model is a complaint at its line.
-func TestModelComesAndGoes(t *testing.T) {
+func TestModelAddedAndRemoved(t *testing.T) {
 	s, _ := begun(t)
 	s.released("first", 8)
 	s.repo.commit("gone", s.main(), s.now, map[string]string{"models/shapes.yaml": "", "models/shapes.release.yaml": "",
@@ -324,7 +324,7 @@ func TestWaysOfMerging(t *testing.T) {
 }
 
 // A merge while AOB is down is told as well, after the next start.
-func TestMergeWhileDownIsTold(t *testing.T) {
+func TestMergeWhileDownIsReported(t *testing.T) {
 	s, _ := begun(t)
 	s.released("first", 8)
 	s.propose("second", 14)

@@ -187,7 +187,7 @@ func TestQuarantineOutlivesItsModel(t *testing.T) {
 }
 
 // What a pull request does to a quarantine is told as what it does.
-func TestQuarantineIsTold(t *testing.T) {
+func TestQuarantineIsShown(t *testing.T) {
 	s := shipped(t)
 	bad := s.forbid()
 	entry := func(more string) string {
@@ -235,7 +235,7 @@ func TestQuarantineIsTold(t *testing.T) {
 }
 
 // An abort is lifted in the model's own quarantine file, and in no other.
-func TestAbortIsLiftedAtHome(t *testing.T) {
+func TestAbortIsLiftedOnlyInItsModelsFile(t *testing.T) {
 	s := shipped(t)
 	s.propose("second", 14)
 	s.settle()
@@ -285,7 +285,7 @@ func renamedTo(from, to, file string) map[string]string {
 }
 
 // A model that gets a former name back goes on from what it was last.
-func TestNameComesBack(t *testing.T) {
+func TestModelIsRenamedBack(t *testing.T) {
 	s := shipped(t)
 	s.proposes("away", renamedTo("shapes", "forms", model("shapes", 20)))
 	s.ships("away")
@@ -386,7 +386,7 @@ func TestNameOfAnotherModel(t *testing.T) {
 
 // What a branch was on its way is no word of main's: merging it ships nothing that its
 // last commit does not say.
-func TestBranchIsNotHistory(t *testing.T) {
+func TestReleasesOfAMergedBranchDoNotCount(t *testing.T) {
 	s := shipped(t)
 	one := s.shapes(s.main())
 	s.push("second", model("shapes", 20))

@@ -10,7 +10,7 @@ import (
 )
 
 // Main that goes back without a revert, as after a forge was restored from a backup, is said until it is forward again.
-func TestMainThatWentBackIsSaid(t *testing.T) {
+func TestRewoundMainIsReported(t *testing.T) {
 	for name, test := range map[string]struct {
 		move func(s *sim, older string) string // returns where main is moved to
 		back bool
@@ -63,7 +63,7 @@ func TestMainThatWentBackIsSaid(t *testing.T) {
 
 // Each time that main goes back is said, with the commit that brings back what is missing, and with a way that loses
 // nothing that main has got since.
-func TestEachTimeThatMainWentBackIsSaid(t *testing.T) {
+func TestEachRewindOfMainIsReported(t *testing.T) {
 	back := func(from, to string) string { return "main went back from " + from[:12] + " to " + to[:12] }
 	push := func(what string) string { return "push " + what[:12] + " to main again" }
 	merge := func(what string) string { return "merge " + what[:12] + " into main" }

@@ -22,7 +22,7 @@ func (s *sim) asked(commit string) string {
 
 // A go is for the gates that the pull request brings, too: another gate waits for another go. The training that runs by
 // then goes on.
-func TestAGoCoversTheGatesThatThePullRequestBrings(t *testing.T) {
+func TestApprovalCoversProposedGates(t *testing.T) {
 	own := func(name, set string) map[string]string {
 		return map[string]string{"gates/" + name + ".yaml": strings.Replace(gateFile(name, "shapes", 0.1),
 			"dir: shapes", "dir: "+set, 1)}
@@ -74,7 +74,7 @@ func TestAGoCoversTheGatesThatThePullRequestBrings(t *testing.T) {
 }
 
 // A gate that is pushed while a model trains lets the training go on, also while the data is checked again.
-func TestAPushedGateEndsNoTraining(t *testing.T) {
+func TestPushedGateEndsNoTraining(t *testing.T) {
 	s, main := begun(t)
 	s.repo.commit("first", main, s.now, map[string]string{"models/shapes.yaml": model("shapes", 8)})
 	s.forge.open("first", "dev")
@@ -101,7 +101,7 @@ func TestAPushedGateEndsNoTraining(t *testing.T) {
 }
 
 // A branch that somebody prepared under the name of AOB's way back is left alone, whatever stands there.
-func TestAWayBackIsAOBsOwnCommit(t *testing.T) {
+func TestRestoreLeavesForeignBranchesAlone(t *testing.T) {
 	for name, prepare := range prepared {
 		t.Run(name, func(t *testing.T) {
 			s, _ := begun(t)
@@ -117,7 +117,7 @@ func TestAWayBackIsAOBsOwnCommit(t *testing.T) {
 }
 
 // What to do stands in the part of a status that forges show.
-func TestACrossedHistorySaysWhatToDoInAStatus(t *testing.T) {
+func TestCrossedHistoryStatusSaysWhatToDo(t *testing.T) {
 	s, before, branch := raised(t)
 	s.crossing("evil", before, branch, s.note("x"))
 	s.settle()
@@ -130,7 +130,7 @@ func TestACrossedHistorySaysWhatToDoInAStatus(t *testing.T) {
 }
 
 // An author is told that one more commit comes, before somebody approves an earlier one.
-func TestAuthorsAreToldOfAOBsCommitBeforehand(t *testing.T) {
+func TestCommentAnnouncesAOBsCommit(t *testing.T) {
 	s, _ := begun(t)
 	s.propose("first", 8)
 	s.untilTraining()
@@ -142,7 +142,7 @@ func TestAuthorsAreToldOfAOBsCommitBeforehand(t *testing.T) {
 }
 
 // Who asks for a run and may not is told, once, and a thousand times is as once.
-func TestAReadersGoIsAnswered(t *testing.T) {
+func TestApprovalByReaderIsAnswered(t *testing.T) {
 	s, main := begun(t)
 	s.forge.permission["stranger"] = delivery.PermissionRead
 	n := s.fork("theirs", "stranger", main, map[string]string{"models/shapes.yaml": model("shapes", 8)})

@@ -213,7 +213,7 @@ func TestPromotionAndRevert(t *testing.T) {
 
 // Settled worlds stay as they are: nothing is posted or committed again, after a
 // restart and without the ledger neither.
-func TestSettledIsQuiet(t *testing.T) {
+func TestNothingIsPostedWithoutChanges(t *testing.T) {
 	s, _ := begun(t)
 	s.propose("first", 8)
 	s.settle()
@@ -294,7 +294,7 @@ func (s *sim) untilTraining() {
 }
 
 // Forks and strangers cost nothing until someone with write permission says so.
-func TestStrangersWaitForAGo(t *testing.T) {
+func TestRunsOfStrangersNeedApproval(t *testing.T) {
 	s, main := begun(t)
 	s.repo.commit("first", main, s.now, map[string]string{"models/shapes.yaml": model("shapes", 8)})
 	s.forge.open("first", "stranger")
@@ -355,7 +355,7 @@ func TestNoGateCovers(t *testing.T) {
 }
 
 // A PR cannot lower its own bar: main's gates judge it, its own come on top.
-func TestOwnBar(t *testing.T) {
+func TestPullRequestCannotLowerItsGates(t *testing.T) {
 	s, main := begun(t)
 	s.repo.commit("low", main, s.now, map[string]string{"models/shapes.yaml": model("shapes", 1) + "  args: {}\n",
 		"gates/production.yaml": gateFile("production", "shapes", 0.01)})

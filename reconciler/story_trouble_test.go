@@ -89,7 +89,7 @@ func TestForkIsBlockedAndForgotten(t *testing.T) {
 
 // A go is good for a week from when it was written; reading it again, or losing
 // the ledger, does not make it younger.
-func TestAGoEnds(t *testing.T) {
+func TestApprovalExpires(t *testing.T) {
 	s, main := begun(t)
 	s.repo.commit("first", main, s.now, map[string]string{"models/shapes.yaml": model("shapes", 8)})
 	n := s.forge.open("first", "stranger")
@@ -115,7 +115,7 @@ func TestAGoEnds(t *testing.T) {
 
 // A process that dies after it has said something, and before it remembers it,
 // must not take the word before for what stands on the forge.
-func TestKilledWhileItSpeaks(t *testing.T) {
+func TestKilledWhilePosting(t *testing.T) {
 	s, _ := begun(t)
 	s.propose("first", 8)
 	s.settle()

@@ -23,7 +23,7 @@ func (f *simForge) agree(question, by string) {
 
 // A comment accepts nothing where others may have written it: the owner's reaction
 // to AOB's question does, and nobody else's.
-func TestAnAcceptIsTheOwnersOwnWord(t *testing.T) {
+func TestOnlyTheOwnersOwnCommentAccepts(t *testing.T) {
 	s := unsureOf(t)
 	s.forge.unvouched = true
 	s.forge.comment(1, "lead", "/aob accept "+plan.AcceptCode(s.verdict())+
@@ -60,7 +60,7 @@ func TestAnAcceptIsTheOwnersOwnWord(t *testing.T) {
 }
 
 // The reason that was agreed to is the one that counts: another reason is another question.
-func TestAnotherReasonIsAskedAgain(t *testing.T) {
+func TestAnotherReasonNeedsAnotherConfirmation(t *testing.T) {
 	s := unsureOf(t)
 	s.forge.unvouched = true
 	accept := "/aob accept " + plan.AcceptCode(s.verdict()) + " because "
@@ -86,7 +86,7 @@ func TestAnotherReasonIsAskedAgain(t *testing.T) {
 }
 
 // Nobody but an owner with write permission is asked back, and for no other code.
-func TestAOBAsksBackOnlyWhoMayDecide(t *testing.T) {
+func TestOnlyOwnersAreAskedToConfirm(t *testing.T) {
 	s := unsureOf(t)
 	s.forge.unvouched = true
 	s.forge.permission["eve"], s.forge.permission["lead"] = delivery.PermissionRead, delivery.PermissionRead
@@ -104,7 +104,7 @@ func TestAOBAsksBackOnlyWhoMayDecide(t *testing.T) {
 }
 
 // A go is a reaction too, of whoever may write when it is read.
-func TestAGoIsAReactionToWhatItLetsRun(t *testing.T) {
+func TestApprovalByReaction(t *testing.T) {
 	s, main := begun(t)
 	s.forge.unvouched = true
 	s.repo.commit("first", main, s.now, map[string]string{"models/shapes.yaml": model("shapes", 8)})
@@ -149,7 +149,7 @@ func TestAGoIsAReactionToWhatItLetsRun(t *testing.T) {
 
 // Whoever owns a fork may push to it: the permission of another author of its pull
 // request is none.
-func TestAForksOwnerSpendsNothing(t *testing.T) {
+func TestForkOwnerCannotStartRuns(t *testing.T) {
 	for name, c := range map[string]struct {
 		author, owner string
 		runs          bool
@@ -175,7 +175,7 @@ func TestAForksOwnerSpendsNothing(t *testing.T) {
 }
 
 // An owner who is nobody is said at the start, and where a verdict waits for an owner.
-func TestOwnersThatNameNobodyAreSaid(t *testing.T) {
+func TestInvalidOwnersAreReported(t *testing.T) {
 	s := unsureOf(t)
 	s.forge.nobodies = []string{"vision-leads"}
 	s.now = s.now.Add(poll.SetupLasts)
@@ -195,7 +195,7 @@ func TestOwnersThatNameNobodyAreSaid(t *testing.T) {
 }
 
 // A setting that was put right is looked at again soon, and at once when a webhook arrives.
-func TestSettingsThatArePutRightAreSeenSoon(t *testing.T) {
+func TestCorrectedForgeSettingsAreReadSoon(t *testing.T) {
 	s, _ := begun(t)
 	wrong := func() bool {
 		s.settle()
@@ -248,7 +248,7 @@ func TestTheForgesSettingsAreChecked(t *testing.T) {
 }
 
 // A forge that refuses AOB's commits is said where somebody would merge one, until it takes them.
-func TestACommitThatTheForgeRefusesIsSaidOnThePullRequest(t *testing.T) {
+func TestRefusedCommitIsShownOnThePullRequest(t *testing.T) {
 	s, _ := begun(t)
 	s.propose("first", 8)
 	s.forge.setup = delivery.Setup{Problems: []string{"x"},
@@ -269,7 +269,7 @@ func TestACommitThatTheForgeRefusesIsSaidOnThePullRequest(t *testing.T) {
 }
 
 // A ref under refs/pull that somebody pushed does not replace a branch.
-func TestAPushedPullRefReplacesNoBranch(t *testing.T) {
+func TestPushedPullRefReplacesNoBranch(t *testing.T) {
 	s, main := begun(t)
 	s.propose("first", 8)
 	s.forge.prs[1].Ref = "" // as a local folder says
