@@ -42,8 +42,8 @@ func (r *Reconciler) Run(ctx context.Context) error {
 			timer.Stop()
 			return ctx.Err()
 		case <-r.wake:
-		case ask := <-r.asks:
-			ask()
+		case do := <-r.requests:
+			do()
 			r.turn.Soon("a command asked for something")
 		case <-timer.C:
 		}
@@ -73,7 +73,7 @@ func (r *Reconciler) Reconcile(ctx context.Context) (again time.Time, err error)
 		r.Blobs.Ask(p.Doubted...)
 	}
 	done, shown := 0, p
-	if r.watches == nil {
+	if r.watchOnly == nil {
 		var failed map[string]error
 		done, failed = r.act(ctx, p.Steps)
 		err = errors.Join(r.report(ctx, p, failed), stepErrors(failed), r.history.KeepQuarantine(ctx))
@@ -112,7 +112,7 @@ func (r *Reconciler) Plan(ctx context.Context) (p plan.Plan, notices []string, e
 		}
 		p = r.plan(ctx, &world)
 		r.observed.plan = p
-		r.wants(p)
+		r.requestReads(p)
 	}
 	return p, nil, nil
 }
@@ -145,15 +145,15 @@ func (r *Reconciler) asBefore(p *plan.Plan) {
 	}
 }
 
-// wants requests the comments and statuses that the plan needs.
-func (r *Reconciler) wants(p plan.Plan) {
+// requestReads requests the comments and statuses that the plan needs.
+func (r *Reconciler) requestReads(p plan.Plan) {
 	r.answers.Want(p, r.board.RolloutCommits(p), owners(r.observed.world), r.pulls.Doubted(p))
 }
 
 // settle stores the plan of a turn, and when the next turn is due.
 func (r *Reconciler) settle(p plan.Plan, done int, err error, start time.Time) {
 	r.observed.plan = p
-	r.wants(p)
+	r.requestReads(p)
 	r.turn.At(p.Wake, "the plan waits for this time")
 	r.board.Settle(start)
 	r.retry.Forget(start, r.pushes.Has)

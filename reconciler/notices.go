@@ -14,12 +14,12 @@ import (
 // Notices says what does not work, since when, and what to do about it.
 func (r *Reconciler) Notices() []string {
 	var list []string
-	if r.watches != nil {
-		list = append(list, r.watches.Error())
+	if r.watchOnly != nil {
+		list = append(list, r.watchOnly.Error())
 	}
 	pulls := r.answers.List()
-	seen := r.last.Load() != nil
-	if !seen {
+	known := r.last.Load() != nil
+	if !known {
 		list = append(list, words.Text(delivery.Fact{Code: code.ServerReading}))
 	}
 	if slow := r.git.Slow(); slow != "" {

@@ -131,7 +131,7 @@ func (r *Reconciler) world(ctx context.Context, now time.Time, listed poll.Pulls
 	w.Trials, err = r.Requests.Trials(ctx, now)
 	r.turn.Note(trialsTrouble, err)
 	w.Wanted, w.PowerOf = r.Requests.Comparisons(now), r.Requests.Gates(now)
-	w.Nobodies = r.answers.Nobodies()
+	w.InvalidOwners = r.answers.InvalidOwners()
 	if w.Runs, err = r.runs(); err != nil {
 		return w, err
 	}
@@ -151,19 +151,19 @@ func (r *Reconciler) world(ctx context.Context, now time.Time, listed poll.Pulls
 		return w, err
 	}
 	w.Published = map[string]delivery.Desired{}
-	publish := func(fleets map[string]delivery.Fleet) {
+	addPublished := func(fleets map[string]delivery.Fleet) {
 		for name := range fleets {
 			if d, ok := r.Fleet.Published(name); ok {
 				w.Published[name] = d
 			}
 		}
 	}
-	publish(w.Main.Intent.Fleets)
+	addPublished(w.Main.Intent.Fleets)
 	for _, name := range w.Main.BrokenFleets() {
-		publish(map[string]delivery.Fleet{name: {}})
+		addPublished(map[string]delivery.Fleet{name: {}})
 	}
 	for _, p := range w.Proposals { // a proposal may bring back a removed fleet
-		publish(p.Merged.Fleets)
+		addPublished(p.Merged.Fleets)
 	}
 	if w.Evidence, err = r.signed(ctx, r.observed.plan.Scores); err != nil {
 		return w, err

@@ -124,7 +124,7 @@ type Reconciler struct {
 	Now func() time.Time
 
 	wake     turn.Signal
-	asks     chan func()                   // functions to call between turns
+	requests chan func()                   // functions to call between turns
 	last     atomic.Pointer[view.Snapshot] // of the last turn
 	observed observed                      // of the last turn
 
@@ -138,7 +138,7 @@ type Reconciler struct {
 	pushes  *queue.Queue // pushes to branches
 	pushing map[string]pendingPush
 
-	watches *delivery.Blocked // why steps are not taken; nil: they are
+	watchOnly *delivery.Blocked // why steps are not taken; nil: they are
 
 	retry queue.Backoff
 	taken map[string]taken // steps that succeeded and are still planned, by key
@@ -191,7 +191,7 @@ func (r *Reconciler) Look(commit string) {
 
 // Init prepares the reconciler once its fields are set. Call it before Run or Reconcile.
 func (r *Reconciler) Init() *Reconciler {
-	r.wake, r.asks = turn.NewSignal(), make(chan func())
+	r.wake, r.requests = turn.NewSignal(), make(chan func())
 	r.retry, r.taken, r.pushing = queue.Backoff{}, map[string]taken{}, map[string]pendingPush{}
 	r.turn = turn.New(r.Now, r.Log)
 	r.git, r.answers = poll.New(poll.Config{API: r.Forge, Repo: r.Repo, Ledger: r.Ledger, Metrics: r.Metrics,

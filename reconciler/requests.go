@@ -16,13 +16,13 @@ import (
 	"github.com/autonomos/aob/reconciler/words"
 )
 
-// ask does something between turns, when the loop's state may be used.
-func (r *Reconciler) ask(ctx context.Context, do func() error) error {
+// betweenTurns does something between turns, when the loop's state may be used.
+func (r *Reconciler) betweenTurns(ctx context.Context, do func() error) error {
 	done := make(chan error, 1)
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case r.asks <- func() { done <- do() }:
+	case r.requests <- func() { done <- do() }:
 	}
 	return <-done
 }
@@ -33,7 +33,7 @@ func (r *Reconciler) Last() *view.Snapshot { return r.last.Load() }
 // CheckOrder says why a command in a comment on a pull request would have no effect; nil if it would have one.
 func (r *Reconciler) CheckOrder(ctx context.Context, number int, user, text string) error {
 	var p plan.ProposalReport
-	err := r.ask(ctx, func() (err error) {
+	err := r.betweenTurns(ctx, func() (err error) {
 		p, err = r.reported(number)
 		return err
 	})
@@ -56,7 +56,7 @@ func (r *Reconciler) reported(number int) (plan.ProposalReport, error) {
 
 // Recheck tries again what has failed for a pull request: failed runs, and data runs that found errors.
 func (r *Reconciler) Recheck(ctx context.Context, number int) error {
-	return r.ask(ctx, func() error {
+	return r.betweenTurns(ctx, func() error {
 		p, err := r.reported(number)
 		if err != nil {
 			return err
@@ -100,7 +100,7 @@ func (r *Reconciler) reads(data delivery.Digest) bool {
 func (r *Reconciler) Adopt(ctx context.Context, number int, reviewed string) (adopted int, err error) {
 	var pr delivery.PullRequest
 	var branch, old string
-	err = r.ask(ctx, func() error {
+	err = r.betweenTurns(ctx, func() error {
 		open := r.answers.List().Open
 		i := slices.IndexFunc(open, func(pr delivery.PullRequest) bool { return pr.Number == number })
 		if i < 0 {

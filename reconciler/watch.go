@@ -13,7 +13,7 @@ import (
 // Watch makes a reconciler that only watches. why says why, and what to do about it; it is shown in the status and
 // returned for every request to act. Call it once, after all fields are set and before Init.
 func (r *Reconciler) Watch(why delivery.Blocked) {
-	r.watches = &why
+	r.watchOnly = &why
 	// The loop calls none of these while it only watches. This is a second safeguard.
 	r.Repo = watchedRepo{r.Repo, why}
 	r.Forge = watchedForge{r.Forge, why}

@@ -77,11 +77,11 @@ func (o *client) dial() *web.Client { return web.NewClient(o.socket) }
 // A question is what a command asks a server. It returns the answer, and what writes it for people.
 type question func(c *cobra.Command, api *web.Client, args []string) (v any, text func(t *terminal), err error)
 
-// asking completes a command that asks a server and prints the answer.
-func asking(c *cobra.Command, ask question) *cobra.Command {
+// query completes a command that asks a server and prints the answer.
+func query(c *cobra.Command, get question) *cobra.Command {
 	var o client
 	c.RunE = func(c *cobra.Command, args []string) error {
-		v, text, err := ask(c, o.dial(), args)
+		v, text, err := get(c, o.dial(), args)
 		if err != nil {
 			return err
 		}

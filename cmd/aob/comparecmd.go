@@ -27,7 +27,7 @@ release of the other's model.`,
 			api := o.dial()
 			tick := time.NewTicker(300 * time.Millisecond)
 			defer tick.Stop()
-			for said := false; ; said = true {
+			for written := false; ; written = true {
 				v, err := api.Compare(c.Context(), args[0], args[1])
 				if err != nil {
 					return err
@@ -35,8 +35,8 @@ release of the other's model.`,
 				if v.State != delivery.CheckPending {
 					return o.print(c.OutOrStdout(), v, func(t *terminal) { t.comparison(v) })
 				}
-				if !said {
-					say(c.ErrOrStderr(), "comparing …")
+				if !written {
+					printMessage(c.ErrOrStderr(), "comparing …")
 				}
 				select {
 				case <-c.Context().Done():

@@ -52,7 +52,7 @@ func devicesOf(s web.Status, only string) []fleetDevice {
 }
 
 func newDeviceListCommand() *cobra.Command {
-	return asking(&cobra.Command{
+	return query(&cobra.Command{
 		Use:     "list [FLEET]",
 		Short:   "List the devices with their last reports",
 		Example: "  aob device list\n  aob device list demo -o json | jq '.[] | select(.silent)'",
@@ -89,7 +89,7 @@ func fleetNames(s web.Status) string {
 }
 
 func newDeviceShowCommand() *cobra.Command {
-	return asking(&cobra.Command{
+	return query(&cobra.Command{
 		Use:     "show DEVICE",
 		Short:   "Show what is known about a device",
 		Example: "  aob device show dock-1\n  aob device show dock-1 -o json",
@@ -145,7 +145,7 @@ func (t *terminal) device(d fleetDevice, now time.Time) {
 }
 
 func newDeviceForgetCommand() *cobra.Command {
-	return asking(&cobra.Command{
+	return query(&cobra.Command{
 		Use:   "forget FLEET DEVICE",
 		Short: "Remove a device that is gone",
 		Long: `Forget removes a device from its fleet: rollouts no longer count it or wait for it. If

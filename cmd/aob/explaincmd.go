@@ -33,7 +33,7 @@ them in full.`,
 		{explain.Model, "NAME", "Every version of a model, and where it runs", "pallets"},
 		{explain.Device, "ID", "What a device runs, and how that came to be", "dock-3"},
 	} {
-		c.AddCommand(asking(&cobra.Command{
+		c.AddCommand(query(&cobra.Command{
 			Use:     fmt.Sprintf("%s %s", k.kind, k.arg),
 			Short:   k.short,
 			Example: fmt.Sprintf("  aob explain %s %s", k.kind, k.example),
@@ -43,7 +43,7 @@ them in full.`,
 					c.CommandPath() + " --help shows how"}
 			}
 			chain, err := api.Explain(c.Context(), k.kind, args[0])
-			return chain, func(t *terminal) { t.printf("%s", shown(words.ChainText(chain, t.width))) }, err
+			return chain, func(t *terminal) { t.printf("%s", safeText(words.ChainText(chain, t.width))) }, err
 		}))
 	}
 	return c

@@ -305,7 +305,7 @@ func frozenWarnings(f dataset.Frozen) []string {
 }
 
 func newGatePowerCommand() *cobra.Command {
-	return asking(&cobra.Command{
+	return query(&cobra.Command{
 		Use:   "power NAME",
 		Short: "Show the smallest drop that a gate can detect",
 		Long: `Power shows the smallest drop that each maxDrop check of a gate on main detects with

@@ -38,11 +38,11 @@ func newInitCommand() *cobra.Command {
   DIR/aob.yaml     the server's configuration`,
 		Example: "  aob init world\n  aob serve --config world/aob.yaml",
 		RunE: func(c *cobra.Command, args []string) error {
-			say := c.OutOrStdout()
+			progress := c.OutOrStdout()
 			if o.json() {
-				say = io.Discard
+				progress = io.Discard
 			}
-			w, err := initWorld(c.Context(), args[0], python, images, say)
+			w, err := initWorld(c.Context(), args[0], python, images, progress)
 			if err != nil {
 				return err
 			}
@@ -82,7 +82,7 @@ type world struct {
 	Tokens map[string]string `json:"tokens"`
 }
 
-func initWorld(ctx context.Context, dir, python string, images int, say io.Writer) (w world, err error) {
+func initWorld(ctx context.Context, dir, python string, images int, progress io.Writer) (w world, err error) {
 	dir, err = filepath.Abs(dir)
 	if err != nil {
 		return w, err
@@ -122,7 +122,7 @@ func initWorld(ctx context.Context, dir, python string, images int, say io.Write
 			return w, err
 		}
 	}
-	fmt.Fprintf(say, "%s: the intent repository; %s: a clone to work in\n", bare, clone)
+	fmt.Fprintf(progress, "%s: the intent repository; %s: a clone to work in\n", bare, clone)
 
 	data := filepath.Join(dir, "datasets", "shapes")
 	if images > 0 {
@@ -130,17 +130,17 @@ func initWorld(ctx context.Context, dir, python string, images int, say io.Write
 			return w, err
 		}
 		w.Dataset = data
-		fmt.Fprintf(say, "%s: %d images to train on\n", data, images)
+		fmt.Fprintf(progress, "%s: %d images to train on\n", data, images)
 	}
 	if err := os.WriteFile(w.Config, fmt.Appendf(nil, serverTemplate, w.Config, data, python), 0o644); err != nil {
 		return w, err
 	}
-	fmt.Fprintf(say, "%s: the server's configuration\n", w.Config)
+	fmt.Fprintf(progress, "%s: the server's configuration\n", w.Config)
 	if w.Tokens, err = initTokens(w.Config, filepath.Join(dir, "devices")); err != nil {
 		return w, err
 	}
-	fmt.Fprintf(say, "%s: a token for each of %d devices; aob device token makes more\n", filepath.Join(dir, "devices"),
-		len(w.Tokens))
+	fmt.Fprintf(progress, "%s: a token for each of %d devices; aob device token makes more\n",
+		filepath.Join(dir, "devices"), len(w.Tokens))
 	return w, nil
 }
 

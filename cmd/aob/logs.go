@@ -48,7 +48,7 @@ is not trusted; -o json shows them as \u and four digits.`,
 					return hinted{fmt.Errorf("#%d has no run", number),
 						fmt.Sprintf("see what it waits for with: aob pr show %d", number)}
 				}
-				say(c.ErrOrStderr(), "==> %s run %s, %s", r.Kind, r.Key.Short(), r.Phase)
+				printMessage(c.ErrOrStderr(), "==> %s run %s, %s", r.Kind, r.Key.Short(), r.Phase)
 				run = string(r.Key)
 			case len(args) == 2 || args[0] == "pr":
 				return hinted{errors.New("name a run by its key, or a pull request as pr NUMBER"),

@@ -51,7 +51,7 @@ var printed = map[string]func(text string) (v any, print func(*terminal)){
 	},
 	"aob runs show": func(text string) (any, func(*terminal)) {
 		v := filled[web.Trial](text)
-		return v, func(t *terminal) { t.trial(v, noon); t.tried(v) }
+		return v, func(t *terminal) { t.trial(v, noon); t.progressTable(v) }
 	},
 	"aob compare": func(text string) (any, func(*terminal)) {
 		v := filled[web.Comparison](text)
@@ -63,7 +63,7 @@ var printed = map[string]func(text string) (v any, print func(*terminal)){
 	},
 	"aob explain": func(text string) (any, func(*terminal)) {
 		v := filled[explain.Chain](text)
-		return v, func(t *terminal) { t.printf("%s", shown(words.ChainText(v, t.width))) }
+		return v, func(t *terminal) { t.printf("%s", safeText(words.ChainText(v, t.width))) }
 	},
 	"aob gate power": func(text string) (any, func(*terminal)) {
 		v := filled[[]gate.ModelPower](text)
@@ -189,7 +189,7 @@ func TestCommandsPrintSafely(t *testing.T) {
 	own := []string{
 		`fmt.Fprintln(c.OutOrStdout(), strings.ToLower(kind))`,
 		`_, err := c.OutOrStdout().Write(intent.Schema(kind, known))`,
-		`say := c.OutOrStdout()`, // of aob init: the paths that it was given
+		`progress := c.OutOrStdout()`, // of aob init: the paths that it was given
 		`_, err := io.WriteString(c.OutOrStdout(), v.markdown())`,
 		`out := c.OutOrStdout()`,                                       // of aob logs, which wraps it
 		`w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)`, // what goes in is made safe
@@ -198,7 +198,8 @@ func TestCommandsPrintSafely(t *testing.T) {
 	}
 	stream := regexp.MustCompile(`os\.Std(out|err)|(Out|Err)OrStd(out|err)\(\)|\bslog\.New|` +
 		`log\.(Print|Fatal)|fmt\.Print`)
-	handed := regexp.MustCompile(`(newTerminal|say|\.print|\.watch|infer|follow|printError|run|copyFS|initWorld)\(`)
+	handed := regexp.MustCompile(
+		`(newTerminal|printMessage|\.print|\.watch|infer|follow|printError|run|copyFS|initWorld)\(`)
 	safe := regexp.MustCompile(`delivery\.(Terminal|LogWriter|LogText|TerminalLines)\b`)
 	for _, dir := range []string{".", "../aob-agent", "../aob-detect"} {
 		files, err := filepath.Glob(filepath.Join(dir, "*.go"))

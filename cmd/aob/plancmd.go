@@ -28,11 +28,11 @@ signed, committed, published or commented.`,
 		Example: "  aob plan\n  aob plan --config world/aob.yaml       # before the first aob serve\n  aob plan -o " +
 			"json | jq '.steps[].text'",
 		RunE: func(c *cobra.Command, _ []string) error {
-			ask := o.dial().Plan
+			get := o.dial().Plan
 			if config != "" {
-				ask = func(ctx context.Context) (web.Plan, error) { return dryRun(ctx, config) }
+				get = func(ctx context.Context) (web.Plan, error) { return dryRun(ctx, config) }
 			}
-			p, err := ask(c.Context())
+			p, err := get(c.Context())
 			if err != nil {
 				return err
 			}

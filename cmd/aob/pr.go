@@ -32,7 +32,7 @@ is one; on a forge such as Gitea people merge and comment there.`,
 }
 
 func newPRListCommand() *cobra.Command {
-	return asking(&cobra.Command{
+	return query(&cobra.Command{
 		Use:     "list",
 		Short:   "List the open pull requests",
 		Example: "  aob pr list\n  aob pr list -o json | jq '.[] | select(.state == \"success\").number'",
@@ -45,7 +45,7 @@ func newPRListCommand() *cobra.Command {
 // onPR completes a command whose first argument is the number of a pull request.
 func onPR(c *cobra.Command, act func(ctx context.Context, api *web.Client, number int, args []string) (
 	v any, text func(*terminal), err error)) *cobra.Command {
-	return asking(c, func(c *cobra.Command, api *web.Client, args []string) (any, func(*terminal), error) {
+	return query(c, func(c *cobra.Command, api *web.Client, args []string) (any, func(*terminal), error) {
 		number, err := numberOf(args[0])
 		if err != nil {
 			return nil, nil, err

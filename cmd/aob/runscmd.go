@@ -26,8 +26,8 @@ for two weeks; what they trained is kept longer.`,
 		trials, err := api.Trials(c.Context())
 		return trials, func(t *terminal) { t.trials(trials, time.Now()) }, err
 	}
-	asking(c, list) // without a command it lists
-	c.AddCommand(asking(&cobra.Command{
+	query(c, list) // without a command it lists
+	c.AddCommand(query(&cobra.Command{
 		Use:     "list",
 		Short:   "List the experiments",
 		Example: "  aob runs list\n  aob runs list -o json | jq -r '.[].id'",
@@ -53,7 +53,7 @@ func (t *terminal) trials(trials []web.Trial, now time.Time) {
 }
 
 func newRunsShowCommand() *cobra.Command {
-	return asking(&cobra.Command{
+	return query(&cobra.Command{
 		Use:     "show ID",
 		Short:   "Show an experiment",
 		Example: "  aob runs show 0a1b2c3d4e",
@@ -64,7 +64,7 @@ func newRunsShowCommand() *cobra.Command {
 }
 
 func newRunsWriteCommand() *cobra.Command {
-	return asking(&cobra.Command{
+	return query(&cobra.Command{
 		Use:   "write VARIANT FILE",
 		Short: "Write a variant's values into a model's file",
 		Long: `Write changes only the values that the variant sets: comments and order stay. A
@@ -90,7 +90,7 @@ pull request with the file then finds what the experiment trained.`,
 }
 
 func newRunsStopCommand() *cobra.Command {
-	return asking(&cobra.Command{
+	return query(&cobra.Command{
 		Use:   "stop ID",
 		Short: "End an experiment",
 		Long: `Stop ends what an experiment trains and forgets it. What is trained already stays:

@@ -81,7 +81,7 @@ func (o *client) watch(ctx context.Context, source statusSource, w io.Writer, ti
 				return err
 			}
 		}
-		if err := show(t, w, last, b.String(), o.json()); err != nil {
+		if err := writeFrame(t, w, last, b.String(), o.json()); err != nil {
 			return err
 		}
 		last = b.String()
@@ -94,8 +94,8 @@ func (o *client) watch(ctx context.Context, source statusSource, w io.Writer, ti
 	}
 }
 
-// show draws a frame over the last one, or prints it if it differs.
-func show(t *terminal, w io.Writer, last, frame string, lines bool) error {
+// writeFrame draws a frame over the last one, or prints it if it differs.
+func writeFrame(t *terminal, w io.Writer, last, frame string, lines bool) error {
 	if t.tty && !lines {
 		_, err := io.WriteString(w, inPlace(frame, t.lines))
 		return err

@@ -45,8 +45,8 @@ func newTerminal(w io.Writer) *terminal {
 
 func (t *terminal) flush() error { return t.out.Flush() }
 
-// shown is text that may go to a terminal as it is: it was made safe before, or is the program's own.
-type shown string
+// safeText is text that may go to a terminal as it is: it was made safe before, or is the program's own.
+type safeText string
 
 // printf formats as package fmt does. Text arguments may come from outside, so they are
 // filtered by [delivery.Terminal], except for shown text.
@@ -61,7 +61,7 @@ func (t *terminal) printf(format string, args ...any) {
 // safely returns what printf shows for an argument.
 func safely(a any) any {
 	switch a := a.(type) {
-	case shown:
+	case safeText:
 		return string(a)
 	case string:
 		return printable(a)
@@ -86,8 +86,8 @@ func printable(s string) string {
 	return s[:before] + delivery.Terminal(text) + s[before+len(text):]
 }
 
-// say prints a message besides a command's result.
-func say(w io.Writer, format string, args ...any) {
+// printMessage prints a message besides a command's result.
+func printMessage(w io.Writer, format string, args ...any) {
 	t := newTerminal(w)
 	t.printf(format+"\n", args...)
 	_ = t.flush() // the result does not depend on it
@@ -106,12 +106,12 @@ const (
 	yellow     style = "33"
 )
 
-func (t *terminal) styled(s style, text string) shown {
+func (t *terminal) styled(s style, text string) safeText {
 	text = printable(text)
 	if !t.color || s == plainStyle || text == "" {
-		return shown(text)
+		return safeText(text)
 	}
-	return shown("\x1b[" + string(s) + "m" + text + "\x1b[0m")
+	return safeText("\x1b[" + string(s) + "m" + text + "\x1b[0m")
 }
 
 // A cell is one entry of a table.
@@ -180,7 +180,7 @@ func (t *terminal) table(indent string, rows [][]cell) {
 				line += strings.Repeat(" ", widths[i]-columns(text)+gap)
 			}
 		}
-		t.printf("%s\n", shown(strings.TrimRight(line, " ")))
+		t.printf("%s\n", safeText(strings.TrimRight(line, " ")))
 	}
 }
 

@@ -49,7 +49,7 @@ how far it is and finishes only the rest. aob runs stop ID ends it.`,
 			if err != nil {
 				return hinted{fmt.Errorf("--set: %w", err), c.CommandPath() + " --help shows how"}
 			}
-			ask := web.TrialRequest{File: "models/" + filepath.Base(args[0])}
+			request := web.TrialRequest{File: "models/" + filepath.Base(args[0])}
 			for _, row := range grid {
 				text, err := intent.Set(data, row)
 				if err != nil {
@@ -59,14 +59,14 @@ how far it is and finishes only the rest. aob runs stop ID ends it.`,
 				for _, a := range row {
 					v.Set = append(v.Set, a.String())
 				}
-				ask.Variants = append(ask.Variants, v)
+				request.Variants = append(request.Variants, v)
 			}
 			api := o.dial()
-			t, err := api.Try(c.Context(), ask)
+			t, err := api.Try(c.Context(), request)
 			if err != nil {
 				return err
 			}
-			say(c.ErrOrStderr(), "%s", quote(t))
+			printMessage(c.ErrOrStderr(), "%s", quote(t))
 			if !detach {
 				again := "aob try " + args[0]
 				for _, s := range sets {
@@ -84,7 +84,7 @@ how far it is and finishes only the rest. aob runs stop ID ends it.`,
 				if err := writeVariant(args[0], best); err != nil {
 					return err
 				}
-				say(c.ErrOrStderr(), "wrote %s into %s", strings.Join(best.Set, " "), args[0])
+				printMessage(c.ErrOrStderr(), "wrote %s into %s", strings.Join(best.Set, " "), args[0])
 			}
 			if err := o.print(c.OutOrStdout(), t, func(p *terminal) { p.trial(t, time.Now()) }); err != nil {
 				return err
@@ -141,7 +141,7 @@ func follow(ctx context.Context, api *web.Client, t web.Trial, w io.Writer) (web
 	screen := newTerminal(w)
 	_, own := shared(t.Variants)
 	drawn := 0
-	said := map[string]string{}
+	written := map[string]string{}
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -149,13 +149,13 @@ func follow(ctx context.Context, api *web.Client, t web.Trial, w io.Writer) (web
 			if drawn > 0 {
 				screen.printf("\x1b[%dA\x1b[J", drawn)
 			}
-			drawn = screen.tried(t)
+			drawn = screen.progressTable(t)
 		} else {
 			for _, v := range t.Variants {
 				for _, s := range v.Seeds {
 					key := fmt.Sprintf("%s seed %d", v.ID, s.Seed)
-					if line := settledText(s); line != "" && said[key] != line {
-						said[key] = line
+					if line := settledText(s); line != "" && written[key] != line {
+						written[key] = line
 						screen.printf("[%d/%d] %s  %s  seed %d: %s\n", t.Trained, t.Total, v.ID, own(v), s.Seed, line)
 					}
 				}
@@ -201,8 +201,8 @@ func settledText(s web.Seed) string {
 	return s.Text
 }
 
-// tried draws an experiment's progress and returns the number of lines.
-func (t *terminal) tried(trial web.Trial) int {
+// progressTable draws an experiment's progress and returns the number of lines.
+func (t *terminal) progressTable(trial web.Trial) int {
 	rows := [][]cell{}
 	_, own := shared(trial.Variants)
 	for _, v := range trial.Variants {

@@ -137,7 +137,7 @@ func (r Report) commit(id string) (Chain, error) {
 // main explains main's head if it changed no release.
 func (r Report) main() Chain {
 	c := &chain{Report: r, Chain: Chain{Kind: Commit, ID: r.World.Main.Commit,
-		Facts: facts(fact(code.ChainHead, values{Branch: r.branch(), Facts: facts(r.World.Blind())}))}}
+		Facts: facts(fact(code.ChainHead, values{Branch: r.branch(), Facts: facts(r.World.MainUnknown())}))}}
 	for _, m := range r.Plan.Main.Models {
 		l := link("model", m.Model, m.Fact)
 		if m.Accepted != nil {
@@ -169,24 +169,24 @@ func (r Report) proposal(kind Kind, id string, p plan.ProposalReport) Chain {
 
 // change explains one model that a pull request changes.
 func (c *chain) change(number int, m plan.ModelReport) {
-	asked, ok := c.asks(number, m.Model)
+	spec, ok := c.proposedSpec(number, m.Model)
 	if !ok {
 		c.add(link("content", m.Model, fact(code.ChainContentRemoved, values{Model: m.Model})))
 		return
 	}
-	spec := asked.Digest()
-	c.content(m.Model, spec, asked)
-	training, trained := c.origin(spec, m.Bundle)
+	digest := spec.Digest()
+	c.content(m.Model, digest, spec)
+	training, trained := c.origin(digest, m.Bundle)
 	switch {
 	case m.Data != nil:
-		c.data(asked.Dataset, *m.Data)
+		c.data(spec.Dataset, *m.Data)
 	case trained:
-		c.data(asked.Dataset, training.Data)
+		c.data(spec.Dataset, training.Data)
 	}
 	if trained {
 		c.run(training)
 	} else {
-		c.training(asked)
+		c.training(spec)
 	}
 	if m.Bundle != "" {
 		c.bundle(m.Bundle)
@@ -209,10 +209,10 @@ func (c *chain) change(number int, m plan.ModelReport) {
 // releases explains the releases of main's commits.
 func (r Report) releases(list []namedVersion) Chain {
 	c := &chain{Report: r}
-	told := map[string]bool{}
+	shown := map[string]bool{}
 	for _, v := range list {
-		if !told[v.Commit] {
-			told[v.Commit] = true
+		if !shown[v.Commit] {
+			shown[v.Commit] = true
 			l := link("commit", v.Commit, c.authored(v.Version))
 			l.At = v.At
 			c.add(l)
@@ -225,10 +225,10 @@ func (r Report) releases(list []namedVersion) Chain {
 		}
 		title := fact(code.ChainVersion, values{Model: v.model, Version: v.Release.Version})
 		key := fmt.Sprint(v.model, v.Release.Version, v.Release.Bundle)
-		if told[key] {
+		if shown[key] {
 			continue // the pull request's commit and its merge have the same release
 		}
-		told[key] = true
+		shown[key] = true
 		c.Facts = append(c.Facts, title)
 		c.whole(v.model, *v.Release)
 		c.fleets(v.Release.Bundle)
@@ -295,6 +295,6 @@ func (c *chain) fleets(bundle delivery.Digest) {
 			c.add(link("device", "", fact(code.ChainMoreDevices, values{Count: len(running) - i})))
 			break
 		}
-		c.add(c.stands(d))
+		c.add(c.deviceLink(d))
 	}
 }

@@ -242,7 +242,7 @@ func (c *chain) withdrawn(model string, bundle delivery.Digest) {
 		}
 	}
 	// A bundle is quarantined by its digest, while any entry in any model's file is not lifted.
-	var lifted, holds []Link
+	var lifted, active []Link
 	all := c.World.Main.Quarantine
 	if all == nil {
 		all = plan.QuarantineOf(c.World.Main.Intent)
@@ -261,17 +261,17 @@ func (c *chain) withdrawn(model string, bundle delivery.Digest) {
 			case q.Digest != bundle:
 			case q.Lifted != "":
 				add(&lifted, code.ChainLifted)
-			case len(holds) == 0:
-				add(&holds, code.ChainMustNotRun)
+			case len(active) == 0:
+				add(&active, code.ChainMustNotRun)
 			default:
-				add(&holds, code.ChainAlsoMustNotRun)
+				add(&active, code.ChainAlsoMustNotRun)
 			}
 		}
 	}
 	for i := range lifted {
-		if len(holds) > 0 {
+		if len(active) > 0 {
 			lifted[i].Facts = append(lifted[i].Facts, fact(code.ChainOtherEntry, values{}))
 		}
 	}
-	c.Links = slices.Concat(c.Links, lifted, holds)
+	c.Links = slices.Concat(c.Links, lifted, active)
 }

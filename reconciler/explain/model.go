@@ -21,7 +21,7 @@ func (r Report) model(name string) (Chain, error) {
 		c.content(name, spec.Digest(), spec)
 	} else {
 		c.Facts = facts(fact(code.ChainNotOnMain, values{Model: name, Branch: r.branch(),
-			Facts: facts(r.World.Blind())}))
+			Facts: facts(r.World.MainUnknown())}))
 	}
 	proposed := false
 	for _, p := range r.Plan.Proposals {
@@ -36,7 +36,7 @@ func (r Report) model(name string) (Chain, error) {
 	if i < 0 && len(versions) == 0 && len(accepted) == 0 && !proposed {
 		return Chain{}, Unknown{Model, name, "the models are the files under models/; aob status lists them"}
 	}
-	told := map[delivery.Acceptance]bool{}
+	shown := map[delivery.Acceptance]bool{}
 	var last *delivery.Release
 	for _, v := range versions {
 		if v.Release == nil {
@@ -53,7 +53,7 @@ func (r Report) model(name string) (Chain, error) {
 		}
 		last = v.Release
 		a, ok := r.acceptance(name, *v.Release)
-		told[a] = told[a] || ok
+		shown[a] = shown[a] || ok
 		c.version(name, *v.Release, c.authored(v), ok)
 		c.Links[len(c.Links)-1].At = v.At
 		if ok {
@@ -62,7 +62,7 @@ func (r Report) model(name string) (Chain, error) {
 	}
 	// If main's history was not read, the acceptances have its versions.
 	for _, a := range slices.Backward(accepted) {
-		if !told[a] {
+		if !shown[a] {
 			c.version(name, released(name, a), fact(code.ChainAtCommit, values{Commit: a.Commit}), true)
 			c.withdrawn(name, a.Bundle)
 		}
@@ -92,18 +92,18 @@ func (c *chain) version(model string, r delivery.Release, who delivery.Fact, acc
 // device explains a device: what it runs, what it was told to run, and how that bundle was made.
 func (r Report) device(id string) (Chain, error) {
 	c := &chain{Report: r, Chain: Chain{Kind: Device, ID: id, Facts: facts(fact(code.Plain, values{Text: id}))}}
-	told := map[delivery.Digest]bool{}
+	shown := map[delivery.Digest]bool{}
 	for _, ring := range slices.Sorted(maps.Keys(r.World.Devices)) {
 		for _, d := range r.World.Devices[ring] {
 			if d.Report.Device != id {
 				continue
 			}
-			c.add(c.stands(d))
+			c.add(c.deviceLink(d))
 			if doc, ok := r.World.Published[d.Report.Ring]; ok {
 				c.desired(d, doc)
 			}
-			if b := d.Report.Bundle; b != "" && !told[b] {
-				told[b] = true
+			if b := d.Report.Bundle; b != "" && !shown[b] {
+				shown[b] = true
 				c.bundleOnDevice(b)
 			}
 		}
@@ -114,8 +114,8 @@ func (r Report) device(id string) (Chain, error) {
 	return c.Chain, nil
 }
 
-// stands returns the link of a device with its last report.
-func (r Report) stands(d delivery.Device) Link {
+// deviceLink returns the link of a device with its last report.
+func (r Report) deviceLink(d delivery.Device) Link {
 	at := d.Report
 	l := link("device", at.Device, fact(code.ChainDevice, values{Version: at.Release, Bundle: at.Bundle, Fleet: at.Ring,
 		Stage: string(at.Phase), Text: at.Slot})).from(at.Bundle, at.Failed)

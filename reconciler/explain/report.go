@@ -102,8 +102,8 @@ func (r Report) origin(spec, bundle delivery.Digest) (delivery.Training, bool) {
 	return r.trained(bundle)
 }
 
-// asks returns the spec that a pull request has for a model. It is false if the pull request removes the model.
-func (r Report) asks(number int, model string) (delivery.Spec, bool) {
+// proposedSpec returns the spec that a pull request has for a model. It is false if the pull request removes the model.
+func (r Report) proposedSpec(number int, model string) (delivery.Spec, bool) {
 	for _, p := range r.World.Proposals {
 		if p.Number == number {
 			m, ok := p.Intent.Models[model]

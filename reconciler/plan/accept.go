@@ -140,8 +140,8 @@ func accepted(a delivery.Accept, reason delivery.Fact) delivery.Fact {
 	return reason.In(code.VerdictAccepted, values{By: a.By, Text: a.Because})
 }
 
-// toAccept says how an owner can accept an unsure verdict.
-func (m *maker) toAccept(d Doubt, p Proposal) delivery.Fact {
+// howToAccept says how an owner can accept an unsure verdict.
+func (m *maker) howToAccept(d Doubt, p Proposal) delivery.Fact {
 	switch who := p.Waits[d.Code]; {
 	case m.w.Server.Socket:
 		return fact(code.AcceptBySocket, values{Names: d.Owners, PRs: []int{p.Number}, Ask: d.Code})

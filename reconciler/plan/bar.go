@@ -52,22 +52,22 @@ func (m *maker) sameLine(a, b string) bool {
 // barOf returns the bar of a fleet whose file changes from before to f; before is nil where main has no such file. The
 // published document says what the fleet runs, because main's file may have been changed and refused since. It reports
 // false where there is no bar.
-func (m *maker) barOf(f delivery.Fleet, was *delivery.Fleet) (bar, bool) {
+func (m *maker) barOf(f delivery.Fleet, before *delivery.Fleet) (bar, bool) {
 	b := bar{fleet: f}
-	published, told := m.w.Published[f.Name]
-	told = told && published.Release.Bundle != ""
-	changes := was != nil && !m.sameLine(was.Runs, f.Runs)
+	published, known := m.w.Published[f.Name]
+	known = known && published.Release.Bundle != ""
+	changes := before != nil && !m.sameLine(before.Runs, f.Runs)
 	switch {
-	case told && m.sameLine(published.Model, f.Runs):
+	case known && m.sameLine(published.Model, f.Runs):
 		return b, false
-	case told:
+	case known:
 		b.from, b.runs = published.Model, m.published(published)
 	case changes:
-		b.from = was.Runs
-		if r, ok := m.pinned(*was); ok {
+		b.from = before.Runs
+		if r, ok := m.pinned(*before); ok {
 			b.runs = &r
 		} else {
-			b.runs = first(m.accepted(was.Runs))
+			b.runs = first(m.accepted(before.Runs))
 		}
 	default:
 		return b, false
@@ -91,7 +91,7 @@ func (m *maker) barOf(f delivery.Fleet, was *delivery.Fleet) (bar, bool) {
 	}
 	covering(b.from)
 	if changes {
-		covering(was.Runs)
+		covering(before.Runs)
 	}
 	for _, step := range m.w.Main.Repointed[f.Name] {
 		for _, g := range step.Gates {
@@ -123,9 +123,9 @@ func (m *maker) published(d delivery.Desired) *delivery.Release {
 	return &r
 }
 
-// free reports whether a fleet may run a bundle without passing its bar: it runs the bundle now, or has run it before.
-// So a rollback never waits.
-func (m *maker) free(b bar, bundle delivery.Digest) bool {
+// mayRunAnyway reports whether a fleet may run a bundle without passing its bar: it runs the bundle now, or has run it
+// before. So a rollback never waits.
+func (m *maker) mayRunAnyway(b bar, bundle delivery.Digest) bool {
 	return b.runs != nil && b.runs.Bundle == bundle || rollout.HasRun(b.fleet, m.w.Devices[b.fleet.Name], bundle)
 }
 
@@ -138,8 +138,8 @@ func (m *maker) bars(p Proposal, model string) []bar {
 		if f.Runs != model {
 			continue
 		}
-		onMain, there := m.w.Main.Intent.Fleets[name]
-		if there {
+		onMain, exists := m.w.Main.Intent.Fleets[name]
+		if exists {
 			if b, ok := m.barOf(f, &onMain); ok {
 				list = append(list, b)
 			}
@@ -149,10 +149,10 @@ func (m *maker) bars(p Proposal, model string) []bar {
 			list = append(list, b)
 		}
 		for _, old := range slices.Sorted(maps.Keys(m.w.Main.Intent.Fleets)) {
-			was := m.w.Main.Intent.Fleets[old]
-			if _, kept := p.Merged.Fleets[old]; !kept && overlap(was.Match, f.Match) {
-				was.Name = f.Name
-				if b, ok := m.barOf(f, &was); ok {
+			removed := m.w.Main.Intent.Fleets[old]
+			if _, kept := p.Merged.Fleets[old]; !kept && overlap(removed.Match, f.Match) {
+				removed.Name = f.Name
+				if b, ok := m.barOf(f, &removed); ok {
 					list = append(list, b)
 				}
 			}
@@ -185,8 +185,8 @@ func (m *maker) repointed(p Proposal, changed []string) []string {
 	return names
 }
 
-// carry reports which gates of fleets judge the model, and which of those will not cover it after the merge.
-func (r *ModelReport) carry(p Proposal, bars []bar) {
+// reportBars reports which gates of fleets judge the model, and which of those will not cover it after the merge.
+func (r *ModelReport) reportBars(p Proposal, bars []bar) {
 	for _, b := range bars {
 		brings := b.values()
 		brings.Model = r.Model
@@ -218,7 +218,7 @@ func (m *maker) judgeBars(r *progress, bars []bar) (list []judgement, pass bool)
 
 // judgeBar judges a model by the gates of one bar in a pull request.
 func (m *maker) judgeBar(r *progress, b bar, bundle delivery.Digest) ([]judgement, bool) {
-	if m.free(b, bundle) {
+	if m.mayRunAnyway(b, bundle) {
 		for _, j := range b.gates {
 			r.stage(delivery.ContextGate+j.as, delivery.CheckSuccess, fact(code.FleetRanBefore,
 				values{Fleet: b.fleet.Name, Bundle: bundle}))
@@ -255,13 +255,13 @@ func (m *maker) repoint(p Proposal, name string) ModelReport {
 	mdl := p.Merged.Models[name]
 	r := &progress{ModelReport: ModelReport{Model: name}, names: m.w.names(name), proposal: p, model: mdl,
 		run: m.runner(p, ApprovalCode(mdl), fmt.Sprintf("%s, #%d", name, p.Number))}
-	if why := m.unsureOf(p, name); !why.IsZero() {
-		m.isStuck(p)
+	if why := m.baselineUnknown(p, name); !why.IsZero() {
+		m.needsUnknown(p)
 		return r.end(delivery.CheckPending, why.In(code.Waits, values{}))
 	}
 	bars := m.bars(p, name)
 	r.Spec, r.Fleets = mdl.SpecDigest(), fleetsOf(p, name)
-	r.carry(p, bars)
+	r.reportBars(p, bars)
 	var list []delivery.Fact
 	all := true
 	judged := map[delivery.Digest][]judgement{}
@@ -277,14 +277,15 @@ func (m *maker) repoint(p Proposal, name string) ModelReport {
 			list = append(list, fact(code.FleetKeeps, keeps))
 			continue
 		}
-		if r.Bundle = target.Bundle; r.Data == nil && !m.free(b, target.Bundle) && !m.readData(r, nil, bars...) {
+		r.Bundle = target.Bundle
+		if r.Data == nil && !m.mayRunAnyway(b, r.Bundle) && !m.readData(r, nil, bars...) {
 			return r.end(blockedBy(r.Stages))
 		}
 		answers, ok := m.judgeBar(r, b, target.Bundle)
 		judged[target.Bundle] = append(judged[target.Bundle], answers...)
 		goes := b.values()
 		goes.Model, goes.Version = name, target.Version
-		if all = all && ok; m.free(b, target.Bundle) {
+		if all = all && ok; m.mayRunAnyway(b, target.Bundle) {
 			list = append(list, fact(code.FleetGoesBack, goes))
 		} else {
 			list = append(list, fact(code.FleetGoes, goes))
@@ -344,7 +345,7 @@ func (m *maker) target(f delivery.Fleet) (delivery.Release, bool) {
 // it, in a signed statement or by the stored scores.
 func (m *maker) barred(b bar, target delivery.Release) Stage {
 	passed := Stage{State: delivery.CheckSuccess}
-	if m.free(b, target.Bundle) {
+	if m.mayRunAnyway(b, target.Bundle) {
 		return passed
 	}
 	var baseline delivery.Digest
@@ -368,7 +369,7 @@ func (m *maker) barred(b bar, target delivery.Release) Stage {
 		case stage.State != delivery.CheckSuccess:
 			return stage
 		case verdictState(v.Outcome) != delivery.CheckSuccess:
-			return failed(says(j.name, v))
+			return failed(gateSays(j.name, v))
 		}
 	}
 	return passed

@@ -20,7 +20,7 @@ func (m *maker) wrongClasses(mdl delivery.Model, gates []judged) delivery.Fact {
 			}
 			switch {
 			case len(v.Names) == 0:
-				v.Names = strangers(mdl, reads)
+				v.Names = otherClasses(mdl, reads)
 				v.Labels = reads[i].Labels
 				return fact(code.ClassMissing, v)
 			case len(v.Names) > 1:
@@ -39,8 +39,8 @@ func classesOf(mdl delivery.Model, g delivery.Gate) []string {
 	})
 }
 
-// strangers lists the classes of a model that a gate does not know.
-func strangers(mdl delivery.Model, reads delivery.Classes) []string {
+// otherClasses lists the classes of a model that a gate does not know.
+func otherClasses(mdl delivery.Model, reads delivery.Classes) []string {
 	return slices.DeleteFunc(mdl.Classes.Names(), func(name string) bool {
 		return slices.ContainsFunc(reads, func(c delivery.Class) bool {
 			return c.Name == name || slices.Contains(c.Labels, name)

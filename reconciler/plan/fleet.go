@@ -39,7 +39,7 @@ func (m *maker) fleets(main *MainReport) {
 		f := fleets[name]
 		if why := m.brokenFile(f); !why.IsZero() {
 			stay = append(stay, name)
-			m.plan.Fleets = append(m.plan.Fleets, m.stays(FleetReport{Fleet: name, Model: f.Runs,
+			m.plan.Fleets = append(m.plan.Fleets, m.keepFleet(FleetReport{Fleet: name, Model: f.Runs,
 				State: delivery.CheckPending}, why))
 			continue
 		}
@@ -83,10 +83,10 @@ func worse(a, b delivery.CheckState) delivery.CheckState {
 
 func (m *maker) fleet(f delivery.Fleet) FleetReport {
 	r := FleetReport{Fleet: f.Name, Model: f.Runs, State: delivery.CheckPending}
-	if why := m.waitsFor(f); !why.IsZero() {
-		target, ok := m.wayKnown(f)
+	if why := m.whyFleetWaits(f); !why.IsZero() {
+		target, ok := m.knownTarget(f)
 		if !ok {
-			return m.stays(r, why)
+			return m.keepFleet(r, why)
 		}
 		r.Target = target
 		r = m.rollOut(r, f, nil)
@@ -158,7 +158,7 @@ func (m *maker) rollOut(r FleetReport, f delivery.Fleet, releases []delivery.Rel
 	in := rollout.Input{Fleet: f, Target: r.Target, State: m.w.Clocks[f.Name], Devices: devices, At: m.w.At,
 		Rollback: rollout.HasRun(f, devices, target.Bundle), Aborted: m.aborted(f),
 		Deadline: time.Duration(m.w.Server.Deadline),
-		Seed:     m.w.Server.Seed, Listening: m.w.Listening[f.Name], Heard: m.w.heard(f.Name),
+		Seed:     m.w.Server.Seed, Listening: m.w.Listening[f.Name], Heard: m.w.lastHeard(f.Name),
 		Doubt: m.doubt(devices, target.Bundle)}
 	for _, before := range releases {
 		if before.Bundle != target.Bundle {
@@ -197,7 +197,7 @@ func (m *maker) rollOut(r FleetReport, f delivery.Fleet, releases []delivery.Rel
 	if d.Desired != nil {
 		d.Desired.Model = m.modelOf(f, d.Desired.Release)
 	}
-	if d.Desired != nil && m.news(*d.Desired, in.Published) {
+	if d.Desired != nil && m.mustPublish(*d.Desired, in.Published) {
 		desired := *d.Desired
 		desired.NextPoll = m.w.Server.NextPoll
 		// devices vary it by half; three reports may be lost before a device counts as silent
@@ -333,8 +333,8 @@ func (m *maker) abortReason(f delivery.Fleet, bundle delivery.Digest) string {
 	return why
 }
 
-// news reports whether a document differs from the published one, or must be signed again before that expires.
-func (m *maker) news(d delivery.Desired, published *delivery.Desired) bool {
+// mustPublish reports whether a document differs from the published one, or must be signed again before that expires.
+func (m *maker) mustPublish(d delivery.Desired, published *delivery.Desired) bool {
 	if published == nil {
 		return true
 	}
@@ -357,7 +357,7 @@ func (m *maker) news(d delivery.Desired, published *delivery.Desired) bool {
 // proposeQuarantine opens a pull request after a fleet fell back: it restores the model's earlier files and adds the
 // bundle to the quarantine.
 func (m *maker) proposeQuarantine(f delivery.Fleet, bad delivery.Release, releases []delivery.Release, why string) {
-	if !m.unsure(m.w.names(f.Runs)).IsZero() {
+	if !m.historyUnknown(m.w.names(f.Runs)).IsZero() {
 		return // it is not known what to restore
 	}
 	if named, ok := m.w.Main.Intent.Releases[f.Runs]; !ok || named.Bundle != bad.Bundle {

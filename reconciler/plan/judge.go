@@ -41,7 +41,7 @@ func (m *maker) judge(r *progress, gates []judged) ([]judgement, bool) {
 			r.stage(delivery.ContextGate+label, delivery.CheckPending, fact(code.EvalAwaited, values{}))
 			continue
 		}
-		m.answer(r, &list[i])
+		m.reportVerdict(r, &list[i])
 		done = done && list[i].settled()
 	}
 	return list, done
@@ -121,8 +121,9 @@ func (m *maker) measureFor(r *progress, j *judgement) (stage Stage) {
 	return stage
 }
 
-// answer fills the stage of a gate that has its scores: it signs the verdict, and looks for an accept if it is unsure.
-func (m *maker) answer(r *progress, j *judgement) {
+// reportVerdict fills the stage of a gate that has its scores: it signs the verdict, and looks for an accept if it is
+// unsure.
+func (m *maker) reportVerdict(r *progress, j *judgement) {
 	v := j.verdict
 	if j.compare != nil && len(j.compare.Pictures) > 0 {
 		link := Link{Gate: j.label, Path: "/pictures/" + j.key.Hex() + "/"}
@@ -137,7 +138,7 @@ func (m *maker) answer(r *progress, j *judgement) {
 	}
 	state, why := verdictState(v.Outcome), ReasonOf(v)
 	if v.Outcome == delivery.Unsure {
-		doubt := m.doubtOf(r, j.judged, v)
+		doubt := m.unsureVerdict(r, j.judged, v)
 		doubt.Gate = j.label
 		j.accept = doubt.Accept
 		r.Doubts = append(r.Doubts, doubt)
@@ -148,17 +149,17 @@ func (m *maker) answer(r *progress, j *judgement) {
 	r.stage(delivery.ContextGate+j.label, state, why)
 }
 
-// doubtOf says who may accept an unsure verdict, how, and whether somebody has.
-func (m *maker) doubtOf(r *progress, j judged, v delivery.Verdict) Doubt {
+// unsureVerdict says who may accept an unsure verdict, how, and whether somebody has.
+func (m *maker) unsureVerdict(r *progress, j judged, v delivery.Verdict) Doubt {
 	d := Doubt{Owners: m.owners(j), Code: AcceptCode(v), Reason: ReasonOf(v)}
 	d.Accept, d.Signed = m.acceptOf(r, j, v)
-	d.Ask = m.toAccept(d, r.proposal)
+	d.Ask = m.howToAccept(d, r.proposal)
 	if d.Accept != nil {
 		return d
 	}
 	d.Refused = m.refused(r.proposal.Accepts, d.Owners, v)
 	for _, o := range d.Owners {
-		if why := m.w.Nobodies[o]; why != "" {
+		if why := m.w.InvalidOwners[o]; why != "" {
 			d.Refused = append(d.Refused, fact(code.OwnerInvalid, values{By: o, Text: why}))
 		}
 	}

@@ -32,15 +32,15 @@ func (m *maker) lostGates() []delivery.Fact {
 
 // Weaker reports whether a tree's gates are less strict than a gate was, for a model that the tree still has. A gate
 // that is renamed or made stricter is not weaker.
-func Weaker(was delivery.Gate, tree delivery.Intent) bool {
-	for _, model := range was.Covers {
+func Weaker(old delivery.Gate, tree delivery.Intent) bool {
+	for _, model := range old.Covers {
 		if _, there := tree.Models[model]; !there {
 			if model = renamedTo(model, tree); model == "" {
 				continue
 			}
 		}
 		if !slices.ContainsFunc(tree.Covering(model), func(name string) bool {
-			return asksAtLeast(tree.Gates[name], was)
+			return atLeastAsStrict(tree.Gates[name], old)
 		}) {
 			return true
 		}
@@ -49,17 +49,17 @@ func Weaker(was delivery.Gate, tree delivery.Intent) bool {
 }
 
 // renamedTo returns the present name of a renamed model; empty where the tree does not tell.
-func renamedTo(was string, tree delivery.Intent) string {
+func renamedTo(old string, tree delivery.Intent) string {
 	for _, name := range slices.Sorted(maps.Keys(tree.Models)) {
-		if tree.Models[name].RenamedFrom == was {
+		if tree.Models[name].RenamedFrom == old {
 			return name
 		}
 	}
 	return ""
 }
 
-// asksAtLeast reports whether gate g is at least as strict as another.
-func asksAtLeast(g, other delivery.Gate) bool {
+// atLeastAsStrict reports whether gate g is at least as strict as another.
+func atLeastAsStrict(g, other delivery.Gate) bool {
 	if g.Evaluate != other.Evaluate || g.Looks != other.Looks && (g.Looks == 0 || other.Looks != 0 &&
 		g.Looks > other.Looks) ||
 		delivery.DigestOf("labels", g.Labels) != delivery.DigestOf("labels", other.Labels) {
@@ -75,15 +75,15 @@ func asksAtLeast(g, other delivery.Gate) bool {
 		}
 	}
 	for _, c := range other.Checks {
-		if !slices.ContainsFunc(g.Checks, func(n delivery.GateCheck) bool { return holdsTo(n, c) }) {
+		if !slices.ContainsFunc(g.Checks, func(n delivery.GateCheck) bool { return checkAtLeastAsStrict(n, c) }) {
 			return false
 		}
 	}
 	return true
 }
 
-// holdsTo reports whether a check is at least as strict as another.
-func holdsTo(c, other delivery.GateCheck) bool {
+// checkAtLeastAsStrict reports whether a check is at least as strict as another.
+func checkAtLeastAsStrict(c, other delivery.GateCheck) bool {
 	if c.Min != nil && other.Min != nil && *c.Min >= *other.Min {
 		c.Min = other.Min
 	}

@@ -63,7 +63,7 @@ func (m *maker) main() MainReport {
 	if lost := slices.Concat(m.lostEntries(), m.lostGates()); len(lost) > 0 {
 		intent = check(delivery.ContextIntent, delivery.CheckFailure, lost...)
 	}
-	intent.Facts = append(intent.Facts, m.nobodies(main.Intent)...)
+	intent.Facts = append(intent.Facts, m.invalidOwners(main.Intent)...)
 	r.Checks = []Check{intent, release}
 	return r
 }
@@ -106,7 +106,7 @@ func (m *maker) mainModel(name string) MainModel {
 	if !m.w.Evidence.newer().IsZero() {
 		return is(delivery.CheckPending, code.MainNewer)
 	}
-	if why := m.unsure(names); !why.IsZero() && (!m.w.Evidence.accepted(named) || !m.ships(name, named)) {
+	if why := m.historyUnknown(names); !why.IsZero() && (!m.w.Evidence.accepted(named) || !m.ships(name, named)) {
 		return is(delivery.CheckPending, code.MainWaits, why)
 	}
 	refuse := func(why delivery.Fact) MainModel {
@@ -120,7 +120,7 @@ func (m *maker) mainModel(name string) MainModel {
 	if !m.ships(name, named) {
 		return refuse(fact(code.SpecOther, values{Model: name, Version: named.Version}))
 	}
-	if m.w.Evidence.accepted(named) && m.edited(named) {
+	if m.w.Evidence.accepted(named) && m.fileEdited(named) {
 		return is(delivery.CheckFailure, code.MainEdited)
 	}
 	if m.w.Evidence.accepted(named) {
@@ -200,14 +200,14 @@ func (m *maker) judged(model string, s delivery.ReleaseStatement) Stage {
 		case stage.State != delivery.CheckSuccess:
 			return stage
 		case verdictState(v.Outcome) != delivery.CheckSuccess:
-			return failed(says(name, v))
+			return failed(gateSays(name, v))
 		}
 	}
 	return waits
 }
 
-// says returns a gate's outcome with its reason.
-func says(gate string, v delivery.Verdict) delivery.Fact {
+// gateSays returns a gate's outcome with its reason.
+func gateSays(gate string, v delivery.Verdict) delivery.Fact {
 	return ReasonOf(v).In(code.GateSays, values{Gate: gate, Outcome: v.Outcome})
 }
 
@@ -265,7 +265,7 @@ func (m *maker) judgeCurrent(p Proposal, gates []string) ([]delivery.Verdict, []
 		}
 		for _, model := range g.Covers {
 			names := m.w.names(model)
-			if !m.unsure(names).IsZero() {
+			if !m.historyUnknown(names).IsZero() {
 				verdicts = append(verdicts, delivery.Verdict{Gate: name, Model: model})
 				continue
 			}
@@ -301,14 +301,14 @@ func (m *maker) judgeCurrent(p Proposal, gates []string) ([]delivery.Verdict, []
 }
 
 func (m *maker) power(name, model string, g delivery.Gate, score delivery.Scores) gate.ModelPower {
-	var there []delivery.Verdict
+	var verdicts []delivery.Verdict
 	for _, key := range slices.Sorted(maps.Keys(m.w.Evidence.Verdicts)) {
 		if v := m.w.Evidence.Verdicts[key]; v.Model == model && v.EvalSet == score.Content.Digest() {
-			there = append(there, v)
+			verdicts = append(verdicts, v)
 		}
 	}
 	return gate.ModelPower{Gate: name, Model: model, Images: score.Scores.Images, Groups: score.Scores.Groups,
-		Checks: gate.Powers(g, score.Scores, there)}
+		Checks: gate.Powers(g, score.Scores, verdicts)}
 }
 
 // Powers returns how small a drop a gate of main can detect, for each covered model whose release has scores on its

@@ -82,18 +82,18 @@ func (m *maker) hasScores(bundle delivery.Digest) bool {
 
 // score finds a bundle's scores on an eval set, or plans the run for them.
 func (m *maker) score(bundle delivery.Digest, on evalSet, run runner) (delivery.Scores, Stage) {
-	ask, stage := m.evalRun(bundle, on)
+	input, stage := m.evalRun(bundle, on)
 	if stage.State != delivery.CheckSuccess {
 		return delivery.Scores{}, stage
 	}
 	if !m.hasScores(bundle) {
 		return delivery.Scores{}, pending(fact(code.RunReading, values{}))
 	}
-	key := delivery.ScoreKey(ask)
+	key := delivery.ScoreKey(input)
 	if s, ok := m.w.Evidence.Scores[key]; ok {
 		return s, Stage{State: delivery.CheckSuccess}
 	}
-	state, stage := run(delivery.RunSpec{Key: key, Kind: delivery.RunEval, Limit: m.w.Server.EvalTime, Eval: &ask})
+	state, stage := run(delivery.RunSpec{Key: key, Kind: delivery.RunEval, Limit: m.w.Server.EvalTime, Eval: &input})
 	if stage.State != delivery.CheckSuccess {
 		return delivery.Scores{}, stage
 	}
@@ -102,7 +102,7 @@ func (m *maker) score(bundle delivery.Digest, on evalSet, run runner) (delivery.
 		return delivery.Scores{}, Stage{State: delivery.CheckError,
 			Fact: fact(code.ScoresUnreadable, values{Text: err.Error()})}
 	}
-	s := delivery.Scores{Key: key, Input: ask, Content: on.EvalSetContent, Scores: scores}
+	s := delivery.Scores{Key: key, Input: input, Content: on.EvalSetContent, Scores: scores}
 	m.step(Sign{Bundle: bundle, Type: delivery.ScoresType, Predicate: s, Of: on.EvalSet.String()})
 	return s, pending(fact(code.ScoredSigning, values{}))
 }
@@ -110,11 +110,11 @@ func (m *maker) score(bundle delivery.Digest, on evalSet, run runner) (delivery.
 // compare finds the paired bootstrap of two scores, with as many resamples as the gate's checks need, or plans its run.
 func (m *maker) compare(candidate, baseline delivery.Scores, g delivery.Gate, run runner) (*delivery.CompareResult,
 	delivery.Digest, Stage) {
-	ask := delivery.CompareRun{Candidate: candidate.Input, Baseline: baseline.Input, Seed: bootstrapSeed,
+	input := delivery.CompareRun{Candidate: candidate.Input, Baseline: baseline.Input, Seed: bootstrapSeed,
 		Resamples: gate.Resamples(g.Checks, len(candidate.Scores.Classes))}
-	key := delivery.CompareKey(ask)
+	key := delivery.CompareKey(input)
 	state, stage := run(delivery.RunSpec{Key: key, Kind: delivery.RunCompare, Limit: m.w.Server.EvalTime,
-		Compare: &ask})
+		Compare: &input})
 	if stage.State != delivery.CheckSuccess {
 		stage.Fact = stage.Fact.In(code.OfComparison, values{})
 		return nil, key, stage
@@ -185,10 +185,10 @@ func (m *maker) storedScore(mdl delivery.Model, bundle delivery.Digest, g delive
 		if s.Input.Bundle != bundle || s.Input.EvalSet != g.Evaluate || s.Key <= found.Key {
 			continue
 		}
-		ask, _ := m.evalRun(bundle, gateSet(mdl, g, s.Content))
-		ask.Detect = s.Input.Detect // any version of the detector counts
-		ask.Resamples = max(ask.Resamples, s.Input.Resamples)
-		if delivery.ScoreKey(ask) == s.Key {
+		input, _ := m.evalRun(bundle, gateSet(mdl, g, s.Content))
+		input.Detect = s.Input.Detect // any version of the detector counts
+		input.Resamples = max(input.Resamples, s.Input.Resamples)
+		if delivery.ScoreKey(input) == s.Key {
 			found = s
 		}
 	}

@@ -12,12 +12,12 @@ import (
 // targetsMain reports whether a proposal's target is main. Other proposals are not judged.
 func (m *maker) targetsMain(p Proposal) bool { return p.PullRequest.Base == m.w.Main.Branch }
 
-// mains returns main's release of a model if a proposal asks for just that: the same spec, and the same release file or
-// none. For a merged proposal it is the release that it brought, even if main has a newer one.
-func (m *maker) mains(p Proposal, name string) (delivery.Release, bool) {
+// releaseOnMain returns main's release of a model if a proposal asks for just that: the same spec, and the same release
+// file or none. For a merged proposal it is the release that it brought, even if main has a newer one.
+func (m *maker) releaseOnMain(p Proposal, name string) (delivery.Release, bool) {
 	spec := p.Intent.Models[name].SpecDigest()
 	own, has := p.Intent.Releases[name]
-	if p.Landed && has && own.Spec == spec && m.w.Evidence.accepted(own) && !m.edited(own) {
+	if p.Landed && has && own.Spec == spec && m.w.Evidence.accepted(own) && !m.fileEdited(own) {
 		return own, true
 	}
 	r, named := m.w.Main.Intent.Releases[name]
@@ -32,8 +32,9 @@ func (m *maker) mains(p Proposal, name string) (delivery.Release, bool) {
 		m.w.Evidence.accepted(r)
 }
 
-// asMain reports a model that main already has, from its release statement. It reports false if there is no statement.
-func (m *maker) asMain(r *progress, p Proposal, release delivery.Release) (ModelReport, bool) {
+// reportReleased reports a model that main already has, from its release statement. It reports false if there is no
+// statement.
+func (m *maker) reportReleased(r *progress, p Proposal, release delivery.Release) (ModelReport, bool) {
 	s, ok := m.w.Evidence.statement(release, "")
 	if !ok {
 		return ModelReport{}, false // signed by an older aob, or lost
@@ -69,15 +70,16 @@ func (m *maker) asMain(r *progress, p Proposal, release delivery.Release) (Model
 		}
 		r.stage(delivery.ContextGate+g.Name, delivery.CheckSuccess, why)
 	}
-	r.Has = true
+	r.OnMain = true
 	if p.Landed {
 		return r.end(delivery.CheckSuccess, fact(code.MergedVersion, values{Version: release.Version})), true
 	}
 	return r.end(delivery.CheckSuccess, fact(code.AlreadyReleased, values{Version: release.Version})), true
 }
 
-// merged reports a model of a merged proposal that main does not run. Nothing is trained, judged or signed for it.
-func (m *maker) merged(r *progress) ModelReport {
+// reportMerged reports a model of a merged proposal that main does not run. Nothing is trained, judged or signed for
+// it.
+func (m *maker) reportMerged(r *progress) ModelReport {
 	if mm, ok := m.models[r.Model]; ok && mm.State != delivery.CheckSuccess {
 		return r.end(mm.State, mm.Fact.In(code.MergedBut, values{}))
 	}
@@ -93,7 +95,7 @@ func (m *maker) acceptedBefore(model string, spec, bundle delivery.Digest) (deli
 			continue
 		}
 		for _, r := range m.filesOf(model) {
-			if r.Version == a.Version && r.Bundle == bundle && r.Spec == spec && !m.edited(r) {
+			if r.Version == a.Version && r.Bundle == bundle && r.Spec == spec && !m.fileEdited(r) {
 				found = r
 				break
 			}

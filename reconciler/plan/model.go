@@ -23,7 +23,7 @@ type Stage struct {
 type ModelReport struct {
 	Model       string
 	RenamedFrom string // the model that the proposal renames to it; empty for none
-	Has         bool   // main already has this content
+	OnMain      bool   // main already has this content
 	Spec        delivery.Digest
 	Stages      []Stage
 	State       delivery.CheckState // of aob/release, for this model
@@ -162,24 +162,24 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 	mdl, ok := p.Merged.Models[name]
 	r := &progress{ModelReport: ModelReport{Model: name}, proposal: p, model: mdl}
 	if !ok {
-		return m.removed(r)
+		return m.reportRemoved(r)
 	}
 	if why := m.w.Evidence.newer(); !why.IsZero() {
-		m.isStuck(p)
+		m.needsUnknown(p)
 		return r.end(delivery.CheckPending, why)
 	}
 	r.Spec, r.Fleets = mdl.SpecDigest(), fleetsOf(p, name)
-	if why := m.unsureOf(p, name); !why.IsZero() {
-		m.isStuck(p)
+	if why := m.baselineUnknown(p, name); !why.IsZero() {
+		m.needsUnknown(p)
 		return r.end(delivery.CheckPending, why.In(code.Waits, values{}))
 	}
-	if release, has := m.mains(p, name); has {
-		if report, ok := m.asMain(r, p, release); ok {
+	if release, has := m.releaseOnMain(p, name); has {
+		if report, ok := m.reportReleased(r, p, release); ok {
 			return report
 		}
 	}
 	if p.Landed {
-		return m.merged(r)
+		return m.reportMerged(r)
 	}
 	if base, inBase := p.Base.Models[name]; inBase {
 		if head := p.Intent.Models[name].SpecDigest(); head == base.SpecDigest() && head != r.Spec {
@@ -187,7 +187,7 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 				values{Model: name, Branch: m.w.Main.Branch}))
 		}
 		if _, named := p.Merged.Releases[name]; !named && base.SpecDigest() == r.Spec {
-			return m.fileRemoved(r)
+			return m.reportFileRemoved(r)
 		}
 	}
 	r.RenamedFrom, r.names = m.w.renames(p, name)
@@ -201,11 +201,11 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 	r.Baseline = m.baseline(r.names)
 	rollback, isRollback := m.rollsBackTo(p, name)
 	if why, quarantine := m.unread(); !why.IsZero() && (quarantine || !isRollback) {
-		m.isStuck(p)
+		m.needsUnknown(p)
 		return r.end(delivery.CheckFailure, why.In(code.MainUnread, values{Branch: m.w.Main.Branch}))
 	}
 	bars := slices.DeleteFunc(m.bars(p, name), func(b bar) bool { return slices.Contains(r.names, b.from) })
-	r.carry(p, bars)
+	r.reportBars(p, bars)
 	approval := ApprovalCode(mdl, proposedOf(gates)...)
 	m.cost(p, approval, mdl)
 	r.run = m.runner(p, approval, fmt.Sprintf("%s, #%d", name, p.Number))
@@ -215,20 +215,20 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 	return m.promote(r, gates, bars)
 }
 
-// removed reports a model that the proposal removes.
-func (m *maker) removed(r *progress) ModelReport {
+// reportRemoved reports a model that the proposal removes.
+func (m *maker) reportRemoved(r *progress) ModelReport {
 	if r.proposal.Landed {
-		return m.merged(r)
+		return m.reportMerged(r)
 	}
-	removed := fact(code.ModelRemoved, values{Model: r.Model})
+	reportRemoved := fact(code.ModelRemoved, values{Model: r.Model})
 	if added := newModels(r.proposal); len(added) > 0 && !m.renamedAway(r.proposal, r.Model) {
-		removed.Names = added
+		reportRemoved.Names = added
 	}
-	return r.end(delivery.CheckSuccess, removed)
+	return r.end(delivery.CheckSuccess, reportRemoved)
 }
 
-// fileRemoved reports a model whose release file the proposal removes, while its spec stays.
-func (m *maker) fileRemoved(r *progress) ModelReport {
+// reportFileRemoved reports a model whose release file the proposal removes, while its spec stays.
+func (m *maker) reportFileRemoved(r *progress) ModelReport {
 	left := m.baseline(m.w.names(r.Model))
 	if left != nil && !slices.Contains(forbidden(m.quarantineAfter(r.proposal)), left.Bundle) {
 		return r.end(delivery.CheckFailure, fact(code.ReleaseFileGone, values{Version: left.Version, Model: r.Model}))
@@ -244,7 +244,7 @@ func (m *maker) promote(r *progress, gates []judged, bars []bar) ModelReport {
 		return r.end(delivery.CheckFailure, why)
 	}
 	if !m.readData(r, gates, bars...) {
-		m.keepTrainings(p, r.model)
+		m.keepTrainingsOf(p, r.model)
 		return r.end(blockedBy(r.Stages))
 	}
 	var ok bool
@@ -259,8 +259,8 @@ func (m *maker) promote(r *progress, gates []judged, bars []bar) ModelReport {
 	}
 	if file, before := m.acceptedBefore(r.Model, r.Spec, r.Bundle); before {
 		if have, in := p.Intent.Releases[r.Model]; in && !sameFile(p.Base.Releases, p.Intent.Releases, r.Model) &&
-			!m.wrote(have) {
-			return m.byHand(r, have)
+			!m.madeByAOB(have) {
+			return m.refuseFile(r, have)
 		}
 		r.Release = &file
 		return m.commit(r, p, file, fact(code.ReleasedBefore, values{Version: file.Version}))
@@ -391,14 +391,14 @@ func (m *maker) run(spec delivery.RunSpec, p Proposal, approval string) (deliver
 		return state, pending(runs(state))
 	}
 	if p.Permission != delivery.PermissionWrite && !slices.Contains(p.Approvals, approval) {
-		ask := "/aob run " + approval
-		if !slices.Contains(m.asks[p.Number], ask) {
-			m.asks[p.Number] = append(m.asks[p.Number], ask)
+		command := "/aob run " + approval
+		if !slices.Contains(m.approvalCommands[p.Number], command) {
+			m.approvalCommands[p.Number] = append(m.approvalCommands[p.Number], command)
 		}
-		waits := fact(code.ApprovalByComment, values{Ask: ask})
+		waits := fact(code.ApprovalByComment, values{Ask: command})
 		switch {
 		case m.w.Server.Socket:
-			waits = fact(code.ApprovalBySocket, values{PRs: []int{p.Number}, Ask: ask})
+			waits = fact(code.ApprovalBySocket, values{PRs: []int{p.Number}, Ask: command})
 		case len(p.Waits[approval]) > 0:
 			waits = fact(code.ApprovalByReaction, values{})
 		}
@@ -478,15 +478,15 @@ func (m *maker) readData(r *progress, gates []judged, bars ...bar) bool {
 	for _, b := range bars {
 		gates = slices.Concat(gates, b.gates)
 	}
-	ask := delivery.DataRun{Dataset: r.model.Dataset, Classes: r.model.Classes}
+	input := delivery.DataRun{Dataset: r.model.Dataset, Classes: r.model.Classes}
 	for _, j := range gates {
-		ask.EvalSets = append(ask.EvalSets, j.gate.Evaluate)
+		input.EvalSets = append(input.EvalSets, j.gate.Evaluate)
 	}
-	slices.SortFunc(ask.EvalSets, func(a, b delivery.EvalSet) int { return strings.Compare(a.String(), b.String()) })
-	ask.EvalSets = slices.Compact(ask.EvalSets)
-	r.dataKey = delivery.DataKey(ask)
+	slices.SortFunc(input.EvalSets, func(a, b delivery.EvalSet) int { return strings.Compare(a.String(), b.String()) })
+	input.EvalSets = slices.Compact(input.EvalSets)
+	r.dataKey = delivery.DataKey(input)
 	state, stage := r.run(delivery.RunSpec{Key: r.dataKey, Kind: delivery.RunData, Limit: m.w.Server.DataTime,
-		Data: &ask})
+		Data: &input})
 	if stage.State == delivery.CheckSuccess {
 		if err := json.Unmarshal(state.Result, &r.data); err != nil {
 			stage = Stage{State: delivery.CheckError, Fact: fact(code.DataUnreadable, values{Text: err.Error()})}

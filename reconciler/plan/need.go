@@ -111,23 +111,23 @@ func (m *maker) keepNeed(r delivery.RunState, need delivery.RunNeed) {
 // mistake, or main has one. Runs that such a pull request needed before go on. This holds only for authors with write
 // permission, so that others cannot keep a machine busy with a mistake.
 func (m *maker) unreadable() map[int]bool {
-	unread := maps.Clone(m.stuck)
-	if !m.w.Blind().IsZero() {
+	unread := maps.Clone(m.unknownNeeds)
+	if !m.w.MainUnknown().IsZero() {
 		unread[0] = true
 	}
 	return unread
 }
 
-// isStuck records that it is not known which runs a pull request needs.
-func (m *maker) isStuck(p Proposal) {
+// needsUnknown records that it is not known which runs a pull request needs.
+func (m *maker) needsUnknown(p Proposal) {
 	if p.Permission == delivery.PermissionWrite || !p.Pending.IsZero() { // or the permission is not known yet
-		m.stuck[p.Number] = true
+		m.unknownNeeds[p.Number] = true
 	}
 }
 
-// keepTrainings keeps a model's trainings while their keys are not known: the data run has not finished, or an upgrade
-// has changed how keys are computed.
-func (m *maker) keepTrainings(p Proposal, mdl delivery.Model) {
+// keepTrainingsOf keeps a model's trainings while their keys are not known: the data run has not finished, or an
+// upgrade has changed how keys are computed.
+func (m *maker) keepTrainingsOf(p Proposal, mdl delivery.Model) {
 	for key, r := range m.w.Runs {
 		if trains(r, mdl) {
 			m.needs(key, p.Number)

@@ -79,7 +79,7 @@ var checkedOrOwn = []string{
 	"Trainer.Architectures", "Trainer.Kind", "Trainer.Name", "Trainer.Secrets", "Trainer.Versions",
 	"Trial.ID", "Trial.Model", "Verdict.Classes", "Verdict.Gate",
 	"Verdict.Model", "Window.Days", "Window.From", "Window.To", "Window.Zone",
-	"World.PowerOf", "World.Clocks", "World.Devices", "World.Listening", "World.Nobodies", "World.Opened",
+	"World.PowerOf", "World.Clocks", "World.Devices", "World.Listening", "World.InvalidOwners", "World.Opened",
 	"World.Published",
 }
 

@@ -64,11 +64,10 @@ func Make(w World) Plan {
 }
 
 func decide(w World, q, trains *queue) Plan {
-	m := &maker{w: w, needed: map[delivery.Digest]bool{}, planned: map[string]bool{}, runs: map[int][]delivery.Digest{},
-		asks:  map[int][]string{},
-		costs: map[int]map[string]delivery.Fact{}, needers: map[delivery.Digest][]int{}, stuck: map[int]bool{},
-		queue:  q,
-		trains: trains, models: map[string]MainModel{}, scored: map[delivery.Digest]bool{}}
+	m := &maker{w: w, queue: q, trains: trains,
+		needed: map[delivery.Digest]bool{}, needers: map[delivery.Digest][]int{}, unknownNeeds: map[int]bool{},
+		planned: map[string]bool{}, runs: map[int][]delivery.Digest{}, approvalCommands: map[int][]string{},
+		costs: map[int]map[string]delivery.Fact{}, models: map[string]MainModel{}, scored: map[delivery.Digest]bool{}}
 	if w.Main.Quarantine == nil {
 		m.w.Main.Quarantine = QuarantineOf(w.Main.Intent)
 	}
@@ -76,7 +75,7 @@ func decide(w World, q, trains *queue) Plan {
 	for _, mm := range main.Models {
 		m.models[mm.Model] = mm
 	}
-	m.sayRewound(&main)
+	m.addRewound(&main)
 	for _, p := range w.Proposals {
 		p.Stale = p.Stale || w.Evidence.Stale != "" // the earlier report stays
 		m.plan.Proposals = append(m.plan.Proposals, m.proposal(p))
@@ -99,23 +98,23 @@ func decide(w World, q, trains *queue) Plan {
 
 // maker is the state of one call of Make.
 type maker struct {
-	w       World
-	plan    Plan
-	needed  map[delivery.Digest]bool         // run keys that are needed
-	runs    map[int][]delivery.Digest        // by pull request
-	asks    map[int][]string                 // by pull request
-	costs   map[int]map[string]delivery.Fact // by pull request and approval code: the cost of what it allows
-	planned map[string]bool                  // keys of steps; pull requests with the same content share steps
-	needers map[delivery.Digest][]int        // by run key: the pull requests that need it
-	stuck   map[int]bool                     // pull requests whose needed runs are not known
-	queue   *queue                           // of runs that are no trainings
-	trains  *queue                           // of trainings
-	models  map[string]MainModel
-	scored  map[delivery.Digest]bool // bundles whose scores were requested
+	w                World
+	plan             Plan
+	needed           map[delivery.Digest]bool         // run keys that are needed
+	runs             map[int][]delivery.Digest        // by pull request
+	approvalCommands map[int][]string                 // by pull request
+	costs            map[int]map[string]delivery.Fact // by pull request and approval code: the cost of what it allows
+	planned          map[string]bool                  // keys of steps; pull requests with the same content share steps
+	needers          map[delivery.Digest][]int        // by run key: the pull requests that need it
+	unknownNeeds     map[int]bool                     // pull requests whose needed runs are not known
+	queue            *queue                           // of runs that are no trainings
+	trains           *queue                           // of trainings
+	models           map[string]MainModel
+	scored           map[delivery.Digest]bool // bundles whose scores were requested
 
-	weighed map[delivery.Digest]delivery.Digest          // weights by bundle
-	looks   map[lookKey]map[delivery.Digest]int          // the look number of each bundle
-	probes  map[delivery.Digest]map[delivery.Digest]bool // by eval set: bundles of models that main does not have
+	weightsOf map[delivery.Digest]delivery.Digest          // weights by bundle
+	looks     map[lookKey]map[delivery.Digest]int          // the look number of each bundle
+	probes    map[delivery.Digest]map[delivery.Digest]bool // by eval set: bundles of models that main does not have
 }
 
 func (m *maker) step(s Step) {

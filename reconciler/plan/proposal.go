@@ -21,7 +21,7 @@ type ProposalReport struct {
 	Quarantined []delivery.Fact    // the bundles that it quarantines and lifts
 	Problem     []delivery.Complaint
 	Runs        []delivery.Digest // for its content, in the order of the stages
-	Has         bool              // main already has all its models
+	OnMain      bool              // main already has all its models
 	Kept        bool              // main contains it: the earlier report stays
 	// Elsewhere: its target is another branch than main, so nothing is judged.
 	Elsewhere        bool
@@ -84,7 +84,7 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 	r := ProposalReport{PR: p.PullRequest, Problem: p.Complaints}
 	if p.Stale {
 		r.Stale = true
-		m.stuck[p.Number] = true
+		m.unknownNeeds[p.Number] = true
 		return r
 	}
 	if !m.targetsMain(p) {
@@ -95,7 +95,7 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 	}
 	if !p.Pending.IsZero() && len(p.Complaints) == 0 {
 		r.Checks = []Check{check(delivery.ContextRelease, delivery.CheckPending, p.Pending)}
-		m.stuck[p.Number] = true // it is not known yet which runs it needs
+		m.unknownNeeds[p.Number] = true // it is not known yet which runs it needs
 		return r
 	}
 	if why := m.notJudged(p); !why.IsZero() {
@@ -103,14 +103,14 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 			check(delivery.ContextIntent, delivery.CheckFailure, why),
 			check(delivery.ContextRelease, delivery.CheckFailure, why.In(code.OfStage, values{Stage: "intent"})),
 		}
-		m.isStuck(p)
+		m.needsUnknown(p)
 		return r
 	}
 	valid := check(delivery.ContextIntent, delivery.CheckSuccess, summary(p.Intent))
 	if r.Quarantined = changedQuarantines(p); len(r.Quarantined) > 0 {
 		valid.Facts = append(valid.Facts, fact(code.QuarantineChanged, values{Facts: r.Quarantined}))
 	}
-	valid.Facts = append(valid.Facts, m.nobodies(p.Intent)...)
+	valid.Facts = append(valid.Facts, m.invalidOwners(p.Intent)...)
 
 	names := changedModels(p)
 	for _, name := range names {
@@ -119,7 +119,7 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 	for _, name := range m.repointed(p, names) {
 		r.Models = append(r.Models, m.repoint(p, name))
 	}
-	r.Has = len(r.Models) > 0 && !slices.ContainsFunc(r.Models, func(mr ModelReport) bool { return !mr.Has })
+	r.OnMain = len(r.Models) > 0 && !slices.ContainsFunc(r.Models, func(mr ModelReport) bool { return !mr.OnMain })
 	r.Kept = p.Landed && len(r.Models) == 0
 	r.Fleets = changedFleets(p)
 	gates := changedGates(p)
@@ -127,7 +127,7 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 		r.Gates, r.Powers = m.judgeCurrent(p, gates)
 	}
 
-	r.Runs, r.ApprovalCommands, r.Costs = m.runs[p.Number], m.asks[p.Number], m.costs[p.Number]
+	r.Runs, r.ApprovalCommands, r.Costs = m.runs[p.Number], m.approvalCommands[p.Number], m.costs[p.Number]
 
 	if len(r.ApprovalCommands) > 0 {
 		r.Refused = p.Refused
@@ -141,12 +141,12 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 
 // notJudged says why nothing in a proposal can be judged.
 func (m *maker) notJudged(p Proposal) (why delivery.Fact) {
-	if why = foreign(p); why.IsZero() && p.Unreadable == "" {
-		why = m.crossed(p)
+	if why = foreignFiles(p); why.IsZero() && p.Unreadable == "" {
+		why = m.mergeUnknown(p)
 	}
 	for _, name := range changedModels(p) {
 		if why.IsZero() {
-			why = m.goneFromMain(p, name)
+			why = m.missingOnMain(p, name)
 		}
 	}
 	switch {
@@ -166,9 +166,9 @@ func complaints(list []delivery.Complaint) delivery.Fact {
 	return fact(code.IntentInvalid, values{Text: list[0].String(), Count: len(list) - 1})
 }
 
-// crossed says why the result of merging a proposal cannot be known. With several best common ancestors, git may take a
-// file from main or from the head, and no diff shows which.
-func (m *maker) crossed(p Proposal) delivery.Fact {
+// mergeUnknown says why the result of merging a proposal cannot be known. With several best common ancestors, git may
+// take a file from main or from the head, and no diff shows which.
+func (m *maker) mergeUnknown(p Proposal) delivery.Fact {
 	branch := m.w.Main.Branch
 	switch {
 	case len(p.BothChanged) > 0:
@@ -185,8 +185,8 @@ func (m *maker) crossed(p Proposal) delivery.Fact {
 	return fact(code.HistoryCrossed, values{Branch: branch, Count: len(p.Bases)})
 }
 
-// foreign says which files of AOB's own pull request others have changed. AOB would vouch for their changes.
-func foreign(p Proposal) delivery.Fact {
+// foreignFiles says which files of AOB's own pull request others have changed. AOB would vouch for their changes.
+func foreignFiles(p Proposal) delivery.Fact {
 	if len(p.Foreign) == 0 {
 		return delivery.Fact{}
 	}
@@ -216,12 +216,12 @@ func changedQuarantines(p Proposal) []delivery.Fact {
 	var list []delivery.Fact
 	for _, name := range slices.Sorted(maps.Keys(p.Intent.Quarantines)) {
 		base, head := p.Base.Quarantines[name], p.Intent.Quarantines[name]
-		var seen []delivery.Digest
+		var done []delivery.Digest
 		for _, e := range slices.Concat(base.Entries, head.Entries) {
-			if slices.Contains(seen, e.Digest) {
+			if slices.Contains(done, e.Digest) {
 				continue
 			}
-			seen = append(seen, e.Digest)
+			done = append(done, e.Digest)
 			_, before := base.Forbids(e.Digest)
 			why, after := head.Forbids(e.Digest)
 			switch {
@@ -455,12 +455,12 @@ func ReasonOf(v delivery.Verdict) delivery.Fact {
 	return plain(v.Reason)
 }
 
-// nobodies warns about owners of gates who cannot accept anything.
-func (m *maker) nobodies(in delivery.Intent) []delivery.Fact {
+// invalidOwners warns about owners of gates who cannot accept anything.
+func (m *maker) invalidOwners(in delivery.Intent) []delivery.Fact {
 	var list []delivery.Fact
 	for _, name := range slices.Sorted(maps.Keys(in.Gates)) {
 		for _, o := range in.Gates[name].Owners {
-			if why := m.w.Nobodies[o]; why != "" {
+			if why := m.w.InvalidOwners[o]; why != "" {
 				list = append(list, fact(code.OwnerWarning, values{By: o, Gate: name, Text: why}))
 			}
 		}

@@ -118,13 +118,13 @@ func (m *maker) quarantined(names []string, bundle delivery.Digest) (quarantineB
 
 // weights caches [Evidence.weights], which searches for bundles that are gone.
 func (m *maker) weights(bundle delivery.Digest) delivery.Digest {
-	w, ok := m.weighed[bundle]
+	w, ok := m.weightsOf[bundle]
 	if !ok {
-		if m.weighed == nil {
-			m.weighed = map[delivery.Digest]delivery.Digest{}
+		if m.weightsOf == nil {
+			m.weightsOf = map[delivery.Digest]delivery.Digest{}
 		}
 		w = m.w.Evidence.weights(bundle)
-		m.weighed[bundle] = w
+		m.weightsOf[bundle] = w
 	}
 	return w
 }

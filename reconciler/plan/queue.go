@@ -15,16 +15,16 @@ import (
 // A queue holds the runs that want to start. Make fills it in a first pass; schedule then decides which runs wait, and
 // Make uses that in a second pass.
 type queue struct {
-	trains  bool // it holds trainings
-	limit   int  // how many may run at once; 0 is any number
-	running int
-	busy    map[int]int       // how many run for each pull request
-	last    map[int]time.Time // when one was last started for each
-	asks    []ask             // in the order of the plan
-	places  map[delivery.Digest]int
+	trains   bool // it holds trainings
+	limit    int  // how many may run at once; 0 is any number
+	running  int
+	busy     map[int]int       // how many run for each pull request
+	last     map[int]time.Time // when one was last started for each
+	requests []request         // in the order of the plan
+	places   map[delivery.Digest]int
 }
 
-type ask struct {
+type request struct {
 	key   delivery.Digest
 	pr    int
 	round int
@@ -62,8 +62,8 @@ func (q *queue) enter(key delivery.Digest, pr int) (Stage, bool) {
 		return Stage{}, false
 	}
 	if q.places == nil {
-		if !slices.ContainsFunc(q.asks, func(a ask) bool { return a.key == key }) {
-			q.asks = append(q.asks, ask{key: key, pr: pr})
+		if !slices.ContainsFunc(q.requests, func(a request) bool { return a.key == key }) {
+			q.requests = append(q.requests, request{key: key, pr: pr})
 		}
 		return Stage{}, false
 	}
@@ -81,15 +81,15 @@ func (q *queue) enter(key delivery.Digest, pr int) (Stage, bool) {
 // schedule decides which runs start, and reports whether any must wait. Runs of main come first, then those of pull
 // requests, then those of experiments.
 func (q *queue) schedule() bool {
-	if q.limit == 0 || q.running+len(q.asks) <= q.limit {
+	if q.limit == 0 || q.running+len(q.requests) <= q.limit {
 		return false
 	}
 	next := map[int]int{}
-	for i, a := range q.asks {
-		q.asks[i].round = q.busy[a.pr] + next[a.pr]
+	for i, a := range q.requests {
+		q.requests[i].round = q.busy[a.pr] + next[a.pr]
 		next[a.pr]++
 	}
-	rank := func(a ask) int {
+	rank := func(a request) int {
 		switch {
 		case a.pr == 0:
 			return 0
@@ -98,7 +98,7 @@ func (q *queue) schedule() bool {
 		}
 		return 2
 	}
-	slices.SortStableFunc(q.asks, func(a, b ask) int {
+	slices.SortStableFunc(q.requests, func(a, b request) int {
 		if d := rank(a) - rank(b); d != 0 {
 			return d
 		}
@@ -106,7 +106,7 @@ func (q *queue) schedule() bool {
 		return cmp.Or(a.round-b.round, q.last[a.pr].Compare(q.last[b.pr]))
 	})
 	q.places = map[delivery.Digest]int{}
-	for i, a := range q.asks[max(0, q.limit-q.running):] {
+	for i, a := range q.requests[max(0, q.limit-q.running):] {
 		q.places[a.key] = i + 1
 	}
 	return true

@@ -35,10 +35,10 @@ func first(list []delivery.Release) *delivery.Release {
 func (m *maker) everAccepted(names []string) []delivery.Release {
 	var list []delivery.Release
 	add := func(r delivery.Release) {
-		seen := slices.ContainsFunc(list, func(o delivery.Release) bool {
+		known := slices.ContainsFunc(list, func(o delivery.Release) bool {
 			return o.Version == r.Version && o.Bundle == r.Bundle
 		})
-		if !seen && m.w.Evidence.accepted(r) {
+		if !known && m.w.Evidence.accepted(r) {
 			list = append(list, r)
 		}
 	}
@@ -78,14 +78,14 @@ func (m *maker) rollsBackTo(p Proposal, model string) (delivery.Release, bool) {
 	if !ok || r.Spec != p.Merged.Models[model].SpecDigest() {
 		return delivery.Release{}, false
 	}
-	return r, m.w.Evidence.accepted(r) && !m.edited(r)
+	return r, m.w.Evidence.accepted(r) && !m.fileEdited(r)
 }
 
-// edited reports whether the figures of a release file differ from those of its statement.
-func (m *maker) edited(r delivery.Release) bool { return m.stated(r) && !m.wrote(r) }
+// fileEdited reports whether the figures of a release file differ from those of its statement.
+func (m *maker) fileEdited(r delivery.Release) bool { return m.hasStatement(r) && !m.madeByAOB(r) }
 
-// stated reports whether there is a release statement for a release file's version and bundle.
-func (m *maker) stated(r delivery.Release) bool {
+// hasStatement reports whether there is a release statement for a release file's version and bundle.
+func (m *maker) hasStatement(r delivery.Release) bool {
 	return slices.ContainsFunc(m.w.Evidence.Releases, func(s delivery.ReleaseStatement) bool {
 		return s.Model == r.Name && s.Version == r.Version && s.Bundle == r.Bundle
 	})
@@ -112,8 +112,8 @@ func (m *maker) release(r *progress, p Proposal, judgements, ofFleets []judgemen
 	r.Release = &want
 	statement := delivery.ReleaseStatement{Model: r.Model, Version: want.Version, Spec: r.Spec, Bundle: r.Bundle,
 		File: want, TargetCommit: m.w.Main.Commit}
-	if was := p.Merged.Models[r.Model].RenamedFrom; !m.w.Evidence.remembers(r.Model, was) {
-		statement.RenamedFrom = was
+	if former := p.Merged.Models[r.Model].RenamedFrom; !m.w.Evidence.recordsRename(r.Model, former) {
+		statement.RenamedFrom = former
 	}
 	if r.Baseline != nil {
 		statement.Baseline = r.Baseline.Bundle
@@ -138,8 +138,8 @@ func (m *maker) release(r *progress, p Proposal, judgements, ofFleets []judgemen
 	switch {
 	case inTree && delivery.SameRelease(have, want):
 		return r.end(delivery.CheckSuccess, headline(want))
-	case inTree && !sameFile(p.Base.Releases, p.Intent.Releases, r.Model) && !m.wrote(have):
-		return m.byHand(r, have)
+	case inTree && !sameFile(p.Base.Releases, p.Intent.Releases, r.Model) && !m.madeByAOB(have):
+		return m.refuseFile(r, have)
 	}
 	return m.commit(r, p, want, fact(code.ReleaseCommitting, values{Version: want.Version}))
 }
@@ -155,17 +155,17 @@ func (m *maker) commit(r *progress, p Proposal, file delivery.Release, f deliver
 	return r.end(delivery.CheckPending, f)
 }
 
-// byHand refuses a release file that AOB did not write.
-func (m *maker) byHand(r *progress, have delivery.Release) ModelReport {
+// refuseFile refuses a release file that AOB did not write.
+func (m *maker) refuseFile(r *progress, have delivery.Release) ModelReport {
 	c := code.ReleaseFileUnsigned
-	if m.stated(have) {
+	if m.hasStatement(have) {
 		c = code.ReleaseFileEdited
 	}
 	return r.end(delivery.CheckFailure, fact(c, values{Model: r.Model, Version: have.Version, Bundle: have.Bundle}))
 }
 
-// wrote reports whether AOB made a release file, now or earlier.
-func (m *maker) wrote(r delivery.Release) bool {
+// madeByAOB reports whether AOB made a release file, now or earlier.
+func (m *maker) madeByAOB(r delivery.Release) bool {
 	_, ok := m.w.Evidence.statement(r, "")
 	return ok
 }

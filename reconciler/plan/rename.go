@@ -17,36 +17,36 @@ import (
 func (w World) names(model string) []string {
 	names := []string{model}
 	for {
-		was := w.former(names[len(names)-1])
-		if _, taken := w.Main.Intent.Models[was]; was == "" || taken || slices.Contains(names, was) {
+		former := w.formerName(names[len(names)-1])
+		if _, taken := w.Main.Intent.Models[former]; former == "" || taken || slices.Contains(names, former) {
 			return names
 		}
-		names = append(names, was)
+		names = append(names, former)
 	}
 }
 
-// former returns a model's former name: from main's file, the newest accepted release that records one, or the
+// formerName returns a model's former name: from main's file, the newest accepted release that records one, or the
 // statement of the release that main has not accepted yet.
-func (w World) former(model string) (was string) {
-	if was = w.Main.Intent.Models[model].RenamedFrom; was != "" {
-		return was
+func (w World) formerName(model string) (former string) {
+	if former = w.Main.Intent.Models[model].RenamedFrom; former != "" {
+		return former
 	}
 	version := 0
 	for _, a := range w.Evidence.Accepted[model] {
 		if a.RenamedFrom != "" && a.Version > version {
-			was, version = a.RenamedFrom, a.Version
+			former, version = a.RenamedFrom, a.Version
 		}
 	}
-	if r, ok := w.Main.Intent.Releases[model]; ok && was == "" && !w.Evidence.accepted(r) {
+	if r, ok := w.Main.Intent.Releases[model]; ok && former == "" && !w.Evidence.accepted(r) {
 		if s, ok := w.Evidence.statement(r, ""); ok {
 			return s.RenamedFrom
 		}
 	}
-	return was
+	return former
 }
 
-// called returns the model on main that has a name now or had it before; empty for none.
-func (w World) called(name string) string {
+// modelNamed returns the model on main that has a name now or had it before; empty for none.
+func (w World) modelNamed(name string) string {
 	for _, model := range slices.Sorted(maps.Keys(w.Main.Intent.Models)) {
 		if slices.Contains(w.names(model), name) {
 			return model
@@ -58,14 +58,14 @@ func (w World) called(name string) string {
 // renames returns the model on main that a proposal renames to a name, empty for none, and all names of the renamed
 // model, newest first.
 func (w World) renames(p Proposal, name string) (from string, names []string) {
-	was := p.Merged.Models[name].RenamedFrom
-	if _, there := w.Main.Intent.Models[name]; there || was == "" {
+	former := p.Merged.Models[name].RenamedFrom
+	if _, there := w.Main.Intent.Models[name]; there || former == "" {
 		return "", w.names(name)
 	}
-	if from = w.called(was); from != "" {
-		was = from
+	if from = w.modelNamed(former); from != "" {
+		former = from
 	}
-	names = slices.DeleteFunc(w.names(was), func(n string) bool { return n == name })
+	names = slices.DeleteFunc(w.names(former), func(n string) bool { return n == name })
 	return from, append([]string{name}, names...)
 }
 
@@ -91,53 +91,53 @@ func newModels(p Proposal) []string {
 	return names
 }
 
-// remembers reports whether an accepted release records a model's former name.
-func (e Evidence) remembers(model, was string) bool {
-	return slices.ContainsFunc(e.Accepted[model], func(a delivery.Acceptance) bool { return a.RenamedFrom == was })
+// recordsRename reports whether an accepted release records a model's former name.
+func (e Evidence) recordsRename(model, former string) bool {
+	return slices.ContainsFunc(e.Accepted[model], func(a delivery.Acceptance) bool { return a.RenamedFrom == former })
 }
 
 // wrongNames finds a was: line that names no model which the proposal renames, the removal of a line before a release
 // has recorded the former name, and a new model with the former name of another one. The latter would take its history
 // away, and fleets could be moved to it past the gates of the renamed model.
 func (m *maker) wrongNames(p Proposal) delivery.Fact {
-	if p.Landed || m.w.Evidence.Unknown || !m.w.Blind().IsZero() {
+	if p.Landed || m.w.Evidence.Unknown || !m.w.MainUnknown().IsZero() {
 		return delivery.Fact{} // it is not known which models main has had
 	}
 	main := m.w.Main.Intent.Models
 	for _, name := range slices.Sorted(maps.Keys(p.Merged.Models)) {
-		was := p.Merged.Models[name].RenamedFrom
-		v := values{Model: name, FromModel: was, Branch: m.w.Main.Branch}
+		former := p.Merged.Models[name].RenamedFrom
+		v := values{Model: name, FromModel: former, Branch: m.w.Main.Branch}
 		before, there := main[name]
-		if there && before.RenamedFrom != "" && before.RenamedFrom != was &&
-			!m.w.Evidence.remembers(name, before.RenamedFrom) {
+		if there && before.RenamedFrom != "" && before.RenamedFrom != former &&
+			!m.w.Evidence.recordsRename(name, before.RenamedFrom) {
 			v.FromModel = before.RenamedFrom
 			return fact(code.WasForgotten, v)
 		}
-		owner := m.w.called(name)
+		owner := m.w.modelNamed(name)
 		_, ownerStays := p.Merged.Models[owner]
 		_, back := m.rollsBackTo(p, name) // as in a git revert of the rename
-		if !there && owner != "" && m.w.called(was) != owner && (ownerStays || !back) {
+		if !there && owner != "" && m.w.modelNamed(former) != owner && (ownerStays || !back) {
 			v.FromModel = owner
 			if !ownerStays {
 				v.Names = []string{owner}
 			}
 			return fact(code.WasTaken, v)
 		}
-		if was == "" || there && slices.Contains(m.w.names(name), was) {
+		if former == "" || there && slices.Contains(m.w.names(name), former) {
 			continue
 		}
-		from := m.w.called(was)
+		from := m.w.modelNamed(former)
 		_, stays := p.Merged.Models[from]
 		switch {
 		case there:
 			return fact(code.WasOfOldModel, v)
-		case from == "" && len(m.w.Evidence.Accepted[was]) == 0:
+		case from == "" && len(m.w.Evidence.Accepted[former]) == 0:
 			v.Names = slices.Sorted(maps.Keys(main))
 			return fact(code.WasUnknown, v)
 		case from != "" && stays:
 			v.Names = []string{from}
 			return fact(code.WasStays, v)
-		case from != "" && from == was && main[from].RenamedFrom != "" && len(m.w.Evidence.Accepted[from]) == 0:
+		case from != "" && from == former && main[from].RenamedFrom != "" && len(m.w.Evidence.Accepted[from]) == 0:
 			v.Names = []string{main[from].RenamedFrom}
 			return fact(code.WasUnreleased, v)
 		}
@@ -145,9 +145,9 @@ func (m *maker) wrongNames(p Proposal) delivery.Fact {
 	return delivery.Fact{}
 }
 
-// goneFromMain says that main has renamed or removed a model since the proposal's base. Otherwise the proposal would
+// missingOnMain says that main has renamed or removed a model since the proposal's base. Otherwise the proposal would
 // bring the old model back.
-func (m *maker) goneFromMain(p Proposal, name string) delivery.Fact {
+func (m *maker) missingOnMain(p Proposal, name string) delivery.Fact {
 	_, before := p.Base.Models[name]
 	_, kept := p.Intent.Models[name]
 	if _, there := m.w.Main.Intent.Models[name]; there || !before || !kept || p.Landed {

@@ -20,8 +20,8 @@ func (r Rewound) Fact() delivery.Fact {
 	return fact(code.MainRewoundMoved, v)
 }
 
-// sayRewound adds the warning that main went back to main's checks.
-func (m *maker) sayRewound(main *MainReport) {
+// addRewound adds the warning that main went back to main's checks.
+func (m *maker) addRewound(main *MainReport) {
 	if len(m.w.Main.Rewound) == 0 {
 		return
 	}

@@ -42,7 +42,7 @@ func (m *maker) chosen(r *progress) (delivery.Digest, Stage) {
 				r.Seeds[i].Score = &score
 			}
 		}
-		return t.Bundle, m.known(t)
+		return t.Bundle, m.bundleStage(t)
 	}
 	if len(r.Seeds) == 1 {
 		// Its training is not signed for this spec yet; the seed's spec may have no thresholds.
@@ -72,8 +72,8 @@ func (m *maker) chosen(r *progress) (delivery.Digest, Stage) {
 	return "", m.adopt(r, best(r.Seeds))
 }
 
-// known describes the bundle that a spec got.
-func (m *maker) known(t Trained) Stage {
+// bundleStage describes the bundle that a spec got.
+func (m *maker) bundleStage(t Trained) Stage {
 	if _, there := m.w.Evidence.Bundles[t.Bundle]; !there {
 		return failed(fact(code.TrainedBundleGone, values{Bundle: t.Bundle}))
 	}
@@ -125,7 +125,7 @@ func (m *maker) seed(r *progress, seed int64, digest delivery.Digest) SeedReport
 	}
 	if t, ok := m.w.Evidence.BySpec[digest]; ok {
 		s.Bundle, s.key = t.Bundle, t.Training.Run
-		stage := m.known(t)
+		stage := m.bundleStage(t)
 		return is(stage.State, stage.Fact)
 	}
 	train := r.model.Train
@@ -133,17 +133,17 @@ func (m *maker) seed(r *progress, seed int64, digest delivery.Digest) SeedReport
 	if !ok {
 		return is(delivery.CheckFailure, fact(code.TrainerUnknown, values{Text: train.With}))
 	}
-	ask := delivery.TrainRun{Spec: r.model.SeedSpec(seed), Seed: seed, Data: r.dataKey, Training: r.data.Training,
+	input := delivery.TrainRun{Spec: r.model.SeedSpec(seed), Seed: seed, Data: r.dataKey, Training: r.data.Training,
 		Trainer: trainer.Files, Accelerator: trainer.Accelerator, Machine: train.Machine.Terraform,
 		Limit: train.Machine.Limit}
-	s.key, ask = m.underWay(ask)
+	s.key, input = m.begunTraining(input)
 	if t, ok := m.w.Evidence.ByRun[s.key]; ok {
 		// Another spec had the same training, as of a dataset with another name.
-		m.signTraining(r, s.key, digest, ask, r.data, t.Training.Result)
+		m.signTraining(r, s.key, digest, input, r.data, t.Training.Result)
 		return is(delivery.CheckPending, fact(code.TrainedSame, values{Bundle: t.Bundle}))
 	}
 	s.Run = s.key
-	state, stage := r.run(delivery.RunSpec{Key: s.key, Kind: delivery.RunTrain, Limit: ask.Limit, Train: &ask})
+	state, stage := r.run(delivery.RunSpec{Key: s.key, Kind: delivery.RunTrain, Limit: input.Limit, Train: &input})
 	if stage.State != delivery.CheckSuccess {
 		return is(stage.State, stage.Fact)
 	}
@@ -151,18 +151,18 @@ func (m *maker) seed(r *progress, seed int64, digest delivery.Digest) SeedReport
 	if err := json.Unmarshal(state.Result, &result); err != nil {
 		return is(delivery.CheckError, fact(code.TrainResultUnreadable, values{Text: err.Error()}))
 	}
-	data, ok := m.readBy(ask, r.data)
+	data, ok := m.dataOf(input, r.data)
 	if !ok {
 		return is(delivery.CheckPending, fact(code.TrainDataReading, values{}))
 	}
-	m.signTraining(r, s.key, digest, ask, data, result)
+	m.signTraining(r, s.key, digest, input, data, result)
 	return is(delivery.CheckPending, fact(code.TrainedSigning, values{}))
 }
 
-func (m *maker) signTraining(r *progress, key, spec delivery.Digest, ask delivery.TrainRun, data delivery.DataResult,
+func (m *maker) signTraining(r *progress, key, spec delivery.Digest, input delivery.TrainRun, data delivery.DataResult,
 	result delivery.TrainResult) {
 	m.step(Sign{Bundle: result.Bundle, Type: delivery.TrainingType, Of: r.Model,
-		Predicate: delivery.Training{Run: key, Spec: spec, Input: ask, Data: data, Result: result}})
+		Predicate: delivery.Training{Run: key, Spec: spec, Input: input, Data: data, Result: result}})
 }
 
 // resolved finds a bundle's thresholds on the validation split, and returns the bundle with them. It infers nothing if
@@ -175,8 +175,8 @@ func (m *maker) resolved(r *progress, trained delivery.Digest) (delivery.Digest,
 	if stage.State != delivery.CheckSuccess {
 		return "", stage
 	}
-	ask := delivery.ThresholdRun{Valid: valid, Ask: r.model.Thresholds}
-	key := delivery.ThresholdKey(ask)
+	input := delivery.ThresholdRun{Valid: valid, Ask: r.model.Thresholds}
+	key := delivery.ThresholdKey(input)
 	if t, ok := m.w.Evidence.Resolved[key]; ok {
 		if _, there := m.w.Evidence.Bundles[t.Result.Bundle]; !there {
 			return "", failed(fact(code.ThresholdsBundleGone, values{Bundle: t.Result.Bundle}))
@@ -189,7 +189,7 @@ func (m *maker) resolved(r *progress, trained delivery.Digest) (delivery.Digest,
 		return t.Result.Bundle, Stage{State: delivery.CheckSuccess, Fact: fact(code.Thresholds, found)}
 	}
 	state, stage := r.run(delivery.RunSpec{Key: key, Kind: delivery.RunThresholds, Limit: m.w.Server.EvalTime,
-		Thresholds: &ask})
+		Thresholds: &input})
 	if stage.State != delivery.CheckSuccess {
 		stage.Fact = stage.Fact.In(code.OfThresholds, values{})
 		return "", stage
@@ -199,51 +199,51 @@ func (m *maker) resolved(r *progress, trained delivery.Digest) (delivery.Digest,
 		return "", Stage{State: delivery.CheckError, Fact: fact(code.ThresholdsUnreadable, values{Text: err.Error()})}
 	}
 	m.step(Sign{Bundle: result.Bundle, Type: delivery.ThresholdsType, Of: r.Model,
-		Predicate: delivery.Resolved{Key: key, Input: ask, Result: result}})
+		Predicate: delivery.Resolved{Key: key, Input: input, Result: result}})
 	return "", pending(fact(code.ThresholdsSigning, values{}))
 }
 
-// underWay returns a training that has already begun for the same work, and its key. An upgrade may change how keys are
-// computed, but it must not end or repeat trainings: a training keeps its key while a proposal has its spec.
-func (m *maker) underWay(ask delivery.TrainRun) (delivery.Digest, delivery.TrainRun) {
-	key := delivery.TrainKey(ask)
+// begunTraining returns a training that has already begun for the same work, and its key. An upgrade may change how
+// keys are computed, but it must not end or repeat trainings: a training keeps its key while a proposal has its spec.
+func (m *maker) begunTraining(input delivery.TrainRun) (delivery.Digest, delivery.TrainRun) {
+	key := delivery.TrainKey(input)
 	if _, begun := m.w.Runs[key]; begun {
-		return key, ask
+		return key, input
 	}
-	first, rank := delivery.Digest(""), 0
+	first, best := delivery.Digest(""), 0
 	for k, r := range m.w.Runs {
 		if r.Spec.Train == nil {
 			continue
 		}
-		if now := m.goesOnAs(r, key, ask); now > rank || now == rank && rank > 0 && k < first {
-			first, rank = k, now
+		if rank := m.serves(r, key, input); rank > best || rank == best && best > 0 && k < first {
+			first, best = k, rank
 		}
 	}
-	if rank == 0 {
-		return key, ask
+	if best == 0 {
+		return key, input
 	}
 	return first, *m.w.Runs[first].Spec.Train
 }
 
-// goesOnAs ranks how well a run that has begun serves a request; 0 if it does not.
-func (m *maker) goesOnAs(r delivery.RunState, key delivery.Digest, ask delivery.TrainRun) int {
+// serves ranks how well a run that has begun serves a request; 0 if it does not.
+func (m *maker) serves(r delivery.RunState, key delivery.Digest, input delivery.TrainRun) int {
 	begun := *r.Spec.Train
-	begun.Accelerator = cmp.Or(begun.Accelerator, ask.Accelerator) // older servers did not record it
-	if begun.Seed != ask.Seed {
+	begun.Accelerator = cmp.Or(begun.Accelerator, input.Accelerator) // older servers did not record it
+	if begun.Seed != input.Seed {
 		return 0
 	}
 	lives := r.Phase == delivery.RunRunning || r.Phase == delivery.RunDied || r.Phase == delivery.RunDone
-	if begun.Training == ask.Training && lives {
+	if begun.Training == input.Training && lives {
 		other := begun
-		if other.Trainer = ask.Trainer; delivery.TrainKey(other) == key {
+		if other.Trainer = input.Trainer; delivery.TrainKey(other) == key {
 			return 3
 		}
 	}
-	if begun.Spec.Digest() != ask.Spec.Digest() {
+	if begun.Spec.Digest() != input.Spec.Digest() {
 		return 0
 	}
 	switch data := m.w.Runs[begun.Data]; {
-	case begun.Training == ask.Training && (lives || r.Phase == delivery.RunStopped):
+	case begun.Training == input.Training && (lives || r.Phase == delivery.RunStopped):
 		return 2
 	case lives && data.Phase == delivery.RunDone: // its data is known, so it can be signed
 		return 1
@@ -251,18 +251,18 @@ func (m *maker) goesOnAs(r delivery.RunState, key delivery.Digest, ask delivery.
 	return 0
 }
 
-// readBy returns the data that a training reads. It is older data if the training began before an upgrade.
-func (m *maker) readBy(ask delivery.TrainRun, now delivery.DataResult) (delivery.DataResult, bool) {
-	if ask.Training == now.Training {
+// dataOf returns the data that a training reads. It is older data if the training began before an upgrade.
+func (m *maker) dataOf(input delivery.TrainRun, now delivery.DataResult) (delivery.DataResult, bool) {
+	if input.Training == now.Training {
 		return now, true
 	}
-	state := m.w.Runs[ask.Data]
+	state := m.w.Runs[input.Data]
 	var then delivery.DataResult
 	if state.Result == nil {
-		if !slices.Contains(m.plan.Unread, ask.Data) {
-			m.plan.Unread = append(m.plan.Unread, ask.Data)
+		if !slices.Contains(m.plan.Unread, input.Data) {
+			m.plan.Unread = append(m.plan.Unread, input.Data)
 		}
 		return now, false
 	}
-	return then, json.Unmarshal(state.Result, &then) == nil && then.Training == ask.Training
+	return then, json.Unmarshal(state.Result, &then) == nil && then.Training == input.Training
 }

@@ -80,7 +80,7 @@ func VariantID(spec delivery.Digest) string { return spec.Hex()[:10] }
 // trial takes an experiment as far as the observed state allows.
 func (m *maker) trial(t Trial) TrialReport {
 	r := TrialReport{Trial: t, State: delivery.CheckSuccess}
-	asker := Proposal{Permission: delivery.PermissionWrite,
+	requester := Proposal{Permission: delivery.PermissionWrite,
 		PullRequest: delivery.PullRequest{Number: -1 - len(m.plan.Trials)}}
 	var gates []judged
 	for _, name := range m.w.Main.Intent.Covering(t.Model) {
@@ -93,7 +93,7 @@ func (m *maker) trial(t Trial) TrialReport {
 		}
 	}
 	for _, v := range t.Variants {
-		r.Variants = append(r.Variants, m.variant(&r, asker, v, gates))
+		r.Variants = append(r.Variants, m.variant(&r, requester, v, gates))
 	}
 	broken := 0
 	for _, v := range r.Variants {
@@ -110,17 +110,17 @@ func (m *maker) trial(t Trial) TrialReport {
 	}
 	r.Fact = fact(code.TrialProgress, values{Counts: map[string]int{"trained": r.Trained, "total": r.Total,
 		"failed": broken}})
-	r.Left = m.left(r)
-	r.Runs = m.runs[asker.Number]
+	r.Left = m.timeLeft(r)
+	r.Runs = m.runs[requester.Number]
 	return r
 }
 
 // variant takes one variant through data, trainings and validation.
-func (m *maker) variant(t *TrialReport, asker Proposal, v Variant, gates []judged) VariantReport {
+func (m *maker) variant(t *TrialReport, requester Proposal, v Variant, gates []judged) VariantReport {
 	mdl := v.Model
 	p := &progress{ModelReport: ModelReport{Model: mdl.Name, Spec: mdl.SpecDigest(), Baseline: t.Release},
 		names: m.w.names(mdl.Name), model: mdl,
-		run: m.runner(asker, "", fmt.Sprintf("%s, trial %s", mdl.Name, t.Trial.ID))}
+		run: m.runner(requester, "", fmt.Sprintf("%s, trial %s", mdl.Name, t.Trial.ID))}
 	out := VariantReport{ID: VariantID(p.Spec), Spec: p.Spec}
 	for _, seed := range mdl.Train.Seeds {
 		out.Seeds = append(out.Seeds, SeedReport{Seed: seed, State: delivery.CheckPending})
@@ -134,7 +134,7 @@ func (m *maker) variant(t *TrialReport, asker Proposal, v Variant, gates []judge
 		return out
 	}
 	if !m.readData(p, gates) {
-		m.keepTrainings(asker, mdl)
+		m.keepTrainingsOf(requester, mdl)
 		return wait()
 	}
 	// Every seed is validated, also a single one, because the experiment asks for its score.
@@ -194,9 +194,9 @@ func (m *maker) validated(r *progress, bundle delivery.Digest) (*delivery.Scores
 	return &score, compare, stage
 }
 
-// left estimates the remaining time of an experiment's trainings, from the time per epoch of finished ones and the
+// timeLeft estimates the remaining time of an experiment's trainings, from the time per epoch of finished ones and the
 // number that may run at once.
-func (m *maker) left(r TrialReport) time.Duration {
+func (m *maker) timeLeft(r TrialReport) time.Duration {
 	var spent time.Duration
 	epochs := 0
 	for _, s := range m.w.Runs {
@@ -225,10 +225,9 @@ func (m *maker) left(r TrialReport) time.Duration {
 
 // wanted runs the comparisons that somebody waits for.
 func (m *maker) wanted() {
-	for _, ask := range m.w.Wanted {
-		m.run(delivery.RunSpec{Key: delivery.CompareKey(ask), Kind: delivery.RunCompare, Limit: m.w.Server.EvalTime,
-			Compare: &ask, Note: "aob compare"},
-			Proposal{Permission: delivery.PermissionWrite}, "")
+	for _, input := range m.w.Wanted {
+		m.run(delivery.RunSpec{Key: delivery.CompareKey(input), Kind: delivery.RunCompare, Limit: m.w.Server.EvalTime,
+			Compare: &input, Note: "aob compare"}, Proposal{Permission: delivery.PermissionWrite}, "")
 	}
 }
 

@@ -11,9 +11,9 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// unsure says why it is not known which releases main has accepted of a model; zero if it is known.
-func (m *maker) unsure(names []string) delivery.Fact {
-	if why := m.unsureRelease(names); !why.IsZero() {
+// historyUnknown says why it is not known which releases main has accepted of a model; zero if it is known.
+func (m *maker) historyUnknown(names []string) delivery.Fact {
+	if why := m.acceptanceUnknown(names); !why.IsZero() {
 		return why
 	}
 	for _, name := range slices.Concat(names, []string{""}) {
@@ -24,8 +24,8 @@ func (m *maker) unsure(names []string) delivery.Fact {
 	return delivery.Fact{}
 }
 
-// unsureOf says why it is not known what a proposal's model must be compared with.
-func (m *maker) unsureOf(p Proposal, name string) delivery.Fact {
+// baselineUnknown says why it is not known what a proposal's model must be compared with.
+func (m *maker) baselineUnknown(p Proposal, name string) delivery.Fact {
 	_, names := m.w.renames(p, name)
 	list := [][]string{names}
 	for _, b := range m.bars(p, name) {
@@ -35,15 +35,15 @@ func (m *maker) unsureOf(p Proposal, name string) delivery.Fact {
 		list = append(list, m.w.names(b.from))
 	}
 	for _, names := range list {
-		if why := m.unsure(names); !why.IsZero() {
+		if why := m.historyUnknown(names); !why.IsZero() {
 			return why
 		}
 	}
 	return delivery.Fact{}
 }
 
-// unsureRelease says why it is not known whether main has accepted the release that it names.
-func (m *maker) unsureRelease(names []string) delivery.Fact {
+// acceptanceUnknown says why it is not known whether main has accepted the release that it names.
+func (m *maker) acceptanceUnknown(names []string) delivery.Fact {
 	if m.w.Evidence.Unknown {
 		return fact(code.EvidenceUnread, values{Text: m.w.Evidence.Stale})
 	}
@@ -77,8 +77,8 @@ func (m Main) BrokenFleets() []string {
 // files of its model, and all quarantine files; and all gates if the fleet changes its model.
 func (m *maker) brokenFile(f delivery.Fleet) delivery.Fact {
 	models := m.w.names(f.Runs)
-	published, told := m.w.Published[f.Name]
-	if told {
+	published, known := m.w.Published[f.Name]
+	if known {
 		models = append(models, m.w.names(published.Model)...)
 	}
 	for _, c := range m.w.Main.Complaints {
@@ -92,7 +92,7 @@ func (m *maker) brokenFile(f delivery.Fleet) delivery.Fact {
 		case folder == "fleets":
 			concerned = name == f.Name
 		case folder == "gates":
-			concerned = told && !m.sameLine(published.Model, f.Runs)
+			concerned = known && !m.sameLine(published.Model, f.Runs)
 		}
 		if concerned {
 			return fact(code.MainBroken, values{Branch: m.w.Main.Branch, Text: c.String()})
@@ -125,10 +125,10 @@ func (m *maker) unreadAborts(fleet string) []delivery.Digest {
 	return list
 }
 
-// waitsFor says why a fleet stays as it is: data that decides its target cannot be read.
-func (m *maker) waitsFor(f delivery.Fleet) delivery.Fact {
+// whyFleetWaits says why a fleet stays as it is: data that decides its target cannot be read.
+func (m *maker) whyFleetWaits(f delivery.Fleet) delivery.Fact {
 	names := m.w.names(f.Runs)
-	if why := m.unsureRelease(names); !why.IsZero() {
+	if why := m.acceptanceUnknown(names); !why.IsZero() {
 		return why
 	}
 	if why := m.w.Main.UnreadFleets[f.Name]; why != "" {
@@ -141,12 +141,12 @@ func (m *maker) waitsFor(f delivery.Fleet) delivery.Fact {
 	if f.Version > 0 {
 		return delivery.Fact{} // nor is it for a pinned version
 	}
-	return m.unsure(names)
+	return m.historyUnknown(names)
 }
 
-// wayKnown returns the release that a fleet may continue with although main's accepted releases are not known: main
+// knownTarget returns the release that a fleet may continue with although main's accepted releases are not known: main
 // names it, and the fleet was told to run it before or falls back to it.
-func (m *maker) wayKnown(f delivery.Fleet) (delivery.Target, bool) {
+func (m *maker) knownTarget(f delivery.Fleet) (delivery.Target, bool) {
 	named, ok := m.w.Main.Intent.Releases[f.Runs]
 	clock, published := m.w.Clocks[f.Name], m.w.Published[f.Name]
 	if !ok || f.Version > 0 || published.Model != f.Runs || m.w.Main.UnreadFleets[f.Name] != "" {
@@ -163,8 +163,8 @@ func (m *maker) wayKnown(f delivery.Fleet) (delivery.Target, bool) {
 	return delivery.Target{Version: named.Version, Bundle: named.Bundle}, true
 }
 
-// stays leaves a fleet as it is. Its document is signed again before it expires.
-func (m *maker) stays(r FleetReport, why delivery.Fact) FleetReport {
+// keepFleet leaves a fleet as it is. Its document is signed again before it expires.
+func (m *maker) keepFleet(r FleetReport, why delivery.Fact) FleetReport {
 	r.Facts = []delivery.Fact{why, fact(code.DevicesKeep, values{})}
 	r.Decision.State = m.w.Clocks[r.Fleet]
 	published, ok := m.w.Published[r.Fleet]
@@ -184,7 +184,7 @@ func (m *maker) stays(r FleetReport, why delivery.Fact) FleetReport {
 		return r // it is lost, and cannot be rebuilt while main cannot be read
 	}
 	r.Decision.Desired = &desired
-	if m.news(desired, &published) { // it expires soon
+	if m.mustPublish(desired, &published) { // it expires soon
 		m.step(Publish{Desired: desired, Devices: len(m.w.Devices[r.Fleet])})
 	}
 	return r

@@ -22,15 +22,15 @@ type World struct {
 	Devices        map[string][]delivery.Device // by ring
 	Listening      map[string]time.Time         // by ring: since when its devices can reach the server without a break
 	// by bundle: the last check of the server's own store; nil if nothing checks it
-	Stored    map[delivery.Digest]Stored
-	Clocks    map[string]rollout.State    // by fleet
-	Published map[string]delivery.Desired // by ring; see [Restored] for documents of version 0
-	Opened    map[string]bool             // branches of AOB's own pull requests that were opened, also if closed since
-	Trials    []Trial                     // experiments, oldest first
-	Wanted    []delivery.CompareRun       // comparisons that people have requested
-	PowerOf   []string                    // gates whose power people have requested
-	Nobodies  map[string]string           // invalid owners of gates, and why they are invalid
-	Server    Server
+	Stored        map[delivery.Digest]Stored
+	Clocks        map[string]rollout.State    // by fleet
+	Published     map[string]delivery.Desired // by ring; see [Restored] for documents of version 0
+	Opened        map[string]bool             // branches of AOB's own pull requests, also of closed ones
+	Trials        []Trial                     // experiments, oldest first
+	Wanted        []delivery.CompareRun       // comparisons that people have requested
+	PowerOf       []string                    // gates whose power people have requested
+	InvalidOwners map[string]string           // invalid owners of gates, and why they are invalid
+	Server        Server
 }
 
 // Main is the target branch.
@@ -150,17 +150,17 @@ type UnreadStatement struct {
 	Why    string
 }
 
-// Blind says why it is not known what main has accepted; zero if it is known. Nothing is judged then, and the fleets
-// that it concerns stay as they are.
-func (w World) Blind() delivery.Fact {
+// MainUnknown says why it is not known what main has accepted; zero if it is known. Nothing is judged then, and the
+// fleets that it concerns stay as they are.
+func (w World) MainUnknown() delivery.Fact {
 	if n := len(w.Main.Complaints); n > 0 {
 		return fact(code.MainBroken, values{Branch: w.Main.Branch, Text: w.Main.Complaints[0].String(), Count: n - 1})
 	}
 	return w.Evidence.newer()
 }
 
-// heard returns when the server last had a report from a device of a ring; zero for never.
-func (w World) heard(ring string) (last time.Time) {
+// lastHeard returns when the server last had a report from a device of a ring; zero for never.
+func (w World) lastHeard(ring string) (last time.Time) {
 	for _, d := range w.Devices[ring] {
 		if d.LastHeard.After(last) {
 			last = d.LastHeard
@@ -280,8 +280,8 @@ func NeedsHistory(w World) []string {
 	for _, a := range w.Evidence.Aborts {
 		need[a.Model] = true
 	}
-	for _, held := range []map[string][]QuarantineEntry{w.Main.Quarantine, QuarantineOf(w.Main.Intent)} {
-		for name, entries := range held {
+	for _, quarantines := range []map[string][]QuarantineEntry{w.Main.Quarantine, QuarantineOf(w.Main.Intent)} {
+		for name, entries := range quarantines {
 			need[name] = need[name] || len(entries) > 0
 		}
 	}
@@ -301,13 +301,13 @@ func NeedsHistory(w World) []string {
 	}
 	for _, p := range w.Proposals {
 		for name, f := range p.Merged.Fleets {
-			if was := w.Main.Intent.Fleets[name]; was.Runs != f.Runs || was.Version != f.Version {
-				need[f.Runs], need[was.Runs] = true, true
+			if before := w.Main.Intent.Fleets[name]; before.Runs != f.Runs || before.Version != f.Version {
+				need[f.Runs], need[before.Runs] = true, true
 			}
 		}
-		for name, was := range w.Main.Intent.Fleets {
+		for name, before := range w.Main.Intent.Fleets {
 			if _, kept := p.Merged.Fleets[name]; !kept {
-				need[was.Runs] = true
+				need[before.Runs] = true
 			}
 		}
 	}

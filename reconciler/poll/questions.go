@@ -230,8 +230,8 @@ func (f *Forge) askOwners(now time.Time) {
 	}
 }
 
-// Nobodies returns the owners of gates that cannot own one, and why.
-func (f *Forge) Nobodies() map[string]string {
+// InvalidOwners returns the owners of gates that cannot own one, and why.
+func (f *Forge) InvalidOwners() map[string]string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	names := map[string]string{}

@@ -37,15 +37,15 @@ type Requests struct {
 
 	mu          sync.Mutex
 	trials      []plan.Trial // nil until read
-	unread      error        // names the experiments that could not be read
+	unreadable  error        // names the experiments that could not be read
 	comparisons map[delivery.Digest]comparison
 	gates       map[string]time.Time // when each gate's power was last requested
 }
 
 // A comparison is two models to compare, and the time of the last request.
 type comparison struct {
-	ask delivery.CompareRun
-	at  time.Time
+	input delivery.CompareRun
+	at    time.Time
 }
 
 // NewRequests returns requests whose experiments are kept in a ledger.
@@ -65,7 +65,7 @@ func (q *Requests) Trials(ctx context.Context, now time.Time) ([]plan.Trial, err
 // read reads the experiments, once.
 func (q *Requests) read(ctx context.Context, now time.Time) error {
 	if q.trials != nil {
-		return q.unread
+		return q.unreadable
 	}
 	list, err := q.ledger.Trials(ctx, now.Add(-trialLasts))
 	if !delivery.Usable(err) {
@@ -80,7 +80,7 @@ func (q *Requests) read(ctx context.Context, now time.Time) error {
 		}
 		q.trials = append(q.trials, t)
 	}
-	q.unread = err
+	q.unreadable = err
 	return err
 }
 
@@ -125,10 +125,10 @@ func (q *Requests) knows(id string) bool {
 }
 
 // compare requests a comparison.
-func (q *Requests) compare(ask delivery.CompareRun, now time.Time) {
+func (q *Requests) compare(input delivery.CompareRun, now time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.comparisons[delivery.CompareKey(ask)] = comparison{ask, now}
+	q.comparisons[delivery.CompareKey(input)] = comparison{input, now}
 }
 
 // Comparisons returns the requested comparisons.
@@ -136,11 +136,11 @@ func (q *Requests) Comparisons(now time.Time) []delivery.CompareRun {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	maps.DeleteFunc(q.comparisons, func(_ delivery.Digest, c comparison) bool { return now.Sub(c.at) > wantLasts })
-	var asks []delivery.CompareRun
+	var list []delivery.CompareRun
 	for _, key := range slices.Sorted(maps.Keys(q.comparisons)) {
-		asks = append(asks, q.comparisons[key].ask)
+		list = append(list, q.comparisons[key].input)
 	}
-	return asks
+	return list
 }
 
 // power requests how small a drop a gate can detect.

@@ -49,7 +49,7 @@ func (s *Snapshot) Status() web.Status {
 	for _, lost := range s.lost() {
 		notice(lost)
 	}
-	blind := s.World.Blind()
+	blind := s.World.MainUnknown()
 	if len(s.World.Main.Complaints) > 0 {
 		notice(blind, delivery.Fact{Code: code.NothingAccepted})
 	}
@@ -211,7 +211,7 @@ func (s *Snapshot) fleets() []web.Fleet {
 	}
 	for ring := range s.World.Devices {
 		if !known[ring] {
-			why := s.World.Blind()
+			why := s.World.MainUnknown()
 			if why.IsZero() {
 				why = delivery.Fact{Code: code.RingOfNoFleet, Values: delivery.Values{Branch: s.World.Main.Branch}}
 			}
@@ -392,7 +392,7 @@ func (s *Snapshot) Explain(kind explain.Kind, id string, commits Commits) (expla
 // unknown replaces the error that a model or gate does not exist, if main cannot be read.
 func (s *Snapshot) unknown(err error) error {
 	u, ok := errors.AsType[explain.Unknown](err)
-	if why := s.World.Blind(); ok && !why.IsZero() && (u.Kind == explain.Model || u.Kind == "gate") {
+	if why := s.World.MainUnknown(); ok && !why.IsZero() && (u.Kind == explain.Model || u.Kind == "gate") {
 		return delivery.Blockedf("aob status says when it can be read again",
 			"nobody can say whether there is a %s %s: %s", u.Kind, delivery.Terminal(u.ID), words.Text(why))
 	}

@@ -25,12 +25,12 @@ import (
 )
 
 // Try starts an experiment, or returns the existing one with the same content.
-func (s *Source) Try(ctx context.Context, ask web.TrialRequest) (web.Trial, error) {
-	variants := make([]plan.Variant, 0, len(ask.Variants))
+func (s *Source) Try(ctx context.Context, request web.TrialRequest) (web.Trial, error) {
+	variants := make([]plan.Variant, 0, len(request.Variants))
 	var complaints []delivery.Complaint
 	name := ""
-	for _, v := range ask.Variants {
-		in, wrong := s.Parser.Parse([]intent.File{{Path: ask.File, Size: int64(len(v.Text)), Data: []byte(v.Text)}})
+	for _, v := range request.Variants {
+		in, wrong := s.Parser.Parse([]intent.File{{Path: request.File, Size: int64(len(v.Text)), Data: []byte(v.Text)}})
 		for _, c := range wrong {
 			if len(v.Set) > 0 {
 				c.Text += " (with " + strings.Join(v.Set, " ") + ")"
@@ -52,10 +52,11 @@ func (s *Source) Try(ctx context.Context, ask web.TrialRequest) (web.Trial, erro
 		return web.Trial{}, delivery.Blockedf("mend the file or the values; aob validate checks files", "%s",
 			strings.Join(lines, "\n"))
 	}
-	if len(variants) != len(ask.Variants) || len(variants) == 0 {
-		return web.Trial{}, delivery.Blockedf("name a file as models/pallets.yaml", "%s is no model's file", ask.File)
+	if len(variants) != len(request.Variants) || len(variants) == 0 {
+		return web.Trial{}, delivery.Blockedf("name a file as models/pallets.yaml", "%s is no model's file",
+			request.File)
 	}
-	t, err := s.Requests.try(ctx, plan.NewTrial(name, variants, ask.User, s.Now().UTC()), s.Now())
+	t, err := s.Requests.try(ctx, plan.NewTrial(name, variants, request.User, s.Now().UTC()), s.Now())
 	if err != nil {
 		return web.Trial{}, err
 	}
@@ -179,11 +180,11 @@ func (s *Source) Compare(ctx context.Context, a, b string) (web.Comparison, erro
 		return web.Comparison{}, err
 	}
 	out := web.Comparison{State: delivery.CheckPending, A: of.name, B: with.name}
-	ask := delivery.CompareRun{Candidate: of.score.Input, Baseline: with.score.Input, Resamples: gate.Resamples(nil, 0),
-		Seed: 1}
-	key := delivery.CompareKey(ask)
-	if key == delivery.CompareKey(delivery.CompareRun{Candidate: ask.Baseline, Baseline: ask.Candidate,
-		Resamples: ask.Resamples, Seed: 1}) {
+	input := delivery.CompareRun{Candidate: of.score.Input, Baseline: with.score.Input, Seed: 1,
+		Resamples: gate.Resamples(nil, 0)}
+	key := delivery.CompareKey(input)
+	if key == delivery.CompareKey(delivery.CompareRun{Candidate: input.Baseline, Baseline: input.Candidate,
+		Resamples: input.Resamples, Seed: 1}) {
 		return out, delivery.Blockedf("name two that differ", "%s and %s are the same model", a, b)
 	}
 	state, known := snap.World.Runs[key]
@@ -200,7 +201,7 @@ func (s *Source) Compare(ctx context.Context, a, b string) (web.Comparison, erro
 		out.Rows = compared(result)
 		return out, nil
 	}
-	s.Requests.compare(ask, s.Now())
+	s.Requests.compare(input, s.Now())
 	s.Loop.Wake()
 	return out, nil
 }
@@ -258,7 +259,7 @@ func (s *Snapshot) side(name, model string) ([]side, error) {
 				return stored(m.Model, m.Accepted.Bundle, fmt.Sprintf("release, %s@%d", m.Model, m.Accepted.Version))
 			}
 		}
-		if why := s.World.Blind(); !why.IsZero() {
+		if why := s.World.MainUnknown(); !why.IsZero() {
 			return nil, delivery.Blockedf("compare two variants", "nobody can say which release %s has: %s", model,
 				words.Text(why))
 		}

@@ -126,7 +126,7 @@ func Comment(pr plan.ProposalReport, checks []plan.Check) string {
 // release writes what aob/release says, and what a person may do.
 func (c *comment) release(pr plan.ProposalReport, check plan.Check) {
 	switch {
-	case pr.Has && check.State == delivery.CheckSuccess:
+	case pr.OnMain && check.State == delivery.CheckSuccess:
 		c.printf("### AOB: %s\n\n", Join(check.Facts))
 	case check.State != delivery.CheckPending:
 		c.printf("### AOB: %s\n\n", stateTitle(check.State))
