@@ -13,8 +13,7 @@ import (
 )
 
 func newCompareCommand() *cobra.Command {
-	var o client
-	c := &cobra.Command{
+	return query(&cobra.Command{
 		Use:   "compare A B",
 		Short: "Compare two models on their validation split",
 		Long: `Compare shows for each figure whether A is better than B, with bounds from a paired
@@ -23,31 +22,24 @@ pull requests as #12, or versions as shapes@3. One of them may be release: the c
 release of the other's model.`,
 		Example: "  aob compare 3f9c2a10ab 77d0c1e2f3\n  aob compare 3f9c2a10ab release\n  aob compare '#12' release " +
 			"-o json",
-		RunE: func(c *cobra.Command, args []string) error {
-			api := o.dial()
-			tick := time.NewTicker(300 * time.Millisecond)
-			defer tick.Stop()
-			for written := false; ; written = true {
-				v, err := api.Compare(c.Context(), args[0], args[1])
-				if err != nil {
-					return err
-				}
-				if v.State != delivery.CheckPending {
-					return o.print(c.OutOrStdout(), v, func(t *terminal) { t.comparison(v) })
-				}
-				if !written {
-					printMessage(c.ErrOrStderr(), "comparing …")
-				}
-				select {
-				case <-c.Context().Done():
-					return c.Context().Err()
-				case <-tick.C:
-				}
+	}, func(c *cobra.Command, api *web.Client, args []string) (any, func(*terminal), error) {
+		tick := time.NewTicker(300 * time.Millisecond)
+		defer tick.Stop()
+		for written := false; ; written = true {
+			v, err := api.Compare(c.Context(), args[0], args[1])
+			if err != nil || v.State != delivery.CheckPending {
+				return v, func(t *terminal) { t.comparison(v) }, err
 			}
-		},
-	}
-	o.register(c)
-	return c
+			if !written {
+				printMessage(c.ErrOrStderr(), "comparing …")
+			}
+			select {
+			case <-c.Context().Done():
+				return nil, nil, c.Context().Err()
+			case <-tick.C:
+			}
+		}
+	})
 }
 
 // comparison prints two models side by side.

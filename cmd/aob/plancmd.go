@@ -14,9 +14,8 @@ import (
 )
 
 func newPlanCommand() *cobra.Command {
-	var o client
 	var config string
-	c := &cobra.Command{
+	c := query(&cobra.Command{
 		Use:   "plan",
 		Short: "Show what the server decides, like a diff, and do nothing",
 		Long: `Plan shows what the server's last turn decided: what it says about each pull
@@ -27,24 +26,19 @@ aob serve, decides with the same code, prints the plan and ends. Nothing is star
 signed, committed, published or commented.`,
 		Example: "  aob plan\n  aob plan --config world/aob.yaml       # before the first aob serve\n  aob plan -o " +
 			"json | jq '.steps[].text'",
-		RunE: func(c *cobra.Command, _ []string) error {
-			get := o.dial().Plan
-			if config != "" {
-				get = func(ctx context.Context) (web.Plan, error) { return dryRun(ctx, config) }
+	}, func(c *cobra.Command, api *web.Client, _ []string) (any, func(*terminal), error) {
+		get := api.Plan
+		if config != "" {
+			get = func(ctx context.Context) (web.Plan, error) { return dryRun(ctx, config) }
+		}
+		p, err := get(c.Context())
+		return p, func(t *terminal) {
+			for _, n := range p.Notices {
+				t.paragraph("", "note: "+n)
 			}
-			p, err := get(c.Context())
-			if err != nil {
-				return err
-			}
-			return o.print(c.OutOrStdout(), p, func(t *terminal) {
-				for _, n := range p.Notices {
-					t.paragraph("", "note: "+n)
-				}
-				t.plan(p.Text)
-			})
-		},
-	}
-	o.register(c)
+			t.plan(p.Text)
+		}, err
+	})
 	c.Flags().StringVar(&config, "config", "", "a server's configuration `file`: a dry run instead of asking a server")
 	return c
 }

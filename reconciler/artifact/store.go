@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -152,19 +151,7 @@ func (s *Store) sweep() error {
 		}
 	}
 	// index.json is written under the lock, which we hold, so the writers of these are dead.
-	entries, err = os.ReadDir(s.dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), "."+ocispec.ImageIndexFile+".") ||
-			strings.HasPrefix(e.Name(), "."+ocispec.ImageLayoutFile+".") {
-			if err := os.Remove(s.path(e.Name())); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return durable.RemoveTemporary(s.dir, ocispec.ImageIndexFile, ocispec.ImageLayoutFile)
 }
 
 // lock takes the lock for creating files in ingest and replacing index.json.

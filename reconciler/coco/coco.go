@@ -67,27 +67,23 @@ const (
 	Strict
 )
 
+var modes = []string{Fixed: "fixed", Strict: "strict"}
+
 // MarshalText implements encoding.TextMarshaler: "fixed" or "strict".
 func (m Mode) MarshalText() ([]byte, error) {
-	switch m {
-	case Fixed:
-		return []byte("fixed"), nil
-	case Strict:
-		return []byte("strict"), nil
+	if m < 0 || int(m) >= len(modes) {
+		return nil, fmt.Errorf("coco: no such mode: %d", int(m))
 	}
-	return nil, fmt.Errorf("coco: no such mode: %d", int(m))
+	return []byte(modes[m]), nil
 }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (m *Mode) UnmarshalText(text []byte) error {
-	switch string(text) {
-	case "fixed":
-		*m = Fixed
-	case "strict":
-		*m = Strict
-	default:
+	i := slices.Index(modes, string(text))
+	if i < 0 {
 		return fmt.Errorf("coco: mode: want fixed or strict, got %q", text)
 	}
+	*m = Mode(i)
 	return nil
 }
 

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -87,6 +89,18 @@ func WriteFolder(dir string, fill func(partial string) error) error {
 		return errors.Join(err, os.RemoveAll(partial))
 	}
 	return nil
+}
+
+// RemoveTemporary removes what interrupted calls of WriteFile have left of some files in a folder. No such call may be
+// running.
+func RemoveTemporary(dir string, files ...string) error {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if slices.ContainsFunc(files, func(file string) bool { return strings.HasPrefix(e.Name(), "."+file+".") }) {
+			err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
+		}
+	}
+	return err
 }
 
 // LastLine returns the last line of a log, at most 300 bytes of it, for an error. It is ""

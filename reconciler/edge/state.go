@@ -225,18 +225,8 @@ func clearSlot(dir, slot string, keep delivery.Digest) error {
 // removeLeftovers removes what an agent that was killed left: temporary files and sockets. The caller must hold the
 // lock.
 func removeLeftovers(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
+	if err := durable.RemoveTemporary(dir, stateFile, docFile, spoolFile, socketLink); err != nil {
 		return err
-	}
-	for _, e := range entries {
-		for _, name := range []string{stateFile, docFile, spoolFile, socketLink} {
-			if strings.HasPrefix(e.Name(), "."+name+".") {
-				if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
-					return err
-				}
-			}
-		}
 	}
 	return os.RemoveAll(filepath.Join(dir, socketDir))
 }

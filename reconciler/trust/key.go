@@ -75,7 +75,7 @@ func Create(path string) (*Key, error) {
 	if err := writeNew(path, pem.EncodeToMemory(&pem.Block{Type: privateBlock, Bytes: der})); err != nil {
 		return nil, fmt.Errorf("write private key: %w", err)
 	}
-	return newKey(private)
+	return newKey(private), nil
 }
 
 // writeNew writes a file that must not exist, with a temporary file and link(2). Unlike
@@ -121,7 +121,7 @@ func Load(path string) (*Key, error) {
 	if !ok {
 		return nil, fmt.Errorf("private key %s: want an ed25519 key, found %T", path, parsed)
 	}
-	return newKey(private)
+	return newKey(private), nil
 }
 
 // readSecret reads the file of a private key. The error says so if group or others may access it.
@@ -179,10 +179,7 @@ func ParsePublic(data []byte) ([]PublicKey, error) {
 		if !ok {
 			return nil, fmt.Errorf("key %d: want an ed25519 key, found %T", i+1, parsed)
 		}
-		key, err := newPublic(public)
-		if err != nil {
-			return nil, fmt.Errorf("key %d: %w", i+1, err)
-		}
+		key := newPublic(public)
 		if !slices.ContainsFunc(keys, func(k PublicKey) bool { return k.id == key.id }) {
 			keys = append(keys, key)
 		}
@@ -190,21 +187,17 @@ func ParsePublic(data []byte) ([]PublicKey, error) {
 	return keys, nil
 }
 
-func newKey(private ed25519.PrivateKey) (*Key, error) {
-	public, err := newPublic(private.Public().(ed25519.PublicKey))
-	if err != nil {
-		return nil, err
-	}
-	return &Key{private, public}, nil
+func newKey(private ed25519.PrivateKey) *Key {
+	return &Key{private, newPublic(private.Public().(ed25519.PublicKey))}
 }
 
-func newPublic(key ed25519.PublicKey) (PublicKey, error) {
+func newPublic(key ed25519.PublicKey) PublicKey {
 	der, err := x509.MarshalPKIXPublicKey(key)
 	if err != nil {
-		return PublicKey{}, fmt.Errorf("encode public key: %w", err)
+		panic(err) // every ed25519 key can be encoded
 	}
 	sum := sha256.Sum256(der)
-	return PublicKey{key, der, hex.EncodeToString(sum[:])}, nil
+	return PublicKey{key, der, hex.EncodeToString(sum[:])}
 }
 
 // decodePEM returns the content of all PEM blocks of data. There must be at least one, and

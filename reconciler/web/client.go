@@ -156,8 +156,7 @@ func get[T any](ctx context.Context, c *Client, path string) (T, error) {
 func post[T any](ctx context.Context, c *Client, number int, what string, request postBody) (T, error) {
 	body, err := json.Marshal(request)
 	if err != nil {
-		var none T
-		return none, err
+		return *new(T), err
 	}
 	return exchange[T](ctx, c, http.MethodPost, fmt.Sprintf("/v1/prs/%d/%s", number, what), body)
 }
