@@ -44,7 +44,7 @@ func TestFleet(t *testing.T) {
 	s.done(t, v1)
 	decided := s.until(t, "decisions", func(all []rollout.Decision) bool { return true })
 	if first := decided[0]; first.Wave.Devices != 1 || first.State.Wave != 0 {
-		t.Errorf("the first decision is not a wave of one: %s", first)
+		t.Errorf("the first decision is not a wave of one: %+v", first)
 	}
 	everywhere(1)
 

@@ -1,10 +1,8 @@
 package rollout
 
 import (
-	"fmt"
 	"math"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/autonomos/aob/reconciler/code"
@@ -516,22 +514,4 @@ func earliest(a, b time.Time) time.Time {
 		return b
 	}
 	return a
-}
-
-// String returns the facts, what is published and when to decide again, for tests.
-func (d Decision) String() string {
-	var b strings.Builder
-	for i, f := range d.Facts {
-		fmt.Fprintf(&b, "%s%s", strings.Repeat("\n", min(i, 1)), f)
-	}
-	if p := d.Desired; p != nil {
-		fmt.Fprintf(&b, "\n  publish: version %d to %.4g of %s", p.Release.Version, p.Share, p.Ring)
-		if p.Previous != nil {
-			fmt.Fprintf(&b, ", version %d to the others", p.Previous.Version)
-		}
-	}
-	if !d.Wake.IsZero() {
-		b.WriteString("\n  decide again: " + d.Wake.UTC().Format(time.RFC3339))
-	}
-	return b.String()
 }
