@@ -9,7 +9,7 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// Whatever is killed in a rollout, main's commit says in the end that it is over.
+// AOB is killed at any point of a rollout: main's commit still gets the final rollout status.
 func TestRolloutStatusIsPostedAfterACrash(t *testing.T) {
 	for point := 1; ; point++ {
 		s, _ := begun(t)
@@ -27,9 +27,8 @@ func TestRolloutStatusIsPostedAfterACrash(t *testing.T) {
 	}
 }
 
-// A ledger that is lost takes with it what was said. A rollout that was told of
-// is told of again, also where it is over at the first look; a commit that moves
-// no fleet still has no rollout on it.
+// The ledger is lost. The status of a rollout is posted again, also if it has ended by then. A commit that moves no
+// fleet still gets no rollout status.
 func TestRolloutStatusIsPostedWithoutTheLedger(t *testing.T) {
 	s, _ := begun(t)
 	s.propose("first", 8)
@@ -53,8 +52,8 @@ func TestRolloutStatusIsPostedWithoutTheLedger(t *testing.T) {
 	}
 }
 
-// What a device says of itself stands in the rollout's status. A device that says something else each second makes no
-// status each second; how the rollout stands is said at once.
+// A rollout's status has texts from devices. New texts every second do not make new statuses every second, but a change
+// of the rollout is posted at once.
 func TestDeviceTextsArePostedWithPauses(t *testing.T) {
 	s, _ := begun(t)
 	s.released("first", 8)

@@ -7,8 +7,8 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// aob serve is stopped for longer than the deadline while the first wave soaks. Nobody heard the devices meanwhile, and
-// none of them is blamed for that; a device that stays silent afterwards is, unless all of them do.
+// aob serve is down for longer than the deadline while the first wave soaks. The devices do not count as silent for
+// that time. One that stays silent afterwards does, unless all of them are.
 func TestDevicesAreNotSilentAfterServerDowntime(t *testing.T) {
 	const back, others, nobody = "the canary is heard", "the others are heard", "nobody is heard"
 	for _, heard := range []string{back, others, nobody} {

@@ -56,8 +56,8 @@ func (s *sim) wantStatus(t *testing.T, words ...string) {
 	}
 }
 
-// The history of one model cannot be read: it waits, and says so. The other one is judged and released, and fleets go
-// on. When the history can be read again, so does the model.
+// The history of one model cannot be read, so it waits, and the status says so. The other model is judged and released,
+// and fleets go on. The first model continues when its history can be read.
 func TestOnlyTheModelWithUnreadableHistoryWaits(t *testing.T) {
 	for name, damage := range map[string]func(s *sim) string{
 		"the history": func(s *sim) string { return "models/shapes.release.yaml" },
@@ -130,7 +130,7 @@ func (s *sim) settle2(turns int) {
 	}
 }
 
-// An old commit of main has a release file that is no release. It says nothing, and nothing stops for it.
+// A release file in an old commit of main does not parse. It is ignored.
 func TestOldUnparsableReleaseFileIsIgnored(t *testing.T) {
 	s, _ := begun(t)
 	s.released("first", 8)
@@ -149,7 +149,7 @@ func TestOldUnparsableReleaseFileIsIgnored(t *testing.T) {
 	s.wantStatus(t)
 }
 
-// An old quarantine file of one model cannot be read: nobody knows what it held, so that model waits.
+// An old quarantine file of one model cannot be read, so its entries are not known and that model waits.
 func TestOnlyTheModelWithUnreadableQuarantineWaits(t *testing.T) {
 	s := twoModels(t)
 	held := "apiVersion: aob/v1\nkind: Quarantine\nname: shapes\nentries:\n  - {digest: \"" +
@@ -248,8 +248,8 @@ func TestDocumentsAreRenewedWhileEvidenceCannotBeRead(t *testing.T) {
 	}
 }
 
-// The acceptance of what runs cannot be read. That is no reason to take it back, to open a pull request, or to judge
-// others against an older release. Another model goes on.
+// The acceptance of the running release cannot be read. It is not reverted, no pull request is opened, and no model is
+// judged against an older release. Another model goes on.
 func TestDamagedAcceptanceRevertsNothing(t *testing.T) {
 	for _, restarted := range []bool{false, true} {
 		s := twoModels(t)
@@ -289,7 +289,7 @@ func TestDamagedAcceptanceRevertsNothing(t *testing.T) {
 	}
 }
 
-// A fleet fell back from a bundle, and the abort that says so is damaged: the fleet does not go there again.
+// A fleet fell back from a bundle, and the abort is damaged: the fleet does not get the bundle again.
 func TestDamagedAbortStillForbidsTheBundle(t *testing.T) {
 	s, _ := begun(t)
 	s.released("first", 8)
@@ -344,8 +344,8 @@ func (s *sim) timed() time.Duration {
 	return took
 }
 
-// However many files strangers bring, a turn is short; a pull request of somebody who may write is read first, and a
-// rollback goes out in the turn that sees it. In the end all are read, and none is read twice.
+// Turns stay short however many files strangers push. Pull requests of authors with write permission are read first,
+// and a rollback is published in the turn that sees it. In the end all are read, each once.
 func TestManyHeadsOfStrangersDoNotSlowTurns(t *testing.T) {
 	s := twoReleases(t)
 	const many, models = 40, 10
@@ -408,7 +408,7 @@ func TestManyHeadsOfStrangersDoNotSlowTurns(t *testing.T) {
 	}
 }
 
-// One head with very many files, of somebody who may write, takes many turns. Others are read between them.
+// A head with very many files, by an author with write permission, takes many turns. Others are read meanwhile.
 func TestHugeHeadDoesNotSlowTurns(t *testing.T) {
 	s, _ := begun(t)
 	s.released("first", 8)
@@ -435,8 +435,8 @@ func TestHugeHeadDoesNotSlowTurns(t *testing.T) {
 	s.want("huge", delivery.CheckFailure, "no gate covers")
 }
 
-// TestABrokenFileOfMainStopsOnlyTheFleetsThatItIsAbout takes shapes back to version 1 while a file of main cannot be
-// read. The documents of fleets that stay are signed again before they expire.
+// Main goes back to version 1 of shapes while one of its files cannot be read. The documents of fleets that stay as
+// they are are signed again before they expire.
 func TestBrokenFileOnMainStopsOnlyItsFleets(t *testing.T) {
 	broken := func(kind, name string) string {
 		return "apiVersion: aob/v1\nkind: " + kind + "\nname: " + name + "\nnonsense: 1\n"
@@ -527,7 +527,7 @@ func TestAdoptedForkIsReleased(t *testing.T) {
 	}
 }
 
-// What the author of a fork pushes after somebody has looked is not adopted, so it starts no run without a go.
+// What is pushed to a fork after the review is not adopted, so it starts no run without approval.
 func TestOnlyTheReviewedHeadIsAdopted(t *testing.T) {
 	s, main := begun(t)
 	s.forge.permission["eve"] = delivery.PermissionRead
@@ -557,8 +557,8 @@ func TestOnlyTheReviewedHeadIsAdopted(t *testing.T) {
 	}
 }
 
-// What is no open fork is not adopted. A branch of that name which somebody else made is left alone, and one that moves
-// while it is adopted is not opened.
+// Only open forks are adopted. Somebody else's branch of the same name is left alone, and no pull request is opened if
+// the branch moves meanwhile.
 func TestAdoptRefusesOtherHeads(t *testing.T) {
 	s, main := begun(t)
 	n := s.fork("theirs", "dev", main, map[string]string{"models/shapes.yaml": model("shapes", 8)})
@@ -635,7 +635,7 @@ func TestDeletedForkIsJudgedAtItsLastHead(t *testing.T) {
 	}
 }
 
-// A pull request onto another branch has a status and a comment that say so, and nothing runs for it.
+// A pull request to another branch than main gets a status and a comment that say so, and starts no runs.
 func TestStackedPullRequestIsNotJudged(t *testing.T) {
 	s, main := begun(t)
 	s.repo.commit("base", main, s.now, s.note("base"))

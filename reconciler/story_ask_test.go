@@ -19,7 +19,7 @@ func (a *asker) AddUserComment(_ context.Context, _ int, author, body string) er
 	return nil
 }
 
-// An order that cannot count is refused where it is given, as nobody else reads it.
+// A command without effect is refused at once.
 func TestCommandsWithoutEffectAreRefused(t *testing.T) {
 	s := unsureOf(t)
 	code := plan.AcceptCode(s.verdict())
@@ -85,7 +85,7 @@ func TestChecksOfALocalForgeNameTheCommand(t *testing.T) {
 	}
 }
 
-// A pull request that main has left behind says so before somebody tries to merge it.
+// A pull request that is behind main says so before somebody tries to merge it.
 func TestLocalPullRequestBehindMainIsShown(t *testing.T) {
 	s, main := begun(t)
 	s.server.Socket = true
@@ -103,7 +103,7 @@ func TestLocalPullRequestBehindMainIsShown(t *testing.T) {
 	s.want("first", delivery.CheckSuccess, "main has new commits, so rebase onto it before you merge")
 }
 
-// A quarantine of what main runs says in its pull request what merging does.
+// A pull request that quarantines the released bundle says what the merge will do.
 func TestQuarantineOfTheReleasedBundleIsShown(t *testing.T) {
 	s, _ := begun(t)
 	s.propose("first", 8)

@@ -238,7 +238,7 @@ func TestLostEntryMayBePutBack(t *testing.T) {
 	}
 }
 
-// A gate that main loses, or lowers, is named on main unless a pull request showed it.
+// A gate that main loses or weakens is reported on main unless a pull request showed it.
 func TestGateLostWithoutPullRequestIsReported(t *testing.T) {
 	lowered := map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.01)}
 	second := map[string]string{"gates/second.yaml": onGold(gateFile("second", "shapes", 0.5))}
@@ -332,8 +332,7 @@ func TestGateLostWithoutPullRequestIsReported(t *testing.T) {
 	}
 }
 
-// A branch that is older than a rename on main is told so. To add a gate, as a new
-// model would need it, would bring the old model back.
+// A branch that is older than a rename on main fails. Otherwise its merge would bring the old model back.
 func TestOldBranchFailsAfterMainRenamedItsModel(t *testing.T) {
 	for name, c := range map[string]struct {
 		files map[string]string
@@ -361,8 +360,8 @@ func TestOldBranchFailsAfterMainRenamedItsModel(t *testing.T) {
 	}
 }
 
-// TestAFileThatMainChangedTooAsksForARebase: git joins the lines of both, and neither the head nor main shows the file
-// that comes of it. Here a pull request resumes nothing and adds a wave, while main pauses the fleet.
+// Git joins lines from both sides into a file that neither the head nor main has. Here the pull request adds a wave
+// while main pauses the fleet.
 func TestFileChangedOnBothSidesNeedsARebase(t *testing.T) {
 	for name, files := range map[string][2]map[string]string{
 		"gate": {{"gates/production.yaml": gateFile("production", "shapes", 0.6)},

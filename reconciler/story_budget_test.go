@@ -23,8 +23,7 @@ func many(from, n int) map[string]string {
 	return files
 }
 
-// What a turn reads and judges of a stranger's pull request is bounded, whatever it holds. Its author is told, and
-// others go on.
+// The work for a stranger's pull request is bounded. A check says so, and others go on.
 func TestLargePullRequestOfAStrangerFailsAlone(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds: run it without -short")
@@ -180,7 +179,7 @@ func TestLargePullRequestsLeaveRoomForSmallOnes(t *testing.T) {
 	}
 }
 
-// A large pull request that has a go is not pushed out by others that are opened later and are smaller.
+// A large approved pull request keeps its place when smaller ones are opened later.
 func TestApprovedPullRequestKeepsItsRoom(t *testing.T) {
 	s, main := begun(t)
 	s.forge.permission["kim"] = delivery.PermissionRead

@@ -8,9 +8,8 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// The server's network is cut while the first wave soaks: nobody is heard for two deadlines, and aob serve runs on.
-// Then one device of the three is heard first. That is no evidence against the others; that a device stays silent from
-// then on is.
+// The network fails for two deadlines while the first wave soaks, and aob serve keeps running. When one of three
+// devices reports first, the others do not count as silent yet. A device that stays silent from then on does.
 func TestFirstReportAfterAnOutageFailsNoRelease(t *testing.T) {
 	for _, c := range []struct {
 		name    string

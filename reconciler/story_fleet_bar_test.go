@@ -177,8 +177,8 @@ func TestFleetRepointedByAPushStaysUntilItsGatesPass(t *testing.T) {
 	}
 }
 
-// What the fleet stays with goes on as it would: its document is signed anew, and what
-// is forbidden meanwhile is not run.
+// A fleet that keeps its model is still published: its document is signed again, and bundles that are forbidden
+// meanwhile are not run.
 func TestFleetThatKeepsItsModelIsStillPublished(t *testing.T) {
 	s := barred(t)
 	s.releasedOther(2)
@@ -192,7 +192,7 @@ func TestFleetThatKeepsItsModelIsStillPublished(t *testing.T) {
 	}
 }
 
-// Once the fleet runs the other model, only the gates that cover that one judge it. The comment says so before.
+// After the fleet has changed its model, only the new model's gates judge it. The comment says so before the merge.
 func TestCommentListsGatesThatNoLongerApply(t *testing.T) {
 	s := barred(t)
 	easy := strings.Replace(gateFile("easy", "other", 0.01), "  - {metric: mAP, maxDrop: 0.02, against: release}\n", "",
@@ -214,8 +214,8 @@ func TestCommentListsGatesThatNoLongerApply(t *testing.T) {
 	}
 }
 
-// What is published is lost, and main's fleet file was changed by a push before. The fleet still runs what it ran, so
-// that model's gates still hold it.
+// The published document is lost, and a push had changed the fleet's file. The fleet still runs its earlier model, so
+// that model's gates still apply.
 func TestFleetKeepsItsGatesWithoutItsPublishedDocument(t *testing.T) {
 	for _, c := range []struct {
 		name string

@@ -29,8 +29,8 @@ func (s *sim) openTo(number int, branch, base string) *simPR {
 	return pr
 }
 
-// One branch has two pull requests, to main and to another branch. Statuses belong to their common head, and the pull
-// request to main is the one that they have to be about, whichever was opened first.
+// One branch has two pull requests, to main and to another branch. Statuses belong to the common head, so they show the
+// checks of the pull request to main, whichever was opened first.
 func TestSharedHeadShowsChecksOfThePullRequestToMain(t *testing.T) {
 	for name, bases := range map[string][]string{
 		"the other one is older":          {"release-1", "main"},
@@ -549,7 +549,7 @@ func TestForgedSuccessIsSetAgainAtOnce(t *testing.T) {
 	}
 }
 
-// AOB's account is replaced. What the former one said word for word is no forgery; other words are.
+// AOB's account is replaced. Identical posts of the former account are not forged; different ones are.
 func TestPostsOfAOBsFormerAccountAreNotForged(t *testing.T) {
 	s, _ := begun(t)
 	s.propose("first", 2)

@@ -280,8 +280,8 @@ func TestDamagedRefKeepsTheTraining(t *testing.T) {
 	s.want("first", delivery.CheckSuccess, "version 1")
 }
 
-// The repository is told which pull requests are open, so that the heads of closed ones leave the disk; a forge that is
-// down closes none.
+// The mirror gets the list of open pull requests, so that it removes heads of closed ones. It removes none while the
+// forge is down.
 func TestHeadsOfClosedPullRequestsAreRemoved(t *testing.T) {
 	s, _ := begun(t)
 	s.propose("first", 8)
@@ -323,7 +323,7 @@ func TestMissingCommitWaits(t *testing.T) {
 	s.forge.prs[n].closed = true
 }
 
-// A pull request onto another branch is listed, and told once that it AOB judges pull requests that target main.
+// A pull request to another branch is listed, and gets one status that says that AOB judges only pull requests to main.
 func TestStackedPullRequestGetsOneStatus(t *testing.T) {
 	s, _ := begun(t)
 	s.propose("first", 8)
@@ -338,7 +338,7 @@ func TestStackedPullRequestGetsOneStatus(t *testing.T) {
 	s.want("stacked", delivery.CheckSuccess)
 }
 
-// The author's permission is not known yet: the pull request waits, alone.
+// The author's permission is not known yet: only this pull request waits.
 func TestUnknownPermissionDelaysNoOther(t *testing.T) {
 	s, _ := begun(t)
 	s.forge.mute = map[string]bool{"newcomer": true}
@@ -393,8 +393,8 @@ func TestStatusWebhookReadsBack(t *testing.T) {
 	s.want("worse", delivery.CheckFailure)
 }
 
-// What a forge has lost is said again: statuses and the comment, after a restore of the forge with and without a
-// restart, with the same numbers, and on another forge.
+// A forge that was restored from a backup, or replaced by another, gets its statuses and the comment again, with and
+// without a restart of AOB.
 func TestLostPostsArePostedAgain(t *testing.T) {
 	for name, lose := range map[string]func(s *sim, n int){
 		"all of it": func(s *sim, n int) {
@@ -501,7 +501,7 @@ func (s *sim) leavesAlone(t *testing.T, branch, commit string) {
 	s.quiet()
 }
 
-// AOB opens a pull request only where the branch is at the commit that AOB made.
+// AOB opens a pull request only if the branch is at the commit that AOB made.
 func TestAOBOpensPullRequestsOnlyForItsOwnCommits(t *testing.T) {
 	for name, prepare := range prepared {
 		t.Run(name, func(t *testing.T) {
@@ -592,8 +592,8 @@ func TestListOlderThanMainDecidesNothing(t *testing.T) {
 	}
 }
 
-// A rollout that ends while the forge is down is told when the forge is back, also after a restart and when main has
-// moved on.
+// A rollout ends while the forge is down. Its status is posted when the forge is back, also after a restart and after
+// main has moved.
 func TestRolloutStatusIsPostedWhenTheForgeIsBack(t *testing.T) {
 	for _, moved := range []bool{false, true} {
 		s, _ := begun(t)
@@ -671,7 +671,7 @@ func TestPushUnderWayIsLeftAlone(t *testing.T) {
 	s.want("first", delivery.CheckSuccess, "version 1")
 }
 
-// A step that succeeds and does not show is not taken again at once.
+// A step that succeeds without a visible effect is not taken again at once.
 func TestStepWithoutVisibleEffectIsRepeatedWithPauses(t *testing.T) {
 	s, _ := begun(t)
 	s.propose("first", 8)
@@ -693,7 +693,7 @@ func TestStepWithoutVisibleEffectIsRepeatedWithPauses(t *testing.T) {
 	}
 }
 
-// The same for any step: it is done once, and then after growing pauses as long as it is planned.
+// Any step is taken once, and then again with growing pauses while it is planned.
 func TestSuccessfulStepIsNotRepeatedAtOnce(t *testing.T) {
 	s, _ := begun(t)
 	step := plan.EndRun{Run: delivery.DigestOf("run", 1)}

@@ -26,8 +26,7 @@ func (s *sim) takesBack(branch, base string, files map[string]string) {
 	s.forge.open(branch, "dev")
 }
 
-// Merging by rebase leaves out a commit whose change main has, and makes the one that takes it back: no diff shows
-// that.
+// A merge by rebase skips a commit that main already has, and applies the commit that reverts it. No diff shows that.
 func TestCommitsThatUndoMainAreRefused(t *testing.T) {
 	t.Run("a gate", func(t *testing.T) {
 		s, _ := begun(t)
@@ -63,7 +62,7 @@ func TestCommitsThatUndoMainAreRefused(t *testing.T) {
 	})
 }
 
-// What only a merge in a branch has is left out by a forge that merges by rebase.
+// A merge by rebase drops what only a merge commit in the branch has.
 func TestMergesThatUndoMainAreRefused(t *testing.T) {
 	s, main := begun(t)
 	low := s.repo.commit("side", main, s.now, map[string]string{"gates/production.yaml": gateFile("production",
@@ -75,7 +74,7 @@ func TestMergesThatUndoMainAreRefused(t *testing.T) {
 	s.want("side", delivery.CheckFailure, "a commit of this branch changes gates/production.yaml")
 }
 
-// A gate that main lost is named until main has it again, however many commits come after it.
+// A gate that main lost is reported until main has it again, however many commits follow.
 func TestLostGateIsReportedUntilItIsBack(t *testing.T) {
 	lowered := map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.01)}
 	named := func(t *testing.T, s *sim, when string, want delivery.CheckState) {
@@ -147,7 +146,7 @@ func TestLargeFileAmongGatesHidesNoLoss(t *testing.T) {
 	}
 }
 
-// Only a pull request that was merged has shown what it changes. Anybody may open one and close it.
+// Only a merged pull request has shown its changes. Anybody may open one and close it.
 func TestClosedPullRequestExcusesNoLostGate(t *testing.T) {
 	lowered := map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.01)}
 	for name, before := range map[string]bool{"before": true, "afterwards": false} {
@@ -177,8 +176,8 @@ func TestClosedPullRequestExcusesNoLostGate(t *testing.T) {
 	}
 }
 
-// TestGatesFromBefore: gates had no classes once. Main cannot be read until one pull request adds them, which is green
-// although main's own gate cannot be read; nothing runs worse meanwhile, and no lower bar slips in with it unseen.
+// Older gates have no classes. Main cannot be read until a pull request adds them. It can be merged although main's own
+// gate cannot be read, and it cannot weaken a gate unseen.
 func TestGatesOfOlderVersions(t *testing.T) {
 	before := func(floor float64) map[string]string {
 		return map[string]string{"gates/production.yaml": strings.Replace(gateFile("production", "shapes", floor),

@@ -104,8 +104,7 @@ func TestAbortAndQuarantine(t *testing.T) {
 	s.quiet()
 }
 
-// Accepted is accepted: a model file that was changed on main without a release
-// is refused, and un-ships nothing.
+// A model file that is changed on main without a release is refused, and the accepted release stays.
 func TestSpecPushedToMainKeepsTheRelease(t *testing.T) {
 	s, _ := begun(t)
 	s.released("first", 8)
@@ -243,8 +242,7 @@ func TestRollbacks(t *testing.T) {
 	}
 }
 
-// Case 9: the versions go on after a rollback, and the next release is judged
-// against what is on main now.
+// Case 9: versions continue after a rollback, and the next release is judged against main's present release.
 func TestVersionsContinue(t *testing.T) {
 	s, _ := begun(t)
 	s.released("first", 8)
@@ -343,7 +341,7 @@ func TestForgedFirstRelease(t *testing.T) {
 	s.quiet()
 }
 
-// A release file that is taken away un-ships nothing.
+// Removing a release file from main leaves the accepted release in place.
 func TestReleaseFileRemoved(t *testing.T) {
 	s, _ := begun(t)
 	s.released("first", 8)
@@ -358,8 +356,8 @@ func TestReleaseFileRemoved(t *testing.T) {
 	s.want("second", delivery.CheckSuccess, "version 2", "(version 1: 0.6000)")
 }
 
-// A gate that main has got since the pull request turned green is recomputed from
-// stored measurements. While its comparison runs, nothing is refused.
+// A gate that main gets after the pull request succeeded is judged from stored scores. Nothing is refused while its
+// comparison runs.
 func TestGateAddedAfterSuccess(t *testing.T) {
 	s, _ := begun(t)
 	s.released("first", 8)

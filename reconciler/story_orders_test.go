@@ -2,7 +2,7 @@ package reconciler
 
 import "testing"
 
-// Orders of events in which a rule was broken once, by what is right.
+// Orders of events that once broke an invariant of the property test.
 func TestEventOrdersThatOnceFailed(t *testing.T) {
 	for name, events := range map[string][]event{
 		// The release that main names was aborted, so the fleet stays with what it ran.

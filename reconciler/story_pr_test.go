@@ -129,8 +129,8 @@ func TestTwoModels(t *testing.T) {
 	}
 }
 
-// Case 4: a model that is removed releases nothing, one that comes back goes on
-// with its versions, and a fleet of a removed model is a complaint at its line.
+// Case 4: a removed model releases nothing, one that is added again continues its versions, and a fleet of a removed
+// model is a complaint with its line.
 func TestModelAddedAndRemoved(t *testing.T) {
 	s, _ := begun(t)
 	s.released("first", 8)
@@ -323,7 +323,7 @@ func TestWaysOfMerging(t *testing.T) {
 	}
 }
 
-// A merge while AOB is down is told as well, after the next start.
+// A merge while AOB is down is reported after the next start.
 func TestMergeWhileDownIsReported(t *testing.T) {
 	s, _ := begun(t)
 	s.released("first", 8)

@@ -186,7 +186,7 @@ func TestQuarantineOutlivesItsModel(t *testing.T) {
 	s.want("renamed", delivery.CheckFailure, "models/shapes.quarantine.yaml: entry 1, bundle", "was removed or changed")
 }
 
-// What a pull request does to a quarantine is told as what it does.
+// A pull request that changes a quarantine shows what the change does.
 func TestQuarantineIsShown(t *testing.T) {
 	s := shipped(t)
 	bad := s.forbid()
@@ -234,7 +234,7 @@ func TestQuarantineIsShown(t *testing.T) {
 		"models/shapes.quarantine.yaml: the old version of this file did not parse")
 }
 
-// An abort is lifted in the model's own quarantine file, and in no other.
+// An abort can be lifted only in the model's own quarantine file.
 func TestAbortIsLiftedOnlyInItsModelsFile(t *testing.T) {
 	s := shipped(t)
 	s.propose("second", 14)
@@ -284,7 +284,7 @@ func renamedTo(from, to, file string) map[string]string {
 		"gates/production.yaml":  gateFile("production", to, 0.3), "fleets/demo.yaml": fleet("demo", to, "")}
 }
 
-// A model that gets a former name back goes on from what it was last.
+// A model that gets a former name back continues its history.
 func TestModelIsRenamedBack(t *testing.T) {
 	s := shipped(t)
 	s.proposes("away", renamedTo("shapes", "forms", model("shapes", 20)))
@@ -384,8 +384,7 @@ func TestNameOfAnotherModel(t *testing.T) {
 	s.want("next", delivery.CheckFailure, "mAP 0.6600, release 0.7400")
 }
 
-// What a branch was on its way is no word of main's: merging it ships nothing that its
-// last commit does not say.
+// Releases in earlier commits of a merged branch do not count; only its last commit does.
 func TestReleasesOfAMergedBranchDoNotCount(t *testing.T) {
 	s := shipped(t)
 	one := s.shapes(s.main())

@@ -9,7 +9,7 @@ import (
 	"github.com/autonomos/aob/reconciler/view"
 )
 
-// Main that goes back without a revert, as after a forge was restored from a backup, is said until it is forward again.
+// Main goes back without a revert, as after a restored backup. It is reported until main has the lost commits again.
 func TestRewoundMainIsReported(t *testing.T) {
 	for name, test := range map[string]struct {
 		move func(s *sim, older string) string // returns where main is moved to
@@ -61,8 +61,8 @@ func TestRewoundMainIsReported(t *testing.T) {
 	}
 }
 
-// Each time that main goes back is said, with the commit that brings back what is missing, and with a way that loses
-// nothing that main has got since.
+// Each time that main goes back is reported, with the commit that restores what is missing and a way that keeps main's
+// new commits.
 func TestEachRewindOfMainIsReported(t *testing.T) {
 	back := func(from, to string) string { return "main went back from " + from[:12] + " to " + to[:12] }
 	push := func(what string) string { return "push " + what[:12] + " to main again" }

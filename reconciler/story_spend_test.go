@@ -20,8 +20,8 @@ func (s *sim) asked(commit string) string {
 	return code
 }
 
-// A go is for the gates that the pull request brings, too: another gate waits for another go. The training that runs by
-// then goes on.
+// An approval covers the gates that the pull request adds: another gate needs another approval. A training that is
+// running goes on.
 func TestApprovalCoversProposedGates(t *testing.T) {
 	own := func(name, set string) map[string]string {
 		return map[string]string{"gates/" + name + ".yaml": strings.Replace(gateFile(name, "shapes", 0.1),
@@ -73,7 +73,7 @@ func TestApprovalCoversProposedGates(t *testing.T) {
 	}
 }
 
-// A gate that is pushed while a model trains lets the training go on, also while the data is checked again.
+// A gate that is pushed during a training does not end it, also while the data is checked again.
 func TestPushedGateEndsNoTraining(t *testing.T) {
 	s, main := begun(t)
 	s.repo.commit("first", main, s.now, map[string]string{"models/shapes.yaml": model("shapes", 8)})
@@ -100,7 +100,7 @@ func TestPushedGateEndsNoTraining(t *testing.T) {
 	}
 }
 
-// A branch that somebody prepared under the name of AOB's way back is left alone, whatever stands there.
+// Somebody else's branch with the name of AOB's restore branch is left alone.
 func TestRestoreLeavesForeignBranchesAlone(t *testing.T) {
 	for name, prepare := range prepared {
 		t.Run(name, func(t *testing.T) {
@@ -116,7 +116,7 @@ func TestRestoreLeavesForeignBranchesAlone(t *testing.T) {
 	}
 }
 
-// What to do stands in the part of a status that forges show.
+// The hint is in the part of a status that forges show.
 func TestCrossedHistoryStatusSaysWhatToDo(t *testing.T) {
 	s, before, branch := raised(t)
 	s.crossing("evil", before, branch, s.note("x"))
@@ -129,7 +129,7 @@ func TestCrossedHistoryStatusSaysWhatToDo(t *testing.T) {
 	}
 }
 
-// An author is told that one more commit comes, before somebody approves an earlier one.
+// The comment says that AOB will add a commit, before somebody approves an earlier one.
 func TestCommentAnnouncesAOBsCommit(t *testing.T) {
 	s, _ := begun(t)
 	s.propose("first", 8)
@@ -141,7 +141,7 @@ func TestCommentAnnouncesAOBsCommit(t *testing.T) {
 	}
 }
 
-// Who asks for a run and may not is told, once, and a thousand times is as once.
+// A user without write permission who approves a run gets one answer, however often the comment is repeated.
 func TestApprovalByReaderIsAnswered(t *testing.T) {
 	s, main := begun(t)
 	s.forge.permission["stranger"] = delivery.PermissionRead

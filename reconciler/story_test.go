@@ -211,8 +211,7 @@ func TestPromotionAndRevert(t *testing.T) {
 	}
 }
 
-// Settled worlds stay as they are: nothing is posted or committed again, after a
-// restart and without the ledger neither.
+// If nothing changes, nothing is posted or committed again, also after a restart and without the ledger.
 func TestNothingIsPostedWithoutChanges(t *testing.T) {
 	s, _ := begun(t)
 	s.propose("first", 8)
@@ -293,7 +292,7 @@ func (s *sim) untilTraining() {
 	s.fail("nothing is trained")
 }
 
-// Forks and strangers cost nothing until someone with write permission says so.
+// Pull requests of forks and strangers start no runs until somebody with write permission approves.
 func TestRunsOfStrangersNeedApproval(t *testing.T) {
 	s, main := begun(t)
 	s.repo.commit("first", main, s.now, map[string]string{"models/shapes.yaml": model("shapes", 8)})
@@ -354,7 +353,7 @@ func TestNoGateCovers(t *testing.T) {
 	s.want("other", delivery.CheckSuccess, "version 1")
 }
 
-// A PR cannot lower its own bar: main's gates judge it, its own come on top.
+// A pull request cannot lower its own gates: main's gates judge it, and its own in addition.
 func TestPullRequestCannotLowerItsGates(t *testing.T) {
 	s, main := begun(t)
 	s.repo.commit("low", main, s.now, map[string]string{"models/shapes.yaml": model("shapes", 1) + "  args: {}\n",

@@ -87,8 +87,7 @@ func TestForkIsBlockedAndForgotten(t *testing.T) {
 	s.quiet()
 }
 
-// A go is good for a week from when it was written; reading it again, or losing
-// the ledger, does not make it younger.
+// An approval expires a week after it was written, also if it is read again or the ledger is lost.
 func TestApprovalExpires(t *testing.T) {
 	s, main := begun(t)
 	s.repo.commit("first", main, s.now, map[string]string{"models/shapes.yaml": model("shapes", 8)})
@@ -113,8 +112,7 @@ func TestApprovalExpires(t *testing.T) {
 	s.quiet()
 }
 
-// A process that dies after it has said something, and before it remembers it,
-// must not take the word before for what stands on the forge.
+// A process that dies between posting and recording must not take the earlier post for the present one.
 func TestKilledWhilePosting(t *testing.T) {
 	s, _ := begun(t)
 	s.propose("first", 8)

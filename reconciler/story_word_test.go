@@ -21,8 +21,8 @@ func (f *simForge) agree(question, by string) {
 		At: f.sim.now})
 }
 
-// A comment accepts nothing where others may have written it: the owner's reaction
-// to AOB's question does, and nobody else's.
+// A comment that others may have written accepts nothing. The owner confirms it by a reaction to AOB's question;
+// reactions of others do not count.
 func TestOnlyTheOwnersOwnCommentAccepts(t *testing.T) {
 	s := unsureOf(t)
 	s.forge.unvouched = true
@@ -59,7 +59,7 @@ func TestOnlyTheOwnersOwnCommentAccepts(t *testing.T) {
 	s.quiet()
 }
 
-// The reason that was agreed to is the one that counts: another reason is another question.
+// The confirmed reason counts: another reason needs another confirmation.
 func TestAnotherReasonNeedsAnotherConfirmation(t *testing.T) {
 	s := unsureOf(t)
 	s.forge.unvouched = true
@@ -85,7 +85,7 @@ func TestAnotherReasonNeedsAnotherConfirmation(t *testing.T) {
 	}
 }
 
-// Nobody but an owner with write permission is asked back, and for no other code.
+// Only owners with write permission are asked to confirm, and only for a waiting code.
 func TestOnlyOwnersAreAskedToConfirm(t *testing.T) {
 	s := unsureOf(t)
 	s.forge.unvouched = true
@@ -103,7 +103,7 @@ func TestOnlyOwnersAreAskedToConfirm(t *testing.T) {
 	}
 }
 
-// A go is a reaction too, of whoever may write when it is read.
+// A reaction approves a run too, by anybody with write permission at the time it is read.
 func TestApprovalByReaction(t *testing.T) {
 	s, main := begun(t)
 	s.forge.unvouched = true
@@ -147,8 +147,7 @@ func TestApprovalByReaction(t *testing.T) {
 	}
 }
 
-// Whoever owns a fork may push to it: the permission of another author of its pull
-// request is none.
+// The owner of a fork may push to it, so the permission of the pull request's author does not count.
 func TestForkOwnerCannotStartRuns(t *testing.T) {
 	for name, c := range map[string]struct {
 		author, owner string
@@ -174,7 +173,7 @@ func TestForkOwnerCannotStartRuns(t *testing.T) {
 	}
 }
 
-// An owner who is nobody is said at the start, and where a verdict waits for an owner.
+// An invalid owner is reported at the start, and where a verdict waits for an owner.
 func TestInvalidOwnersAreReported(t *testing.T) {
 	s := unsureOf(t)
 	s.forge.nobodies = []string{"vision-leads"}
@@ -194,7 +193,7 @@ func TestInvalidOwnersAreReported(t *testing.T) {
 	}
 }
 
-// A setting that was put right is looked at again soon, and at once when a webhook arrives.
+// A corrected setting of the forge is read soon, and at once after a webhook.
 func TestCorrectedForgeSettingsAreReadSoon(t *testing.T) {
 	s, _ := begun(t)
 	wrong := func() bool {
@@ -247,7 +246,7 @@ func TestTheForgesSettingsAreChecked(t *testing.T) {
 	}
 }
 
-// A forge that refuses AOB's commits is said where somebody would merge one, until it takes them.
+// A forge that refuses AOB's commits is reported on the pull request until it accepts them.
 func TestRefusedCommitIsShownOnThePullRequest(t *testing.T) {
 	s, _ := begun(t)
 	s.propose("first", 8)

@@ -230,7 +230,7 @@ func (f *Forge) askOwners(now time.Time) {
 	}
 }
 
-// InvalidOwners returns the owners of gates that cannot own one, and why.
+// InvalidOwners returns the invalid owners of gates, and why they are invalid.
 func (f *Forge) InvalidOwners() map[string]string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
