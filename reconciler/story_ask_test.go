@@ -44,15 +44,15 @@ func TestCommandsWithoutEffectAreRefused(t *testing.T) {
 		"/aob accept " + code + " because …":   "the reason is missing",
 		"/aob accept " + code + " please":      "the reason is missing",
 		"/aob accept":                          "the code of the verdict is missing",
-		"/aob acept " + code + " because typo": `no order "/aob acept"`,
+		"/aob acept " + code + " because typo": `there is no command "/aob acept"`,
 		"/aob accept " + strings.Repeat("0", 32) +
 			" because no": "no verdict of pull request 1 waits for an accept of code 0000",
 		"/aob accept abc because no": "its codes are " + code,
 		"/aob run " + code:           "no run waits for approval",
 		"/aob run":                   "needs one code",
-		"/aob":                       "does not begin with an order to AOB",
-		"hello":                      "does not begin with an order to AOB",
-		"> /aob accept " + code + " because it is quoted": "does not begin with an order to AOB",
+		"/aob":                       "does not begin with a command to AOB",
+		"hello":                      "does not begin with a command to AOB",
+		"> /aob accept " + code + " because it is quoted": "does not begin with a command to AOB",
 	} {
 		err := ask("lead", text)
 		if b, ok := err.(delivery.Blocked); !ok || !strings.Contains(err.Error(), want) || b.Do == "" {
@@ -60,7 +60,7 @@ func TestCommandsWithoutEffectAreRefused(t *testing.T) {
 		}
 	}
 	if err := ask("dev", "/aob accept "+code+" because I want it"); err == nil ||
-		!strings.Contains(err.Error(), "dev is no owner of gate production; its owners are lead, vision-leads") {
+		!strings.Contains(err.Error(), "dev does not own gate production; its owners are lead, vision-leads") {
 		t.Errorf("somebody who is no owner: %v", err)
 	}
 	if len(said.said) != 0 {

@@ -396,7 +396,7 @@ func TestReleasesOfAMergedBranchDoNotCount(t *testing.T) {
 	s.repo.commit("cheat", back, s.now, map[string]string{"models/shapes.yaml": two, "models/shapes.release.yaml": ""})
 	s.forge.open("cheat", "dev")
 	s.settle()
-	s.want("cheat", delivery.CheckFailure, "its release file is removed", "name the version that is to run")
+	s.want("cheat", delivery.CheckFailure, "its release file is removed", "put back the release file")
 	s.mergeOne(s.forge.prs[s.forge.open("cheat", "dev")], 0, true) // all the same
 	s.settle()
 	if got := s.serving(); got != "2 2 2" {

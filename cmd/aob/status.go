@@ -293,9 +293,9 @@ func (t *terminal) fleets(fleets []web.Fleet, now time.Time) {
 		}
 		switch {
 		case f.Back && f.Done:
-			wave = "went back"
+			wave = "rolled back"
 		case f.Back:
-			wave = "goes back"
+			wave = "rolling back"
 		}
 		t.section([][]cell{
 			heading("FLEET", "RUNS", "WAVE", "HEALTHY", "STATE"),

@@ -210,8 +210,9 @@ var (
 		"releases and gates it stands for; choose another name[, or write was: {name} to rename {name} back]")
 	ReleaseFileRemoved = fact("model.releaseFileRemoved", "its release file is removed and its model file stays; "+
 		"nothing to train")
-	ReleaseFileGone = fact("model.releaseFileGone", "its release file is removed, but fleets would go on with "+
-		"version {version}; name the version that is to run (aob rollback {model} VERSION), or remove the model")
+	ReleaseFileGone = fact("model.releaseFileGone", "its release file is removed, but fleets would keep "+
+		"version {version}; put back the release file and the model file of the version that is to run, or remove the "+
+		"model")
 	MainUnread = fact("model.mainUnread", "a file of {branch} cannot be read: {facts}; correct it on {branch} first, "+
 		"as all its gates judge every pull request")
 	Waits         = fact("model.waits", "waiting: {facts}")

@@ -166,7 +166,7 @@ var Docs = map[string]map[string]string{
 		"gate":     "The gate.",
 		"evalSet":  "The digest of its images and annotations.",
 		"images":   "The number of images.",
-		"metrics":  "The scores: mAP, AP50, AP75 and AP/CLASS.",
+		"metrics":  "The scores over the gate's classes, and the AP of each class as AP/CLASS.",
 		"baseline": "The release on the target branch, measured on the same images. A first model has none.",
 		"verdict":  "The gate's verdict. If it is unsure, an owner accepted it.",
 		"leftOut":  "The number of images of the eval set that are not measured, since a model was trained on them.",

@@ -178,10 +178,14 @@ func (j *joiner) classes(doc *Doc) {
 			continue
 		}
 		text := "missing; a gate lists the classes that it measures"
-		shared, all := j.shared(doc)
+		shared, labels, all := j.shared(doc)
 		switch {
 		case len(shared) > 0:
 			text += fmt.Sprintf(": add \"classes: %s\"", delivery.FlowList(shared))
+			if len(labels) > 0 {
+				text += fmt.Sprintf(" and \"labels: {%s}\", as far as the eval set has these labels",
+					strings.Join(labels, ", "))
+			}
 			if !all {
 				text += "; its models have other classes too, which another gate can measure"
 			}
@@ -194,24 +198,34 @@ func (j *joiner) classes(doc *Doc) {
 	}
 }
 
-// shared lists the classes that all models of a gate have, and reports whether they have no others.
-func (j *joiner) shared(doc *Doc) (classes []string, all bool) {
+// shared lists the classes that all models of a gate have, the labels that the models map to them, in YAML, and reports
+// whether they have no other classes.
+func (j *joiner) shared(doc *Doc) (classes, labels []string, all bool) {
 	models := map[string]int{} // by class: how many models have it
+	mapped := delivery.Labels{}
 	n := 0
 	for _, r := range doc.refs {
 		m, ok := j.intent.Models[r.name]
 		if j.read += len(m.Classes); r.role != refCovers || !ok || j.read > maxRead {
 			continue
 		}
-		for _, class := range m.Classes.Names() {
-			models[class]++
+		for _, class := range m.Classes {
+			models[class.Name]++
+			if !slices.Equal(class.Labels, []string{class.Name}) {
+				mapped[class.Name] = class.Labels
+			}
 		}
 		if n++; n == 1 {
 			classes = m.Classes.Names()
 		}
 	}
 	classes = slices.DeleteFunc(classes, func(class string) bool { return models[class] < n })
-	return classes, len(models) == len(classes)
+	for _, class := range classes {
+		if list := mapped[class]; len(list) > 0 {
+			labels = append(labels, delivery.YAMLScalar(class)+": "+delivery.FlowList(list))
+		}
+	}
+	return classes, labels, len(models) == len(classes)
 }
 
 // maxRead is how many classes of models are read for complaints about gates. A hostile tree has millions.

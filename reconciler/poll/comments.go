@@ -277,7 +277,7 @@ func (f *Forge) CheckOrder(ctx context.Context, p plan.ProposalReport, user, tex
 	words := strings.Fields(delivery.CommandLine(text))
 	switch {
 	case len(words) < 2:
-		return delivery.Blockedf(orders, "the text does not begin with an order to AOB")
+		return delivery.Blockedf(orders, "the text does not begin with a command to AOB")
 	case words[1] == "run" && len(words) != 3:
 		return delivery.Blockedf("write '/aob run CODE'", "the order needs one code")
 	case words[1] == "run":
@@ -287,7 +287,7 @@ func (f *Forge) CheckOrder(ctx context.Context, p plan.ProposalReport, user, tex
 		}
 		return nil
 	case words[1] != "accept":
-		return delivery.Blockedf(orders, "AOB knows no order %q", "/aob "+delivery.Terminal(words[1]))
+		return delivery.Blockedf(orders, "there is no command %q", "/aob "+delivery.Terminal(words[1]))
 	case len(words) < 3:
 		return delivery.Blockedf("write '/aob accept CODE because REASON'", "the code of the verdict is missing")
 	}
@@ -306,8 +306,8 @@ func (f *Forge) CheckOrder(ctx context.Context, p plan.ProposalReport, user, tex
 		return err
 	}
 	if a.Teams = teams; !a.Owns(doubt.Owners) {
-		return delivery.Blockedf("an owner asks it; gates/ on main names them",
-			"%s is no owner of gate %s; its owners are %s", user, doubt.Gate,
+		return delivery.Blockedf("an owner has to do it; owners: in the gate on main names them",
+			"%s does not own gate %s; its owners are %s", user, doubt.Gate,
 			cmp.Or(strings.Join(doubt.Owners, ", "), "nobody"))
 	}
 	return nil

@@ -49,11 +49,11 @@ func (s *Source) Try(ctx context.Context, request web.TrialRequest) (web.Trial, 
 				lines = append(lines, line)
 			}
 		}
-		return web.Trial{}, delivery.Blockedf("mend the file or the values; aob validate checks files", "%s",
+		return web.Trial{}, delivery.Blockedf("correct the file or the values; aob validate checks files", "%s",
 			strings.Join(lines, "\n"))
 	}
 	if len(variants) != len(request.Variants) || len(variants) == 0 {
-		return web.Trial{}, delivery.Blockedf("name a file as models/pallets.yaml", "%s is no model's file",
+		return web.Trial{}, delivery.Blockedf("name a file as models/pallets.yaml", "%s is not the file of a model",
 			request.File)
 	}
 	t, err := s.Requests.try(ctx, plan.NewTrial(name, variants, request.User, s.Now().UTC()), s.Now())

@@ -40,7 +40,7 @@ func About(v delivery.Verdict) []string {
 		if v.Looks > 0 {
 			line += fmt.Sprintf(" of %d", v.Looks)
 		}
-		lines = append(lines, line+": how many models were judged on this eval set against that release, with this one")
+		lines = append(lines, line+": models judged on this eval set against that release, with this one")
 	}
 	return lines
 }
