@@ -78,8 +78,9 @@ func wantResolution(t delivery.Trainer, n int) string {
 }
 
 // LoadTrainers reads the trainers in a folder: a folder for each, with a trainer.yaml
-// and, if it takes arguments, a schema.json. Folders whose names begin with a dot or
-// an underscore are not read.
+// and, if it takes arguments, a schema.json. Names that begin with one dot or an
+// underscore are not read. A symbolic link is an error: it could lead to a file that the
+// author of the trainer may not read, and complaints quote what they read.
 func LoadTrainers(files fs.FS) (Trainers, error) {
 	folders, err := fs.ReadDir(files, ".")
 	if err != nil {
@@ -87,10 +88,16 @@ func LoadTrainers(files fs.FS) (Trainers, error) {
 	}
 	trainers := make(Trainers)
 	for _, e := range folders {
-		if !e.IsDir() || strings.HasPrefix(e.Name(), ".") || strings.HasPrefix(e.Name(), "_") {
+		name := e.Name()
+		switch hidden := strings.HasPrefix(name, ".") || strings.HasPrefix(name, "_"); {
+		case strings.HasPrefix(name, ".."):
+			return nil, fmt.Errorf("%q: the name begins with two dots; rename it, or move it elsewhere", name)
+		case e.Type()&fs.ModeSymlink != 0 && !hidden:
+			return nil, fmt.Errorf("%q is a symbolic link; put the trainer's folder itself there", name)
+		case !e.IsDir() || hidden:
 			continue
 		}
-		t, err := loadTrainer(files, e.Name())
+		t, err := loadTrainer(files, name)
 		if err != nil {
 			return nil, err
 		}
@@ -132,12 +139,12 @@ func loadTrainer(files fs.FS, folder string) (Trainer, error) {
 
 // readBounded reads a regular file of at most MaxFileSize bytes.
 func readBounded(files fs.FS, name string) ([]byte, error) {
-	info, err := fs.Stat(files, name)
+	info, err := fs.Lstat(files, name)
 	switch {
 	case err != nil:
 		return nil, err
 	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%s: want a regular file", name)
+		return nil, fmt.Errorf("%s is a symbolic link or not a regular file; put the file itself there", name)
 	case info.Size() > MaxFileSize:
 		return nil, fmt.Errorf("%s: is too large; want at most %d KiB", name, MaxFileSize>>10)
 	}

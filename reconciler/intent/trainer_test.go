@@ -1,6 +1,9 @@
 package intent_test
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -116,6 +119,37 @@ func TestTrainerComplaints(t *testing.T) {
 	if _, err := intent.LoadTrainers(fstest.MapFS{"x/train.py": {}}); err == nil ||
 		!strings.Contains(err.Error(), "x/trainer.yaml: missing") {
 		t.Errorf("without trainer.yaml: %v", err)
+	}
+}
+
+// A link could lead to a file that the trainer's author may not read; complaints quote what they read.
+func TestTrainersFolderHasNoLinks(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(in string) error
+		want   string
+	}{
+		"the description": {func(in string) error { return os.Symlink("../../key", filepath.Join(in, "x", "trainer.yaml")) },
+			"x/trainer.yaml is a symbolic link or not a regular file"},
+		"the arguments": {func(in string) error {
+			return errors.Join(os.WriteFile(filepath.Join(in, "x", "trainer.yaml"), []byte(described), 0o600),
+				os.Symlink("../../key", filepath.Join(in, "x", "schema.json")))
+		}, "x/schema.json is a symbolic link or not a regular file"},
+		"the folder": {func(in string) error { return os.Symlink("x", filepath.Join(in, "a")) },
+			`"a" is a symbolic link; put the trainer's folder itself there`},
+		"a name with dots": {func(in string) error { return os.Mkdir(filepath.Join(in, "..x"), 0o700) },
+			`"..x": the name begins with two dots; rename it, or move it elsewhere`},
+	} {
+		dir := t.TempDir()
+		in := filepath.Join(dir, "trainers")
+		err := errors.Join(os.MkdirAll(filepath.Join(in, "x"), 0o700),
+			os.WriteFile(filepath.Join(dir, "key"), []byte("hunter2: a password\n"), 0o600), c.change(in))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = intent.LoadTrainers(os.DirFS(in))
+		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: got %v, want %s", name, err, c.want)
+		}
 	}
 }
 

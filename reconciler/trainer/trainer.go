@@ -21,6 +21,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/durable"
@@ -48,8 +49,16 @@ func Script(in string, files delivery.Digest, with string) string {
 }
 
 // Install reads the trainers in files, one folder each, and copies those that are
-// missing below the folder to.
+// missing below the folder to. Files and folders that every user may write are refused:
+// their programs run as the server's user.
 func Install(files fs.FS, to string) (intent.Trainers, error) {
+	top, err := fs.Stat(files, ".")
+	if err == nil {
+		err = checkMode("their folder", top)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("trainers: %w", err)
+	}
 	trainers, err := intent.LoadTrainers(files)
 	if err != nil {
 		return nil, fmt.Errorf("trainers: %w", err)
@@ -106,25 +115,29 @@ func list(files fs.FS, name string) ([]string, error) {
 	var list []string
 	size := int64(0)
 	err := fs.WalkDir(files, name, func(at string, e fs.DirEntry, err error) error {
-		if err != nil || at == name {
+		if err != nil {
 			return err
 		}
 		base := e.Name()
-		if base == "README.md" || strings.HasPrefix(base, "test_") || strings.HasPrefix(base, ".") ||
-			strings.HasPrefix(base, "_") && e.IsDir() {
+		if at != name && (base == "README.md" || strings.HasPrefix(base, "test_") || strings.HasPrefix(base, ".") ||
+			strings.HasPrefix(base, "_") && e.IsDir()) {
 			if e.IsDir() {
 				return fs.SkipDir
 			}
 			return nil
 		}
-		if e.IsDir() {
-			return nil
+		// In the list that the digest is of, a name with a line break could look like two files.
+		if strings.ContainsFunc(base, unicode.IsControl) {
+			return fmt.Errorf("%q: the name has a control character; rename it", at)
 		}
-		if !e.Type().IsRegular() {
+		if !e.IsDir() && !e.Type().IsRegular() {
 			return fmt.Errorf("%s is a symbolic link or not a regular file; put the file itself there", at)
 		}
 		info, err := e.Info()
-		if err != nil {
+		if err == nil {
+			err = checkMode(at, info)
+		}
+		if err != nil || e.IsDir() {
 			return err
 		}
 		size += info.Size()
@@ -135,6 +148,15 @@ func list(files fs.FS, name string) ([]string, error) {
 	})
 	slices.Sort(list)
 	return list, err
+}
+
+// checkMode refuses what every user of the machine may write.
+func checkMode(name string, info fs.FileInfo) error {
+	if info.Mode().Perm()&0o002 == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s: every user of this machine may write it (mode %04o); run chmod -R o-w on the trainers' folder",
+		name, info.Mode().Perm())
 }
 
 func read(files fs.FS, name string, to io.Writer) error {

@@ -84,6 +84,18 @@ func TestInstallRefuses(t *testing.T) {
 		"an unknown key": {func(f fstest.MapFS) {
 			f["x/trainer.yaml"] = &fstest.MapFile{Data: []byte(described + "accelerators: cpu\n")}
 		}, "x/trainer.yaml:6:1: accelerators: unknown key; did you mean accelerator?"},
+		"a line break in a name": {func(f fstest.MapFS) { f["x/a\nb"] = &fstest.MapFile{} },
+			`"x/a\nb": the name has a control character; rename it`},
+		"a folder with an escape in its name": {func(f fstest.MapFS) { f["x/a\x1b/b"] = &fstest.MapFile{} },
+			`"x/a\x1b": the name has a control character; rename it`},
+		"a program that everybody may write": {func(f fstest.MapFS) { f["x/train.py"].Mode = 0o666 },
+			"x/train.py: every user of this machine may write it (mode 0666); run chmod -R o-w on"},
+		"a folder that everybody may write": {func(f fstest.MapFS) {
+			f["x"] = &fstest.MapFile{Mode: os.ModeDir | 0o777}
+		}, "x: every user of this machine may write it (mode 0777)"},
+		"a folder of trainers that everybody may write": {func(f fstest.MapFS) {
+			f["."] = &fstest.MapFile{Mode: os.ModeDir | 0o777}
+		}, "trainers: their folder: every user of this machine may write it"},
 	} {
 		f := files()
 		c.change(f)
