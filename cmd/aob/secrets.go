@@ -4,14 +4,19 @@ package main
 // of its datasets need.
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/durable"
 	"github.com/autonomos/aob/reconciler/intent"
 	"github.com/autonomos/aob/reconciler/run"
+	"github.com/autonomos/aob/reconciler/trainer"
 )
 
 // secretPrefix stands before the name of a secret in a runner's environment.
@@ -26,8 +31,12 @@ func runnerEnv(s intent.Server, trainers intent.Trainers) run.Environment {
 		}
 	}
 	return func(spec delivery.RunSpec) ([]string, error) {
+		names, err := secretsOf(s, spec, trainers)
+		if err != nil {
+			return nil, err
+		}
 		env := slices.Clone(base)
-		for _, name := range secretsOf(spec, trainers) {
+		for _, name := range names {
 			value, err := readSecret(s, name)
 			if err != nil {
 				return nil, err
@@ -39,7 +48,7 @@ func runnerEnv(s intent.Server, trainers intent.Trainers) run.Environment {
 }
 
 // secretsOf lists the names of the secrets that a run needs, each once.
-func secretsOf(spec delivery.RunSpec, trainers intent.Trainers) []string {
+func secretsOf(s intent.Server, spec delivery.RunSpec, trainers intent.Trainers) ([]string, error) {
 	var names []string
 	from := func(d delivery.Dataset) {
 		if source := sources[d.Source]; source != nil {
@@ -53,7 +62,11 @@ func secretsOf(spec delivery.RunSpec, trainers intent.Trainers) []string {
 			from(e.Dataset)
 		}
 	case spec.Train != nil:
-		names = append(names, trainers[spec.Train.Spec.Train.With].Secrets...)
+		t, err := trainerOf(s, *spec.Train, trainers)
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, t.Secrets...)
 	case spec.Eval != nil:
 		from(spec.Eval.EvalSet.Dataset)
 	case spec.Compare != nil:
@@ -62,7 +75,31 @@ func secretsOf(spec delivery.RunSpec, trainers intent.Trainers) []string {
 		from(spec.Thresholds.Valid.EvalSet.Dataset)
 	}
 	slices.Sort(names)
-	return slices.Compact(names)
+	return slices.Compact(names), nil
+}
+
+// trainerOf returns the description of the trainer that a training runs. After an upgrade that is not the trainer that
+// the server has under this name: the training goes on with its own files, and gets what their trainer.yaml names.
+func trainerOf(s intent.Server, r delivery.TrainRun, trainers intent.Trainers) (delivery.Trainer, error) {
+	with := r.Spec.Train.With
+	if t, ok := trainers[with]; ok && t.Files == r.Trainer {
+		return t.Trainer, nil
+	}
+	name, _, _ := strings.Cut(with, "@")
+	file := filepath.Join(trainer.Folder(state(s.State).trainers(), r.Trainer, name), intent.TrainerFile)
+	data, err := durable.ReadNoFollow(file, intent.MaxFileSize)
+	if errors.Is(err, fs.ErrNotExist) {
+		return delivery.Trainer{}, nil // the runner says that these files are missing, and gets no secret for that
+	}
+	if err != nil {
+		return delivery.Trainer{}, err
+	}
+	t, complaints := intent.ParseTrainer(file, name, data)
+	if len(complaints) > 0 {
+		return t, delivery.Blockedf("push again, so that the server's current trainer is used",
+			"the secrets of a training of earlier trainer files are not known: %v", delivery.Complaints(complaints))
+	}
+	return t, nil
 }
 
 // readSecret reads a secret by its name in the configuration.
