@@ -128,8 +128,9 @@ func TestTrainersFolderHasNoLinks(t *testing.T) {
 		change func(in string) error
 		want   string
 	}{
-		"the description": {func(in string) error { return os.Symlink("../../key", filepath.Join(in, "x", "trainer.yaml")) },
-			"x/trainer.yaml is a symbolic link or not a regular file"},
+		"the description": {func(in string) error {
+			return os.Symlink("../../key", filepath.Join(in, "x", "trainer.yaml"))
+		}, "x/trainer.yaml is a symbolic link or not a regular file"},
 		"the arguments": {func(in string) error {
 			return errors.Join(os.WriteFile(filepath.Join(in, "x", "trainer.yaml"), []byte(described), 0o600),
 				os.Symlink("../../key", filepath.Join(in, "x", "schema.json")))

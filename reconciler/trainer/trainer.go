@@ -155,8 +155,8 @@ func checkMode(name string, info fs.FileInfo) error {
 	if info.Mode().Perm()&0o002 == 0 {
 		return nil
 	}
-	return fmt.Errorf("%s: every user of this machine may write it (mode %04o); run chmod -R o-w on the trainers' folder",
-		name, info.Mode().Perm())
+	return fmt.Errorf("%s: every user of this machine may write it (mode %04o); run chmod -R o-w on the trainers' "+
+		"folder", name, info.Mode().Perm())
 }
 
 func read(files fs.FS, name string, to io.Writer) error {
