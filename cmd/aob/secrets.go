@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/durable"
@@ -117,6 +119,23 @@ func readSecret(s intent.Server, name string) (string, error) {
 		return "", fmt.Errorf("secrets.%s: %w", name, err)
 	}
 	return value, nil
+}
+
+// secretMask returns a function that returns a mask of all secrets of the configuration that can be read. The mask also
+// has the values that were read before, since a log may have one that was replaced.
+func secretMask(s intent.Server) func() delivery.Mask {
+	var mu sync.Mutex
+	values := map[string]bool{}
+	return func() delivery.Mask {
+		mu.Lock()
+		defer mu.Unlock()
+		for name := range s.Secrets {
+			if value, err := readSecret(s, name); err == nil {
+				values[value] = true
+			}
+		}
+		return delivery.NewMask(maps.Keys(values))
+	}
 }
 
 // checkSecrets returns an error if a secret is missing that the server's trainers or the sources of its datasets need.

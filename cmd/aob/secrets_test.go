@@ -45,3 +45,14 @@ func TestSecretsAreThoseOfTheRunsFiles(t *testing.T) {
 		}
 	}
 }
+
+// A log may have the value that a secret had before it was replaced.
+func TestSecretMask(t *testing.T) {
+	t.Setenv("FROM", "first value")
+	mask := secretMask(intent.Server{Secrets: map[string]intent.ServerSecret{"A": {Env: "FROM"}, "B": {Env: "NONE"}}})
+	mask()
+	t.Setenv("FROM", "second value")
+	if got := mask().Text("first value, second value, NONE"); got != "***, ***, NONE" {
+		t.Errorf("got %q", got)
+	}
+}

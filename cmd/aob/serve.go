@@ -114,6 +114,7 @@ type server struct {
 	ledger    *ledger.Ledger
 	bundles   *artifact.Store
 	trainers  intent.Trainers
+	mask      func() delivery.Mask // of the configuration's secrets
 	mirror    *git.Mirror
 	signed    forge.Signed
 	devices   *fleet.Server
@@ -226,6 +227,7 @@ func (p *server) openStores(ctx context.Context) (err error) {
 	if err := checkSecrets(p.settings, p.trainers); err != nil {
 		return err
 	}
+	p.mask = secretMask(p.settings)
 	kind, settings := p.settings.Forge.Kind()
 	p.mirror, err = git.Open(p.state.mirror(), git.Remote{URL: p.settings.Repository, Auth: gitAuth(kind, settings),
 		Transport: p.metrics.CountGit(git.Transport()), Main: p.settings.Main, Pulls: forge.Kinds[kind].Pulls})
@@ -272,7 +274,7 @@ func (p *server) openLoop(ctx context.Context) error {
 	}
 	p.loop = r
 	r.Runs = &run.Store{Dir: st.runs(), Command: []string{self, "runner", "--config", p.config}, StateID: p.folder.ID,
-		Env: runnerEnv(s, p.trainers), Wake: r.Wake}
+		Env: runnerEnv(s, p.trainers), Mask: p.mask, Wake: r.Wake}
 	r.Evidence = &archive.Archive{Bundles: p.bundles, Statements: evidence.New(p.bundles, p.evidence, p.trusted),
 		Log: p.log}
 	if p.folder.From != "" { // the original may have published versions after it was copied
@@ -297,7 +299,7 @@ func (p *server) openSite(context.Context) error {
 	requests := view.NewRequests(p.ledger, p.log)
 	r.Requests = requests
 	p.source = &view.Source{Loop: r, Requests: requests, Fleet: p.devices, Parser: r.Parser, Main: s.Main,
-		Now: time.Now, Files: store.Folder(st), Commits: p.mirror}
+		Now: time.Now, Files: store.Folder(st), Mask: p.mask, Commits: p.mirror}
 	p.metrics.Watch(p.source)
 	connection, err := connect(s, forge.Settings{Main: s.Main, Signed: p.signed, Address: s.Repository, Git: p.mirror,
 		Rows: p.ledger}, p.log)

@@ -12,8 +12,8 @@ const MaxRunStatus = 64 << 10
 
 // ParseRunStatus parses a status.json, which is not trusted. Numbers are clamped to their
 // range, text is shortened and loses its control characters, and an unknown phase is read
-// as empty. Unknown keys are ignored, so that newer trainers may add some.
-func ParseRunStatus(data []byte) (RunStatus, error) {
+// as empty. Unknown keys are ignored, so that newer trainers may add some. The message is masked.
+func ParseRunStatus(data []byte, mask Mask) (RunStatus, error) {
 	if len(data) > MaxRunStatus {
 		return RunStatus{}, fmt.Errorf("status.json: %d bytes, want at most %d", len(data), MaxRunStatus)
 	}
@@ -29,7 +29,7 @@ func ParseRunStatus(data []byte) (RunStatus, error) {
 	const many = 1_000_000_000
 	s.Epochs, s.Batches = min(max(s.Epochs, 0), many), min(max(s.Batches, 0), many)
 	s.Epoch, s.Batch = min(max(s.Epoch, 0), s.Epochs), min(max(s.Batch, 0), s.Batches)
-	s.Message = plainText(s.Message, 500)
+	s.Message = plainText(mask.Text(s.Message), 500)
 	// time.Time has no JSON form for years above 9999.
 	if y := s.Heartbeat.Year(); y < 1970 || y > 9998 {
 		s.Heartbeat = time.Time{}

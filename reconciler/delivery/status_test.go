@@ -36,7 +36,7 @@ func TestParseRunStatus(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			got, err := ParseRunStatus([]byte(test.data))
+			got, err := ParseRunStatus([]byte(test.data), Mask{})
 			if test.err != "" {
 				if err == nil || !strings.Contains(err.Error(), test.err) {
 					t.Fatalf("error %v, want %q", err, test.err)
@@ -90,7 +90,7 @@ func FuzzRunStatus(f *testing.F) {
 	f.Add([]byte(`{"heartbeat":"0000-01-01T00:00:00+23:59","message":"\ud800\u202e\u001b"}`))
 	f.Add([]byte(`{"epoch":-9223372036854775808,"epochs":9223372036854775807,"MAP":1,"map":null}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		s, err := ParseRunStatus(data)
+		s, err := ParseRunStatus(data, Mask{})
 		if err != nil {
 			return
 		}
@@ -109,7 +109,7 @@ func FuzzRunStatus(f *testing.F) {
 		if err != nil {
 			t.Fatalf("cannot be written: %v", err)
 		}
-		again, err := ParseRunStatus(text)
+		again, err := ParseRunStatus(text, Mask{})
 		if err != nil || string(Canonical(again)) != string(Canonical(s)) {
 			t.Errorf("read again: %s, %v, want %s", Canonical(again), err, text)
 		}

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/autonomos/aob/reconciler/delivery"
 )
 
 // ReadFile reads a regular file of at most limit bytes. It never blocks, as opening a pipe
@@ -104,8 +106,8 @@ func RemoveTemporary(dir string, files ...string) error {
 }
 
 // LastLine returns the last line of a log, at most 300 bytes of it, for an error. It is ""
-// if the log is empty or cannot be read.
-func LastLine(path string) string {
+// if the log is empty or cannot be read. The mask is applied before the line is cut.
+func LastLine(path string, mask delivery.Mask) string {
 	f, err := os.Open(path)
 	if err != nil {
 		return ""
@@ -115,9 +117,14 @@ func LastLine(path string) string {
 	if err != nil {
 		return ""
 	}
-	tail := make([]byte, 2000)
-	n, _ := f.ReadAt(tail, max(0, end-int64(len(tail))))
-	lines := strings.Split(strings.TrimSpace(strings.ToValidUTF8(string(tail[:n]), "")), "\n")
+	tail := make([]byte, 2000+mask.Longest())
+	start := max(0, end-int64(len(tail)))
+	n, _ := f.ReadAt(tail, start)
+	text := mask.Text(string(tail[:n]))
+	if start > 0 { // the tail may begin with the rest of a secret
+		text = text[min(len(text), mask.Longest()):]
+	}
+	lines := strings.Split(strings.TrimSpace(strings.ToValidUTF8(text, "")), "\n")
 	last := strings.TrimSpace(lines[len(lines)-1])
 	if len(last) > 300 {
 		last = strings.ToValidUTF8(last[:300], "") + "…"

@@ -5,10 +5,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/durable"
 )
 
@@ -102,11 +104,32 @@ func TestLastLine(t *testing.T) {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if got := durable.LastLine(path); got != want {
+		if got := durable.LastLine(path, delivery.Mask{}); got != want {
 			t.Errorf("%.20q: %q, want %q", text, got, want)
 		}
 	}
-	if got := durable.LastLine(path + "-none"); got != "" {
+	mask := delivery.NewMask(slices.Values([]string{"hf_S3cr3t-value"}))
+	for text, want := range map[string]string{
+		"one\n401: ?token=hf_S3cr3t-value\n":                  "401: ?token=***",
+		strings.Repeat("x", 295) + "hf_S3cr3t-value and more": strings.Repeat("x", 295) + "*** a…",
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := durable.LastLine(path, mask); got != want {
+			t.Errorf("%.20q: %q, want %q", text, got, want)
+		}
+	}
+	for end := range 20 { // the part that is read begins at each byte of a secret
+		text := strings.Repeat("hf_S3cr3t-value ", 200) + strings.Repeat("x", end)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := durable.LastLine(path, mask); strings.ContainsAny(got, "Sval") || !strings.Contains(got, "*** ***") {
+			t.Errorf("%d: %q", end, got)
+		}
+	}
+	if got := durable.LastLine(path+"-none", delivery.Mask{}); got != "" {
 		t.Errorf("no log: %q", got)
 	}
 }

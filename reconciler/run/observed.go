@@ -18,6 +18,7 @@ type observed struct {
 	closed  bool // ended or stopped: not read again until Start or Retry
 	index   int  // in the Store's states
 	child   *child
+	mask    func() delivery.Mask // the Store's
 
 	statusSize int64
 	statusTime time.Time
@@ -118,9 +119,17 @@ func (o *observed) readStatus() {
 		return
 	}
 	o.statusSize, o.statusTime = info.Size(), info.ModTime()
-	if status, err := delivery.ParseRunStatus(data); err == nil {
+	if status, err := delivery.ParseRunStatus(data, o.secrets()); err == nil {
 		o.state.Status = status
 	}
+}
+
+// secrets returns the mask of what the run's processes wrote.
+func (o *observed) secrets() delivery.Mask {
+	if o.mask == nil {
+		return delivery.Mask{}
+	}
+	return o.mask()
 }
 
 // tooSoon returns a delivery.Wait while the pause after a failed attempt lasts.
@@ -143,7 +152,7 @@ func (o *observed) tooSoon(now time.Time) error {
 // the last line of its log. Causes are a wrong configuration or a full disk.
 func (o *observed) neverBegan() string {
 	text := "the runner ended before it began an attempt"
-	if last := durable.LastLine(filepath.Join(o.dir, logFile)); last != "" {
+	if last := durable.LastLine(filepath.Join(o.dir, logFile), o.secrets()); last != "" {
 		text += ": " + last
 	}
 	return text

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -433,6 +434,27 @@ func TestRunnerThatNeverBegins(t *testing.T) {
 	b.Command = []string{"/nonexistent/aob"}
 	if err := b.Start(t.Context(), spec("other")); err == nil || !strings.Contains(err.Error(), "/nonexistent/aob") {
 		t.Errorf("error %v, want one that names the program", err)
+	}
+}
+
+// What a run's processes write is masked where the loop reads it.
+func TestWhatRunsWriteIsMasked(t *testing.T) {
+	b := newBench(t)
+	b.Env, b.Mask = nil, func() delivery.Mask { return delivery.NewMask(slices.Values([]string{"hf_S3cr3t"})) }
+	s := spec("quick")
+	b.Command = []string{"/bin/sh", "-c", "echo 401: ?token=hf_S3cr3t >&2; exit 1"}
+	path := filepath.Join(b.folder(t, s), statusFile)
+	if err := errors.Join(os.Mkdir(filepath.Dir(path), 0o700), os.WriteFile(path,
+		[]byte(`{"phase":"training","message":"download ?token=hf_S3cr3t"}`), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Start(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	<-b.wake
+	got, err := b.State(s.Key)
+	if err != nil || got.Status.Message != "download ?token=***" || !strings.HasSuffix(got.Error, ": 401: ?token=***") {
+		t.Errorf("message %q, error %q, %v", got.Status.Message, got.Error, err)
 	}
 }
 

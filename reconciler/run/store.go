@@ -28,7 +28,8 @@ type Store struct {
 	Command []string // starts a runner; the run's folder is appended
 	StateID string   // of the state folder; runners of another state folder are not signalled
 	Env     Environment
-	Wake    func() // if not nil, called when a runner that this Store launched has ended
+	Mask    func() delivery.Mask // of secrets in status messages and logs; nil if there are none
+	Wake    func()               // if not nil, called when a runner that this Store launched has ended
 
 	mu       sync.Mutex
 	runs     map[delivery.Digest]*observed
@@ -275,7 +276,7 @@ func (s *Store) create(spec delivery.RunSpec) (*observed, error) {
 		os.RemoveAll(tmp)
 		return nil, err
 	}
-	o := &observed{dir: s.Folder(spec.Kind, spec.Key), state: delivery.RunState{Spec: spec}}
+	o := &observed{dir: s.Folder(spec.Kind, spec.Key), state: delivery.RunState{Spec: spec}, mask: s.Mask}
 	s.add(o)
 	return o, nil
 }
@@ -396,7 +397,7 @@ func (s *Store) open(name string) (*observed, error) {
 	if want := s.Folder(spec.Kind, spec.Key); want != dir {
 		return nil, fmt.Errorf("%s holds the run that belongs in %s", dir, filepath.Base(want))
 	}
-	o := &observed{dir: dir, state: delivery.RunState{Spec: spec, Need: readNeed(dir)}}
+	o := &observed{dir: dir, state: delivery.RunState{Spec: spec, Need: readNeed(dir)}, mask: s.Mask}
 	return o, o.refresh()
 }
 

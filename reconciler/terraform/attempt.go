@@ -153,7 +153,7 @@ func (t *Trainer) ran(run string, a *attempt) time.Duration {
 	end := time.Now()
 	if alive, err := t.Machine.Alive(a.dir); err == nil && !alive {
 		end = a.begun
-		if s, err := readStatus(run); err == nil && s.Heartbeat.Before(time.Now()) {
+		if s, err := readStatus(run, delivery.Mask{}); err == nil && s.Heartbeat.Before(time.Now()) {
 			end = s.Heartbeat
 		}
 	}

@@ -64,8 +64,8 @@ func (t *Trainer) Train(ctx context.Context, req trainer.Request) (trainer.Train
 		spent += old.spent
 	}
 	if a == nil {
-		if done.Status, err = readStatus(req.Dir); err == nil && len(list) > 0 && done.Status.Phase == "done" &&
-			complete(done.Output) == nil {
+		done.Status, err = readStatus(req.Dir, req.Mask())
+		if err == nil && len(list) > 0 && done.Status.Phase == "done" && complete(done.Output) == nil {
 			return done, nil
 		}
 		if err := context.Cause(ctx); err != nil {
@@ -194,6 +194,7 @@ func (t *Trainer) watch(ctx context.Context, req trainer.Request, a *attempt, sp
 	}
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
+	mask := req.Mask()
 	var reported delivery.RunStatus
 	var ending time.Time // when the phase became done or failed
 	for {
@@ -202,7 +203,7 @@ func (t *Trainer) watch(ctx context.Context, req trainer.Request, a *attempt, sp
 		if err != nil {
 			return reported, err
 		}
-		status, unreadable := readStatus(req.Dir)
+		status, unreadable := readStatus(req.Dir, mask)
 		if unreadable == nil && changed(reported, status) {
 			if req.Progress != nil {
 				if err := req.Progress(status); err != nil {
@@ -273,7 +274,7 @@ func (t *Trainer) settleAnyway(ctx context.Context, req trainer.Request, a *atte
 // refused returns the error of a trainer that reported a failure.
 func refused(req trainer.Request, a *attempt, message string) error {
 	if message == "" {
-		message = lastLine(a)
+		message = lastLine(req, a)
 	}
 	return delivery.Blockedf("fix the cause; the log is "+filepath.Join(req.Dir, outputDir, "log.txt"),
 		"the trainer failed: %s", message)
@@ -287,7 +288,7 @@ func vanished(ctx context.Context, req trainer.Request, a *attempt, status deliv
 	for end := time.Now().Add(time.Second); !known && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		known = durable.ReadJSON(filepath.Join(a.dir, exitFile), &exit) == nil
 	}
-	last := lastLine(a)
+	last := lastLine(req, a)
 	switch {
 	case ctx.Err() != nil:
 		return interrupted(ctx)
@@ -321,12 +322,12 @@ func complete(output string) error {
 }
 
 // readStatus reads the trainer's status.json.
-func readStatus(run string) (delivery.RunStatus, error) {
+func readStatus(run string, mask delivery.Mask) (delivery.RunStatus, error) {
 	data, err := durable.ReadNoFollow(filepath.Join(run, outputDir, statusFile), delivery.MaxRunStatus)
 	if err != nil {
 		return delivery.RunStatus{}, err
 	}
-	return delivery.ParseRunStatus(data)
+	return delivery.ParseRunStatus(data, mask)
 }
 
 // changed reports whether anything but the heartbeat differs.
@@ -344,8 +345,8 @@ func at(s delivery.RunStatus) string {
 }
 
 // lastLine returns the last line of the trainer's log, for an error.
-func lastLine(a *attempt) string {
-	return cmp.Or(durable.LastLine(filepath.Join(a.dir, trainerLog)), "it printed nothing")
+func lastLine(req trainer.Request, a *attempt) string {
+	return cmp.Or(durable.LastLine(filepath.Join(a.dir, trainerLog), req.Mask()), "it printed nothing")
 }
 
 // stage reports the current stage to the request's Stage function.

@@ -251,6 +251,23 @@ func TestTrainerMisbehaves(t *testing.T) {
 	}
 }
 
+// What a trainer prints and reports is masked: a traceback often has an address with a token.
+func TestSecretsAreMaskedInErrors(t *testing.T) {
+	for mode, want := range map[string]string{
+		"tells": "the trainer failed: 401 for https://hub/x?token=***",
+		"leaks": "exit status 3 at epoch 0 of 5: Traceback: 401 for https://hub/x?token=***",
+	} {
+		t.Run(mode, func(t *testing.T) {
+			local, req := setup(t, map[string]any{"mode": mode})
+			req.Secrets = map[string]string{"HF_TOKEN": "hf_S3cr3tS3cr3t"}
+			_, err := local.Train(t.Context(), req)
+			if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "S3cr3t") {
+				t.Errorf("got %v, want %s", err, want)
+			}
+		})
+	}
+}
+
 // The limit counts what former attempts used up.
 func TestLimitOverAttempts(t *testing.T) {
 	trainer, req := setup(t, map[string]any{"epochs": endless})

@@ -1,6 +1,7 @@
 package trainer
 
 import (
+	"maps"
 	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -32,6 +33,9 @@ type Request struct {
 	Stage    func(string) error             // called with clean, plan, apply, training, destroy; may be nil
 	Progress func(delivery.RunStatus) error // called with each change of status.json; may be nil
 }
+
+// Mask masks the secrets of the request in what the trainer prints and writes.
+func (r Request) Mask() delivery.Mask { return delivery.NewMask(maps.Values(r.Secrets)) }
 
 // Trained is the result of a completed training.
 type Trained struct {

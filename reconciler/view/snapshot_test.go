@@ -4,6 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -15,6 +18,8 @@ import (
 	"github.com/autonomos/aob/reconciler/git"
 	"github.com/autonomos/aob/reconciler/intent"
 	"github.com/autonomos/aob/reconciler/plan"
+	"github.com/autonomos/aob/reconciler/run"
+	"github.com/autonomos/aob/reconciler/store"
 	"github.com/autonomos/aob/reconciler/web"
 	"github.com/autonomos/aob/reconciler/words"
 )
@@ -286,6 +291,40 @@ func TestViewCounts(t *testing.T) {
 		t.Error("ready before the first turn")
 	}
 }
+
+// A log is shown without the secrets of the configuration, from each offset.
+func TestViewMasksLogs(t *testing.T) {
+	key := delivery.Sum([]byte("run"))
+	last := &Snapshot{World: plan.World{Runs: map[delivery.Digest]delivery.RunState{
+		key: {Spec: delivery.RunSpec{Kind: delivery.RunTrain, Key: key}, Phase: delivery.RunDone}}}}
+	dir := t.TempDir()
+	file := filepath.Join(dir, run.Folder("runs", delivery.RunTrain, key), "output", "log.txt")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700),
+		os.WriteFile(file, []byte("a ?token=hf_S3cr3t b\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	s := &Source{Loop: loopAt{last: last}, Files: store.Folder(dir),
+		Mask: func() delivery.Mask { return delivery.NewMask(slices.Values([]string{"hf_S3cr3t"})) }}
+	for offset, want := range map[int64]string{0: "a ?token=********* b\n", 12: "****** b\n", 100: ""} {
+		log, err := s.Log(t.Context(), string(key), offset)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(log)
+		if err != nil || string(got) != want || log.Offset != min(offset, 21) {
+			t.Errorf("from %d: %q at %d, %v, want %q", offset, got, log.Offset, err, want)
+		}
+		log.Close()
+	}
+}
+
+// loopAt is a loop after a turn.
+type loopAt struct {
+	Loop
+	last *Snapshot
+}
+
+func (l loopAt) Last() *Snapshot { return l.last }
 
 // A starting loop has not taken a turn yet.
 type starting struct{ Loop }

@@ -59,6 +59,8 @@ type Source struct {
 	Files interface {
 		Open(name string) (io.ReadSeekCloser, error)
 	}
+	// Mask masks secrets in logs; nil if there are none.
+	Mask func() delivery.Mask
 	// Commits is the history for Explain, as from git.Mirror; nil for only the last turn.
 	Commits Commits
 	// Merger merges a proposal of a local forge; nil where people merge on the forge.
@@ -109,6 +111,11 @@ func shown(p plan.Plan, at time.Time) web.Plan {
 	return show
 }
 
+type maskedLog struct {
+	io.Reader
+	io.Closer
+}
+
 // Log opens a run's log: the trainer's if there is one, else the runner's.
 func (s *Source) Log(_ context.Context, name string, offset int64) (web.Log, error) {
 	snap, err := s.snapshot()
@@ -136,15 +143,22 @@ func (s *Source) Log(_ context.Context, name string, offset int64) (web.Log, err
 		if err != nil {
 			return web.Log{}, err
 		}
+		var mask delivery.Mask
+		if s.Mask != nil {
+			mask = s.Mask()
+		}
+		var text io.Reader
 		at, err := f.Seek(0, io.SeekEnd)
-		if err == nil && offset < at {
-			at, err = f.Seek(offset, io.SeekStart)
+		if err == nil {
+			at = min(at, offset)
+			text, err = mask.ReadFrom(f, at)
 		}
 		if err != nil {
 			f.Close()
 			return web.Log{}, err
 		}
-		return web.Log{ReadCloser: f, Name: file, Offset: at, Ended: found[0].Phase != delivery.RunRunning}, nil
+		return web.Log{ReadCloser: maskedLog{text, f}, Name: file, Offset: at,
+			Ended: found[0].Phase != delivery.RunRunning}, nil
 	}
 	return web.Log{}, fmt.Errorf("run %s has no log yet: %w", found[0].Spec.Key.Short(), fs.ErrNotExist)
 }

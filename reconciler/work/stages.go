@@ -61,8 +61,16 @@ func protocol(p coco.Protocol) delivery.Digest {
 	return delivery.Digest(p.Digest())
 }
 
-// Work does the work of one run and returns its result.
+// Work does the work of one run and returns its result. The run's secrets are masked in the error and in what the
+// trainer tells of itself.
 func (s *Stages) Work(ctx context.Context, r *run.Run) (any, error) {
+	result, err := s.work(ctx, r)
+	return result, s.mask().Error(err)
+}
+
+func (s *Stages) mask() delivery.Mask { return delivery.NewMask(maps.Values(s.Secrets)) }
+
+func (s *Stages) work(ctx context.Context, r *run.Run) (any, error) {
 	switch r.Spec.Kind {
 	case delivery.RunData:
 		return s.data(ctx, r, *r.Spec.Data)
@@ -192,16 +200,16 @@ func (s *Stages) train(ctx context.Context, r *run.Run, input delivery.TrainRun)
 		return nil, err
 	}
 	return delivery.TrainResult{Bundle: bundle, Model: info.Model, Size: info.Size, Attempts: trained.Attempts,
-		Trainer: trainerInfo(filepath.Join(trained.Output, "train.json"))}, nil
+		Trainer: trainerInfo(filepath.Join(trained.Output, "train.json"), s.mask())}, nil
 }
 
 // trainerInfo returns the trainer's train.json, which is only shown, or nil if it cannot be read.
-func trainerInfo(path string) json.RawMessage {
+func trainerInfo(path string, mask delivery.Mask) json.RawMessage {
 	data, err := durable.ReadNoFollow(path, 64<<10)
 	if err != nil || !json.Valid(data) {
 		return nil
 	}
-	return data
+	return mask.JSON(data)
 }
 
 // sameClasses returns an error if the model lacks one of the classes.

@@ -51,6 +51,12 @@ if mode == "fail":
 if mode == "crash":
     print("Traceback: no module named torch", file=sys.stderr)
     sys.exit(3)
+if mode == "leaks":
+    print("Traceback: 401 for https://hub/x?token=" + os.environ["HF_TOKEN"], file=sys.stderr)
+    sys.exit(3)
+if mode == "tells":
+    tell(phase="failed", message="401 for https://hub/x?token=" + os.environ["HF_TOKEN"])
+    sys.exit(1)
 if mode == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
 if mode == "corrupt":
