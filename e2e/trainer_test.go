@@ -7,6 +7,7 @@ import (
 	"image"
 	"image/color"
 	"image/png"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -27,8 +28,11 @@ assert train["with"] == "mine@1.2" and train["architecture"] == "yolo-s" and tra
 assert os.environ["TRAIN_KEY"].startswith("canary-") and "OTHER_KEY" not in os.environ, "secrets"
 assert not any(name.startswith("AOB_SECRET_") for name in os.environ), "secrets under another name"
 shutil.copy(Path(__file__).parent / "detector.onnx", output / "model.onnx")
-(output / "train.json").write_text(json.dumps({"learned": "nothing"}))
-status = {"phase": "done", "epoch": 1, "epochs": 1, "heartbeat": datetime.now(timezone.utc).isoformat()}
+told = "401 for ?token=" + os.environ["TRAIN_KEY"]  # a mistake
+(output / "log.txt").write_text(told + "\n")
+(output / "train.json").write_text(json.dumps({"learned": told}))
+status = {"phase": "done", "message": told, "epoch": 1, "epochs": 1,
+          "heartbeat": datetime.now(timezone.utc).isoformat()}
 (output / ".part").write_text(json.dumps(status))
 os.replace(output / ".part", output / "status.json")
 `
@@ -92,10 +96,26 @@ checks:
 	if runs != 1 {
 		t.Errorf("%d trainings, want 1", runs)
 	}
+	for _, r := range pr.Runs {
+		if r.Kind != delivery.RunTrain {
+			continue
+		}
+		log, err := w.api.Log(t.Context(), string(r.Key), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := "401 for ?token=" + strings.Repeat("*", len(canary)) + "\n"
+		if text, err := io.ReadAll(log); err != nil || string(text) != want {
+			t.Errorf("the training's log is shown as %q, %v", text, err)
+		}
+		log.Close()
+	}
 	w.close(t)
 	for _, dir := range []string{w.dir, w.logs} {
 		err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-			if err != nil || !e.Type().IsRegular() || path == w.path("secrets", e.Name()) {
+			byTrainer := strings.HasPrefix(path, w.path("state", "runs")) &&
+				filepath.Base(filepath.Dir(path)) == "output"
+			if err != nil || !e.Type().IsRegular() || path == w.path("secrets", e.Name()) || byTrainer {
 				return err
 			}
 			data, err := os.ReadFile(path)
