@@ -6,8 +6,10 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/plan"
@@ -19,17 +21,22 @@ type comment struct{ strings.Builder }
 // A markdown is a part of a comment that is not escaped.
 type markdown string
 
-// printf formats as package fmt does. Texts and facts may come from outside, so they are escaped.
+// printf formats as package fmt does. Values may come from outside, so all are escaped but numbers and markdown.
 func (c *comment) printf(format string, args ...any) {
 	safe := make([]any, len(args))
 	for i, arg := range args {
+		v := reflect.ValueOf(arg)
 		switch a := arg.(type) {
-		case string:
-			safe[i] = delivery.Markdown(a)
+		case markdown:
+			safe[i] = a
 		case delivery.Fact:
 			safe[i] = Markdown(a)
 		default:
-			safe[i] = a
+			if v.CanInt() || v.CanUint() || v.CanFloat() {
+				safe[i] = a
+			} else {
+				safe[i] = delivery.Markdown(fmt.Sprint(a))
+			}
 		}
 	}
 	fmt.Fprintf(c, format, safe...)
@@ -167,7 +174,11 @@ func (c *comment) release(pr plan.ProposalReport, check plan.Check) {
 	}
 }
 
-func capital(text string) string { return strings.ToUpper(text[:1]) + text[1:] }
+// capital returns text with a capital letter at its beginning.
+func capital(text string) string {
+	_, size := utf8.DecodeRuneInString(text)
+	return strings.ToUpper(text[:size]) + text[size:]
+}
 
 // noBranch reports whether nobody can push to the head of a pull request, also not who opened it: it is no branch.
 func noBranch(pr delivery.PullRequest) bool {

@@ -198,3 +198,36 @@ func TestComments(t *testing.T) {
 		})
 	}
 }
+
+// What comes from outside is text in a comment, whatever its Go type is.
+func TestValuesAreEscaped(t *testing.T) {
+	for _, c := range []struct {
+		value any
+		want  string
+	}{
+		{"<b>", "&lt;b>"},
+		{delivery.Outcome("<b>"), "&lt;b>"},
+		{delivery.Digest("<b>"), "&lt;b>"},
+		{[]string{"<b>", "|"}, "&#91;&lt;b> &#124;&#93;"},
+		{plain("<b>"), "&lt;b>"},
+		{struct{ Name string }{"<b>"}, "&#123;&lt;b>&#125;"},
+		{markdown("<br>"), "<br>"},
+		{7, "7"},
+		{0.5, "0.5"},
+		{nil, "&lt;nil>"},
+	} {
+		got := &comment{}
+		got.printf("%v", c.value)
+		if got.String() != c.want {
+			t.Errorf("%T: %q, want %q", c.value, got, c.want)
+		}
+	}
+}
+
+func TestCapital(t *testing.T) {
+	for text, want := range map[string]string{"": "", "a": "A", "gate b": "Gate b", "éclair": "Éclair", "3 d": "3 d"} {
+		if got := capital(text); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}
