@@ -34,7 +34,7 @@ func (d *document) gate(g *delivery.Gate, doc *Doc) {
 		if model, _, anchored := strings.Cut(c.Against, "@"); anchored {
 			doc.refer(d, refAgainst, model, path+".against")
 		}
-		key := fmt.Sprintf("%s %v %v %s", c.Metric, c.Classes, c.MaxDrop != nil, c.Against)
+		key := fmt.Sprintf("%q %v %q %v %q", c.Metric, c.Classes.All, c.Classes.Names, c.MaxDrop != nil, c.Against)
 		if first, ok := seen[key]; ok && d.valid(path) {
 			d.complain(path, "has the same metric, classes and kind of bound as %s; keep one of them",
 				item("checks", first))
