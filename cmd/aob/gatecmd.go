@@ -291,8 +291,8 @@ func frozenWarnings(f dataset.Frozen) []string {
 		}
 	}
 	if len(few) > 0 {
-		list = append(list, "classes with few truths, so their figures are uncertain: "+strings.Join(few, ", ")+
-			"; set support: in the checks by class")
+		list = append(list, "classes with few truths, so checks by class are unsure for them: "+
+			strings.Join(few, ", ")+"; add images of them, or set unsure: ignore in the checks by class")
 	}
 	for i, p := range f.Problems {
 		if i == 5 {

@@ -174,6 +174,48 @@ func TestGatesAreCalibrated(t *testing.T) {
 			}
 		})
 	}
+	for objects := 1; objects <= 5; objects++ {
+		t.Run(fmt.Sprintf("%d objects of a class, and two equal models", objects), func(t *testing.T) {
+			rare := kind{"rare", float64(objects) / size, [2][2]float64{{0.8, 0.8}, {0.8, 0.8}}, 0.05}
+			pool := worldPool(t, []kind{{"a", 0.6, [2][2]float64{{0.8, 0.8}, {0.8, 0.8}}, 0.1}, rare})
+			drop, floor := 0.05, 0.7 // both find 0.8
+			check := delivery.GateCheck{Metric: "AP", Classes: delivery.ClassSelect{Names: []string{"rare"}},
+				MaxDrop: &drop, Confidence: 0.95, Support: 1, Unsure: "review"}
+			checks := map[string]delivery.GateCheck{"AP, maxDrop": check}
+			check.MaxDrop, check.Min = nil, &floor
+			checks["AP, min"] = check
+			check.Metric, check.Classes = "mAP", delivery.ClassSelect{}
+			checks["mAP, min"] = check
+			check.MaxDrop, check.Min = &drop, nil
+			checks["mAP, maxDrop"] = check
+			r := rand.New(rand.NewPCG(9, 9))
+			failed := map[string]int{}
+			for n := 0; n < sets; {
+				images := make([]int, size)
+				for i := range images {
+					images[i] = r.IntN(3000)
+				}
+				a, b := pool.Draw(images, nil, nil)
+				if a.Result().PerClass[1].Truths != objects {
+					continue
+				}
+				n++
+				in := inputOf(t, a, b, size, r.Uint64())
+				for name, check := range checks {
+					g := delivery.Gate{Classes: []string{"a", "rare"}, Checks: []delivery.GateCheck{check}}
+					if gate.Judge("g", g, in).Outcome == delivery.Fail {
+						failed[name]++
+					}
+				}
+			}
+			t.Log(failed)
+			for name, n := range failed {
+				if !within(n, sets, 0, 0.06) {
+					t.Errorf("%s: %d of %d equal models fail", name, n, sets)
+				}
+			}
+		})
+	}
 	t.Run("what is far below a floor fails, whatever else the model finds", func(t *testing.T) {
 		pool := worldPool(t, added)
 		floor := 0.68 // c0 has about 0.5

@@ -3,6 +3,7 @@ package coco
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"reflect"
@@ -272,5 +273,53 @@ func TestStoredComparisonIsWhole(t *testing.T) {
 	}
 	if !reflect.DeepEqual(*r, result) {
 		t.Error("a result changes on its way through JSON")
+	}
+}
+
+// A table says how many images or groups have objects of a class that count for a column.
+func TestUnitsWithObjects(t *testing.T) {
+	truth := &Truth{Categories: []Category{{ID: 1, Name: "a"}, {ID: 2, Name: "b"}, {ID: 3, Name: "none"}}}
+	add := func(image, class int64, side float64) {
+		truth.Annotations = append(truth.Annotations, Annotation{ID: int64(len(truth.Annotations) + 1), Image: image,
+			Category: class, Box: Box{0, 0, side, side}, Area: side * side})
+	}
+	for i := int64(1); i <= 40; i++ {
+		truth.Images = append(truth.Images, Image{ID: i, Group: fmt.Sprint(i / 10)})
+		add(i, 1, 50)
+	}
+	for _, image := range []int64{3, 3, 4, 25} {
+		add(image, 2, 50)
+	}
+	add(35, 2, 10)
+	crowd := Annotation{ID: 999, Image: 40, Category: 2, Box: Box{0, 0, 50, 50}, Area: 2500, Crowd: true}
+	truth.Annotations = append(truth.Annotations, crowd)
+	m, err := Match(truth, nil, Params{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		byGroup bool
+		metric  string
+		want    [3]int
+	}{
+		{false, "AP", [3]int{40, 4, 0}},
+		{false, "AP75", [3]int{40, 4, 0}},
+		{false, "APsmall", [3]int{0, 1, 0}},
+		{false, "APmedium", [3]int{40, 3, 0}},
+		{true, "AP", [3]int{5, 3, 0}},
+		{true, "APmedium", [3]int{5, 2, 0}},
+	} {
+		table, _, err := Interval(m, CompareParams{Resamples: 2, ByGroup: c.byGroup,
+			Columns: []string{"APsmall", "APmedium"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got [3]int
+		for i, r := range table.Columns[c.metric] {
+			got[i] = r.Units
+		}
+		if got != c.want {
+			t.Errorf("%s, by group %v: %v, want %v", c.metric, c.byGroup, got, c.want)
+		}
 	}
 }

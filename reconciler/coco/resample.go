@@ -44,6 +44,7 @@ type resampling struct {
 	m       *Matched
 	once    []int32   // 1 for each image: the weights of the eval set itself
 	units   [][]int32 // images that are drawn together
+	unit    []int     // of each image, an index into units
 	classes []int     // indexes of the classes with annotations
 	empty   []int     // indexes of the classes without
 }
@@ -95,9 +96,20 @@ func (r *resampling) group() error {
 		if !ok {
 			r.units = append(r.units, nil)
 		}
-		r.units[g] = append(r.units[g], int32(i))
+		r.units[g], r.unit = append(r.units[g], int32(i)), append(r.unit, g)
 	}
 	return nil
+}
+
+// unitsWith counts the units that have annotations of a class in one area range.
+func (r *resampling) unitsWith(k, area int) int {
+	units := map[int]bool{}
+	for _, p := range r.m.classes[k].places {
+		if p.truths[area] > 0 {
+			units[r.unit[p.image]] = true
+		}
+	}
+	return len(units)
 }
 
 // weight counts a class's annotations in one area range, each as often as its image was drawn.
@@ -260,10 +272,11 @@ func (r *resampling) pointOf(m *Matched, area int, paths [][areas]path, out deli
 		}
 	}
 	for c, k := range r.classes {
+		units := r.unitsWith(k, area)
 		o := value(func(t *table, from, to int) float64 { return t.class(c, from, to) })
 		for _, col := range r.columns {
 			if v := col.of(o); col.area == area && v >= 0 {
-				out.Columns[col.name][k].Value = v
+				out.Columns[col.name][k] = delivery.Row{Value: v, Units: units}
 			}
 		}
 	}

@@ -495,9 +495,10 @@ var (
 	NoTruths       = fact("check.noTruths", "the eval set has no objects for it")
 	Undefined      = fact("check.undefined", "{text}")
 	FewTruths      = fact("check.fewTruths", "{count object}, the check asks for {limit}")
-	FewGroups      = fact("check.fewGroups", "the eval set has {count group} of images, and a confidence interval "+
-		"needs {limit}")
-	FewImages = fact("check.fewImages", "the eval set has {count image}, and a confidence interval needs {limit}")
+	FewGroups      = fact("check.fewGroups", "the eval set has {count group} of images[ with objects of class "+
+		"{anyName} that count], and a confidence interval needs {limit}")
+	FewImages = fact("check.fewImages", "the eval set has {count image}[ with objects of class {anyName} that count], "+
+		"and a confidence interval needs {limit}")
 	NotShared = fact("check.notShared", "the model, {fromModel} and the eval set have no class of the check in "+
 		"common")
 	NotCompared   = fact("baseline.notCompared", "not compared with {theBaseline}")

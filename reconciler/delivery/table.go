@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math"
@@ -24,6 +25,9 @@ type Table struct {
 type Row struct {
 	Value     float64   // on the eval set itself
 	Resamples []float64 // nil if none has a value
+	// Units is how many of the images or groups that the bootstrap draws have annotations that count. 0 means unknown:
+	// tables of older versions do not have it.
+	Units int
 }
 
 // The columns of counts at the model's score thresholds.
@@ -81,6 +85,21 @@ func (t Table) Over(metric string, rows []int) Row {
 		return t.rate(m.Name, rows)
 	}
 	return t.mean(m.Column, rows)
+}
+
+// Units returns how many images or groups have annotations of classes that count for a metric. One that has several of
+// the classes is counted once for each. known is false if the table does not say.
+func (t Table) Units(metric string, classes []string) (n int, known bool) {
+	column := cmp.Or(MetricOfFigure(metric).Column, MetricAP) // counts at thresholds are of all sizes, as AP is
+	for i, class := range t.Classes {
+		if r := t.row(column, i); slices.Contains(classes, class) && !math.IsNaN(r.Value) {
+			if r.Units == 0 {
+				return 0, false
+			}
+			n += r.Units
+		}
+	}
+	return n, true
 }
 
 // mean averages a column over the rows that have a value, in each resample separately.

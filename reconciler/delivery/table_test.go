@@ -24,9 +24,9 @@ func equal(t *testing.T, name string, a, b Table, within float64) {
 		for i, want := range rows {
 			got := a.Columns[column][i]
 			if !same(got.Value, want.Value, 0) || (got.Resamples == nil) != (want.Resamples == nil) ||
-				len(got.Resamples) != len(want.Resamples) {
-				t.Fatalf("%s: %s of %s is %v with %d resamples, want %v with %d", name, column, a.Classes[i], got.Value,
-					len(got.Resamples), want.Value, len(want.Resamples))
+				len(got.Resamples) != len(want.Resamples) || got.Units != want.Units {
+				t.Fatalf("%s: %s of %s is %v with %d resamples of %d units, want %v with %d of %d", name, column,
+					a.Classes[i], got.Value, len(got.Resamples), got.Units, want.Value, len(want.Resamples), want.Units)
 			}
 			for j, v := range want.Resamples {
 				if !same(got.Resamples[j], v, within) {
@@ -64,7 +64,9 @@ func large(classes, n int) Table {
 			gaps = 0.1
 		}
 		for _, column := range []string{"AP", "AP50", "AP75"} {
-			t.Columns[column] = append(t.Columns[column], row(0.4, 0.02, gaps, false))
+			held := row(0.4, 0.02, gaps, false)
+			held.Units = 10 * c
+			t.Columns[column] = append(t.Columns[column], held)
 		}
 		for _, column := range []string{"truths", "found", "false"} {
 			t.Columns[column] = append(t.Columns[column], row(400, 10, 0, true))
@@ -147,6 +149,9 @@ func TestTablesThatDoNotFitAreRefused(t *testing.T) {
 		"too wide":  {one(1, "QAAB"), "malformed"},
 		"no row":    {one(9, ""), "missing"},
 		"too much":  {one(1, "AQABAQ=="), "too many"},
+		"units":     {`{"classes":["a"],"columns":{"AP":{"values":[1],"units":[1,2]}}}`, "units of 2 rows, want 1"},
+		"less than no unit": {`{"classes":["a"],"columns":{"AP":{"values":[1],"units":[-1]}}}`,
+			"-1 units in row 0, want at least 0"},
 	} {
 		var table Table
 		if err := json.Unmarshal([]byte(c.text), &table); err == nil || !strings.Contains(err.Error(), c.want) {
@@ -205,37 +210,39 @@ func TestFigure(t *testing.T) {
 			"false": {{Value: 2, Resamples: []float64{1, 1, 0}}, {Value: 0, Resamples: []float64{0, 0, 0}},
 				{Value: 5, Resamples: []float64{5, 5, 5}}},
 		}}
+	of := func(v float64, resamples ...float64) Row { return Row{Value: v, Resamples: resamples} }
 	for _, c := range []struct {
 		metric  string
 		classes []string
 		want    Row
 	}{
-		{"mAP", []string{"a"}, Row{0.2, []float64{0.1, 0.3, none}}},
-		{"mAP", []string{"a", "c"}, Row{0.2, []float64{0.1, 0.3, none}}},
-		{"mAP", []string{"a", "b"}, Row{0.41, []float64{0.5, 0.3, 0.6}}}, // all with truths: COCO's own number
-		{"AP", []string{"b"}, Row{0.6, []float64{0.9, 0.3, 0.6}}},
-		{"mAP", []string{"c"}, Row{none, nil}},
-		{"mAP", nil, Row{none, nil}},
-		{"AP50", []string{"a"}, Row{none, nil}},
-		{"recall", []string{"a", "b"}, Row{0.5, []float64{0.7, 0.3, 0.5}}},
-		{"recall", []string{"a"}, Row{0.5, []float64{0.25, 0.75, none}}},
-		{"precision", []string{"a", "b"}, Row{5. / 7, []float64{7. / 8, 0.75, 1}}},
-		{"falsePositivesPerImage", []string{"a"}, Row{0.2, []float64{0.1, 0.1, 0}}},
-		{"falsePositivesPerImage", []string{"a", "b", "c"}, Row{0.7, []float64{0.6, 0.6, 0.5}}},
-		{"F1", []string{"a", "c"}, Row{4. / 13, []float64{2. / 11, 6. / 13, 0}}},
-		{"recall", nil, Row{none, nil}},
-		{"F7", []string{"a"}, Row{none, nil}},
+		{"mAP", []string{"a"}, of(0.2, 0.1, 0.3, none)},
+		{"mAP", []string{"a", "c"}, of(0.2, 0.1, 0.3, none)},
+		{"mAP", []string{"a", "b"}, of(0.41, 0.5, 0.3, 0.6)}, // all with truths: COCO's own number
+		{"AP", []string{"b"}, of(0.6, 0.9, 0.3, 0.6)},
+		{"mAP", []string{"c"}, of(none)},
+		{"mAP", nil, of(none)},
+		{"AP50", []string{"a"}, of(none)},
+		{"recall", []string{"a", "b"}, of(0.5, 0.7, 0.3, 0.5)},
+		{"recall", []string{"a"}, of(0.5, 0.25, 0.75, none)},
+		{"precision", []string{"a", "b"}, of(5./7, 7./8, 0.75, 1)},
+		{"falsePositivesPerImage", []string{"a"}, of(0.2, 0.1, 0.1, 0)},
+		{"falsePositivesPerImage", []string{"a", "b", "c"}, of(0.7, 0.6, 0.6, 0.5)},
+		{"F1", []string{"a", "c"}, of(4./13, 2./11, 6./13, 0)},
+		{"recall", nil, of(none)},
+		{"F7", []string{"a"}, of(none)},
 	} {
 		got := table.Figure(c.metric, c.classes)
-		if fmt.Sprintf("%.12f", got) != fmt.Sprintf("%.12f", c.want) {
+		text := func(r Row) string { return fmt.Sprintf("%.12f %.12f", r.Value, r.Resamples) }
+		if text(got) != text(c.want) {
 			t.Errorf("%s over %v: %v, want %v", c.metric, c.classes, got, c.want)
 		}
 	}
-	if got := (Row{0.5, []float64{0.2, none, 0.6}}).Samples(); fmt.Sprintf("%.2f", got) != "[0.30 0.70]" {
+	if got := of(0.5, 0.2, none, 0.6).Samples(); fmt.Sprintf("%.2f", got) != "[0.30 0.70]" {
 		t.Errorf("centred: %.2f", got)
 	}
-	short := Row{0.1, []float64{0.1}}
-	if got := (Row{0.5, []float64{0.2, none, 0.6}}).Minus(short); got.Resamples != nil || got.Value != 0.4 {
+	short := of(0.1, 0.1)
+	if got := of(0.5, 0.2, none, 0.6).Minus(short); got.Resamples != nil || got.Value != 0.4 {
 		t.Errorf("rows of different draws: %v", got)
 	}
 	compared := CompareResult{Candidate: table.Values(), Baseline: table.Values(), Difference: table.Minus(table)}
@@ -243,6 +250,30 @@ func TestFigure(t *testing.T) {
 		d, ok := compared.Compared(m.Name, table.Classes)
 		if ok && (d.Value != 0 || len(d.Samples) == 0 || d.Samples[0] != 0 || d.Samples[len(d.Samples)-1] != 0) {
 			t.Errorf("%s of the same model twice: %+v", m.Name, d)
+		}
+	}
+}
+
+func TestUnitsOfClasses(t *testing.T) {
+	none := math.NaN()
+	table := Table{Classes: []string{"a", "b", "c", "old"}, Columns: map[string][]Row{
+		"AP":      {{Value: 0.2, Units: 40}, {Value: 0, Units: 1}, {Value: none}, {Value: 0.5}},
+		"APsmall": {{Value: 0.2, Units: 2}, {Value: none}, {Value: none}, {Value: none}},
+	}}
+	for _, c := range []struct {
+		metric  string
+		classes []string
+		want    int
+		known   bool
+	}{
+		{"AP", []string{"b"}, 1, true},
+		{"mAP", []string{"b", "a"}, 41, true},
+		{"recall", []string{"b", "c"}, 1, true}, // no object of c, so none that counts
+		{"APsmall", []string{"a", "old"}, 2, true},
+		{"AP", []string{"a", "old"}, 0, false},
+	} {
+		if n, known := table.Units(c.metric, c.classes); n != c.want || known != c.known {
+			t.Errorf("%s of %v: %d, %v; want %d, %v", c.metric, c.classes, n, known, c.want, c.known)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
+	"slices"
 )
 
 // In JSON the resamples of a column are one base64 string, row after row. A row is one byte with the number of bits of
@@ -30,7 +31,8 @@ type tableJSON struct {
 
 type columnJSON struct {
 	Overall *float64   `json:"overall,omitempty"`
-	Values  []*float64 `json:"values"` // by class; null is no value
+	Values  []*float64 `json:"values"`          // by class; null is no value
+	Units   []int      `json:"units,omitempty"` // by class
 	Per     int        `json:"per,omitempty"`
 	Data    []byte     `json:"data,omitempty"`
 }
@@ -49,6 +51,11 @@ func (t Table) MarshalJSON() ([]byte, error) {
 		for i := range rows {
 			if v := rows[i].Value; v == v { // not NaN
 				c.Values[i] = &v
+			}
+		}
+		if slices.ContainsFunc(rows, func(r Row) bool { return r.Units != 0 }) {
+			for _, r := range rows {
+				c.Units = append(c.Units, r.Units)
 			}
 		}
 		return c, c.pack(rows, out.Resamples)
@@ -154,6 +161,15 @@ func (t *Table) UnmarshalJSON(text []byte) error {
 			if v != nil {
 				rows[i].Value = *v
 			}
+		}
+		if n := len(c.Units); n != 0 && n != want {
+			return nil, fmt.Errorf("table: column %s has the units of %d rows, want %d", name, n, want)
+		}
+		for i, n := range c.Units {
+			if n < 0 {
+				return nil, fmt.Errorf("table: column %s has %d units in row %d, want at least 0", name, n, i)
+			}
+			rows[i].Units = n
 		}
 		if err := c.unpack(rows, in.Resamples); err != nil {
 			return nil, fmt.Errorf("table: column %s: %w", name, err)

@@ -107,10 +107,26 @@ func check(c delivery.GateCheck, g delivery.Gate, in Input) []delivery.CheckVerd
 		}
 		known = append(known, i)
 	}
-	if c.MaxDrop != nil {
-		drops(c, limit, base, figures, known)
-	} else {
-		bounds(c, limit, in.Candidate.Scores.Images, figures, known)
+	decide := func(figures []figure, known []int) {
+		if c.MaxDrop != nil {
+			drops(c, limit, base, figures, known)
+		} else {
+			bounds(c, limit, in.Candidate.Scores.Images, figures, known)
+		}
+	}
+	decide(figures, known)
+	if why, others := in.rare(c, base, classes); !perClass(c) && !why.IsZero() && len(others) > 0 {
+		without := []figure{{classes: others, verdict: verdict}}
+		if measure(c, in, base, truths, &without[0]).IsZero() {
+			decide(without, []int{0})
+		}
+		// A floor passes on the value itself.
+		v := &figures[0].verdict
+		decided := v.Outcome == delivery.Fail || v.Outcome == delivery.Pass && c.MaxDrop != nil
+		if decided && v.Outcome != without[0].verdict.Outcome {
+			v.Outcome, v.Because = delivery.Unsure, of(c.Metric, "", why)
+			v.Low, v.High, v.Confidence = nil, nil, 0
+		}
 	}
 	verdicts := make([]delivery.CheckVerdict, len(figures))
 	for i, f := range figures {
@@ -121,11 +137,15 @@ func check(c delivery.GateCheck, g delivery.Gate, in Input) []delivery.CheckVerd
 
 // unmeasured reports whether the eval set has no annotation of a class that the metric counts, such as of one size.
 func (in Input) unmeasured(m delivery.Metric, base baseline, class string) bool {
-	table := in.Candidate.Scores.Table
+	return m.Column != "" && math.IsNaN(in.table(base).Figure(m.Name, []string{class}).Value)
+}
+
+// table returns the candidate's values on the images that a check uses.
+func (in Input) table(base baseline) delivery.Table {
 	if base.compare != nil {
-		table = base.compare.Candidate
+		return base.compare.Candidate
 	}
-	return m.Column != "" && math.IsNaN(table.Figure(m.Name, []string{class}).Value)
+	return in.Candidate.Scores.Table
 }
 
 // truths returns the number of annotations by class, on the images that a check uses.
@@ -143,10 +163,6 @@ func measure(c delivery.GateCheck, in Input, base baseline, truths map[string]in
 	measured := !math.IsNaN(row.Value)
 	if measured {
 		f.verdict.Value = &row.Value
-	}
-	units, groups := scores.Images, scores.Groups
-	if base.compare != nil {
-		units, groups = base.compare.Images, base.compare.Groups
 	}
 	if f.class != "" && truths[f.class] < c.Support {
 		return fact(code.FewTruths, delivery.Values{Count: truths[f.class], Limit: c.Support})
@@ -169,13 +185,56 @@ func measure(c delivery.GateCheck, in Input, base baseline, truths map[string]in
 		f.value, f.samples = row.Value, row.Samples()
 		f.verdict.Limit = c.Min
 	}
-	if groups > 0 && groups < coco.MinUnits {
-		return fact(code.FewGroups, delivery.Values{Count: groups, Limit: coco.MinUnits})
+	images, groups := scores.Images, scores.Groups
+	if base.compare != nil {
+		images, groups = base.compare.Images, base.compare.Groups
 	}
-	if groups == 0 && units < coco.MinUnits {
-		return fact(code.FewImages, delivery.Values{Count: units, Limit: coco.MinUnits})
+	if n := cmp.Or(groups, images); n < coco.MinUnits {
+		return fewUnits(n, coco.MinUnits, groups > 0)
+	}
+	if n, known := in.units(c, base, f.classes); known && n < coco.MinUnits {
+		return fewUnits(n, coco.MinUnits, groups > 0, f.classes...)
 	}
 	return delivery.Fact{}
+}
+
+// fewUnits is the fact that an eval set has too few images or groups, or too few of them with objects of classes.
+func fewUnits(n, limit int, grouped bool, classes ...string) delivery.Fact {
+	c := code.FewImages
+	if grouped {
+		c = code.FewGroups
+	}
+	return fact(c, delivery.Values{Count: n, Limit: limit, Names: classes})
+}
+
+// units returns how many images or groups have objects of classes that count. It is known for no metric that counts on
+// all images.
+func (in Input) units(c delivery.GateCheck, base baseline, classes []string) (n int, known bool) {
+	if delivery.MetricOfFigure(c.Metric).Unit != delivery.UnitShare {
+		return 0, false
+	}
+	return in.table(base).Units(c.Metric, classes)
+}
+
+// minInMean is the least number of images or groups with objects of one class of several.
+const minInMean = coco.MinUnits / 2
+
+// rare returns the classes of which at least minInMean images or groups have objects, and a fact about the rarest of
+// the others. The bounds of a mean do not cover what is chance in rare classes: some resamples have no object of them,
+// and the others have the same few.
+func (in Input) rare(c delivery.GateCheck, base baseline, classes []string) (why delivery.Fact, others []string) {
+	least := minInMean
+	grouped := base.compare != nil && base.compare.Groups > 0 || base.compare == nil && in.Candidate.Scores.Groups > 0
+	for _, class := range classes {
+		n, known := in.units(c, base, []string{class})
+		switch {
+		case !known || n >= minInMean:
+			others = append(others, class)
+		case n > 0 && n < least:
+			why, least = fewUnits(n, minInMean, grouped, class), n
+		}
+	}
+	return why, others
 }
 
 // limitOf returns the bound of a check; of maxDrop, the lowest difference that it allows.

@@ -157,6 +157,9 @@ func lost(c *delivery.CompareResult, classes []string) []delivery.Loss {
 			if s.diff, _ = c.Compared(s.metric, s.classes); len(s.diff.Samples) == 0 {
 				continue
 			}
+			if n, known := c.Candidate.Units(s.metric, s.classes); s.class != "" && known && n < coco.MinUnits {
+				continue
+			}
 			if s.samples = s.diff.Samples; delivery.MetricOfFigure(s.metric).LessIsBetter {
 				s.samples = negated(s.samples)
 			}

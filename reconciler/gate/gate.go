@@ -13,7 +13,9 @@
 // Bounds are one-sided, at the check's confidence, and come from the bootstrap over test images that is part of the
 // measurements. They cover the choice of test images, not the noise of training. If the eval set names a group, whole
 // groups are drawn, because the frames of one video are not independent. With fewer than 20 groups or images a check is
-// unsure.
+// unsure, and so is a class with objects in fewer than 20 of them. A mean is decided only if it comes out the same
+// without classes with objects in fewer than 10. Scores of older versions do not say how many there are, and are judged
+// without these rules of classes.
 //
 // Over several classes bounds are adjusted by Holm's step-down method, so that twenty equal classes do not raise twenty
 // alarms. A class with fewer annotations than the check's support is unsure and does not count in the adjustment. A

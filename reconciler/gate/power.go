@@ -50,15 +50,15 @@ func Powers(g delivery.Gate, release delivery.ScoreSet, verdicts []delivery.Verd
 			classes = among(covered(g, c), release.Classes)
 		}
 		for _, class := range classes {
-			if class != "" && release.Truths[class] < c.Support {
-				continue
+			n, known := release.Table.Units(c.Metric, []string{class})
+			if class != "" && (release.Truths[class] < c.Support || known && n < coco.MinUnits) {
+				continue // the check is unsure
 			}
 			over := []string{class}
 			if class == "" {
 				over = covered(g, c)
 			}
 			p := Power{Check: describe(c), Class: class, MaxDrop: *c.MaxDrop, Images: release.Images}
-			var known bool
 			if p.StdErr, known = paired(verdicts, c.Metric, class); !known {
 				if p.StdErr, known = spreadOf(release.Table.Figure(c.Metric, over)); !known {
 					continue

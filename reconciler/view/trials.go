@@ -324,13 +324,17 @@ func compared(c delivery.CompareResult) []web.Compared {
 			Low: low, High: high, Truths: c.Truths[class], Answer: coco.Unsure})
 		samples = append(samples, d.Samples)
 	}
+	few := func(r web.Compared) bool {
+		n, known := c.Candidate.Units(r.Metric, []string{r.Class})
+		return r.Class != "" && known && n < coco.MinUnits
+	}
 	answer := func(i int, confidence float64) bool {
 		low, high := samples[i].Bounds(confidence)
 		if delivery.MetricOfFigure(rows[i].Metric).LessIsBetter {
 			low, high = -high, -low
 		}
 		switch {
-		case cmp.Or(c.Groups, c.Images) < coco.MinUnits:
+		case cmp.Or(c.Groups, c.Images) < coco.MinUnits || few(rows[i]):
 			rows[i].Answer = coco.TooFew
 		case !samples[i].Resolves(confidence):
 		case low > 0:

@@ -33,4 +33,9 @@ func TestCompared(t *testing.T) {
 	if !maps.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
+	// Objects in one image tell nothing of a class.
+	c.Candidate.Columns["AP"][0].Units = 1
+	if rows := compared(c); rows[len(rows)-1].Answer != coco.TooFew {
+		t.Errorf("a class in one image: %s", rows[len(rows)-1].Answer)
+	}
 }
