@@ -13,9 +13,8 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// Changes of the model's file. The first training is too short for a good model, the second is long
-// enough, and the third hardly learns anything, so the verdicts of the gates do not depend on the
-// seed.
+// Changes of the model's file. The first training is too short for a good model, the second is long enough, and the
+// third hardly learns anything, so the verdicts of the gates do not depend on the seed.
 const (
 	initialEpochs = "epochs: 12" // as written by aob init
 	fewEpochs     = "epochs: 5"

@@ -1,12 +1,10 @@
-// Package e2e tests the whole product from outside: the commands as a user
-// builds them, each a process of its own, with a real forge, a real Terraform, a
-// real trainer and real data. A test here starts what a team would have, does
-// what its people would do with git and the forge's API, and looks only at what
-// they could see: statuses, comments, commits, metrics, and what devices serve.
+// Package e2e tests the whole product from outside: the commands as a user builds them, each a process of its own, with
+// a real forge, a real Terraform, a real trainer and real data. A test here starts what a team would have, does what
+// its people would do with git and the forge's API, and looks only at what they could see: statuses, comments, commits,
+// metrics, and what devices serve.
 //
-// What a test needs and does not find makes it skip and say what is missing. A
-// test takes minutes; -short leaves out the story on Gitea and kills less often.
-// The logs of all processes are kept with
+// What a test needs and does not find makes it skip and say what is missing. A test takes minutes; -short leaves out
+// the story on Gitea and kills less often. The logs of all processes are kept with
 //
 //		go test ./e2e -v -artifacts -outputdir DIR
 //

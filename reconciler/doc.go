@@ -8,15 +8,13 @@
 //	act      take the steps; taking one twice has the same effect as taking it once
 //	report   post the reports on the forge, if they differ from what is there
 //
-// The loop is level-triggered: each turn observes everything again, so a lost
-// webhook, a crash or an upgrade costs a turn and nothing else. The log shows
-// beside each step why the turn was due. Slow work is a run: a detached process
+// The loop is level-triggered: each turn observes everything again, so a lost webhook, a crash or an upgrade costs a
+// turn and nothing else. The log shows beside each step why the turn was due. Slow work is a run: a detached process
 // that the loop starts and observes. Package work is what a run does.
 //
-// A turn never waits for the network. Package poll reads git and the forge beside
-// it, and queues send statuses, comments and pushes. A turn uses the last answers,
-// so fleets go on while the forge does not answer. Tests call these parts
-// themselves, one step at a time.
+// A turn never waits for the network. Package poll reads git and the forge beside it, and queues send statuses,
+// comments and pushes. A turn uses the last answers, so fleets go on while the forge does not answer. Tests call these
+// parts themselves, one step at a time.
 //
 // The packages, from the innermost outwards. imports_test.go checks this list.
 //

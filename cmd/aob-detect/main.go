@@ -1,9 +1,7 @@
-// Command aob-detect runs detector models with ONNX Runtime, for programs that must not load it into
-// their own process.
+// Command aob-detect runs detector models with ONNX Runtime, for programs that must not load it into their own process.
 //
-// Package detect uses the subcommands inspect, evaluate and serve: their standard output has lines of
-// JSON, and their standard error is for users. infer is for users only. See package detect for the
-// contract of models and bundles.
+// Package detect uses the subcommands inspect, evaluate and serve: their standard output has lines of JSON, and their
+// standard error is for users. infer is for users only. See package detect for the contract of models and bundles.
 package main
 
 import (

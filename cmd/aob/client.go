@@ -19,8 +19,7 @@ import (
 // output is how a command prints its result.
 type output struct{ format string }
 
-// register adds -o, which takes more formats than text and json where a command
-// names them.
+// register adds -o, which takes more formats than text and json where a command names them.
 func (o *output) register(c *cobra.Command, more ...string) {
 	formats := append([]string{"text", "json"}, more...)
 	last := len(formats) - 1

@@ -128,8 +128,7 @@ type logSource interface {
 	Log(ctx context.Context, run string, offset int64) (web.Log, error)
 }
 
-// printLog prints a log. With follow it reads new output at every tick until the run has
-// ended.
+// printLog prints a log. With follow it reads new output at every tick until the run has ended.
 func printLog(ctx context.Context, source logSource, w io.Writer, run string, follow bool,
 	tick <-chan time.Time) error {
 	name, offset := "", int64(0)

@@ -1,9 +1,7 @@
-// Command aob delivers computer-vision models the way GitOps delivers software:
-// Git says what should run, a pull request proposes a change, and merging
-// releases it.
+// Command aob delivers computer-vision models the way GitOps delivers software: Git says what should run, a pull
+// request proposes a change, and merging releases it.
 //
-// aob serve is the server. The other commands ask it over its socket, or work on
-// files alone (init, validate, schema).
+// aob serve is the server. The other commands ask it over its socket, or work on files alone (init, validate, schema).
 //
 // Results go to standard output, as text or with -o json; all else goes to
 // standard error. The exit status is 0, or 1 where something went wrong.
@@ -76,8 +74,7 @@ git revert rolls back.`,
 	return root
 }
 
-// group makes a command that only holds others say what it holds, and suggest
-// one where the word is not one of them.
+// group makes a command that only holds others say what it holds, and suggest one where the word is not one of them.
 func group(c *cobra.Command) {
 	c.Args = func(c *cobra.Command, args []string) error {
 		if len(args) == 0 {

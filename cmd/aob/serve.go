@@ -211,8 +211,7 @@ func (p *server) openStores(ctx context.Context) (err error) {
 		return err
 	}
 	p.closers = append(p.closers, p.ledger.Close)
-	// A store that cannot be read is not an error here: fleets keep what is
-	// published, and aob status shows the error.
+	// A store that cannot be read is not an error here: fleets keep what is published, and aob status shows the error.
 	if p.bundles, err = artifact.At(p.state.bundles()); err != nil {
 		return err
 	}
@@ -327,9 +326,8 @@ func (p *server) openSite(context.Context) error {
 	return nil
 }
 
-// identify returns the identity of a state folder. If the folder is a copy, it also
-// returns why the server may only watch. With adopt set, a copy gets an identity of its
-// own; that fails while a server works in the original.
+// identify returns the identity of a state folder. If the folder is a copy, it also returns why the server may only
+// watch. With adopt set, a copy gets an identity of its own; that fails while a server works in the original.
 func identify(st state, config string, adopt bool) (f durable.Folder, watchOnly *delivery.Blocked, err error) {
 	f, err = durable.OpenFolder(string(st))
 	c, ok := errors.AsType[*durable.Copied](err)
@@ -377,8 +375,7 @@ func loadTrusted(files []string) ([]trust.PublicKey, error) {
 	return keys, nil
 }
 
-// fleetSecret returns the secret that device tokens are derived from. The first
-// start creates its file.
+// fleetSecret returns the secret that device tokens are derived from. The first start creates its file.
 func fleetSecret(s intent.Server, st state) (string, error) {
 	if s.Devices.SecretEnv != "" {
 		return secret(s.Devices.SecretEnv, "")

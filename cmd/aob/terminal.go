@@ -138,9 +138,8 @@ func heading(words ...string) []cell {
 	return row
 }
 
-// table prints rows in columns. Where they do not fit, the last column is cut,
-// and where that would leave it less than a third of the screen, the widest one
-// is cut first.
+// table prints rows in columns. Where they do not fit, the last column is cut, and where that would leave it less than
+// a third of the screen, the widest one is cut first.
 func (t *terminal) table(indent string, rows [][]cell) {
 	widths := widthsOf(rows)
 	if len(widths) == 0 {

@@ -311,9 +311,8 @@ func (t *terminal) trial(trial web.Trial, now time.Time) {
 	t.printf("aob runs write %s FILE         its values into the file; its PR trains nothing\n", best.ID)
 }
 
-// shared returns the settings of all variants, and a function that returns the other
-// settings of a variant. Those are shortened to the last part of their path if that is
-// unambiguous: channels=12.
+// shared returns the settings of all variants, and a function that returns the other settings of a variant. Those are
+// shortened to the last part of their path if that is unambiguous: channels=12.
 func shared(variants []web.Variant) (all []string, own func(web.Variant) string) {
 	if len(variants) > 1 {
 		for _, set := range variants[0].Set {

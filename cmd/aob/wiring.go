@@ -1,7 +1,6 @@
 package main
 
-// This file reads the server's configuration and builds what aob serve and its runners
-// share.
+// This file reads the server's configuration and builds what aob serve and its runners share.
 
 import (
 	"bytes"

@@ -34,9 +34,8 @@ func (s *Store) putBytes(ctx context.Context, data []byte) (blob, error) {
 	return s.put(ctx, bytes.NewReader(data), b)
 }
 
-// put stores the content of r in one pass, durably. The content must match want; if want
-// has no digest, want.size is only a maximum. A blob that exists is not written again,
-// unless it is damaged.
+// put stores the content of r in one pass, durably. The content must match want; if want has no digest, want.size is
+// only a maximum. A blob that exists is not written again, unless it is damaged.
 func (s *Store) put(ctx context.Context, r io.Reader, want blob) (blob, error) {
 	f, lock, err := s.ingest(ctx)
 	if err != nil {
@@ -86,8 +85,7 @@ func (s *Store) ingest(ctx context.Context) (*os.File, *durable.Lock, error) {
 	return f, lock, nil
 }
 
-// copyAndSum copies r to w and returns digest and size. The error wraps errTooLong if r has
-// more than limit bytes.
+// copyAndSum copies r to w and returns digest and size. The error wraps errTooLong if r has more than limit bytes.
 func copyAndSum(ctx context.Context, w io.Writer, r io.Reader, limit int64) (blob, error) {
 	sum := sha256.New()
 	n, err := io.Copy(io.MultiWriter(w, sum), io.LimitReader(contextReader{ctx, r}, limit+1))

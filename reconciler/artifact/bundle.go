@@ -40,8 +40,7 @@ type Info struct {
 	Thresholds map[string]float64 // nil: no thresholds
 }
 
-// Push stores a bundle durably and returns its digest. Equal content gives the same digest
-// and is stored once.
+// Push stores a bundle durably and returns its digest. Equal content gives the same digest and is stored once.
 func (s *Store) Push(ctx context.Context, b Bundle) (delivery.Digest, error) {
 	digest, err := s.push(ctx, b)
 	if err != nil {
@@ -201,8 +200,7 @@ func checkSignature(sig delivery.Signature) error {
 	return nil
 }
 
-// readBundle reads the manifest of a bundle. The error is fs.ErrNotExist if the index does
-// not list the bundle.
+// readBundle reads the manifest of a bundle. The error is fs.ErrNotExist if the index does not list the bundle.
 func (s *Store) readBundle(bundle delivery.Digest) (bundleManifest, error) {
 	if _, err := delivery.ParseDigest(string(bundle)); err != nil {
 		return bundleManifest{}, fmt.Errorf("bundle: %w", err)
@@ -225,8 +223,7 @@ func (s *Store) readBundle(bundle delivery.Digest) (bundleManifest, error) {
 	return m, nil
 }
 
-// Describe reads a bundle's manifest and small files. The error is fs.ErrNotExist if there
-// is no such bundle.
+// Describe reads a bundle's manifest and small files. The error is fs.ErrNotExist if there is no such bundle.
 func (s *Store) Describe(ctx context.Context, bundle delivery.Digest) (Info, error) {
 	m, err := s.readBundle(bundle)
 	if err != nil {
@@ -276,12 +273,11 @@ func (s *Store) Bundles(ctx context.Context) ([]delivery.Digest, error) {
 	return slices.Clone(ix.bundles), nil
 }
 
-// Unpack writes a bundle's files into dir, which must be absent or empty: model.onnx,
-// signature.json, labels.json, golden.bin, thresholds.json if the bundle has thresholds,
-// and manifest.json, which [CheckUnpacked] needs. All are checked against their digests.
-// dir appears atomically and durably. The files are read-only and, if the file system
-// allows it, hard links to the store's blobs: replace them, never write into them. Only
-// one caller at a time may use the same dir.
+// Unpack writes a bundle's files into dir, which must be absent or empty: model.onnx, signature.json, labels.json,
+// golden.bin, thresholds.json if the bundle has thresholds, and manifest.json, which [CheckUnpacked] needs. All are
+// checked against their digests. dir appears atomically and durably. The files are read-only and, if the file system
+// allows it, hard links to the store's blobs: replace them, never write into them. Only one caller at a time may use
+// the same dir.
 func (s *Store) Unpack(ctx context.Context, bundle delivery.Digest, dir string) error {
 	m, err := s.readBundle(bundle)
 	if err != nil {

@@ -94,8 +94,7 @@ func differs(err error) error {
 	return err
 }
 
-// Check reads every byte of a stored bundle. The error is a *[Damaged] that lists the
-// missing and damaged files.
+// Check reads every byte of a stored bundle. The error is a *[Damaged] that lists the missing and damaged files.
 func (s *Store) Check(ctx context.Context, bundle delivery.Digest) error {
 	data, err := s.readBlob(bundle, maxManifest)
 	if err != nil {

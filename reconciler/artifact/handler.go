@@ -29,10 +29,9 @@ const Repository = "bundles"
 //	GET, HEAD /v2/bundles/blobs/DIGEST                   with Range
 //	GET       /v2/bundles/referrers/DIGEST?artifactType=
 //
-// There are no tags. It serves the manifests in the index, and all stored blobs. Manifests
-// are verified before they are served; clients must verify blobs. The handler does no
-// authorization: the caller must do it before. If served is not nil, it is called after
-// each GET with the number of bytes of manifest or blob that were sent.
+// There are no tags. It serves the manifests in the index, and all stored blobs. Manifests are verified before they are
+// served; clients must verify blobs. The handler does no authorization: the caller must do it before. If served is not
+// nil, it is called after each GET with the number of bytes of manifest or blob that were sent.
 func (s *Store) Handler(served func(bytes int64)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		counted := &countingWriter{ResponseWriter: w}

@@ -47,8 +47,7 @@ type pair struct {
 	subject, referrer delivery.Digest
 }
 
-// loadIndex returns the index on disk. If the file has not changed since the last call,
-// this costs one stat.
+// loadIndex returns the index on disk. If the file has not changed since the last call, this costs one stat.
 func (s *Store) loadIndex() (*index, error) {
 	if err := s.ready(); err != nil {
 		return nil, err
@@ -213,8 +212,7 @@ func seal(entries []ocispec.Descriptor) string {
 	return string(delivery.Sum(lines))
 }
 
-// addToIndex adds a manifest to index.json if it is not in it. All blobs of the manifest
-// must be durable already.
+// addToIndex adds a manifest to index.json if it is not in it. All blobs of the manifest must be durable already.
 func (s *Store) addToIndex(ctx context.Context, entry ocispec.Descriptor) error {
 	lock, err := s.lock(ctx)
 	if err != nil {

@@ -35,8 +35,7 @@ const (
 	SignatureFile = "signature.json"
 	LabelsFile    = "labels.json"
 	GoldenFile    = "golden.bin"
-	// ThresholdsFile maps classes to the score from which a detection counts. It is
-	// optional.
+	// ThresholdsFile maps classes to the score from which a detection counts. It is optional.
 	ThresholdsFile = "thresholds.json"
 	// ManifestFile is the bundle's manifest, with the digests of the other files.
 	ManifestFile = "manifest.json"

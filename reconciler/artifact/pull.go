@@ -87,15 +87,13 @@ func contentError(err error) error {
 // that the store has are not downloaded. Downloads are checked against digest and size,
 // and are never larger than the manifest says or than MaxBundle.
 //
-// Errors: syscall.ENOSPC if the disk has too little space for the missing blobs, before
-// any of them is downloaded; a *SourceError if the source or the network fails, which
-// wraps fs.ErrNotExist if the source does not have the bundle; a *NewerError if a later
-// version of AOB has packed the bundle; a *ContentError if the bundle is invalid.
+// Errors: syscall.ENOSPC if the disk has too little space for the missing blobs, before any of them is downloaded; a
+// *SourceError if the source or the network fails, which wraps fs.ErrNotExist if the source does not have the bundle; a
+// *NewerError if a later version of AOB has packed the bundle; a *ContentError if the bundle is invalid.
 //
-// After an error, complete blobs and the received part of an interrupted one stay in the
-// store, and the next call continues from there. downloaded is the number of bytes of
-// manifest, config and files that were received, also with an error. Pull has no timeout
-// of its own: use ctx or the client's.
+// After an error, complete blobs and the received part of an interrupted one stay in the store, and the next call
+// continues from there. downloaded is the number of bytes of manifest, config and files that were received, also with
+// an error. Pull has no timeout of its own: use ctx or the client's.
 //
 // On a device the store is the cache that both slots share.
 func (s *Store) Pull(ctx context.Context, from Source, bundle delivery.Digest, dir string) (downloaded int64,
@@ -251,8 +249,7 @@ func (l layoutSource) manifest(ctx context.Context, d delivery.Digest) (io.ReadC
 	return l.Fetch(ctx, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: godigest.Digest(d)})
 }
 
-// A client adds the token to requests, but not after a redirect to another scheme, host or
-// port.
+// A client adds the token to requests, but not after a redirect to another scheme, host or port.
 type client struct {
 	http  *http.Client
 	token string

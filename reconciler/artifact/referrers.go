@@ -53,9 +53,8 @@ func (s *Store) attach(ctx context.Context, subject delivery.Digest, artifactTyp
 	return s.putManifest(ctx, encodeReferrer(referrer{subject, artifactType, stored}, bundle))
 }
 
-// Referrers lists the referrers with an artifact type as pairs of bundle and referrer, in
-// the order in which they were attached. It uses the index and reads no blob. The bundle
-// that Attachment returns is verified, and takes precedence.
+// Referrers lists the referrers with an artifact type as pairs of bundle and referrer, in the order in which they were
+// attached. It uses the index and reads no blob. The bundle that Attachment returns is verified, and takes precedence.
 func (s *Store) Referrers(ctx context.Context, artifactType string) (iter.Seq2[delivery.Digest, delivery.Digest],
 	error) {
 	ix, err := s.loadIndex()
@@ -80,9 +79,8 @@ func (s *Store) ArtifactTypes(ctx context.Context) ([]string, error) {
 	return slices.Sorted(maps.Keys(ix.byType)), nil
 }
 
-// Attachment returns the envelope of a referrer and the bundle to which it is attached.
-// Both are verified with the referrer's digest. The signature of the envelope is not
-// verified.
+// Attachment returns the envelope of a referrer and the bundle to which it is attached. Both are verified with the
+// referrer's digest. The signature of the envelope is not verified.
 func (s *Store) Attachment(ctx context.Context, referrer delivery.Digest) (subject delivery.Digest, envelope []byte,
 	err error) {
 	if _, err := delivery.ParseDigest(string(referrer)); err != nil {

@@ -19,8 +19,7 @@ import (
 	"github.com/autonomos/aob/reconciler/durable"
 )
 
-// A Store is an OCI image-layout folder. Any number of goroutines and processes may use it
-// at the same time.
+// A Store is an OCI image-layout folder. Any number of goroutines and processes may use it at the same time.
 type Store struct {
 	dir string
 	// LockWait is how long to wait for the lock that another process holds; 0 means one minute. A process that was
@@ -38,9 +37,8 @@ type Store struct {
 // ErrBusy means that another process has held the store's lock for longer than LockWait.
 var ErrBusy = errors.New("another process holds the lock of the bundles; find it with fuser, and end or continue it")
 
-// Open opens the layout in dir. If dir is missing or empty, it creates a layout. It removes
-// the files that dead writers left in ingest, and rebuilds index.json from the blobs if it
-// is missing.
+// Open opens the layout in dir. If dir is missing or empty, it creates a layout. It removes the files that dead writers
+// left in ingest, and rebuilds index.json from the blobs if it is missing.
 func Open(dir string) (*Store, error) {
 	s, err := At(dir)
 	if err == nil {

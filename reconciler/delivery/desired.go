@@ -10,9 +10,8 @@ import (
 // DesiredPayload is the DSSE payload type of a Desired document.
 const DesiredPayload = "application/vnd.aob.desired.v1+json"
 
-// Desired tells the devices of one ring which release to run. AOB signs it. Each
-// device computes for itself whether it is in the wave; see InWave. A rollback is a
-// document with a higher Version and an older bundle.
+// Desired tells the devices of one ring which release to run. AOB signs it. Each device computes for itself whether it
+// is in the wave; see InWave. A rollback is a document with a higher Version and an older bundle.
 type Desired struct {
 	Ring     string            `json:"ring"`    // the fleet's name
 	Version  int64             `json:"version"` // devices refuse a lower version than they have accepted
@@ -50,9 +49,8 @@ func (d Desired) InWave(device string) bool {
 	return place < d.Share || slices.Contains(d.Also, place)
 }
 
-// WavePosition returns a device's position in a rollout, in [0, 1): the first 53 bits
-// of SHA-256(salt + id). A device is in the wave if its position is below the share.
-// Another salt gives another order of devices.
+// WavePosition returns a device's position in a rollout, in [0, 1): the first 53 bits of SHA-256(salt + id). A device
+// is in the wave if its position is below the share. Another salt gives another order of devices.
 func WavePosition(salt, device string) float64 {
 	sum := sha256.Sum256([]byte(salt + device))
 	return float64(binary.BigEndian.Uint64(sum[:8])>>11) / (1 << 53)
@@ -114,10 +112,9 @@ type Device struct {
 	TwoPlacesAt time.Time `json:"twice,omitzero"` // when two of them last reported in turn; zero: never
 }
 
-// A Place is one installation that reports as a device. The server answers each
-// report with a receipt, which the installation sends with its next report. A copy of
-// a state folder sends a receipt that the original has already used. From then on the
-// two are separate places.
+// A Place is one installation that reports as a device. The server answers each report with a receipt, which the
+// installation sends with its next report. A copy of a state folder sends a receipt that the original has already used.
+// From then on the two are separate places.
 type Place struct {
 	Installation string    `json:"installation,omitempty"`
 	Boot         string    `json:"boot,omitempty"`
@@ -125,8 +122,7 @@ type Place struct {
 	LastHeard    time.Time `json:"seen"`
 }
 
-// TwoPlaces reports whether two installations reported as this device within the
-// given time before now.
+// TwoPlaces reports whether two installations reported as this device within the given time before now.
 func (d Device) TwoPlaces(now time.Time, within time.Duration) bool {
 	return !d.TwoPlacesAt.IsZero() && now.Sub(d.TwoPlacesAt) <= within
 }

@@ -9,8 +9,7 @@ import (
 	"strings"
 )
 
-// A Digest identifies content: "sha256:" and 64 lower-case hex digits.
-// The zero value stands for no content.
+// A Digest identifies content: "sha256:" and 64 lower-case hex digits. The zero value stands for no content.
 type Digest string
 
 // Sum returns the digest of data.

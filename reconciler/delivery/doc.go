@@ -1,5 +1,4 @@
-// Package delivery defines the data types that the other packages share, and how
-// they are encoded.
+// Package delivery defines the data types that the other packages share, and how they are encoded.
 //
 // The package imports the standard library only. It uses no clock, file, logger or
 // context, so every other package may import it.

@@ -1,7 +1,6 @@
 package delivery
 
-// A Fleet is a file fleets/NAME.yaml: which devices run which model, and how a new
-// release is rolled out to them.
+// A Fleet is a file fleets/NAME.yaml: which devices run which model, and how a new release is rolled out to them.
 type Fleet struct {
 	APIVersion string             `json:"apiVersion" check:"oneof=aob/v1"`
 	Kind       string             `json:"kind" check:"oneof=Fleet"`
@@ -48,8 +47,7 @@ type Failures struct {
 	Unacceptable Share `json:"unacceptable" check:"optional,later"`
 }
 
-// A Window says when a rollout may advance. From and To are local times in Zone; a
-// window may cross midnight.
+// A Window says when a rollout may advance. From and To are local times in Zone; a window may cross midnight.
 type Window struct {
 	Days []string `json:"days" default:"[mon, tue, wed, thu, fri, sat, sun]" check:"nonempty,weekday"`
 	From string   `json:"from" check:"time"`

@@ -21,9 +21,8 @@ const (
 // StartNewer is the hint of complaints about documents of a newer aob.
 const StartNewer = "start that version of aob or a newer one; docs/upgrades.md says which versions can be downgraded"
 
-// CheckFormat returns an error if format is above known, the highest version that this
-// aob reads. It is called before other checks: an unknown field in a newer document is
-// not a mistake.
+// CheckFormat returns an error if format is above known, the highest version that this aob reads. It is called before
+// other checks: an unknown field in a newer document is not a mistake.
 func CheckFormat(what string, format, known int) error {
 	if format <= known {
 		return nil

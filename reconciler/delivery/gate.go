@@ -26,8 +26,7 @@ type Gate struct {
 	sealed Digest // see Sealed
 }
 
-// Digest returns the digest of the gate without its owners, who do not affect
-// measurements.
+// Digest returns the digest of the gate without its owners, who do not affect measurements.
 func (g Gate) Digest() Digest {
 	if g.sealed != "" {
 		return g.sealed

@@ -1,8 +1,7 @@
 package delivery
 
-// A key is a digest of all the content that affects a result. After a rebase, a squash,
-// a revert, a restart or an upgrade the same content has the same key, and the result is
-// reused.
+// A key is a digest of all the content that affects a result. After a rebase, a squash, a revert, a restart or an
+// upgrade the same content has the same key, and the result is reused.
 
 // DataKey is the key of a data run.
 func DataKey(r DataRun) Digest { return DigestOf("data/4", r) } // 4: annotations of an eval set keep their own labels

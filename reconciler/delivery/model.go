@@ -153,8 +153,7 @@ func (m Model) SpecDigest() Digest {
 	return m.Spec().Digest()
 }
 
-// Sealed returns the model with its digests stored, so that they are computed once. A
-// sealed model must not be changed.
+// Sealed returns the model with its digests stored, so that they are computed once. A sealed model must not be changed.
 func (m Model) Sealed() Model {
 	m.sealed = m.Spec().Digest()
 	m.sealedSeeds = nil

@@ -103,8 +103,7 @@ type Finding struct {
 // MaxMore is the maximal length of Finding.More.
 const MaxMore = 19
 
-// Lines returns the finding as lines of text: the first, those in More, and how many are
-// not listed.
+// Lines returns the finding as lines of text: the first, those in More, and how many are not listed.
 func (f Finding) Lines() []string {
 	lines := append([]string{f.Where + ": " + f.Text}, f.More...)
 	if rest := f.Count - len(lines); rest > 0 {
@@ -232,8 +231,7 @@ type ThresholdResult struct {
 	Points map[string]OperatingPoint `json:"points"` // by class
 }
 
-// An OperatingPoint is a class's score threshold, and its precision and recall on the
-// validation split.
+// An OperatingPoint is a class's score threshold, and its precision and recall on the validation split.
 type OperatingPoint struct {
 	Score     float64 `json:"score"` // a detection counts from this score on
 	Precision float64 `json:"precision"`

@@ -3,9 +3,8 @@ package delivery
 // SignatureVersion is the newest Signature.SchemaVersion that this version of AOB reads.
 const SignatureVersion = 1
 
-// A Signature describes the inputs and outputs of a bundle's ONNX file. It is a superset
-// of RF-DETR's rfdetr_inference metadata. Outputs and classes are matched by name, never
-// by position or shape.
+// A Signature describes the inputs and outputs of a bundle's ONNX file. It is a superset of RF-DETR's rfdetr_inference
+// metadata. Outputs and classes are matched by name, never by position or shape.
 type Signature struct {
 	SchemaVersion int       `json:"schemaVersion"` // SignatureVersion
 	Input         string    `json:"input"`         // input

@@ -101,9 +101,8 @@ type Accept struct {
 	How     string    `json:"how,omitempty"` // Comment.VerifiedBy of the comment
 }
 
-// Settled reports whether the gate allows the release: it passed, does not apply, or is
-// unsure and was accepted by one of owners. owners are the gate's owners now; a gate's
-// digest does not cover them.
+// Settled reports whether the gate allows the release: it passed, does not apply, or is unsure and was accepted by one
+// of owners. owners are the gate's owners now; a gate's digest does not cover them.
 func (j GateJudged) Settled(owners []string) bool {
 	switch j.Verdict.Outcome {
 	case Pass, NotApplicable:
@@ -135,6 +134,5 @@ type Abort struct {
 	Lifts  int       `json:"lifts,omitempty"` // Quarantine.Lifts on main at that time; only a later lift ends the abort
 }
 
-// SameRelease reports whether two release files have the same content. The formatting of
-// the YAML does not count.
+// SameRelease reports whether two release files have the same content. The formatting of the YAML does not count.
 func SameRelease(a, b Release) bool { return string(Canonical(a)) == string(Canonical(b)) }

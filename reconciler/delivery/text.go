@@ -1,9 +1,8 @@
 package delivery
 
-// This file is the only place where text from outside is escaped for display. Such text
-// comes from devices, trainers, authors of pull requests and datasets. Each function is
-// for one kind of output. Call it once, where the text is inserted: escaping is not
-// idempotent.
+// This file is the only place where text from outside is escaped for display. Such text comes from devices, trainers,
+// authors of pull requests and datasets. Each function is for one kind of output. Call it once, where the text is
+// inserted: escaping is not idempotent.
 
 import (
 	"fmt"
@@ -20,8 +19,7 @@ import (
 // reference or a link. HTML entities do not: forges search the rendered text.
 const zeroWidthSpace = "\u200b"
 
-// maxMarks is how many combining marks one letter may have. More of them would cover the
-// lines above and below.
+// maxMarks is how many combining marks one letter may have. More of them would cover the lines above and below.
 const maxMarks = 4
 
 // Terminal returns s on one line, without characters that move the cursor, change

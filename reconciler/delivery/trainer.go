@@ -1,7 +1,6 @@
 package delivery
 
-// A Trainer is a file trainers/NAME/trainer.yaml: the description of a program that trains
-// models.
+// A Trainer is a file trainers/NAME/trainer.yaml: the description of a program that trains models.
 type Trainer struct {
 	APIVersion    string            `json:"apiVersion" check:"oneof=aob/v1"`
 	Kind          string            `json:"kind" check:"oneof=Trainer"`

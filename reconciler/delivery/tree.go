@@ -182,8 +182,7 @@ type Quarantined struct {
 	Lifted string `json:"lifted,omitempty" check:"optional,text"`
 }
 
-// Forbids reports whether any entry of the bundle is not lifted, and why the first such
-// entry forbids it.
+// Forbids reports whether any entry of the bundle is not lifted, and why the first such entry forbids it.
 func (q Quarantine) Forbids(bundle Digest) (why string, forbidden bool) {
 	for _, e := range q.Entries {
 		if e.Digest == bundle && e.Lifted == "" {

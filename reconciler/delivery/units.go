@@ -9,8 +9,7 @@ import (
 	"time"
 )
 
-// Values in files have units, as in 24h, 10% and 120MB. The types here parse and format
-// them.
+// Values in files have units, as in 24h, 10% and 120MB. The types here parse and format them.
 
 // A Duration is a span of time, written as in 90s, 30m, 1h30m or 30d.
 type Duration time.Duration
@@ -40,8 +39,7 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// MarshalText implements encoding.TextMarshaler. Zero parts at the end are left out: 24h,
-// not 24h0m0s.
+// MarshalText implements encoding.TextMarshaler. Zero parts at the end are left out: 24h, not 24h0m0s.
 func (d Duration) MarshalText() ([]byte, error) {
 	s := time.Duration(d).String()
 	if strings.HasSuffix(s, "m0s") {

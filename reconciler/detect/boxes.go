@@ -15,9 +15,8 @@ type detection struct {
 	x, y, w, h float64
 }
 
-// decode converts one image's outputs to detections; see the package comment. boxes has Q x 4 numbers,
-// logits Q x slots. NaN, or an infinite box, is an error: such a model is broken, and skipping the box
-// would hide that.
+// decode converts one image's outputs to detections; see the package comment. boxes has Q x 4 numbers, logits Q x
+// slots. NaN, or an infinite box, is an error: such a model is broken, and skipping the box would hide that.
 func decode(sig delivery.Signature, boxes, logits []float32, width, height int) ([]detection, error) {
 	slots := len(sig.Slots)
 	if slots == 0 || len(logits)%slots != 0 || len(boxes) != len(logits)/slots*4 {

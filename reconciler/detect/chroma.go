@@ -62,9 +62,8 @@ func neighbour(y, rows int) int {
 	return min(y/2+1, rows-1)
 }
 
-// upsampleRow writes two pixels for each value of in: (3 * value + neighbour + rounding) >> shift. left and
-// right are the rounding terms of the two pixels; they differ so that halves are not always rounded in
-// the same direction.
+// upsampleRow writes two pixels for each value of in: (3 * value + neighbour + rounding) >> shift. left and right are
+// the rounding terms of the two pixels; they differ so that halves are not always rounded in the same direction.
 func upsampleRow(in []int, left, right, shift int, out []uint8) {
 	last := len(in) - 1
 	for i, v := range in {

@@ -250,8 +250,7 @@ func (m metadata) nameSlots(sig *delivery.Signature, slots int) error {
 	return nil
 }
 
-// checkSignature rejects a signature that this program cannot follow exactly. It may come from an
-// untrusted bundle.
+// checkSignature rejects a signature that this program cannot follow exactly. It may come from an untrusted bundle.
 func checkSignature(s delivery.Signature) error {
 	fail := func(format string, args ...any) error { return fmt.Errorf("signature: "+format, args...) }
 	if s.SchemaVersion != delivery.SignatureVersion {

@@ -60,9 +60,8 @@ func (d Detector) timeout() time.Duration { return cmp.Or(d.Timeout, defaultTime
 // cores returns the number of CPU cores for a setting whose 0 means all.
 func cores(threads int) int { return cmp.Or(threads, runtime.NumCPU()) }
 
-// Find fills in the paths that are not set: the aob-detect beside this program or on PATH, and the
-// library that FindLibrary finds. The paths become absolute, because the child has another working
-// directory.
+// Find fills in the paths that are not set: the aob-detect beside this program or on PATH, and the library that
+// FindLibrary finds. The paths become absolute, because the child has another working directory.
 func (d Detector) Find() (_ Detector, err error) {
 	if d.Binary == "" {
 		d.Binary, err = findBinary()

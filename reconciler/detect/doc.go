@@ -1,33 +1,28 @@
-// Package detect runs detector models in a child process, so that a failing model cannot harm the
-// calling program.
+// Package detect runs detector models in a child process, so that a failing model cannot harm the calling program.
 //
-// ONNX Runtime is a C++ library that parses untrusted model files. It has crashed on malformed models,
-// and a crash in C++ ends the Go program that loaded it. So only the program aob-detect loads it. All
-// other programs use a [Detector], which starts aob-detect as a child with a deadline, a memory limit
-// and an environment without secrets:
+// ONNX Runtime is a C++ library that parses untrusted model files. It has crashed on malformed models, and a crash in
+// C++ ends the Go program that loaded it. So only the program aob-detect loads it. All other programs use a [Detector],
+// which starts aob-detect as a child with a deadline, a memory limit and an environment without secrets:
 //
 //   - [Detector.Inspect] opens an untrusted model and returns its signature and a golden: an input and
 //     the model's outputs;
 //   - [Detector.Evaluate] runs a model over images, for gates;
 //   - [Detector.Serve] keeps a model running behind a Unix socket, for devices.
 //
-// If the child crashes, hangs, exceeds its memory limit or writes invalid output, the caller gets an
-// error with the last lines of the child's standard error. The child ends when the caller's context or
-// process ends.
+// If the child crashes, hangs, exceeds its memory limit or writes invalid output, the caller gets an error with the
+// last lines of the child's standard error. The child ends when the caller's context or process ends.
 //
 // # The contract of models
 //
-// The contract is RF-DETR's. There is one input, float32 [N,3,H,W]: RGB, stretched to W x H by
-// bilinear interpolation with half-pixel centres and no antialiasing (torch's interpolate with
-// align_corners=False, antialias=False), divided by 255, minus the means, divided by the standard
-// deviations, all in float32. There are two outputs, by name: boxes [N,Q,4] as centre and size in
-// 0..1, and logits [N,Q,slots].
+// The contract is RF-DETR's. There is one input, float32 [N,3,H,W]: RGB, stretched to W x H by bilinear interpolation
+// with half-pixel centres and no antialiasing (torch's interpolate with align_corners=False, antialias=False), divided
+// by 255, minus the means, divided by the standard deviations, all in float32. There are two outputs, by name: boxes
+// [N,Q,4] as centre and size in 0..1, and logits [N,Q,slots].
 //
-// A score is the sigmoid of a logit. Unnamed slots and the background slot are left out of the Q x
-// slots pairs, and the top K of the rest are kept (Signature.Select), sorted by score; equal scores
-// keep the order of the tensor. So one query can give several boxes. Negative sizes count as zero.
-// Boxes are scaled to the original image and not clipped to it, as in RF-DETR's own post-processing.
-// There is no non-maximum suppression.
+// A score is the sigmoid of a logit. Unnamed slots and the background slot are left out of the Q x slots pairs, and the
+// top K of the rest are kept (Signature.Select), sorted by score; equal scores keep the order of the tensor. So one
+// query can give several boxes. Negative sizes count as zero. Boxes are scaled to the original image and not clipped to
+// it, as in RF-DETR's own post-processing. There is no non-maximum suppression.
 //
 // Images are JPEG or PNG. Transparency is dropped, 16-bit channels are cut to their upper 8 bits, and
 // the EXIF orientation is ignored, as in training. JPEG is decoded by Go's decoder, and its chroma is

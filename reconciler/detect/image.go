@@ -60,8 +60,7 @@ func toTensor(img image.Image, sig delivery.Signature) []float32 {
 		mean[c], std[c] = float32(sig.Means[c]), float32(sig.Stds[c])
 	}
 
-	// Only the source rows that an output row mixes are read, and each is shrunk once: their numbers only
-	// increase.
+	// Only the source rows that an output row mixes are read, and each is shrunk once: their numbers only increase.
 	rows := rowReader(img)
 	pixels := make([]uint8, 3*bounds.Dx())
 	type shrunk struct {

@@ -17,10 +17,9 @@ type Served struct {
 	closing atomic.Bool
 }
 
-// Serve starts a server for the bundle in a folder (model.onnx, signature.json, golden.bin,
-// labels.json) on a Unix socket. It returns after the server has loaded the model and replayed the
-// golden. A stale socket file is replaced. ctx and Timeout limit the start only; the server runs
-// until Close, or until this process ends.
+// Serve starts a server for the bundle in a folder (model.onnx, signature.json, golden.bin, labels.json) on a Unix
+// socket. It returns after the server has loaded the model and replayed the golden. A stale socket file is replaced.
+// ctx and Timeout limit the start only; the server runs until Close, or until this process ends.
 //
 // Only this user can connect to the socket. It serves the routes of a Server, and GET /metrics for Prometheus.
 func (d Detector) Serve(ctx context.Context, bundleDir, socket string) (*Served, error) {
@@ -57,8 +56,7 @@ func (d Detector) Serve(ctx context.Context, bundleDir, socket string) (*Served,
 // Done is closed when the server has ended for any reason.
 func (s *Served) Done() <-chan struct{} { return s.child.done }
 
-// Wait blocks until the server has ended. It returns nil after Close, else a *CrashError that says how
-// it ended.
+// Wait blocks until the server has ended. It returns nil after Close, else a *CrashError that says how it ended.
 func (s *Served) Wait() error {
 	<-s.child.done
 	return s.exitError()

@@ -41,9 +41,8 @@ func (h *hello) UnmarshalJSON(data []byte) error {
 // wireForm is increased when the format of the lines changes so that an older program would misread it.
 const wireForm = 0
 
-// ourHello's protocol changes with the format of the lines and with the version of signatures. So an
-// aob-detect that cannot read a bundle's signature gives a VersionError, and not an error about the
-// bundle.
+// ourHello's protocol changes with the format of the lines and with the version of signatures. So an aob-detect that
+// cannot read a bundle's signature gives a VersionError, and not an error about the bundle.
 var ourHello = hello{Protocol: wireForm + delivery.SignatureVersion, Numerics: Numerics}
 
 // An Inspection is the result of inspect.

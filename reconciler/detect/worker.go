@@ -29,8 +29,7 @@ type Model interface {
 
 // A Runtime opens models. Its errors count as the model's fault.
 type Runtime interface {
-	// Describe returns what a model's file declares, and the metadata entry of the given name; empty if
-	// there is none.
+	// Describe returns what a model's file declares, and the metadata entry of the given name; empty if there is none.
 	Describe(model []byte, metadata string) (inputs, outputs []Port, entry string, err error)
 	// Load prepares a model to run on the given number of threads.
 	Load(model []byte, input string, outputs []string, threads int) (Model, error)
@@ -152,9 +151,8 @@ func WriteInspection(out io.Writer, i Inspection) error {
 	return writeLine(out, message{Inspected: &i})
 }
 
-// Evaluate reads a request from in and writes one line per image to out, in the request's order. It
-// processes several images at the same time, each on one thread, so the results do not depend on the
-// number of threads.
+// Evaluate reads a request from in and writes one line per image to out, in the request's order. It processes several
+// images at the same time, each on one thread, so the results do not depend on the number of threads.
 func (w Worker) Evaluate(ctx context.Context, in io.Reader, out io.Writer) error {
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, maxHeader)
@@ -220,8 +218,7 @@ func (w Worker) Evaluate(ctx context.Context, in io.Reader, out io.Writer) error
 	if done != h.Images {
 		return context.Cause(ctx)
 	}
-	// No image is in progress any more. After an error the model is not closed, because the process is
-	// about to end.
+	// No image is in progress any more. After an error the model is not closed, because the process is about to end.
 	if err := model.model.Close(); err != nil {
 		return err
 	}

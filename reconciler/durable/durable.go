@@ -21,9 +21,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// WriteFile replaces the file at path with data. When it returns nil, data
-// survives a power cut. When it returns an error, the file has its old content, or the
-// new content without the guarantee.
+// WriteFile replaces the file at path with data. When it returns nil, data survives a power cut. When it returns an
+// error, the file has its old content, or the new content without the guarantee.
 func WriteFile(path string, data []byte, perm fs.FileMode) error {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
@@ -66,8 +65,7 @@ func SyncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// ErrNotPrivate means that other users may read a folder, and that its mode cannot be
-// changed.
+// ErrNotPrivate means that other users may read a folder, and that its mode cannot be changed.
 var ErrNotPrivate = errors.New("the access of other users cannot be removed")
 
 // PrivateFolder creates a folder with mode 0700. If the folder exists and group or others

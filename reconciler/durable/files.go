@@ -18,8 +18,7 @@ import (
 // would. The path is not in its own errors, but in those of the system.
 func ReadFile(path string, limit int64) ([]byte, error) { return readFile(path, limit, 0) }
 
-// ReadNoFollow is like ReadFile, but a symbolic link is an error. It is for files in
-// folders that others write.
+// ReadNoFollow is like ReadFile, but a symbolic link is an error. It is for files in folders that others write.
 func ReadNoFollow(path string, limit int64) ([]byte, error) {
 	return readFile(path, limit, syscall.O_NOFOLLOW)
 }
@@ -47,8 +46,7 @@ func readFile(path string, limit int64, flag int) ([]byte, error) {
 	return data[:n], err
 }
 
-// WriteJSON replaces the file at path with v as indented JSON, as [WriteFile] does. Only
-// the owner may access the file.
+// WriteJSON replaces the file at path with v as indented JSON, as [WriteFile] does. Only the owner may access the file.
 func WriteJSON(path string, v any) error {
 	data, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
@@ -69,9 +67,8 @@ func ReadJSON(path string, v any) error {
 	return nil
 }
 
-// WriteFolder creates a folder whose content fill writes. The folder appears atomically and
-// durably: fill gets the path of another folder, which is renamed to dir. Only one process
-// at a time may write the same folder.
+// WriteFolder creates a folder whose content fill writes. The folder appears atomically and durably: fill gets the path
+// of another folder, which is renamed to dir. Only one process at a time may write the same folder.
 func WriteFolder(dir string, fill func(partial string) error) error {
 	partial := dir + ".partial" // a fixed name, so that the next call removes the rest of a crash
 	err := os.RemoveAll(partial)

@@ -22,9 +22,8 @@ import (
 // FolderFile is the name of the file in a folder that stores its identity.
 const FolderFile = "folder.json"
 
-// A Folder is the identity of a folder whose files name things outside of it: processes,
-// sockets and branches. A copy of the folder contains the same identity file. It must not
-// use those things, because they belong to the original.
+// A Folder is the identity of a folder whose files name things outside of it: processes, sockets and branches. A copy
+// of the folder contains the same identity file. It must not use those things, because they belong to the original.
 //
 // A copy is distinguished from the original by:
 //
@@ -74,9 +73,8 @@ func (c *Copied) Error() string {
 		c.Path, where, c.Of.Since.UTC().Format("2006-01-02 15:04 UTC"), c.Why)
 }
 
-// OpenFolder returns the identity of a folder. A folder without an identity gets one. The
-// error is a *Copied if the folder is a copy of another one, and a [delivery.Blocked] if a
-// newer aob has used the folder.
+// OpenFolder returns the identity of a folder. A folder without an identity gets one. The error is a *Copied if the
+// folder is a copy of another one, and a [delivery.Blocked] if a newer aob has used the folder.
 func OpenFolder(dir string) (Folder, error) {
 	now, err := identify(dir)
 	if err != nil {
@@ -111,8 +109,7 @@ func OpenFolder(dir string) (Folder, error) {
 	return updated, updated.write(dir)
 }
 
-// AdoptFolder gives a copy a new identity. For a folder that is not a copy it does the
-// same as OpenFolder.
+// AdoptFolder gives a copy a new identity. For a folder that is not a copy it does the same as OpenFolder.
 func AdoptFolder(dir string) (Folder, error) {
 	f, err := OpenFolder(dir)
 	c, ok := errors.AsType[*Copied](err)
@@ -127,9 +124,8 @@ func AdoptFolder(dir string) (Folder, error) {
 	return now.create(dir)
 }
 
-// copied returns why a folder with the recorded identity f and the present properties now
-// is a copy, or "" if it is the original. originalExists means that the path in f leads to
-// another folder with f's identity.
+// copied returns why a folder with the recorded identity f and the present properties now is a copy, or "" if it is the
+// original. originalExists means that the path in f leads to another folder with f's identity.
 func copied(f, now Folder, originalExists bool) string {
 	moved := f.Path != now.Path
 	switch {
@@ -218,8 +214,7 @@ var permanentInodes = []int64{unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.
 
 const zfs = 0x2fc12fc1
 
-// machine returns a digest of the machine id, or "" if there is none or this is a
-// container.
+// machine returns a digest of the machine id, or "" if there is none or this is a container.
 func machine() string {
 	if inContainer() {
 		return ""

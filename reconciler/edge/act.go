@@ -150,9 +150,8 @@ func (a *Agent) handleStartError(p Plan, err error) bool {
 	return true
 }
 
-// deviceFault reports whether an error is the device's fault: no space, memory or file descriptors
-// left, programs that are older than the bundle or of different versions, or a detector program that
-// cannot be run.
+// deviceFault reports whether an error is the device's fault: no space, memory or file descriptors left, programs that
+// are older than the bundle or of different versions, or a detector program that cannot be run.
 func deviceFault(err error) bool {
 	scarce := []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM,
 		syscall.EAGAIN, syscall.EIO}

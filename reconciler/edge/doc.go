@@ -1,9 +1,8 @@
 // Package edge is the agent on a device. It brings the device to what its ring's document says.
 //
-// An [Agent] is a loop of four steps. It decides alone, from the document, whether the device is in
-// the wave. It installs the bundle into the slot that does not serve, starts a detector on it, and
-// switches to it. It falls back to the other slot without asking the server, and keeps serving when
-// the network fails.
+// An [Agent] is a loop of four steps. It decides alone, from the document, whether the device is in the wave. It
+// installs the bundle into the slot that does not serve, starts a detector on it, and switches to it. It falls back to
+// the other slot without asking the server, and keeps serving when the network fails.
 //
 //	observe   the document, the pointer file, both slots, the running detector
 //	plan      [Make]: one step, computed from that alone
@@ -39,18 +38,15 @@
 //
 // # Retrying
 //
-// A failed download is retried without limit, with backoff. So is a start that fails because of the
-// device: no disk space, no memory, no detector program. The report gives the reason in its field
-// held.
+// A failed download is retried without limit, with backoff. So is a start that fails because of the device: no disk
+// space, no memory, no detector program. The report gives the reason in its field held.
 //
-// The slot's files are compared with their digests before a detector starts, and again after it
-// failed. A damaged slot is emptied and its bundle is downloaded again. Meanwhile the other slot
-// serves, if it holds a good bundle.
+// The slot's files are compared with their digests before a detector starts, and again after it failed. A damaged slot
+// is emptied and its bundle is downloaded again. Meanwhile the other slot serves, if it holds a good bundle.
 //
 // # What is trusted
 //
-// A document is accepted if a trusted key signed it, if it is for this ring, and if its version is not
-// below the highest accepted one, which is kept across restarts. After a document has expired nothing
-// is installed; the running bundle keeps serving. Reports are information only: a server that refuses
-// them changes nothing here.
+// A document is accepted if a trusted key signed it, if it is for this ring, and if its version is not below the
+// highest accepted one, which is kept across restarts. After a document has expired nothing is installed; the running
+// bundle keeps serving. Reports are information only: a server that refuses them changes nothing here.
 package edge

@@ -16,9 +16,8 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// A FetchFunc downloads a bundle into dir, which appears atomically when it is complete. It returns
-// how many bytes were downloaded, also with an error. The bytes of a failed download stay in cache for
-// the next call.
+// A FetchFunc downloads a bundle into dir, which appears atomically when it is complete. It returns how many bytes were
+// downloaded, also with an error. The bytes of a failed download stay in cache for the next call.
 type FetchFunc func(ctx context.Context, bundle delivery.Digest, cache, dir string) (downloaded int64, err error)
 
 // Bundles returns a FetchFunc that downloads from a server's bundles, or from any OCI registry.
@@ -53,9 +52,8 @@ type retryLater struct {
 
 func (b *retryLater) Error() string { return "the server answered " + b.status }
 
-// minRateTransport is a transport that returns a *retryLater error for the statuses 429 and 5xx, and cancels a
-// response body that delivers fewer than least bytes within a window: a stalled download must end in
-// an error.
+// minRateTransport is a transport that returns a *retryLater error for the statuses 429 and 5xx, and cancels a response
+// body that delivers fewer than least bytes within a window: a stalled download must end in an error.
 type minRateTransport struct {
 	base   http.RoundTripper
 	window time.Duration

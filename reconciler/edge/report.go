@@ -22,9 +22,8 @@ const (
 	maxSpoolFile = 4 << 20
 )
 
-// A spool stores the reports that were not sent yet, and the sequence number of the last one. It
-// survives restarts. If it cannot be written it continues in memory, because a full disk must not stop
-// a device.
+// A spool stores the reports that were not sent yet, and the sequence number of the last one. It survives restarts. If
+// it cannot be written it continues in memory, because a full disk must not stop a device.
 type spool struct {
 	path string
 
@@ -40,9 +39,8 @@ type spoolContent struct {
 	Receipt  string            `json:"receipt,omitempty"` // from the server's last response
 }
 
-// openSpool reads the spool. If it cannot be read it starts empty: the server's response says at which
-// number to continue. Reports of another ring or device are dropped, because this device's token is
-// not valid for them.
+// openSpool reads the spool. If it cannot be read it starts empty: the server's response says at which number to
+// continue. Reports of another ring or device are dropped, because this device's token is not valid for them.
 func openSpool(dir, ring, device string) *spool {
 	s := &spool{path: filepath.Join(dir, spoolFile), pending: make(chan struct{}, 1)}
 	if data, err := durable.ReadFile(s.path, maxSpoolFile); err == nil {
@@ -163,9 +161,8 @@ func (a *Agent) send(ctx context.Context) {
 		case err == nil:
 			a.Metrics.reports.WithLabelValues("sent").Inc()
 		case errors.As(err, &bad) && (bad.malformed || !a.spool.last(r.Sequence)):
-			// It would be refused again and must not block the reports behind it. The last report has the
-			// current state of the device, so it is kept and retried: the server, or a proxy before it, may be
-			// repaired.
+			// It would be refused again and must not block the reports behind it. The last report has the current state
+			// of the device, so it is kept and retried: the server, or a proxy before it, may be repaired.
 			a.Metrics.reports.WithLabelValues("refused").Inc()
 			a.Log.Error("report refused", "sequence", r.Sequence, "err", err)
 		default:

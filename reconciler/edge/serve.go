@@ -68,9 +68,8 @@ func (a *Agent) newSocket() string {
 	return filepath.Join(a.Dir, socketDir, fmt.Sprintf("%d.sock", a.socketCount))
 }
 
-// A CheckFunc compares a bundle's folder with its digests. It returns an *artifact.Damaged if they
-// differ, an artifact.ErrUnchecked if the folder has no digests, and another error if the files could
-// not be read.
+// A CheckFunc compares a bundle's folder with its digests. It returns an *artifact.Damaged if they differ, an
+// artifact.ErrUnchecked if the folder has no digests, and another error if the files could not be read.
 type CheckFunc func(ctx context.Context, bundle delivery.Digest, bundleDir string) error
 
 // verifySlot returns an *artifact.Damaged if a slot's files are damaged or cannot be verified.

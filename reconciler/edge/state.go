@@ -172,8 +172,7 @@ func cacheDir(dir, slot string, b delivery.Digest) string {
 	return filepath.Join(dir, slot, b.Hex()+".cache")
 }
 
-// scanSlot returns the bundle in a slot; empty if none. There should never be two; if there are, it
-// prefers keep.
+// scanSlot returns the bundle in a slot; empty if none. There should never be two; if there are, it prefers keep.
 func scanSlot(dir, slot string, keep delivery.Digest) (delivery.Digest, error) {
 	entries, err := os.ReadDir(filepath.Join(dir, slot))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -23,8 +23,7 @@ type Bundles interface {
 	Attachment(ctx context.Context, referrer delivery.Digest) (bundle delivery.Digest, envelope []byte, err error)
 }
 
-// A Store signs statements about bundles and reads them. Its methods may be called from
-// any goroutine.
+// A Store signs statements about bundles and reads them. Its methods may be called from any goroutine.
 type Store struct {
 	bundles Bundles
 	signer  *trust.Key
@@ -74,9 +73,8 @@ func New(bundles Bundles, signer *trust.Key, trusted []trust.PublicKey) *Store {
 	}
 }
 
-// Sign signs a statement about a bundle and attaches it durably. It does nothing if an
-// equal statement, signed by any trusted key, exists. It returns an error instead of
-// signing a statement that would be skipped on reading.
+// Sign signs a statement about a bundle and attaches it durably. It does nothing if an equal statement, signed by any
+// trusted key, exists. It returns an error instead of signing a statement that would be skipped on reading.
 func (s *Store) Sign(ctx context.Context, bundle delivery.Digest, predicateType string, predicate any) error {
 	if s.signer == nil {
 		return delivery.Blockedf("give the server its evidence key", "a statement about bundle %s cannot be signed: "+

@@ -102,8 +102,7 @@ func (s *Store) stillUnread(ctx context.Context) bool {
 	return true
 }
 
-// list returns the present referrers, and whether they differ from those of the last
-// snapshot.
+// list returns the present referrers, and whether they differ from those of the last snapshot.
 func (s *Store) list(ctx context.Context) (listed []reference, changed bool, err error) {
 	listed = make([]reference, 0, len(s.listed))
 	for i, k := range snapshotKinds {

@@ -13,8 +13,7 @@ import (
 type kind struct {
 	predicateType string
 	artifactType  string
-	// decode reads a predicate. about is the bundle that the predicate names, or empty if
-	// it names none.
+	// decode reads a predicate. about is the bundle that the predicate names, or empty if it names none.
 	decode func(json.RawMessage) (value any, about delivery.Digest, err error)
 }
 
@@ -67,8 +66,7 @@ func decode[T any](about func(T) (delivery.Digest, error)) func(json.RawMessage)
 	}
 }
 
-// required takes alternating names and values. It returns an error that names the first
-// empty value.
+// required takes alternating names and values. It returns an error that names the first empty value.
 func required(fields ...any) error {
 	for i := 0; i < len(fields); i += 2 {
 		if fmt.Sprint(fields[i+1]) == "" {
@@ -87,8 +85,7 @@ func kindOf(predicateType string) (kind, error) {
 	return kind{}, fmt.Errorf("unknown statement type %q", predicateType)
 }
 
-// encodeStatement encodes a statement canonically: equal statements about a bundle give
-// equal bytes.
+// encodeStatement encodes a statement canonically: equal statements about a bundle give equal bytes.
 func encodeStatement(k kind, bundle delivery.Digest, predicate any) ([]byte, error) {
 	plain, err := json.Marshal(predicate) // Canonical would panic on NaN; this returns an error
 	if err != nil {
@@ -102,8 +99,7 @@ func encodeStatement(k kind, bundle delivery.Digest, predicate any) ([]byte, err
 	}), nil
 }
 
-// decodeStatement decodes a verified payload. It must be a statement of this kind about
-// this bundle only.
+// decodeStatement decodes a verified payload. It must be a statement of this kind about this bundle only.
 func decodeStatement(k kind, bundle delivery.Digest, payload []byte) (any, error) {
 	var s delivery.Statement
 	if err := json.Unmarshal(payload, &s); err != nil {

@@ -1,11 +1,9 @@
-// Package explain tells how things came to be: why a pull request is green or
-// red, what a commit on main released, which versions a model has had, and why
-// a device runs what it runs.
+// Package explain tells how things came to be: why a pull request is green or red, what a commit on main released,
+// which versions a model has had, and why a device runs what it runs.
 //
-// [Report] is what the loop observed and decided at one moment. [Report.Explain]
-// answers with a [Chain]: links in order, from what a person asked for to the
-// devices that run it, each naming what it is about by digest and the digests
-// that it was made from. The same report gives the same chain.
+// [Report] is what the loop observed and decided at one moment. [Report.Explain] answers with a [Chain]: links in
+// order, from what a person asked for to the devices that run it, each naming what it is about by digest and the
+// digests that it was made from. The same report gives the same chain.
 //
 //	commit      content     data        run         bundle
 //	scores      verdict     release     acceptance  fleet     device

@@ -51,8 +51,7 @@ func (a *listening) record(ring string, now time.Time) bool {
 
 func wall(t time.Time) time.Time { return t.Round(0) }
 
-// Listen records that devices can reach the server until ctx is done. It checks the clock regularly to
-// detect breaks.
+// Listen records that devices can reach the server until ctx is done. It checks the clock regularly to detect breaks.
 func (s *Server) Listen(ctx context.Context) {
 	s.mu.Lock()
 	s.listening.begin(s.Now())
@@ -73,12 +72,11 @@ func (s *Server) Listen(ctx context.Context) {
 	}
 }
 
-// Listening returns since when the devices of a ring can reach the server without a break, as far as
-// the server can know. A time of more than half a deadline without any report of the ring is a break
-// too; it ends with the first report. Devices report four times in a deadline, and a device that could
-// not reach the server may take a minute to retry. So a shorter break alone never makes a device
-// silent for a whole deadline. While devices cannot reach the server, Listening returns the current
-// time.
+// Listening returns since when the devices of a ring can reach the server without a break, as far as the server can
+// know. A time of more than half a deadline without any report of the ring is a break too; it ends with the first
+// report. Devices report four times in a deadline, and a device that could not reach the server may take a minute to
+// retry. So a shorter break alone never makes a device silent for a whole deadline. While devices cannot reach the
+// server, Listening returns the current time.
 func (s *Server) Listening(ring string) time.Time {
 	now := s.Now()
 	s.mu.Lock()

@@ -11,10 +11,9 @@ import (
 // maxPlaces is how many installations with the same name are remembered.
 const maxPlaces = 4
 
-// recordPlace records which installation sent a report, and returns a new receipt for it. An installation
-// sends the receipt of its previous report. One that lost its state, or was restored from a copy, is a
-// new place, and its old place never reports again. If an older place reports again, two installations
-// use the same name.
+// recordPlace records which installation sent a report, and returns a new receipt for it. An installation sends the
+// receipt of its previous report. One that lost its state, or was restored from a copy, is a new place, and its old
+// place never reports again. If an older place reports again, two installations use the same name.
 func recordPlace(d *delivery.Device, r delivery.Report, now time.Time) (receipt string) {
 	if r.Installation == "" {
 		return "" // an old agent that sends no receipts

@@ -219,8 +219,7 @@ func hasChanged(old, d delivery.Device) bool {
 		old.Ignored != d.Ignored || startsTwoPlaces(old, d) || !maps.Equal(a.Labels, b.Labels)
 }
 
-// ParseReport decodes and validates a report from untrusted bytes: known fields only, every value
-// within its limits.
+// ParseReport decodes and validates a report from untrusted bytes: known fields only, every value within its limits.
 func ParseReport(body []byte) (delivery.Report, error) {
 	var r delivery.Report
 	dec := json.NewDecoder(bytes.NewReader(body))

@@ -212,8 +212,7 @@ func (s *Server) wake() {
 	time.AfterFunc(pause, s.Wake)
 }
 
-// Forget removes a device. If it reports again, it is a new device. The error is a [delivery.Blocked]
-// if there is none.
+// Forget removes a device. If it reports again, it is a new device. The error is a [delivery.Blocked] if there is none.
 func (s *Server) Forget(ctx context.Context, ring, device string) error {
 	s.reporting.Lock()
 	defer s.reporting.Unlock()

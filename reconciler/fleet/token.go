@@ -11,9 +11,8 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// DeviceToken returns the token of a device: RING/DEVICE:HEX. It names its owner, so that a request
-// can be checked before its body is read. HEX is derived from the fleet's secret, so that nothing has
-// to be stored per device.
+// DeviceToken returns the token of a device: RING/DEVICE:HEX. It names its owner, so that a request can be checked
+// before its body is read. HEX is derived from the fleet's secret, so that nothing has to be stored per device.
 func DeviceToken(secret, ring, device string) string {
 	mac := hmac.New(sha256.New, []byte(secret))
 	mac.Write([]byte("aob device token v1"))

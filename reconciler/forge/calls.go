@@ -14,8 +14,7 @@ import (
 // maxResponse is the largest response that is read, in bytes.
 const maxResponse = 32 << 20
 
-// maxComments is the largest list of comments that is read, in bytes. It is read
-// one comment at a time.
+// maxComments is the largest list of comments that is read, in bytes. It is read one comment at a time.
 const maxComments = 512 << 20
 
 // responseLimit is the context key of another limit than maxResponse, an int64.

@@ -65,8 +65,7 @@ type Connection struct {
 	}
 }
 
-// A Forge hosts pull requests. The package comment describes the methods, and the
-// conformance suite tests every forge.
+// A Forge hosts pull requests. The package comment describes the methods, and the conformance suite tests every forge.
 type Forge interface {
 	Address() string
 	PullRequests(ctx context.Context) ([]delivery.PullRequest, error)

@@ -19,16 +19,13 @@
 //
 // Each write is idempotent.
 //
-// Other users can edit comments. So a comment proves its author only if Commands sets
-// Vouched. Local does: its users send commands over the server's socket, and the system
-// identifies them. On Gitea the proof is a reaction to a question of AOB's, which Ask
-// reads.
+// Other users can edit comments. So a comment proves its author only if Commands sets Vouched. Local does: its users
+// send commands over the server's socket, and the system identifies them. On Gitea the proof is a reaction to a
+// question of AOB's, which Ask reads.
 //
-// Errors are [delivery.Wait] if the forge is overloaded (429, 5xx), [delivery.Blocked] if
-// a person must act (401, 403, 404), and others if the forge cannot be reached. No error
-// contains the token.
+// Errors are [delivery.Wait] if the forge is overloaded (429, 5xx), [delivery.Blocked] if a person must act (401, 403,
+// 404), and others if the forge cannot be reached. No error contains the token.
 //
-// A kind of forge is a constructor in [Kinds], which returns a [Connection]: the forge, and
-// a function that authenticates its webhooks. A webhook only wakes the loop; its content is
-// not used.
+// A kind of forge is a constructor in [Kinds], which returns a [Connection]: the forge, and a function that
+// authenticates its webhooks. A webhook only wakes the loop; its content is not used.
 package forge

@@ -26,8 +26,7 @@ type Signed struct {
 	Key   string // the public SSH key, as in an authorized_keys file
 }
 
-// Gitea is a repository on a Gitea or Forgejo server. Its methods may be called
-// from any goroutine.
+// Gitea is a repository on a Gitea or Forgejo server. Its methods may be called from any goroutine.
 type Gitea struct {
 	url, owner, repo string
 	token            func() string
@@ -173,8 +172,7 @@ func (f *Gitea) PullRequests(ctx context.Context) (prs []delivery.PullRequest, e
 			Sort: "oldest", ListOptions: opt})
 	})
 	if missing(err) {
-		// Gitea returns 404 for an empty repository. A repository counts as empty for a
-		// moment after the first push.
+		// Gitea returns 404 for an empty repository. A repository counts as empty for a moment after the first push.
 		if repo, _, err := c.GetRepo(f.owner, f.repo); err == nil && repo.Empty {
 			return nil, nil
 		}
@@ -280,8 +278,7 @@ func noBranch(ref string) bool { return ref == "" || strings.HasPrefix(ref, "ref
 // maxStatusPages is how many pages of a commit's statuses are read, newest first.
 const maxStatusPages = 20
 
-// Statuses returns the newest status of each context under aob/ that a commit
-// has, sorted by context, whoever set it.
+// Statuses returns the newest status of each context under aob/ that a commit has, sorted by context, whoever set it.
 func (f *Gitea) Statuses(ctx context.Context, commit string) (_ []delivery.Status, err error) {
 	defer f.explain(&err, "read the statuses of %.10s", commit)
 	_, me, err := f.session(ctx)
@@ -327,8 +324,7 @@ func (f *Gitea) SetStatus(ctx context.Context, commit string, check delivery.Che
 	return err
 }
 
-// OpenPR opens a pull request of a branch, and returns its number. One that is
-// open already is returned as it is.
+// OpenPR opens a pull request of a branch, and returns its number. One that is open already is returned as it is.
 func (f *Gitea) OpenPR(ctx context.Context, head, base, title, body string) (number int, err error) {
 	if number, err = f.find(ctx, head, base); err != nil || number > 0 {
 		return number, err

@@ -94,9 +94,8 @@ func (f *Gitea) comments(ctx context.Context, pr int, each func(*gitea.Comment))
 	})
 }
 
-// Commands returns the comments on a pull request with a command to AOB, oldest first:
-// comments of other users whose first line begins with /aob. Other writers may have edited
-// them without a trace, so none is verified.
+// Commands returns the comments on a pull request with a command to AOB, oldest first: comments of other users whose
+// first line begins with /aob. Other writers may have edited them without a trace, so none is verified.
 func (f *Gitea) Commands(ctx context.Context, pr int) (commands []delivery.Comment, err error) {
 	defer f.explain(&err, "read the comments on pull request %d", pr)
 	_, me, err := f.session(ctx)
@@ -119,14 +118,12 @@ func (f *Gitea) Commands(ctx context.Context, pr int) (commands []delivery.Comme
 // Ask makes sure that a comment of AOB on a pull request asks the question, and returns
 // who has agreed: the users who reacted to that comment with 👍.
 //
-// Every writer may edit AOB's comments, and Gitea's times are whole seconds. So a
-// comment counts only if its text is exactly the question, and if it was not changed
-// after the second in which it was created. A reaction counts only if it is younger
-// than that second: then the user has seen the question as it is now. Nobody can react
-// in another user's name.
+// Every writer may edit AOB's comments, and Gitea's times are whole seconds. So a comment counts only if its text is
+// exactly the question, and if it was not changed after the second in which it was created. A reaction counts only if
+// it is younger than that second: then the user has seen the question as it is now. Nobody can react in another user's
+// name.
 //
-// A question that is edited or deleted is asked again after growing pauses, at most
-// maxAsks times.
+// A question that is edited or deleted is asked again after growing pauses, at most maxAsks times.
 func (f *Gitea) Ask(ctx context.Context, pr int, question string) (_ []delivery.Consent, err error) {
 	text := comment("question", question)
 	defer f.explain(&err, "ask a question on pull request %d", pr)
@@ -173,17 +170,15 @@ func (f *Gitea) Ask(ctx context.Context, pr int, question string) (_ []delivery.
 const (
 	// maxAsks is how often one question is asked while a server runs.
 	maxAsks = 5
-	// maxQuestions is how many questions a pull request gets without a pause, and
-	// questionPause is the pause between further ones. So nobody who writes commands
-	// into other people's comments can fill a pull request with questions, or prevent
-	// an owner's question for good.
+	// maxQuestions is how many questions a pull request gets without a pause, and questionPause is the pause between
+	// further ones. So nobody who writes commands into other people's comments can fill a pull request with questions,
+	// or prevent an owner's question for good.
 	maxQuestions  = 20
 	questionPause = 10 * time.Minute
 )
 
-// mayAsk counts the questions of a pull request, and how often each was asked. It returns
-// an error if the question must not be asked now. The pause before the same question is
-// asked again grows.
+// mayAsk counts the questions of a pull request, and how often each was asked. It returns an error if the question must
+// not be asked now. The pause before the same question is asked again grows.
 func (f *Gitea) mayAsk(pr int, question string, now time.Time) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

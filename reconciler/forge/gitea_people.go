@@ -58,8 +58,7 @@ func (f *Gitea) missingScopes(ctx context.Context) ([]string, error) {
 	return list, nil
 }
 
-// Permission returns a user's permission on the repository, as the server says. An
-// unknown user has none.
+// Permission returns a user's permission on the repository, as the server says. An unknown user has none.
 func (f *Gitea) Permission(ctx context.Context, user string) (_ delivery.Permission, err error) {
 	defer f.explain(&err, "read the permission of %s", Cut(user, 40))
 	if user == "" {

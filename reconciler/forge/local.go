@@ -85,9 +85,8 @@ func connectLocal(s Settings) (Connection, error) {
 // Address names the folder.
 func (f *Local) Address() string { return f.address }
 
-// PullRequests returns the open pull requests, sorted by number. Title and author are those
-// of the last commit that a person made on the branch. If a branch cannot be read,
-// Unreadable of its pull request says why.
+// PullRequests returns the open pull requests, sorted by number. Title and author are those of the last commit that a
+// person made on the branch. If a branch cannot be read, Unreadable of its pull request says why.
 func (f *Local) PullRequests(ctx context.Context) ([]delivery.PullRequest, error) {
 	refs, damaged := f.git.Refs(), f.git.Unreadable()
 	if why, ok := damaged["packed-refs"]; ok {
@@ -213,8 +212,7 @@ func (f *Local) merged() (int, error) {
 	return highest, nil
 }
 
-// lastByPerson returns the last commit of a branch that a person made. If AOB made all of
-// them, it returns the head.
+// lastByPerson returns the last commit of a branch that a person made. If AOB made all of them, it returns the head.
 func (f *Local) lastByPerson(head string) (string, error) {
 	commits, err := f.git.FirstParents(head, 20)
 	if err != nil {
@@ -275,9 +273,8 @@ func (f *Local) CommentBody(ctx context.Context, pr int, marker string) (body st
 	return body, body != "", err
 }
 
-// Commands returns the comments with a command to AOB, oldest first. They are verified:
-// they were sent over the server's socket, where the system identifies the user, and
-// nobody can change them.
+// Commands returns the comments with a command to AOB, oldest first. They are verified: they were sent over the
+// server's socket, where the system identifies the user, and nobody can change them.
 func (f *Local) Commands(ctx context.Context, pr int) ([]delivery.Comment, error) {
 	list, err := f.rows.UserComments(ctx, pr)
 	list = newest(slices.DeleteFunc(list, func(c delivery.Comment) bool { return delivery.CommandLine(c.Body) == "" }))
@@ -293,8 +290,7 @@ func (f *Local) Ask(context.Context, int, string) ([]delivery.Consent, error) { 
 // Check returns no problems: a folder has no settings.
 func (f *Local) Check(context.Context) (delivery.Setup, error) { return delivery.Setup{}, nil }
 
-// Permission returns write for everybody, because who can write to the folder can do
-// everything.
+// Permission returns write for everybody, because who can write to the folder can do everything.
 func (f *Local) Permission(_ context.Context, user string) (delivery.Permission, error) {
 	if user == "" {
 		return delivery.PermissionNone, nil
@@ -364,10 +360,9 @@ func (f *Local) OpenPR(ctx context.Context, head, base, _, body string) (int, er
 // Knows returns true: the numbers of pull requests are in the same file as what AOB remembers about them.
 func (f *Local) Knows(context.Context, int, string) (bool, error) { return true, nil }
 
-// Merge merges a pull request in the name of a user, deletes its branch and returns the
-// merge commit. reviewed is the commit that the user has reviewed; it may be shortened. The
-// error is Blocked unless the branch is at that commit, aob/release is success on it, and
-// the target's head is in its history.
+// Merge merges a pull request in the name of a user, deletes its branch and returns the merge commit. reviewed is the
+// commit that the user has reviewed; it may be shortened. The error is Blocked unless the branch is at that commit,
+// aob/release is success on it, and the target's head is in its history.
 func (f *Local) Merge(ctx context.Context, number int, reviewed, by string) (commit string, err error) {
 	prs, err := f.PullRequests(ctx)
 	if err != nil {

@@ -39,9 +39,8 @@ func Cut(s string, n int) string {
 // maxAction is the longest end of a description that is kept whole, in characters.
 const maxAction = 80
 
-// Describe returns a status's description with at most MaxDescription
-// characters. Messages end with what to do, behind the last semicolon: that is
-// kept, and what stands before it is cut.
+// Describe returns a status's description with at most MaxDescription characters. Messages end with what to do, behind
+// the last semicolon: that is kept, and what stands before it is cut.
 func Describe(s string) string {
 	s = strings.ToValidUTF8(s, "\uFFFD")
 	if utf8.RuneCountInString(s) <= MaxDescription {

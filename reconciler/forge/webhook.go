@@ -24,18 +24,16 @@ var ErrSignature = errors.New("the webhook's signature is wrong")
 // ErrWebhookTooLarge means that a webhook has more than 1 MiB.
 var ErrWebhookTooLarge = errors.New("the webhook is larger than 1 MiB")
 
-// An Event is the content of a webhook, for the log. Its fields are shortened and
-// printable.
+// An Event is the content of a webhook, for the log. Its fields are shortened and printable.
 type Event struct {
 	Kind   string // as push or pull_request; a changed commit status is status on every forge
 	Ref    string
 	Commit string
 }
 
-// Webhook returns a function that checks a request's signature and reads its event. It is
-// for forges that sign with HMAC-SHA256, as Gitea, Forgejo and GitHub; others have their
-// own function in their [Connection]. An empty secret is an error. The function's errors
-// are ErrSignature (respond with 401), ErrWebhookTooLarge (413), and others (400). A
+// Webhook returns a function that checks a request's signature and reads its event. It is for forges that sign with
+// HMAC-SHA256, as Gitea, Forgejo and GitHub; others have their own function in their [Connection]. An empty secret is
+// an error. The function's errors are ErrSignature (respond with 401), ErrWebhookTooLarge (413), and others (400). A
 // signed request with unknown content is an event too.
 func Webhook(secret string) (func(*http.Request) (Event, error), error) {
 	if secret == "" {
@@ -66,8 +64,7 @@ func Webhook(secret string) (func(*http.Request) (Event, error), error) {
 	}, nil
 }
 
-// signature returns the first signature in a request's headers. Forges use different
-// headers.
+// signature returns the first signature in a request's headers. Forges use different headers.
 func signature(h http.Header) []byte {
 	for _, name := range []string{"X-Gitea-Signature", "X-Forgejo-Signature", "X-Hub-Signature-256"} {
 		if text := strings.TrimPrefix(h.Get(name), "sha256="); text != "" {

@@ -1,8 +1,7 @@
 // Package git reads and writes the intent repository.
 //
-// A [Mirror] is a bare clone of the repository in a folder of AOB. It is a cache: it can be
-// deleted, and a damaged mirror is cloned again. There is no worktree, so file names of
-// pull requests are never used on the disk.
+// A [Mirror] is a bare clone of the repository in a folder of AOB. It is a cache: it can be deleted, and a damaged
+// mirror is cloned again. There is no worktree, so file names of pull requests are never used on the disk.
 //
 //	m, err := git.Open(dir, git.Remote{URL: url, Auth: auth})
 //	refs, changed, err := m.Observe(ctx)              // ls-remote, and fetch if needed

@@ -77,10 +77,9 @@ func wantResolution(t delivery.Trainer, n int) string {
 	return ""
 }
 
-// LoadTrainers reads the trainers in a folder: a folder for each, with a trainer.yaml
-// and, if it takes arguments, a schema.json. Names that begin with one dot or an
-// underscore are not read. A symbolic link is an error: it could lead to a file that the
-// author of the trainer may not read, and complaints quote what they read.
+// LoadTrainers reads the trainers in a folder: a folder for each, with a trainer.yaml and, if it takes arguments, a
+// schema.json. Names that begin with one dot or an underscore are not read. A symbolic link is an error: it could lead
+// to a file that the author of the trainer may not read, and complaints quote what they read.
 func LoadTrainers(files fs.FS) (Trainers, error) {
 	folders, err := fs.ReadDir(files, ".")
 	if err != nil {

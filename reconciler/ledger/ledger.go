@@ -1,14 +1,11 @@
-// Package ledger stores what AOB cannot read from git, the forge, the artifact
-// store or the devices: who approved a run, when a rollout's wave began, what has
-// been posted on the forge, and what a device last reported. For the local forge it
-// also stores checks and comments.
+// Package ledger stores what AOB cannot read from git, the forge, the artifact store or the devices: who approved a
+// run, when a rollout's wave began, what has been posted on the forge, and what a device last reported. For the local
+// forge it also stores checks and comments.
 //
-// Nothing in it is evidence. When the file is lost, AOB makes an empty one. It then
-// asks again for approvals, restarts waves, and posts the same texts again. It never
-// trains, ships or comments twice because of that.
+// Nothing in it is evidence. When the file is lost, AOB makes an empty one. It then asks again for approvals, restarts
+// waves, and posts the same texts again. It never trains, ships or comments twice because of that.
 //
-// The ledger is one SQLite file in WAL mode. Every write is one transaction and is
-// durable when the call returns.
+// The ledger is one SQLite file in WAL mode. Every write is one transaction and is durable when the call returns.
 package ledger
 
 import (
@@ -146,17 +143,14 @@ func (l *Ledger) explain(err error) error {
 	return fmt.Errorf("ledger %s: %w", l.path, err)
 }
 
-// noRoom reports whether a full disk can be the cause of an SQLite error code. Most
-// codes name only the system call that failed. A new file on a full disk gives 4874
-// (IOERR_SHMSIZE).
+// noRoom reports whether a full disk can be the cause of an SQLite error code. Most codes name only the system call
+// that failed. A new file on a full disk gives 4874 (IOERR_SHMSIZE).
 func noRoom(code int) bool { return code&0xff == lib.SQLITE_IOERR || code&0xff == lib.SQLITE_CANTOPEN }
 
-// leastRoom is how many bytes SQLite needs to open a ledger: a database page, the
-// write-ahead log and its index.
+// leastRoom is how many bytes SQLite needs to open a ledger: a database page, the write-ahead log and its index.
 const leastRoom = 64 << 10
 
-// full reports whether the file system of a file has fewer than leastRoom bytes or no
-// inode left.
+// full reports whether the file system of a file has fewer than leastRoom bytes or no inode left.
 func full(path string) bool {
 	var s unix.Statfs_t
 	if err := unix.Statfs(filepath.Dir(path), &s); err != nil {
@@ -292,8 +286,7 @@ func (l *Ledger) Clocks(ctx context.Context) (map[string]json.RawMessage, error)
 	return clocks, err
 }
 
-// PutTrial stores an experiment. body is JSON that only the caller interprets. If the
-// id exists, only its time changes.
+// PutTrial stores an experiment. body is JSON that only the caller interprets. If the id exists, only its time changes.
 func (l *Ledger) PutTrial(ctx context.Context, id string, at time.Time, body json.RawMessage) error {
 	return l.exec(ctx, "INSERT INTO trials VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET at = excluded.at", id,
 		at.UnixMilli(), string(body))

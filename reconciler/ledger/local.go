@@ -11,9 +11,8 @@ import (
 
 // This file stores the checks and comments of the local forge, which has no server.
 
-// Number returns the number of a branch's pull request. A new branch gets the next free
-// number above the one that used returns. Later calls return the same number and do not
-// call used.
+// Number returns the number of a branch's pull request. A new branch gets the next free number above the one that used
+// returns. Later calls return the same number and do not call used.
 func (l *Ledger) Number(ctx context.Context, branch string, used func() (int, error)) (int, error) {
 	for {
 		var n int

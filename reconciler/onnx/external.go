@@ -9,14 +9,12 @@ import (
 
 // selfContained returns an error unless a model consists only of its own bytes.
 //
-// A tensor of an ONNX file may name a file that contains its values. ONNX Runtime reads
-// any file that this process can read, so the model could output its content. A special
-// name even stands for a memory address. The digest of the model would also not cover
-// such a file. ONNX Runtime's own format (ORT) is refused too, because the library checks
-// it less than ONNX.
+// A tensor of an ONNX file may name a file that contains its values. ONNX Runtime reads any file that this process can
+// read, so the model could output its content. A special name even stands for a memory address. The digest of the model
+// would also not cover such a file. ONNX Runtime's own format (ORT) is refused too, because the library checks it less
+// than ONNX.
 //
-// The walk follows the messages of the ONNX schema that can contain a tensor, and skips
-// all others.
+// The walk follows the messages of the ONNX schema that can contain a tensor, and skips all others.
 func selfContained(model []byte) error {
 	if len(model) >= 8 && string(model[4:8]) == "ORTM" {
 		return errors.New("it is in ONNX Runtime's own format (ORT), want ONNX")
@@ -38,8 +36,7 @@ const (
 	inTensor
 )
 
-// children maps each message type to its fields that contain messages: field number to
-// message type.
+// children maps each message type to its fields that contain messages: field number to message type.
 var children = map[kind]map[uint64]kind{
 	inModel:     {7: inGraph, 20: inTraining, 25: inFunction},
 	inTraining:  {1: inGraph, 2: inGraph},

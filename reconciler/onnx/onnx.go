@@ -9,8 +9,7 @@ import (
 	"github.com/autonomos/aob/reconciler/detect"
 )
 
-// A Runtime is the loaded library. It implements detect.Runtime. Its methods may be called
-// from any goroutine.
+// A Runtime is the loaded library. It implements detect.Runtime. Its methods may be called from any goroutine.
 type Runtime struct{}
 
 // Open loads ONNX Runtime's shared library. A process can load only one, so call Open
@@ -25,8 +24,7 @@ func Open(library string) (Runtime, error) {
 	return Runtime{}, nil
 }
 
-// Describe returns a model's inputs and outputs, and its metadata entry with the given
-// name ("" if there is none).
+// Describe returns a model's inputs and outputs, and its metadata entry with the given name ("" if there is none).
 func (Runtime) Describe(model []byte, metadata string) (inputs, outputs []detect.Port, entry string, err error) {
 	if err := selfContained(model); err != nil {
 		return nil, nil, "", err
@@ -86,8 +84,7 @@ func (Runtime) Load(model []byte, input string, outputs []string, threads int) (
 		options.SetExecutionMode(ort.ExecutionModeSequential),
 		options.SetIntraOpNumThreads(threads),
 		options.SetInterOpNumThreads(1),
-		// Spinning threads take CPU time from other processes, and gain little on models
-		// that take milliseconds.
+		// Spinning threads take CPU time from other processes, and gain little on models that take milliseconds.
 		options.AddSessionConfigEntry("session.intra_op.allow_spinning", "0"),
 	)
 	if err != nil {

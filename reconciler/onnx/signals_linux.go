@@ -6,10 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// keepSignals saves the handlers of all signals and returns a function that restores
-// them. A library that ONNX Runtime loads (CUDA does) may replace the handlers of Go's
-// runtime, and SIGTERM would then no longer reach os/signal. Calling signal.Notify again
-// does not help, because the runtime does not know that its handlers were replaced.
+// keepSignals saves the handlers of all signals and returns a function that restores them. A library that ONNX Runtime
+// loads (CUDA does) may replace the handlers of Go's runtime, and SIGTERM would then no longer reach os/signal. Calling
+// signal.Notify again does not help, because the runtime does not know that its handlers were replaced.
 func keepSignals() (restore func()) {
 	// The kernel's struct sigaction differs between processors. It is only passed back,
 	// so only its size matters, and 64 bytes are enough for all.

@@ -2,6 +2,5 @@
 
 package onnx
 
-// keepSignals does nothing. Libraries that replace signal handlers (CUDA) exist only on
-// Linux.
+// keepSignals does nothing. Libraries that replace signal handlers (CUDA) exist only on Linux.
 func keepSignals() (restore func()) { return func() {} }

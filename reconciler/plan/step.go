@@ -5,8 +5,7 @@ import (
 	"github.com/autonomos/aob/reconciler/rollout"
 )
 
-// A Step is one thing to do. Its key is the same across restarts, and doing it
-// twice is the same as doing it once.
+// A Step is one thing to do. Its key is the same across restarts, and doing it twice is the same as doing it once.
 type Step interface{ Key() string }
 
 // StartRun starts a run, or starts it again after it died.

@@ -7,13 +7,12 @@
 //
 // # Waves
 //
-// Each device has a position in [0, 1), computed from its id and the rollout's salt
-// ([delivery.WavePosition]). A wave is a share of that line: all devices below the share get the
-// release, the others keep the previous one. A wave of n devices ends just above the n-th device. If
-// the wave contains no device of a hardware profile, the first device of that profile is added
-// ([delivery.Desired].Also), and only that device: devices report their own labels, so a false label
-// must not bring the release to other devices. A wave only grows when devices come and go. An abort
-// sets the share to zero in one step.
+// Each device has a position in [0, 1), computed from its id and the rollout's salt ([delivery.WavePosition]). A wave
+// is a share of that line: all devices below the share get the release, the others keep the previous one. A wave of n
+// devices ends just above the n-th device. If the wave contains no device of a hardware profile, the first device of
+// that profile is added ([delivery.Desired].Also), and only that device: devices report their own labels, so a false
+// label must not bring the release to other devices. A wave only grows when devices come and go. An abort sets the
+// share to zero in one step.
 //
 // # Silent and away devices
 //
@@ -44,14 +43,12 @@
 //
 // # Statistical limits
 //
-// A small wave is weak evidence: if a release fails on every second device, a wave of 3 devices shows
-// no failure one time in eight. Decisions give the failure rate that cannot be ruled out
-// ([NotRuledOut]).
+// A small wave is weak evidence: if a release fails on every second device, a wave of 3 devices shows no failure one
+// time in eight. Decisions give the failure rate that cannot be ruled out ([NotRuledOut]).
 //
 // # Rollbacks
 //
-// A release that the fleet has run healthily before ([HasRun]) is rolled out as a rollback
-// ([Input].Rollback): to all devices at once, at any hour, with no soak. A rollback is never aborted,
-// because an abort would return to the release that is being left. Each device's own health check
-// still applies.
+// A release that the fleet has run healthily before ([HasRun]) is rolled out as a rollback ([Input].Rollback): to all
+// devices at once, at any hour, with no soak. A rollback is never aborted, because an abort would return to the release
+// that is being left. Each device's own health check still applies.
 package rollout

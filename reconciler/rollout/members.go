@@ -142,8 +142,7 @@ func (in *turn) notInFuture(t time.Time) time.Time {
 	return t
 }
 
-// Heard reports whether any of the devices was heard from within the deadline; a deadline of zero is
-// DefaultDeadline.
+// Heard reports whether any of the devices was heard from within the deadline; a deadline of zero is DefaultDeadline.
 func Heard(devices []delivery.Device, at time.Time, deadline time.Duration) bool {
 	if deadline <= 0 {
 		deadline = DefaultDeadline
@@ -234,10 +233,9 @@ func (m members) markWave(s State) {
 	}
 }
 
-// missingProfiles returns the positions of the devices to add to a wave so that it contains each hardware
-// profile: the first device of each profile that has none. Devices report their own labels, so only
-// that device is added and none before it: a false label adds the device that has it, or the one
-// device that it kept out.
+// missingProfiles returns the positions of the devices to add to a wave so that it contains each hardware profile: the
+// first device of each profile that has none. Devices report their own labels, so only that device is added and none
+// before it: a false label adds the device that has it, or the one device that it kept out.
 func (m members) missingProfiles() []float64 {
 	has := map[string]bool{}
 	for _, x := range m {

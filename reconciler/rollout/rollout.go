@@ -71,8 +71,7 @@ type State struct {
 	Salt     string           `json:"salt,omitempty"` // decides the devices' positions; see chooseSalt
 	Wave     int              `json:"wave"`           // index from 0
 	Share    float64          `json:"share"`          // published; only grows
-	// Also are the positions beyond Share of devices that were added for their hardware profile;
-	// published; only grows.
+	// Also are the positions beyond Share of devices that were added for their hardware profile; published; only grows.
 	Also    []float64 `json:"also,omitempty"`
 	Since   int64     `json:"since"` // version of the last document before this rollout
 	Began   time.Time `json:"began"`
@@ -193,8 +192,7 @@ func Next(input Input) Decision {
 	s.Target = in.Target // the same bundle may have another version number
 	s.Started, s.Healthy = in.notInFuture(s.Started), in.notInFuture(s.Healthy)
 	if s.Model != "" && s.Model != in.Fleet.Runs {
-		// The model was renamed, or the fleet runs another model with the same bytes. Nothing is rolled back
-		// for that.
+		// The model was renamed, or the fleet runs another model with the same bytes. Nothing is rolled back for that.
 		s.Model, s.Rollback = in.Fleet.Runs, s.Rollback && !s.Done
 	}
 	if s.Rollback {
@@ -387,9 +385,8 @@ func (in *turn) advance(s State) Decision {
 	}
 }
 
-// tolerated returns how many failures a wave of n devices may have. Devices beyond the configured
-// size, added for their profile or back from being away, are not in n, so no device can raise the
-// number.
+// tolerated returns how many failures a wave of n devices may have. Devices beyond the configured size, added for their
+// profile or back from being away, are not in n, so no device can raise the number.
 func (in *turn) tolerated(n int) int {
 	if f := in.Fleet.Budget.Failures; f != nil {
 		return int(math.Floor(float64(f.Tolerable)*float64(n) + 1e-9))

@@ -32,10 +32,9 @@
 //	runner.log     the runner's output; at a start, a log over 1 MiB is renamed runner.log.1
 //	output/        the files that the work makes; output/status.json has its progress
 //
-// The lock and the journal decide a run's phase. If the lock is held, the run is
-// running. If it is free and the last event is done, failed or stopped, that is the
-// phase. If it is free and the last event is another one, the runner died. Process ids
-// are never used to decide whether a run is alive.
+// The lock and the journal decide a run's phase. If the lock is held, the run is running. If it is free and the last
+// event is done, failed or stopped, that is the phase. If it is free and the last event is another one, the runner
+// died. Process ids are never used to decide whether a run is alive.
 //
 // # Retries
 //
@@ -47,9 +46,8 @@
 //   - Its process dies. The run starts again as well. After ten such deaths in a row
 //     without progress the run fails.
 //
-// Progress is a stage or an epoch that no attempt reached before. After an attempt with
-// progress there is no pause. Without progress the pause starts at 0.25 s and doubles up
-// to 5 min.
+// Progress is a stage or an epoch that no attempt reached before. After an attempt with progress there is no pause.
+// Without progress the pause starts at 0.25 s and doubles up to 5 min.
 package run
 
 import (
@@ -58,8 +56,7 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// Folder returns a run's folder below runs. It depends only on kind and key, so one
-// run can find the output of another.
+// Folder returns a run's folder below runs. It depends only on kind and key, so one run can find the output of another.
 func Folder(runs string, kind delivery.RunKind, key delivery.Digest) string {
 	hex := key.Hex()
 	return filepath.Join(runs, string(kind)+"-"+hex[:min(32, len(hex))])

@@ -67,9 +67,8 @@ type history struct {
 	further bool            // the current attempt made progress
 }
 
-// read reads the entries appended since the last call. An incomplete last line is
-// left for the next call. A line that is not an entry is skipped; at worst this causes
-// another attempt.
+// read reads the entries appended since the last call. An incomplete last line is left for the next call. A line that
+// is not an entry is skipped; at worst this causes another attempt.
 func (h *history) read(path string) error {
 	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -218,8 +217,7 @@ func openJournal(path string) (*journal, error) {
 	return &j, nil
 }
 
-// append writes an entry and syncs it to disk. After an error the file ends with the
-// last complete entry.
+// append writes an entry and syncs it to disk. After an error the file ends with the last complete entry.
 func (j *journal) append(e entry) error {
 	e.At, e.Attempt = time.Now().UTC(), j.attempt
 	if e.Event == eventStart {

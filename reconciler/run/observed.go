@@ -96,8 +96,7 @@ func (o *observed) refresh() error {
 	return nil
 }
 
-// readNeed reads need.json. An unreadable file counts as missing; the next turn writes
-// it again.
+// readNeed reads need.json. An unreadable file counts as missing; the next turn writes it again.
 func readNeed(dir string) delivery.RunNeed {
 	var need delivery.RunNeed
 	if durable.ReadJSON(filepath.Join(dir, needFile), &need) != nil {

@@ -37,9 +37,8 @@ type Run struct {
 	journal *journal
 }
 
-// Open locks the run, repairs its journal and begins an attempt. It returns ErrLocked
-// if another process has the run, and ErrEnded if the run is done or failed. From here
-// on SIGTERM and SIGINT cancel the context of Do.
+// Open locks the run, repairs its journal and begins an attempt. It returns ErrLocked if another process has the run,
+// and ErrEnded if the run is done or failed. From here on SIGTERM and SIGINT cancel the context of Do.
 func Open(dir string) (*Run, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -83,8 +82,7 @@ func (r *Run) begin() (err error) {
 	return durable.SyncDir(r.Dir) // the journal may be new
 }
 
-// takeLock locks a run. A Store that observes the run holds the lock for an instant,
-// so takeLock retries for 2 s.
+// takeLock locks a run. A Store that observes the run holds the lock for an instant, so takeLock retries for 2 s.
 func takeLock(path string) (*durable.Lock, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
@@ -130,14 +128,12 @@ func (c endCause) Error() string { return c.why }
 // Do calls work and records how the attempt ended: done, with the result as JSON;
 // failed, for a delivery.Blocked error; or to be retried, for any other error.
 //
-// The context is canceled on SIGTERM, on SIGINT, by end.json, and after the spec's
-// limit. It may be canceled before work is called: then work must only clean up what
-// an earlier attempt left. So work that launches processes must clean up first and
-// check its context afterwards. If work returns the context's error, wrapped or not,
-// nothing of the run may be left running; otherwise it must return another error.
+// The context is canceled on SIGTERM, on SIGINT, by end.json, and after the spec's limit. It may be canceled before
+// work is called: then work must only clean up what an earlier attempt left. So work that launches processes must clean
+// up first and check its context afterwards. If work returns the context's error, wrapped or not, nothing of the run
+// may be left running; otherwise it must return another error.
 func (r *Run) Do(ctx context.Context, work func(context.Context) (any, error)) error {
-	// The caller may cancel its context on the same signal before watch does. That
-	// counts as a request to end as well.
+	// The caller may cancel its context on the same signal before watch does. That counts as a request to end as well.
 	parent := ctx
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(parent))
 	defer cancel(nil)
@@ -186,8 +182,7 @@ func (r *Run) ending(ctx context.Context, err error) entry {
 	return entry{Event: eventError, Error: r.public(err.Error())}
 }
 
-// public removes the path of the run's folder from an error, which is shown on pull
-// requests.
+// public removes the path of the run's folder from an error, which is shown on pull requests.
 func (r *Run) public(text string) string {
 	return strings.ReplaceAll(text, r.Dir+string(filepath.Separator), "")
 }
@@ -206,8 +201,7 @@ func (r *Run) done(result any) error {
 	return r.journal.append(entry{Event: eventDone, Result: delivery.Sum(data)})
 }
 
-// watch cancels the attempt's context on a signal, or when end.json appears, in case
-// the signal was lost.
+// watch cancels the attempt's context on a signal, or when end.json appears, in case the signal was lost.
 func (r *Run) watch(cancel context.CancelCauseFunc, over <-chan struct{}) {
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
@@ -269,8 +263,7 @@ func readSpec(dir string) (delivery.RunSpec, error) {
 	return spec, checkSpec(spec)
 }
 
-// checkSpec returns an error for an invalid key, or if not exactly the part of the
-// spec's kind is set.
+// checkSpec returns an error for an invalid key, or if not exactly the part of the spec's kind is set.
 func checkSpec(spec delivery.RunSpec) error {
 	if _, err := delivery.ParseDigest(string(spec.Key)); err != nil {
 		return fmt.Errorf("run spec: key: %w", err)

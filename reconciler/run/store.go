@@ -20,9 +20,8 @@ import (
 	"github.com/autonomos/aob/reconciler/durable"
 )
 
-// A Store starts and ends runs and reads their states. Only one process may start and
-// end runs in a folder; any number may read. Only Dir and Command are required. Its
-// methods may be called from several goroutines.
+// A Store starts and ends runs and reads their states. Only one process may start and end runs in a folder; any number
+// may read. Only Dir and Command are required. Its methods may be called from several goroutines.
 type Store struct {
 	Dir     string   // made if missing
 	Command []string // starts a runner; the run's folder is appended
@@ -52,10 +51,9 @@ const maxResident = 64 << 20
 // maxLog is the size in bytes above which a runner's log is renamed.
 const maxLog = 1 << 20
 
-// Start creates the run's folder and launches its runner, which outlives this process.
-// It does nothing if the run is running, done or failed, so it may be repeated. It
-// returns a delivery.Wait while the pause after a failed attempt lasts. It cancels an
-// earlier request to end.
+// Start creates the run's folder and launches its runner, which outlives this process. It does nothing if the run is
+// running, done or failed, so it may be repeated. It returns a delivery.Wait while the pause after a failed attempt
+// lasts. It cancels an earlier request to end.
 func (s *Store) Start(ctx context.Context, spec delivery.RunSpec) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -89,10 +87,9 @@ func (s *Store) Start(ctx context.Context, spec delivery.RunSpec) error {
 	return s.launch(o)
 }
 
-// End requests that a run ends, and returns without waiting. Until the run has ended,
-// its state has the reason and the time of the request. If the runner died, another is
-// launched to clean up. End does nothing for a run that has ended, was stopped, or is
-// not known.
+// End requests that a run ends, and returns without waiting. Until the run has ended, its state has the reason and the
+// time of the request. If the runner died, another is launched to clean up. End does nothing for a run that has ended,
+// was stopped, or is not known.
 func (s *Store) End(ctx context.Context, key delivery.Digest, why string) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -192,9 +189,8 @@ func (s *Store) Remove(key delivery.Digest) error {
 	return os.RemoveAll(gone)
 }
 
-// Observe returns the states of all runs, ordered by key and without results. The
-// caller must not change the slice. Folders that cannot be read are left out and
-// reported in the error; the slice is valid in that case too.
+// Observe returns the states of all runs, ordered by key and without results. The caller must not change the slice.
+// Folders that cannot be read are left out and reported in the error; the slice is valid in that case too.
 //
 // The first call reads the spec and the journal of every run. Later calls read only
 // new journal entries of runs that have not ended.
@@ -231,8 +227,7 @@ func (s *Store) Observe() ([]delivery.RunState, error) {
 	return s.states, err
 }
 
-// State returns the state of one run, with its result if it is done. A run that was
-// never started has phase RunUnknown.
+// State returns the state of one run, with its result if it is done. A run that was never started has phase RunUnknown.
 func (s *Store) State(key delivery.Digest) (delivery.RunState, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

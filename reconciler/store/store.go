@@ -1,9 +1,8 @@
 // Package store keeps files that outlive the run that made them: detections, pictures,
 // lists of training images, and the logs of runs.
 //
-// Users of a store declare an interface with the methods that they need, Open or Put.
-// conformance_test.go tests every store. A new store is a file here and a line in cmd.
-// [Folder] is a folder of this machine.
+// Users of a store declare an interface with the methods that they need, Open or Put. conformance_test.go tests every
+// store. A new store is a file here and a line in cmd. [Folder] is a folder of this machine.
 package store
 
 import (
@@ -20,9 +19,8 @@ import (
 // A Folder keeps files below a folder of this machine.
 type Folder string
 
-// Open opens a file by its name, a path with slashes. A missing file is fs.ErrNotExist.
-// Links, devices and names outside the store are errors. An open file keeps its content
-// when Put replaces it.
+// Open opens a file by its name, a path with slashes. A missing file is fs.ErrNotExist. Links, devices and names
+// outside the store are errors. An open file keeps its content when Put replaces it.
 func (f Folder) Open(name string) (io.ReadSeekCloser, error) {
 	if !fs.ValidPath(name) {
 		return nil, fmt.Errorf("store: %q is no name of a file", name)

@@ -144,8 +144,7 @@ func (t *Trainer) settle(ctx context.Context, run string, a *attempt) error {
 	return nil
 }
 
-// ran returns how long the attempt's trainer has run: until now if it is alive, else
-// until its last heartbeat.
+// ran returns how long the attempt's trainer has run: until now if it is alive, else until its last heartbeat.
 func (t *Trainer) ran(run string, a *attempt) time.Duration {
 	if a.begun.IsZero() {
 		return 0

@@ -1,26 +1,21 @@
 // Package terraform applies AOB's Terraform modules, and trains with them.
 //
-// A [Module] is applied once in its own folder, as a [Stack]: init, plan to a file, a
-// check of the plan against the module's [Policy], apply of that file, and destroy at
-// the end. Terraform gets an explicit environment and downloads no providers. When a
-// context ends, Terraform is interrupted, not killed. A stack belongs to one goroutine.
+// A [Module] is applied once in its own folder, as a [Stack]: init, plan to a file, a check of the plan against the
+// module's [Policy], apply of that file, and destroy at the end. Terraform gets an explicit environment and downloads
+// no providers. When a context ends, Terraform is interrupted, not killed. A stack belongs to one goroutine.
 //
-// A [Trainer] trains through a module, on a [Machine]. [Trainer.Train] launches a
-// training, watches it, and leaves no process running. Only one process may train in a
-// run's folder; the run's lock ensures it.
+// A [Trainer] trains through a module, on a [Machine]. [Trainer.Train] launches a training, watches it, and leaves no
+// process running. Only one process may train in a run's folder; the run's lock ensures it.
 //
 // # The trainer's process
 //
-// Terraform only launches and ends the trainer, so apply takes a second. The module's
-// commands are "aob launch start" and "aob launch stop", which call [Launch] in the
-// attempt's folder. The trainer is detached: it has its own session and only the
-// environment of launch.json. It holds the lock on trainer.lock from before its first
-// instruction until it and all processes that inherited the lock have ended. So the
-// lock shows whether it is alive.
+// Terraform only launches and ends the trainer, so apply takes a second. The module's commands are "aob launch start"
+// and "aob launch stop", which call [Launch] in the attempt's folder. The trainer is detached: it has its own session
+// and only the environment of launch.json. It holds the lock on trainer.lock from before its first instruction until it
+// and all processes that inherited the lock have ended. So the lock shows whether it is alive.
 //
-// Any process here can be killed at any time. Terraform dies with its runner; the
-// launcher may live a little longer and the trainer for hours. Therefore an attempt is
-// ended in this order:
+// Any process here can be killed at any time. Terraform dies with its runner; the launcher may live a little longer and
+// the trainer for hours. Therefore an attempt is ended in this order:
 //
 //  1. ended.json fences its folder: a late launcher starts nothing in it any more.
 //  2. The stack is destroyed.

@@ -57,9 +57,8 @@ func readLaunch(dir string) (launch, error) {
 
 // Launch is "aob launch VERB", run by the module in the attempt's folder.
 //
-// start launches the command of launch.json, detached, and returns when it runs. It does
-// nothing if the command was launched before, and fails if the folder is fenced. stop
-// fences the folder and returns when no process of it is left.
+// start launches the command of launch.json, detached, and returns when it runs. It does nothing if the command was
+// launched before, and fails if the folder is fenced. stop fences the folder and returns when no process of it is left.
 //
 // start uses two more verbs: wait, which records how the trainer ended, and exec, its
 // child, which becomes the trainer. If wait is killed, the exit status is lost.
@@ -223,8 +222,7 @@ func readProcess(dir string) (durable.Process, error) {
 	return p, err
 }
 
-// trainerAlive reports whether the attempt's trainer, or a child that inherited its
-// lock, is running.
+// trainerAlive reports whether the attempt's trainer, or a child that inherited its lock, is running.
 func trainerAlive(dir string) (bool, error) {
 	lock, err := durable.TryLock(filepath.Join(dir, trainerLock))
 	if errors.Is(err, durable.ErrLocked) {

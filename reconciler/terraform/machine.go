@@ -10,9 +10,8 @@ import (
 	"github.com/autonomos/aob/reconciler/trainer"
 )
 
-// A Machine is where the attempts of a training run: this machine, or an instance in a
-// cloud. Attempts, limits, heartbeats and cleanup are the same for all and are in
-// [Trainer].
+// A Machine is where the attempts of a training run: this machine, or an instance in a cloud. Attempts, limits,
+// heartbeats and cleanup are the same for all and are in [Trainer].
 type Machine interface {
 	// Prepare checks what a launch needs, and returns how the module is applied.
 	Prepare(req trainer.Request) (Launching, error)

@@ -27,8 +27,7 @@ type Module struct {
 	Files fs.FS  // the module's files, at the root
 }
 
-// A Stack is a module in a folder, which is applied once and then destroyed. It must not
-// be shared between goroutines.
+// A Stack is a module in a folder, which is applied once and then destroyed. It must not be shared between goroutines.
 type Stack struct {
 	dir    string
 	exec   string
@@ -47,8 +46,7 @@ const (
 	terraformLog  = "terraform.log"
 )
 
-// cliConfig replaces the user's configuration. Terraform downloads no providers and does
-// not check for updates.
+// cliConfig replaces the user's configuration. Terraform downloads no providers and does not check for updates.
 const cliConfig = `disable_checkpoint = true
 provider_installation {
   direct {
@@ -181,8 +179,7 @@ func (s *Stack) Output(ctx context.Context, name string, into any) error {
 	return nil
 }
 
-// Destroy destroys what was applied. It may be repeated. It first waits for earlier
-// Terraform processes of the folder.
+// Destroy destroys what was applied. It may be repeated. It first waits for earlier Terraform processes of the folder.
 func (s *Stack) Destroy(ctx context.Context) error {
 	if err := s.idle(ctx); err != nil {
 		return err
@@ -207,9 +204,8 @@ func initialise(ctx context.Context, tf *tfexec.Terraform) error {
 	return tf.Init(ctx, tfexec.Upgrade(false))
 }
 
-// idle waits until no terraform of the folder and no command of one is left.
-// terraform-exec may return while an interrupted terraform is still ending, and the
-// commands of a killed one may run a little longer.
+// idle waits until no terraform of the folder and no command of one is left. terraform-exec may return while an
+// interrupted terraform is still ending, and the commands of a killed one may run a little longer.
 func (s *Stack) idle(ctx context.Context) error {
 	for {
 		left, err := carrying("TF_DATA_DIR=" + s.env["TF_DATA_DIR"])
@@ -225,8 +221,7 @@ func (s *Stack) idle(ctx context.Context) error {
 	}
 }
 
-// step runs one Terraform command. It makes a new handle for each, since settings of a
-// handle are kept.
+// step runs one Terraform command. It makes a new handle for each, since settings of a handle are kept.
 func (s *Stack) step(ctx context.Context, name string, run func(context.Context, *tfexec.Terraform) error) error {
 	tf, err := tfexec.NewTerraform(s.dir, s.exec)
 	if err != nil {

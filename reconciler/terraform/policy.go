@@ -23,8 +23,7 @@ type Resource struct {
 	Commands []Command      // its local-exec provisioners, in the order of the file
 }
 
-// A Command is a local-exec provisioner with constant arguments. A command with
-// interpolated values is refused.
+// A Command is a local-exec provisioner with constant arguments. A command with interpolated values is refused.
 type Command struct {
 	Interpreter []string
 	Command     string

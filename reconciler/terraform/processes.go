@@ -12,8 +12,7 @@ import (
 // marked returns the processes of the attempt that has this mark.
 func marked(mark string) ([]durable.Process, error) { return carrying(markVariable + "=" + mark) }
 
-// carrying returns this user's processes that were started with the variable in their
-// environment.
+// carrying returns this user's processes that were started with the variable in their environment.
 func carrying(variable string) ([]durable.Process, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -25,8 +24,7 @@ func carrying(variable string) ([]durable.Process, error) {
 		if err != nil || pid == os.Getpid() {
 			continue
 		}
-		// Read the start time before the environment: a process that reuses the pid in
-		// between has another start time.
+		// Read the start time before the environment: a process that reuses the pid in between has another start time.
 		p, err := durable.FindProcess(pid)
 		if errors.Is(err, os.ErrProcessDone) {
 			continue

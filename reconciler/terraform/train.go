@@ -17,8 +17,7 @@ import (
 	"github.com/autonomos/aob/reconciler/trainer"
 )
 
-// A Trainer trains through a Terraform module, which launches and ends trainers on a
-// machine.
+// A Trainer trains through a Terraform module, which launches and ends trainers on a machine.
 type Trainer struct {
 	Terraform string  // absolute path of the terraform program
 	Module    fs.FS   // the module's files
@@ -42,10 +41,9 @@ const (
 	finish       = 30 * time.Second       // for a trainer to exit after phase done or failed
 )
 
-// Train trains, and returns when the training is done or has failed. No process is left
-// running. It first handles earlier attempts in the folder: a completed training is not
-// repeated, a trainer that is alive in an applied attempt is watched, and everything else
-// is destroyed. A new attempt resumes from the checkpoint in Dir/output.
+// Train trains, and returns when the training is done or has failed. No process is left running. It first handles
+// earlier attempts in the folder: a completed training is not repeated, a trainer that is alive in an applied attempt
+// is watched, and everything else is destroyed. A new attempt resumes from the checkpoint in Dir/output.
 //
 // Its errors are those of [trainer.Request].
 func (t *Trainer) Train(ctx context.Context, req trainer.Request) (trainer.Trained, error) {
@@ -88,8 +86,7 @@ func (t *Trainer) Train(ctx context.Context, req trainer.Request) (trainer.Train
 	return done, complete(done.Output)
 }
 
-// takeOver returns the last attempt if it was applied and its trainer is alive. It
-// settles all others.
+// takeOver returns the last attempt if it was applied and its trainer is alive. It settles all others.
 func (t *Trainer) takeOver(ctx context.Context, req trainer.Request, list []*attempt) (*attempt, error) {
 	for i, a := range list {
 		if a.settled {

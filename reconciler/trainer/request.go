@@ -7,8 +7,7 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// A Request describes one training, in the folder of its run. The result is [Trained] or
-// an error:
+// A Request describes one training, in the folder of its run. The result is [Trained] or an error:
 //
 //   - delivery.Blocked: another attempt would fail too. A program is missing, the trainer
 //     refused its task, or the limit is exceeded.

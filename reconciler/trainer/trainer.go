@@ -1,9 +1,8 @@
 // Package trainer installs the trainers of a server.
 //
-// A trainer is a folder: trainer.yaml describes it ([delivery.Trainer]), schema.json
-// is the schema of its arguments, and train.py is the program that a run starts. The
-// folder may have any other files. README.md, tests (test_*), names that begin with a
-// dot and folders that begin with an underscore are not installed.
+// A trainer is a folder: trainer.yaml describes it ([delivery.Trainer]), schema.json is the schema of its arguments,
+// and train.py is the program that a run starts. The folder may have any other files. README.md, tests (test_*), names
+// that begin with a dot and folders that begin with an underscore are not installed.
 //
 // Files are installed under the digest of all of them, so a run that began before an
 // upgrade continues with the files that its key names.
@@ -48,9 +47,8 @@ func Script(in string, files delivery.Digest, with string) string {
 	return filepath.Join(Folder(in, files, name), program)
 }
 
-// Install reads the trainers in files, one folder each, and copies those that are
-// missing below the folder to. Files and folders that every user may write are refused:
-// their programs run as the server's user.
+// Install reads the trainers in files, one folder each, and copies those that are missing below the folder to. Files
+// and folders that every user may write are refused: their programs run as the server's user.
 func Install(files fs.FS, to string) (intent.Trainers, error) {
 	top, err := fs.Stat(files, ".")
 	if err == nil {

@@ -9,13 +9,11 @@
 //	...
 //	payload, by, err := trust.Verify(envelope, delivery.StatementPayload, trusted)
 //
-// Use only the payload that Verify returns, and nothing else of an envelope. The type is
-// signed too, so a statement cannot be used as a desired state. The same key, type and
-// payload give the same bytes.
+// Use only the payload that Verify returns, and nothing else of an envelope. The type is signed too, so a statement
+// cannot be used as a desired state. The same key, type and payload give the same bytes.
 //
-// Private keys are PEM files (PKCS #8, "PRIVATE KEY") that only their owner may
-// read; public keys are PEM files ("PUBLIC KEY"), several to a file where a key
-// is being replaced. OpenSSL reads and writes both:
+// Private keys are PEM files (PKCS #8, "PRIVATE KEY") that only their owner may read; public keys are PEM files
+// ("PUBLIC KEY"), several to a file where a key is being replaced. OpenSSL reads and writes both:
 //
 //	openssl genpkey -algorithm ed25519 -out evidence.pem
 //	openssl pkey -in evidence.pem -pubout -out evidence.pub

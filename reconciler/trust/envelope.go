@@ -53,10 +53,9 @@ func Sign(key *Key, payloadType string, payload []byte) ([]byte, error) {
 	return data, nil
 }
 
-// Verify checks that an envelope has type payloadType and is signed by one of the trusted
-// keys. It returns the payload and that key's id. Errors list the key ids in the envelope
-// and the trusted ones; they never quote the payload. If a trusted key signed a newer
-// format of the same payload type, the error is the Blocked of delivery.CheckNewer.
+// Verify checks that an envelope has type payloadType and is signed by one of the trusted keys. It returns the payload
+// and that key's id. Errors list the key ids in the envelope and the trusted ones; they never quote the payload. If a
+// trusted key signed a newer format of the same payload type, the error is the Blocked of delivery.CheckNewer.
 func Verify(envelope []byte, payloadType string, trusted []PublicKey) (payload []byte, keyID string, err error) {
 	parsed, err := parse(envelope)
 	if err != nil {
@@ -117,8 +116,7 @@ func parse(data []byte) (*dsse.Envelope, error) {
 	return e, nil
 }
 
-// claimedIDs lists the key ids in an envelope, quoted and cut to 64 bytes: they are
-// untrusted input.
+// claimedIDs lists the key ids in an envelope, quoted and cut to 64 bytes: they are untrusted input.
 func claimedIDs(e *dsse.Envelope) string {
 	var ids []string
 	for _, s := range e.Signatures {

@@ -49,8 +49,7 @@ type PublicKey struct {
 	id  string
 }
 
-// ID returns the key's id: the SHA-256 of its SubjectPublicKeyInfo in DER, as
-// 64 hex digits.
+// ID returns the key's id: the SHA-256 of its SubjectPublicKeyInfo in DER, as 64 hex digits.
 func (p PublicKey) ID() string { return p.id }
 
 func (p PublicKey) String() string { return "public key " + p.id }
@@ -60,9 +59,8 @@ func (p PublicKey) PEM() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: publicBlock, Bytes: p.der})
 }
 
-// Create generates a key and writes it to path with mode 0600. It never overwrites a file:
-// if path exists, the error is fs.ErrExist. When it returns nil, the key survives a power
-// cut.
+// Create generates a key and writes it to path with mode 0600. It never overwrites a file: if path exists, the error is
+// fs.ErrExist. When it returns nil, the key survives a power cut.
 func Create(path string) (*Key, error) {
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -78,9 +76,8 @@ func Create(path string) (*Key, error) {
 	return newKey(private), nil
 }
 
-// writeNew writes a file that must not exist, with a temporary file and link(2). Unlike
-// rename, link never replaces a file that another process has just created. Unlike
-// O_EXCL, it never makes a half-written file visible.
+// writeNew writes a file that must not exist, with a temporary file and link(2). Unlike rename, link never replaces a
+// file that another process has just created. Unlike O_EXCL, it never makes a half-written file visible.
 func writeNew(path string, data []byte) error {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*") // mode 0600
@@ -200,9 +197,8 @@ func newPublic(key ed25519.PublicKey) PublicKey {
 	return PublicKey{key, der, hex.EncodeToString(sum[:])}
 }
 
-// decodePEM returns the content of all PEM blocks of data. There must be at least one, and
-// all must have type want. The error never quotes the data, which may be a secret in the
-// wrong file.
+// decodePEM returns the content of all PEM blocks of data. There must be at least one, and all must have type want. The
+// error never quotes the data, which may be a secret in the wrong file.
 func decodePEM(data []byte, want string) ([][]byte, error) {
 	var all [][]byte
 	for {

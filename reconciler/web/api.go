@@ -24,8 +24,7 @@ import (
 const (
 	MaxBody = 64 << 10 // bytes of a request's body
 	MaxText = 4 << 10  // bytes of a comment for a pull request
-	// MaxTrial is the largest size of an experiment in bytes, and MaxVariants the largest number of its
-	// variants.
+	// MaxTrial is the largest size of an experiment in bytes, and MaxVariants the largest number of its variants.
 	MaxTrial    = 16 << 20
 	MaxVariants = 256
 )

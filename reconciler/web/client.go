@@ -26,8 +26,7 @@ const maxResponse = 256 << 20
 // the loop to end.
 const responseTimeout = 2 * time.Minute
 
-// A Client calls a server over its socket. Its errors are [*Error] or the context's. It is safe for
-// concurrent use.
+// A Client calls a server over its socket. Its errors are [*Error] or the context's. It is safe for concurrent use.
 type Client struct {
 	socket string
 	http   *http.Client

@@ -24,9 +24,8 @@
 //	DELETE /v1/devices/FLEET/DEVICE
 //	GET    /healthz
 //
-// An error response is {"error": what is wrong, "hint": what to do}. Status 404 means that there is no
-// such thing, 409 that a person must act first, and 503 that the request can be repeated after
-// Retry-After seconds.
+// An error response is {"error": what is wrong, "hint": what to do}. Status 404 means that there is no such thing, 409
+// that a person must act first, and 503 that the request can be repeated after Retry-After seconds.
 //
 // The data and actions behind the API are a [Source]. A [Client] implements the same interface on the
 // other end of the socket.
@@ -44,11 +43,10 @@
 //
 // # Limits
 //
-// Every listener has [Limits]: how long a request and a response may take, how large they may be, and
-// how many connections may be open. If there are too many, the connection that has sent or read
-// nothing for the longest time is closed. The socket has its own limits, and half of the file
-// descriptors of the process are reserved for the loop, so that both keep working while the site is
-// overloaded.
+// Every listener has [Limits]: how long a request and a response may take, how large they may be, and how many
+// connections may be open. If there are too many, the connection that has sent or read nothing for the longest time is
+// closed. The socket has its own limits, and half of the file descriptors of the process are reserved for the loop, so
+// that both keep working while the site is overloaded.
 //
 // # Metrics
 //

@@ -24,8 +24,7 @@ type Server struct {
 	Address        Address // of the site
 	MetricsAddress string  // for /metrics over plain HTTP; empty: no metrics
 
-	// Listens is called after the site's listener is open, with a context that is done when it closes. It
-	// may be nil.
+	// Listens is called after the site's listener is open, with a context that is done when it closes. It may be nil.
 	Listens func(context.Context)
 
 	Limits Limits // of the site; zero: SiteLimits

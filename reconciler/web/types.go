@@ -14,9 +14,8 @@ import (
 // A Source has the data and actions behind the API. A [Client] is one too, at the other end of the
 // socket. It must be safe for concurrent use.
 //
-// Errors: [explain.Unknown] and fs.ErrNotExist give status 404, [delivery.Blocked] 409,
-// [delivery.Wait] 503, [Error] its own status, and all others 500 with their text. No error may
-// contain a secret.
+// Errors: [explain.Unknown] and fs.ErrNotExist give status 404, [delivery.Blocked] 409, [delivery.Wait] 503, [Error]
+// its own status, and all others 500 with their text. No error may contain a secret.
 type Source interface {
 	Status(ctx context.Context) (Status, error)
 	// PRs returns the open pull requests, without the fields that only PR sets.
@@ -56,8 +55,7 @@ type Source interface {
 	// its ID), #12, pallets@12, or release. The result is pending until the work is done; the work
 	// continues as long as requests repeat.
 	Compare(ctx context.Context, a, b string) (Comparison, error)
-	// Power returns the smallest drops that a gate of main can detect, for each model that it covers and
-	// has judged.
+	// Power returns the smallest drops that a gate of main can detect, for each model that it covers and has judged.
 	Power(ctx context.Context, gate string) ([]gate.ModelPower, error)
 }
 

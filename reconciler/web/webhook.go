@@ -80,8 +80,7 @@ func (h Webhook) count(result string) {
 	}
 }
 
-// unsigned counts webhooks with a wrong signature. Anybody can send them, so the log
-// gets at most one line a minute.
+// unsigned counts webhooks with a wrong signature. Anybody can send them, so the log gets at most one line a minute.
 var unsigned refusals
 
 type refusals struct {

@@ -1,8 +1,7 @@
 // Package giteatest runs a real Gitea server for tests.
 //
-// ../install.sh builds the program once, in the user's cache folder. If it is missing,
-// [Start] skips the test. Each server has its own folder, SQLite database and loopback
-// port, and is stopped at the end of the test.
+// ../install.sh builds the program once, in the user's cache folder. If it is missing, [Start] skips the test. Each
+// server has its own folder, SQLite database and loopback port, and is stopped at the end of the test.
 //
 //	server := giteatest.Start(t)
 //	ada := server.User(t, "ada")
@@ -252,9 +251,8 @@ ENABLED = false
 ENABLE_SITEMAP = false
 `
 
-// SSHKey generates an ed25519 SSH key without a passphrase, and returns the path of the
-// private key; the public key is in the same path with .pub appended. It skips the test if
-// there is no ssh-keygen.
+// SSHKey generates an ed25519 SSH key without a passphrase, and returns the path of the private key; the public key is
+// in the same path with .pub appended. It skips the test if there is no ssh-keygen.
 func SSHKey(t testing.TB) string {
 	t.Helper()
 	if _, err := exec.LookPath("ssh-keygen"); err != nil {
@@ -268,8 +266,7 @@ func SSHKey(t testing.TB) string {
 	return path
 }
 
-// SignsMerges returns settings with which the server signs all its merge commits, with a key
-// from [SSHKey].
+// SignsMerges returns settings with which the server signs all its merge commits, with a key from [SSHKey].
 func SignsMerges(key string) string {
 	return "[repository.signing]\nSIGNING_FORMAT = ssh\nSIGNING_KEY = " + key +
 		".pub\nSIGNING_NAME = Gitea\nSIGNING_EMAIL = gitea@example.com\nMERGES = always\n"
