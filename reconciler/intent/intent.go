@@ -157,8 +157,7 @@ func (d *document) identify(f File) (kind, name string) {
 	case strings.HasPrefix(base, ".") || strings.Contains(base, "/.") || path.Base(base) == "README.md":
 		return "", "" // for people and their editors
 	case strings.Contains(base, "/"):
-		return refuse("is in a subfolder, which AOB does not read; move it to %s",
-			quote(folder+"/"+path.Base(base)))
+		return refuse("is in a subfolder, which AOB does not read; move it to %s", quote(folder+"/"+path.Base(base)))
 	}
 	stem, ok := strings.CutSuffix(base, ".yaml")
 	if !ok {

@@ -275,6 +275,5 @@ func (m *maker) verdict(r *progress, j judgement) delivery.Verdict {
 func (m *maker) gateInput(mdl delivery.Model, g delivery.Gate, bundle delivery.Digest,
 	score delivery.Scores) gate.Input {
 	return gate.Input{Model: mdl.Name, Classes: classesOf(mdl, g), Size: m.w.Evidence.Bundles[bundle].Size,
-		Bundle: bundle, EvalSet: score.Content.Digest(),
-		Candidate: gate.Measured{Key: score.Key, Scores: score.Scores}}
+		Bundle: bundle, EvalSet: score.Content.Digest(), Candidate: gate.Measured{Key: score.Key, Scores: score.Scores}}
 }

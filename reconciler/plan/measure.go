@@ -58,12 +58,9 @@ func (m *maker) evalRun(bundle delivery.Digest, on evalSet) (delivery.EvalRun, S
 		slices.Sort(without)
 	}
 	return delivery.EvalRun{Bundle: bundle, Model: info.Model, Signature: info.Signature, EvalSet: on.EvalSet,
-		Classes: on.classes,
-		Images:  on.Images, Truths: on.Truths, Protocol: m.w.Server.Protocol,
-		Detect: delivery.DetectKey(info.Model, info.Signature, on.Images, m.w.Server.Numerics,
-			m.w.Server.Provider),
-		Measures: on.measures, Resamples: on.resamples,
-		Thresholds:     info.Thresholds,
+		Classes: on.classes, Images: on.Images, Truths: on.Truths, Protocol: m.w.Server.Protocol,
+		Detect:   delivery.DetectKey(info.Model, info.Signature, on.Images, m.w.Server.Numerics, m.w.Server.Provider),
+		Measures: on.measures, Resamples: on.resamples, Thresholds: info.Thresholds,
 		TrainingImages: without}, Stage{State: delivery.CheckSuccess}
 }
 

@@ -152,9 +152,8 @@ func (m *maker) cost(p Proposal, approval string, mdl delivery.Model) {
 	}
 	t := mdl.Train
 	m.costs[p.Number][approval] = fact(code.RunCost, values{Dataset: mdl.Dataset.String(), Model: mdl.Name,
-		Text:   t.With,
-		Counts: map[string]int{"epochs": t.Epochs, "pixels": t.Resolution, "seeds": len(t.Seeds)},
-		By:     strings.TrimSpace(t.Machine.Terraform + " " + t.Machine.Instance), Lasts: t.Machine.Limit})
+		Text: t.With, Counts: map[string]int{"epochs": t.Epochs, "pixels": t.Resolution, "seeds": len(t.Seeds)},
+		By: strings.TrimSpace(t.Machine.Terraform + " " + t.Machine.Instance), Lasts: t.Machine.Limit})
 }
 
 // model takes one changed model as far as the observed state allows.

@@ -130,8 +130,7 @@ func (m *maker) release(r *progress, p Proposal, judgements, ofFleets []judgemen
 		}
 	}
 	if !signed {
-		m.step(Sign{Bundle: r.Bundle, Type: delivery.ReleaseType, Predicate: statement,
-			Of: r.Model})
+		m.step(Sign{Bundle: r.Bundle, Type: delivery.ReleaseType, Predicate: statement, Of: r.Model})
 		return r.end(delivery.CheckPending, fact(code.ReleaseSigning, values{Version: want.Version}))
 	}
 	have, inTree := p.Merged.Releases[r.Model]

@@ -155,13 +155,8 @@ func waitTrainer(dir string) error {
 // self returns a command that runs this program again, even if its file was replaced.
 func self(dir, verb string, env []string, log, report *os.File) *exec.Cmd {
 	return &exec.Cmd{
-		Path:       "/proc/self/exe",
-		Args:       []string{os.Args[0], "launch", verb},
-		Dir:        dir,
-		Env:        env,
-		Stdout:     log,
-		Stderr:     log,
-		ExtraFiles: []*os.File{report}, // becomes reportFD
+		Path: "/proc/self/exe", Args: []string{os.Args[0], "launch", verb}, Dir: dir,
+		Env: env, Stdout: log, Stderr: log, ExtraFiles: []*os.File{report}, // becomes reportFD
 	}
 }
 

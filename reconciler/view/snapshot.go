@@ -30,8 +30,7 @@ type Snapshot struct {
 // Status returns the state of everything.
 func (s *Snapshot) Status() web.Status {
 	status := web.Status{At: s.At, Main: web.Main{Branch: s.World.Main.Branch, Commit: s.World.Main.Commit,
-		Checks: shownChecks(s.Plan.Main.Checks)},
-		Models: s.models(), PRs: s.PRs(), Fleets: s.fleets()}
+		Checks: shownChecks(s.Plan.Main.Checks)}, Models: s.models(), PRs: s.PRs(), Fleets: s.fleets()}
 	for key, r := range s.World.Runs {
 		needed := slices.Contains(s.Plan.Needed, key) && r.Phase != delivery.RunDone
 		if needed || r.Phase == delivery.RunRunning {
@@ -225,8 +224,7 @@ func (s *Snapshot) fleets() []web.Fleet {
 
 func (s *Snapshot) fleet(f plan.FleetReport) web.Fleet {
 	fleet := web.Fleet{Name: f.Fleet, Model: f.Model, Target: f.Target, State: f.State, Sentence: sentence(f.Facts...),
-		Waves: f.Decision.Waves,
-		Done:  f.Decision.Done, Paused: s.World.Main.Intent.Fleets[f.Fleet].Paused}
+		Waves: f.Decision.Waves, Done: f.Decision.Done, Paused: s.World.Main.Intent.Fleets[f.Fleet].Paused}
 	if d := f.Decision.Desired; d != nil && d.Release == f.Target {
 		fleet.Share = d.Share
 		fleet.Wave = min(f.Decision.State.Wave+1, fleet.Waves)
