@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -218,23 +219,15 @@ func (m *maker) rollOut(r FleetReport, f delivery.Fleet, releases []delivery.Rel
 // modelOf returns the model of the release that a fleet is told to run. It differs from the model that main names if
 // the fleet goes back to an earlier release; then that model's gates stay the fleet's gates.
 func (m *maker) modelOf(f delivery.Fleet, t delivery.Target) string {
-	isOf := func(name string) bool {
-		return slices.ContainsFunc(m.w.Evidence.Accepted[name], func(a delivery.Acceptance) bool {
-			return a.Bundle == t.Bundle && a.Version == t.Version
-		})
-	}
-	if slices.ContainsFunc(m.w.names(f.Runs), isOf) {
+	is := func(a delivery.Acceptance) bool { return a.Bundle == t.Bundle && a.Version == t.Version }
+	if _, ok := m.w.Evidence.acceptance(m.w.names(f.Runs), is); ok {
 		return f.Runs
 	}
 	if p, ok := m.w.Published[f.Name]; ok && p.Release == t {
 		return p.Model
 	}
-	for _, name := range slices.Sorted(maps.Keys(m.w.Evidence.Accepted)) {
-		if isOf(name) {
-			return name
-		}
-	}
-	return f.Runs
+	a, _ := m.w.Evidence.acceptance(slices.Sorted(maps.Keys(m.w.Evidence.Accepted)), is)
+	return cmp.Or(a.Model, f.Runs)
 }
 
 // doubt says why reports of a failed bundle do not count yet: the server first checks whether its own store still holds
@@ -266,14 +259,10 @@ const storeCheckLasts = time.Minute
 
 // pinned finds the release that a fleet is pinned to.
 func (m *maker) pinned(f delivery.Fleet) (delivery.Release, bool) {
-	for _, name := range m.w.names(f.Runs) {
-		for _, a := range m.w.Evidence.Accepted[name] {
-			if a.Version == f.Version {
-				return delivery.Release{Name: name, Version: a.Version, Bundle: a.Bundle, Spec: a.Spec}, true
-			}
-		}
-	}
-	return delivery.Release{}, false
+	a, ok := m.w.Evidence.acceptance(m.w.names(f.Runs), func(a delivery.Acceptance) bool {
+		return a.Version == f.Version
+	})
+	return delivery.Release{Name: a.Model, Version: a.Version, Bundle: a.Bundle, Spec: a.Spec}, ok
 }
 
 // aborted lists the bundles that a fleet must not run: those that it fell back from, unless the quarantine was lifted

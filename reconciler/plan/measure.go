@@ -156,18 +156,16 @@ func (m *maker) anchors(j judgement, score func(delivery.Digest) (delivery.Score
 
 // version finds the bundle of a version that main accepted, or says why it cannot be compared with.
 func (m *maker) version(model, version string) (bundle delivery.Digest, why delivery.Fact) {
-	for _, name := range m.w.names(model) {
-		for _, a := range m.w.Evidence.Accepted[name] {
-			if strconv.Itoa(a.Version) != version {
-				continue
-			}
-			if _, there := m.w.Evidence.Bundles[a.Bundle]; !there {
-				return "", fact(code.VersionBundleGone, values{Bundle: a.Bundle, Model: model, Version: a.Version})
-			}
-			return a.Bundle, delivery.Fact{}
-		}
+	a, ok := m.w.Evidence.acceptance(m.w.names(model), func(a delivery.Acceptance) bool {
+		return strconv.Itoa(a.Version) == version
+	})
+	if !ok {
+		return "", fact(code.VersionUnknown, values{Text: model + "@" + version})
 	}
-	return "", fact(code.VersionUnknown, values{Text: model + "@" + version})
+	if _, there := m.w.Evidence.Bundles[a.Bundle]; !there {
+		return "", fact(code.VersionBundleGone, values{Bundle: a.Bundle, Model: model, Version: a.Version})
+	}
+	return a.Bundle, delivery.Fact{}
 }
 
 // storedScore finds a bundle's signed scores on a gate's eval set by the current protocol, with labels as the gate

@@ -44,23 +44,23 @@ func (r ProposalReport) Green() bool {
 // changedModels lists the models that a proposal changes: by another spec or release file, or by adding or removing
 // them. Comments, order and machine limits do not count.
 func changedModels(p Proposal) []string {
-	changed := map[string]bool{}
-	for name, head := range p.Intent.Models {
-		if sameBlob(p, "models/"+name+".yaml") && sameBlob(p, "models/"+name+".release.yaml") {
-			continue
-		}
-		base, ok := p.Base.Models[name]
-		changed[name] = !ok || base.SpecDigest() != head.SpecDigest() ||
-			!sameFile(p.Base.Releases, p.Intent.Releases, name)
-	}
-	for name := range p.Base.Models {
-		if _, ok := p.Intent.Models[name]; !ok {
-			changed[name] = true
-		}
-	}
+	return changed(p.Base.Models, p.Intent.Models, func(name string) bool {
+		return sameBlob(p, "models/"+name+".yaml") && sameBlob(p, "models/"+name+".release.yaml") ||
+			p.Base.Models[name].SpecDigest() == p.Intent.Models[name].SpecDigest() &&
+				sameFile(p.Base.Releases, p.Intent.Releases, name)
+	})
+}
+
+// changed lists the names that only one of two maps has, and those of which the values are not the same.
+func changed[T any](base, head map[string]T, same func(name string) bool) []string {
 	var names []string
-	for name, yes := range changed {
-		if yes {
+	for name := range head {
+		if _, ok := base[name]; !ok || !same(name) {
+			names = append(names, name)
+		}
+	}
+	for name := range base {
+		if _, ok := head[name]; !ok {
 			names = append(names, name)
 		}
 	}
@@ -259,22 +259,9 @@ func lifted(q delivery.Quarantine, bundle delivery.Digest) (why string) {
 
 // changedGates lists the gates that a proposal adds, changes or removes.
 func changedGates(p Proposal) []string {
-	var names []string
-	for name, head := range p.Intent.Gates {
-		if sameBlob(p, "gates/"+name+".yaml") {
-			continue
-		}
-		if base, ok := p.Base.Gates[name]; !ok || base.Digest() != head.Digest() {
-			names = append(names, name)
-		}
-	}
-	for name := range p.Base.Gates {
-		if _, ok := p.Intent.Gates[name]; !ok {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return names
+	return changed(p.Base.Gates, p.Intent.Gates, func(name string) bool {
+		return sameBlob(p, "gates/"+name+".yaml") || p.Base.Gates[name].Digest() == p.Intent.Gates[name].Digest()
+	})
 }
 
 // changedFleets returns what a proposal changes about fleets.

@@ -95,11 +95,7 @@ func QuarantineOf(i delivery.Intent) map[string][]QuarantineEntry {
 // quarantined says why a bundle cannot be released as a model: it is in quarantine, or a bundle with the same weights
 // is. A release that main accepted before stays usable for rollbacks unless it is in quarantine itself.
 func (m *maker) quarantined(names []string, bundle delivery.Digest) (quarantineBlock, bool) {
-	accepted := slices.ContainsFunc(names, func(name string) bool {
-		return slices.ContainsFunc(m.w.Evidence.Accepted[name], func(a delivery.Acceptance) bool {
-			return a.Bundle == bundle
-		})
-	})
+	accepted := m.w.acceptedAs(names, bundle) != ""
 	for _, model := range slices.Sorted(maps.Keys(m.w.Main.Quarantine)) {
 		file := "models/" + model + ".quarantine.yaml"
 		for _, e := range m.w.Main.Quarantine[model] {

@@ -49,11 +49,16 @@ func (w World) mostRun(f delivery.Fleet) (most delivery.Target) {
 
 // acceptedAs returns the first of some models of which main has accepted a bundle; empty for none.
 func (w World) acceptedAs(models []string, bundle delivery.Digest) string {
+	a, _ := w.Evidence.acceptance(models, func(a delivery.Acceptance) bool { return a.Bundle == bundle })
+	return a.Model
+}
+
+// acceptance returns main's first accepted release of some models for which is returns true.
+func (e Evidence) acceptance(models []string, is func(delivery.Acceptance) bool) (delivery.Acceptance, bool) {
 	for _, name := range models {
-		if slices.ContainsFunc(w.Evidence.Accepted[name],
-			func(a delivery.Acceptance) bool { return a.Bundle == bundle }) {
-			return name
+		if i := slices.IndexFunc(e.Accepted[name], is); i >= 0 {
+			return e.Accepted[name][i], true
 		}
 	}
-	return ""
+	return delivery.Acceptance{}, false
 }
