@@ -35,6 +35,9 @@ func (d *document) gate(g *delivery.Gate, doc *Doc) {
 			doc.refer(d, refAgainst, model, path+".against")
 		}
 		key := fmt.Sprintf("%q %v %q %v %q", c.Metric, c.Classes.All, c.Classes.Names, c.MaxDrop != nil, c.Against)
+		if c.Classes.IsZero() { // without some classes it is another mean
+			key += fmt.Sprintf(" %q", slices.Sorted(slices.Values(c.Except)))
+		}
 		if first, ok := seen[key]; ok && d.valid(path) {
 			d.complain(path, "has the same metric, classes and kind of bound as %s; keep one of them",
 				item("checks", first))
