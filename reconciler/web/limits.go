@@ -121,12 +121,11 @@ type address struct {
 // A connection keeps the server waiting from its start to the end of a request's body, and while a
 // response is written. It does not while a handler runs or holds a long poll.
 type connection struct {
-	conn     net.Conn
-	from     netip.Addr // not valid if the address is not limited
-	used     bool       // a handler has received a request
-	requests int        // requests in handlers; HTTP/2 has several at the same time
-	working  int        // those of them that do not wait for the client
-	closing  bool
+	conn    net.Conn
+	from    netip.Addr // not valid if the address is not limited
+	used    bool       // a handler has received a request
+	working int        // requests in handlers that do not wait for the client; HTTP/2 has several at the same time
+	closing bool
 
 	inAll, inAddress *linked.Element // nil if it is not in the lists of waiting connections
 }
@@ -246,16 +245,6 @@ func (cs *connections) closeUnused() {
 	}
 }
 
-// addRequests adds n to the requests that handlers have of a connection.
-func (cs *connections) addRequests(c *connection, n int) {
-	if c != nil {
-		cs.mu.Lock()
-		c.used = true
-		c.requests += n
-		cs.mu.Unlock()
-	}
-}
-
 // addWorking adds n to the requests of a connection that do not wait for the client.
 func (cs *connections) addWorking(c *connection, n int) {
 	if c == nil {
@@ -298,8 +287,11 @@ func (cs *connections) limit(h http.Handler) http.Handler {
 		c, _ := r.Context().Value(connectionKey{}).(*connection)
 		answer := &limitedWriter{ResponseWriter: w, controller: http.NewResponseController(w), all: cs, conn: c}
 		answer.renew()
-		cs.addRequests(c, 1)
-		defer cs.addRequests(c, -1)
+		if c != nil {
+			cs.mu.Lock()
+			c.used = true
+			cs.mu.Unlock()
+		}
 		if r.ContentLength > cs.limits.Body {
 			w.Header().Set("Connection", "close")
 			writeJSON(answer, http.StatusRequestEntityTooLarge,
