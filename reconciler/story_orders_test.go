@@ -6,6 +6,8 @@ import "testing"
 func TestEventOrdersThatOnceFailed(t *testing.T) {
 	for name, events := range map[string][]event{
 		// The release that main names was aborted, so the fleet stays with what it ran.
+		"a version that was edited on main is published to no fleet while the registry is down": {
+			{"release", 560, 115}, {"push to main", 68, 31}, {"registry down", 786, 546}, {"edit a comment", 157, 857}},
 		"a fleet that goes back to another model's release is told that model": {
 			{"force-push", 409, 352},
 			{"prepare a branch for a bad release", 967, 784},

@@ -155,12 +155,10 @@ func (m *maker) knownTarget(f delivery.Fleet) (delivery.Target, bool) {
 	if _, is := m.quarantined([]string{f.Runs}, named.Bundle); is {
 		return delivery.Target{}, false
 	}
-	underWay := clock.Target.Bundle == named.Bundle && published.Release.Bundle == named.Bundle
-	back := clock.Base != nil && clock.Base.Bundle == named.Bundle
-	if !underWay && !back {
-		return delivery.Target{}, false
-	}
-	return delivery.Target{Version: named.Version, Bundle: named.Bundle}, true
+	target := delivery.Target{Version: named.Version, Bundle: named.Bundle} // its version may have been edited on main
+	underWay := clock.Target == target && published.Release == target
+	back := clock.Base != nil && *clock.Base == target
+	return target, underWay || back
 }
 
 // keepFleet leaves a fleet as it is. Its document is signed again before it expires.
