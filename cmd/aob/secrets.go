@@ -72,7 +72,8 @@ func secretsOf(s intent.Server, spec delivery.RunSpec, trainers intent.Trainers)
 	case spec.Eval != nil:
 		from(spec.Eval.EvalSet.Dataset)
 	case spec.Compare != nil:
-		from(spec.Compare.Candidate.EvalSet.Dataset) // the baseline has the same
+		from(spec.Compare.Candidate.EvalSet.Dataset)
+		from(spec.Compare.Baseline.EvalSet.Dataset)
 	case spec.Thresholds != nil:
 		from(spec.Thresholds.Valid.EvalSet.Dataset)
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"testing/fstest"
 
+	"github.com/autonomos/aob/reconciler/dataset"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/intent"
 	"github.com/autonomos/aob/reconciler/trainer"
@@ -43,6 +44,29 @@ func TestSecretsAreThoseOfTheRunsFiles(t *testing.T) {
 		if err != nil || !slices.Equal(got, c.want) {
 			t.Errorf("%s: got %q, %v, want %q", name, got, err, c.want)
 		}
+	}
+}
+
+// secretive is a source that needs a secret of its own.
+type secretive struct {
+	dataset.Dir
+	secret string
+}
+
+func (s secretive) Secrets() []string { return []string{s.secret} }
+
+// The same images may come from two sources, and a comparison reads both.
+func TestComparisonGetsTheSecretsOfBothDatasets(t *testing.T) {
+	sources["one"], sources["two"] = secretive{secret: "ONE"}, secretive{secret: "TWO"}
+	defer delete(sources, "one")
+	defer delete(sources, "two")
+	on := func(source string) delivery.EvalRun {
+		return delivery.EvalRun{EvalSet: delivery.EvalSet{Dataset: delivery.Dataset{Source: source, Path: "x"}}}
+	}
+	got, err := secretsOf(intent.Server{}, delivery.RunSpec{Kind: delivery.RunCompare,
+		Compare: &delivery.CompareRun{Candidate: on("one"), Baseline: on("two")}}, nil)
+	if err != nil || !slices.Equal(got, []string{"ONE", "TWO"}) {
+		t.Errorf("got %q, %v, want ONE and TWO", got, err)
 	}
 }
 

@@ -418,6 +418,21 @@ func TestLimit(t *testing.T) {
 		"it took longer than its limit of 50ms; raise the limit, or reduce the work")
 }
 
+// A runner inherits no variable of the server, also where it gets none.
+func TestRunnerInheritsNoVariables(t *testing.T) {
+	t.Setenv("ONLY_THE_SERVERS", "secret")
+	for name, env := range map[string]Environment{"none": nil,
+		"empty": func(delivery.RunSpec) ([]string, error) { return nil, nil }} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.Env = env
+			b.Command = []string{"/bin/sh", "-c", "echo variable: $ONLY_THE_SERVERS. >&2; exit 1"}
+			want(t, b.run(t, spec("quick")), delivery.RunUnknown, 0,
+				"the runner ended before it began an attempt: variable: .")
+		})
+	}
+}
+
 func TestRunnerThatNeverBegins(t *testing.T) {
 	b := newBench(t)
 	b.Env = nil // the runner cannot open its news

@@ -437,12 +437,13 @@ func (s *Store) launch(o *observed) error {
 	defer log.Close()
 	cmd := exec.Command(s.Command[0], append(slices.Clone(s.Command[1:]), o.dir)...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = o.dir, log, log
-	cmd.Env = []string{} // nil would inherit this process's environment
+	var env []string
 	if s.Env != nil {
-		if cmd.Env, err = s.Env(o.state.Spec); err != nil {
+		if env, err = s.Env(o.state.Spec); err != nil {
 			return err
 		}
 	}
+	cmd.Env = append([]string{}, env...) // nil would inherit this process's environment
 	if s.StateID != "" {
 		cmd.Env = append(cmd.Env, stateVariable+"="+s.StateID)
 	}
