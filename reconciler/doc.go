@@ -36,7 +36,7 @@
 //	forge      pull requests, statuses and comments: a local folder, Gitea
 //	dataset    digest and check a dataset, make the training input
 //	trainer    install the trainers of a server
-//	store      files that outlive the run that made them
+//	store      what one run leaves for other runs and for readers
 //	run        slow work in detached processes, with a journal
 //	terraform  apply a module, and train with it
 //	work       what a run does: check, train, evaluate, compare

@@ -298,7 +298,7 @@ func (p *server) openSite(context.Context) error {
 	requests := view.NewRequests(p.ledger, p.log)
 	r.Requests = requests
 	p.source = &view.Source{Loop: r, Requests: requests, Fleet: p.devices, Parser: r.Parser, Main: s.Main,
-		Now: time.Now, Files: store.Folder(st), Mask: p.mask, Commits: p.mirror}
+		Now: time.Now, Logs: []view.Files{store.Folder(st), st.files()}, Mask: p.mask, Commits: p.mirror}
 	p.metrics.Watch(p.source)
 	connection, err := connect(s, forge.Settings{Main: s.Main, Signed: p.signed, Address: s.Repository, Git: p.mirror,
 		Rows: p.ledger}, p.log)
@@ -312,7 +312,7 @@ func (p *server) openSite(context.Context) error {
 		Address: web.Address{Address: s.Listen.Address, Certificate: s.Listen.Certificate, Key: s.Listen.Key},
 		Listens: p.devices.Listen, MetricsAddress: s.Listen.Metrics,
 		Site: web.Site{Fleet: p.devices.Handler(), Bundles: p.devices.Guard(p.bundles.Handler(p.metrics.BytesServed)),
-			Pictures: web.Pictures(store.Folder(st)), Ready: p.source.Ready},
+			Pictures: web.Pictures(st.files()), Ready: p.source.Ready},
 	}
 	if connection.Webhook != nil {
 		p.web.Site.Webhook = webhookOf(connection, r, p.metrics, p.log)

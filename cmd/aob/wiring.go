@@ -42,6 +42,9 @@ func (s state) bundles() string  { return s.path("bundles") }
 func (s state) trainers() string { return s.path("trainers") }
 func (s state) ledger() string   { return s.path("ledger.db") }
 
+// files returns the store of run outputs.
+func (s state) files() store.Folder { return store.Folder(s) }
+
 // loadServer reads the server's configuration.
 func loadServer(path string) (intent.Server, error) {
 	data, err := durable.ReadFile(path, intent.MaxFileSize)
@@ -93,7 +96,7 @@ func newStages(s intent.Server) (*work.Stages, error) {
 		return nil, err
 	}
 	return &work.Stages{
-		Datasets: datasets(s), Runs: st.runs(), Files: store.Folder(st),
+		Datasets: datasets(s), Files: st.files(),
 		Trainers: st.trainers(), Python: s.Python,
 		Secrets: runSecrets(),
 		Machines: map[string]work.Trainer{

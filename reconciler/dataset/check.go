@@ -30,7 +30,7 @@ const maxLeak = 0.05
 // writes the trainer's input into the folder out. If there is a finding of level error, it writes nothing and nothing
 // may be trained. It returns an error only if the dataset could not be checked.
 //
-// The list of training images is put into the store lists.
+// The list of training images is written beside out and put into the store lists.
 func (catalog Catalog) Check(ctx context.Context, run delivery.DataRun, out string, lists Store,
 	progress func(done, total int)) (delivery.DataResult, error) {
 	c := &checker{classes: run.Classes, findings: map[string]int{}, sets: map[string]string{},
@@ -106,14 +106,14 @@ func (catalog Catalog) Check(ctx context.Context, run delivery.DataRun, out stri
 	if len(c.leftOut["valid"]) > 0 {
 		// Experiments are not scored on validation images that are in an eval set.
 		withheld := delivery.TrainingImages{Train: c.known(v, splits["valid"], true), Valid: []string{}}
-		if c.result.Valid.LeaveOut, err = putTrainingImages(lists, withheld); err != nil {
+		if c.result.Valid.LeaveOut, err = putTrainingImages(lists, withheld, filepath.Dir(out)); err != nil {
 			return c.result, err
 		}
 	}
 	c.result.Prepared = filepath.Base(out)
 	used := delivery.TrainingImages{Train: c.known(v, splits["train"], false),
 		Valid: c.known(v, splits["valid"], false)}
-	if c.result.TrainingImages, err = putTrainingImages(lists, used); err != nil {
+	if c.result.TrainingImages, err = putTrainingImages(lists, used, filepath.Dir(out)); err != nil {
 		return c.result, err
 	}
 	if c.result.Training, err = c.prepare(v, splits, out); err != nil {

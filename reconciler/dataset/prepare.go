@@ -3,7 +3,6 @@ package dataset
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"os"
 	"path"
 	"path/filepath"
@@ -62,8 +61,8 @@ func (c *checker) prepare(v *version, splits map[string]*split, out string) (del
 				return err
 			}
 			for target, source := range sources {
-				if err := link(source, filepath.Join(dir, target)); err != nil {
-					return fmt.Errorf("prepare %s: %w", name, err)
+				if err := durable.Link(source, filepath.Join(dir, target)); err != nil {
+					return fmt.Errorf("prepare %s: %w", name, pathless(err))
 				}
 			}
 			if err := os.WriteFile(filepath.Join(dir, AnnotationsFile), data, 0o600); err != nil {
@@ -118,25 +117,4 @@ func (c *checker) prepared(v *version, s *split) (preparedFile, map[string]strin
 			BBox: [4]float64{x0, y0, x1 - x0, y1 - y0}, Area: (x1 - x0) * (y1 - y0)})
 	}
 	return out, sources
-}
-
-// link creates target as a hard link to source, or as a copy if the file system allows no link.
-func link(source, target string) error {
-	if os.Link(source, target) == nil {
-		return nil
-	}
-	in, err := os.Open(source)
-	if err != nil {
-		return pathless(err)
-	}
-	defer in.Close()
-	f, err := os.OpenFile(target, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return pathless(err)
-	}
-	if _, err := io.Copy(f, in); err != nil {
-		f.Close()
-		return pathless(err)
-	}
-	return f.Close()
 }

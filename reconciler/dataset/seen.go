@@ -11,12 +11,15 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/durable"
 )
 
 // roboflow matches Roboflow's file names: STEM_EXT.rf.HASH.EXT.
@@ -72,15 +75,21 @@ func (c *checker) known(v *version, s *split, leftOut bool) []string {
 
 // A Store keeps the lists of training images.
 type Store interface {
+	// Open opens a file by its name.
 	Open(name string) (io.ReadSeekCloser, error)
-	Put(name string, data []byte) error
+	// Put stores the file or folder at path under a name. What is at path is not changed afterwards.
+	Put(name, path string) error
 }
 
-// putTrainingImages stores a list of training images and returns its digest.
-func putTrainingImages(to Store, list delivery.TrainingImages) (delivery.Digest, error) {
+// putTrainingImages stores a list of training images and returns its digest. It writes the list into a folder first.
+func putTrainingImages(to Store, list delivery.TrainingImages, dir string) (delivery.Digest, error) {
 	data := delivery.Canonical(list)
-	digest := delivery.Sum(data)
-	return digest, to.Put(seenFile(digest), data)
+	digest, path := delivery.Sum(data), filepath.Join(dir, "images.json")
+	defer os.Remove(path)
+	if err := durable.WriteFile(path, data, 0o600); err != nil {
+		return "", err
+	}
+	return digest, to.Put(seenFile(digest), path)
 }
 
 func seenFile(digest delivery.Digest) string { return "seen/" + digest.Hex() + ".json" }

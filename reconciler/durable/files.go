@@ -90,6 +90,24 @@ func WriteFolder(dir string, fill func(partial string) error) error {
 	return nil
 }
 
+// Link creates target as a hard link to source, or as a copy if the file system allows no link.
+func Link(source, target string) error {
+	if os.Link(source, target) == nil {
+		return nil
+	}
+	in, err := os.Open(source)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	f, err := os.OpenFile(target, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, in)
+	return errors.Join(err, f.Close())
+}
+
 // RemoveTemporary removes what interrupted calls of WriteFile have left of some files in a folder. No such call may be
 // running.
 func RemoveTemporary(dir string, files ...string) error {

@@ -51,16 +51,26 @@
 package run
 
 import (
+	"path"
 	"path/filepath"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// Folder returns a run's folder below runs. It depends only on kind and key, so one run can find the output of another.
+// OutputName returns the name under which a file or folder of a run is stored. It depends only on kind and key, so one
+// run can find the output of another.
+func OutputName(kind delivery.RunKind, key delivery.Digest, file string) string {
+	return path.Join(Folder("runs", kind, key), file)
+}
+
+// Folder returns a run's folder below runs.
 func Folder(runs string, kind delivery.RunKind, key delivery.Digest) string {
 	hex := key.Hex()
 	return filepath.Join(runs, string(kind)+"-"+hex[:min(32, len(hex))])
 }
+
+// Logs are the logs in a run's folder: the trainer's, and the runner's.
+var Logs = []string{"output/log.txt", logFile}
 
 // The files of a run's folder.
 const (

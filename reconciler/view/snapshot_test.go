@@ -303,7 +303,7 @@ func TestViewMasksLogs(t *testing.T) {
 		os.WriteFile(file, []byte("a ?token=hf_S3cr3t b\n"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	s := &Source{Loop: loopAt{last: last}, Files: store.Folder(dir),
+	s := &Source{Loop: loopAt{last: last}, Logs: []Files{store.Folder(dir)},
 		Mask: func() delivery.Mask { return delivery.NewMask(slices.Values([]string{"hf_S3cr3t"})) }}
 	for offset, want := range map[int64]string{0: "a ?token=********* b\n", 12: "****** b\n", 100: ""} {
 		log, err := s.Log(t.Context(), string(key), offset)

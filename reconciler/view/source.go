@@ -41,6 +41,11 @@ type Loop interface {
 	CheckOrder(ctx context.Context, number int, user, text string) error
 }
 
+// Files opens files by name.
+type Files interface {
+	Open(name string) (io.ReadSeekCloser, error)
+}
+
 // Fleet is what devices have reported.
 type Fleet interface {
 	Devices() []delivery.Device
@@ -55,10 +60,9 @@ type Source struct {
 	Parser   *intent.Cache
 	Main     string // the target branch
 	Now      func() time.Time
-	// Files opens the logs of runs, which are under runs/.
-	Files interface {
-		Open(name string) (io.ReadSeekCloser, error)
-	}
+	// Logs have the logs of runs: first the state folder, because the log of a run at work is a file of this machine,
+	// then the store of run outputs.
+	Logs []Files
 	// Mask masks secrets in logs; nil if there are none.
 	Mask func() delivery.Mask
 	// Commits is the history for Explain, as from git.Mirror; nil for only the last turn.
@@ -134,9 +138,14 @@ func (s *Source) Log(_ context.Context, name string, offset int64) (web.Log, err
 	case len(found) > 1:
 		return web.Log{}, delivery.Blockedf("give more of its key", "%d runs begin with %s", len(found), name)
 	}
-	dir := run.Folder("runs", found[0].Spec.Kind, found[0].Spec.Key)
-	for _, file := range []string{"output/log.txt", "runner.log"} {
-		f, err := s.Files.Open(dir + "/" + file)
+	for _, file := range run.Logs {
+		var f io.ReadSeekCloser
+		err := fs.ErrNotExist
+		for _, from := range s.Logs {
+			if errors.Is(err, fs.ErrNotExist) {
+				f, err = from.Open(run.OutputName(found[0].Spec.Kind, found[0].Spec.Key, file))
+			}
+		}
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}

@@ -20,6 +20,7 @@ import (
 	"github.com/autonomos/aob/reconciler/dataset"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/detect"
+	"github.com/autonomos/aob/reconciler/durable"
 	"github.com/autonomos/aob/reconciler/picture"
 	"github.com/autonomos/aob/reconciler/run"
 )
@@ -87,7 +88,12 @@ func (s *Stages) open(ctx context.Context, r *run.Run, e delivery.EvalRun) (*ope
 		return nil, err
 	}
 	o.digest = delivery.Sum(stored)
-	return o, s.Files.Put(name, stored)
+	path := filepath.Join(r.Dir, "detections.json")
+	defer os.Remove(path)
+	if err := durable.WriteFile(path, stored, 0o600); err != nil {
+		return nil, err
+	}
+	return o, s.Files.Put(name, path)
 }
 
 func (s *Stages) read(name string) ([]byte, error) {
@@ -306,7 +312,7 @@ func (s *Stages) compare(ctx context.Context, r *run.Run, input delivery.Compare
 	if err := r.Stage("pictures"); err != nil {
 		return nil, err
 	}
-	out.Pictures, err = s.pictures(r.Spec.Key, truth, a, b)
+	out.Pictures, err = s.pictures(r, truth, a, b)
 	return out, err
 }
 
@@ -314,7 +320,7 @@ func (s *Stages) compare(ctx context.Context, r *run.Run, input delivery.Compare
 const shownPictures = 8
 
 // pictures draws the images on which a got worse than b.
-func (s *Stages) pictures(key delivery.Digest, truth *coco.Truth, a, b *opened) ([]string, error) {
+func (s *Stages) pictures(r *run.Run, truth *coco.Truth, a, b *opened) ([]string, error) {
 	at := func(o *opened) map[string]float64 {
 		if len(o.input.Thresholds) == 0 {
 			return nil
@@ -330,16 +336,15 @@ func (s *Stages) pictures(key delivery.Digest, truth *coco.Truth, a, b *opened) 
 		paths[im.ID] = im.Path
 	}
 	var list []picture.Picture
-	for _, r := range worse[:min(len(worse), shownPictures)] {
-		r.Why = strings.ReplaceAll(r.Why, "the baseline", "the release")
-		list = append(list, picture.Picture{Path: paths[r.Image], Name: r.FileName, Baseline: "release", Regression: r})
+	for _, w := range worse[:min(len(worse), shownPictures)] {
+		w.Why = strings.ReplaceAll(w.Why, "the baseline", "the release")
+		list = append(list, picture.Picture{Path: paths[w.Image], Name: w.FileName, Baseline: "release", Regression: w})
 	}
-	tmp, err := os.MkdirTemp("", "aob-pictures-")
-	if err != nil {
+	dir := filepath.Join(r.Dir, "pictures")
+	if err := os.RemoveAll(dir); err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(tmp)
-	dir := filepath.Join(tmp, "drawn")
+	defer os.RemoveAll(dir)
 	entries, err := picture.Write(dir, list)
 	switch {
 	case entries == nil:
@@ -351,16 +356,7 @@ func (s *Stages) pictures(key delivery.Digest, truth *coco.Truth, a, b *opened) 
 	for _, e := range entries {
 		drawn = append(drawn, e.File)
 	}
-	for _, file := range append(slices.Clone(drawn), picture.IndexFile) { // the index last: it refers to the pictures
-		data, err := os.ReadFile(filepath.Join(dir, file))
-		if err == nil {
-			err = s.Files.Put("pictures/"+key.Hex()+"/"+file, data)
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	return drawn, nil
+	return drawn, s.Files.Put("pictures/"+r.Spec.Key.Hex(), dir)
 }
 
 // thresholds finds a bundle's score thresholds on the validation split, and pushes a

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"os"
@@ -31,16 +32,31 @@ import (
 // Stages does the work of runs.
 type Stages struct {
 	Datasets  dataset.Catalog
-	Runs      string        // the folder of runs
-	Files     dataset.Store // detections, pictures, and lists of training images
-	Trainers  string        // the folder of trainers: DIGEST/NAME/train.py
+	Files     Store
+	Trainers  string // the folder of trainers: DIGEST/NAME/train.py
 	Python    string
 	Secrets   map[string]string  // of this run, by name
 	Machines  map[string]Trainer // by the value of train.machine
-	Detector  detect.Detector
+	Detector  Detector
 	Bundles   *artifact.Store
 	Heartbeat time.Duration
 	Log       *slog.Logger
+}
+
+// A Store keeps what one run leaves for other runs and for readers: training inputs, lists of training images,
+// detections, pictures and logs. Two runs share no other file. The state of a run and its result, which the loop reads,
+// stay in the run's folder.
+type Store interface {
+	dataset.Store
+	// Local returns the path of a stored folder on this machine. A store on another machine copies it to dir, which it
+	// replaces.
+	Local(name, dir string) (path string, err error)
+}
+
+// A Detector runs models, as [detect.Detector] does.
+type Detector interface {
+	Inspect(ctx context.Context, model string) (delivery.Signature, detect.Golden, error)
+	Evaluate(ctx context.Context, r detect.Request, progress func(done, total int)) ([]detect.ImageDetections, error)
 }
 
 // A Trainer trains on one kind of machine, as [trainer.Request] describes.
@@ -62,9 +78,16 @@ func protocol(p coco.Protocol) delivery.Digest {
 }
 
 // Work does the work of one run and returns its result. The run's secrets are masked in the error and in what the
-// trainer tells of itself.
+// trainer tells of itself. While the run is at work, its logs are only in its folder. Then Work stores them; whoever
+// reads them masks secrets.
 func (s *Stages) Work(ctx context.Context, r *run.Run) (any, error) {
 	result, err := s.work(ctx, r)
+	for _, log := range run.Logs {
+		err := s.Files.Put(run.OutputName(r.Spec.Kind, r.Spec.Key, log), filepath.Join(r.Dir, log))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			s.Log.Warn("a log of the run is not stored", "log", log, "error", err.Error())
+		}
+	}
 	return result, s.mask().Error(err)
 }
 
@@ -93,7 +116,12 @@ func (s *Stages) data(ctx context.Context, r *run.Run, input delivery.DataRun) (
 	if err := r.Stage("check"); err != nil {
 		return nil, err
 	}
-	return s.Datasets.Check(ctx, input, filepath.Join(r.Dir, preparedFolder), s.Files, s.progress(r, "checking images"))
+	prepared := filepath.Join(r.Dir, preparedFolder)
+	result, err := s.Datasets.Check(ctx, input, prepared, s.Files, s.progress(r, "checking images"))
+	if err == nil && !result.Failed() {
+		err = s.Files.Put(run.OutputName(r.Spec.Kind, r.Spec.Key, preparedFolder), prepared)
+	}
+	return result, err
 }
 
 // progress returns a function that writes status.json, at most every 500 ms.
@@ -136,8 +164,9 @@ type trainerSpec struct {
 }
 
 func (s *Stages) train(ctx context.Context, r *run.Run, input delivery.TrainRun) (any, error) {
-	prepared := filepath.Join(run.Folder(s.Runs, delivery.RunData, input.Data), preparedFolder)
-	if _, err := os.Stat(prepared); err != nil {
+	prepared, err := s.Files.Local(run.OutputName(delivery.RunData, input.Data, preparedFolder),
+		filepath.Join(r.Dir, preparedFolder))
+	if err != nil {
 		// Not Blocked: if the data run is gone too, the loop repeats it and then the training.
 		return nil, fmt.Errorf("the training input of data run %s is missing; aob pr recheck NUMBER makes it "+
 			"again: %w", input.Data.Short(), err)

@@ -8,11 +8,12 @@ import (
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/run"
+	"github.com/autonomos/aob/reconciler/store"
 )
 
 // What a trainer tells of itself, and the error of any run, leave the runner without the run's secrets.
 func TestSecretsAreMasked(t *testing.T) {
-	s := &Stages{Secrets: map[string]string{"HF_TOKEN": "hf_S3cr3t"}}
+	s := &Stages{Files: store.Folder(t.TempDir()), Secrets: map[string]string{"HF_TOKEN": "hf_S3cr3t"}}
 	path := filepath.Join(t.TempDir(), "train.json")
 	if err := os.WriteFile(path, []byte(`{"argv": ["--token=hf_S3cr3t"], "epochs": 3}`), 0o600); err != nil {
 		t.Fatal(err)
