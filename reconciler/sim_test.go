@@ -226,12 +226,14 @@ func (s *sim) settle() {
 		s.failed)
 }
 
-// quiet fails unless a settled loop rests: nothing is done any more, and the
-// next turn waits for something to happen.
+// quiet fails unless a settled loop rests: nothing is done any more, and the next turn waits for something to happen.
+// Comments and reactions are read once with each list of pull requests, and all other answers last for a minute.
 func (s *sim) quiet() {
 	s.helper()
-	effects, asked := s.effects, s.forge.asked
-	for range 20 {
+	const turns = 20 // a turn is a second
+	effects := s.effects
+	clear(s.forge.asked)
+	for range turns {
 		s.turn()
 		if !s.again.After(s.now) {
 			s.fail("a settled loop wants its next turn at once; the last plan:\n%s", s.loop.observed.plan)
@@ -240,8 +242,15 @@ func (s *sim) quiet() {
 	if s.effects != effects {
 		s.fail("a settled loop did %d things more; the last plan:\n%s", s.effects-effects, s.loop.observed.plan)
 	}
-	if s.forge.asked-asked > 3*20 {
-		s.fail("a settled loop asked the forge %d times in 20 turns", s.forge.asked-asked)
+	lists := turns/int(s.poll/time.Second) + 1
+	for question, n := range s.forge.asked {
+		most := 1
+		if slices.Contains([]string{"list", "comments", "reactions"}, strings.Fields(question)[0]) {
+			most = lists
+		}
+		if n > most {
+			s.fail("a settled loop asked the forge %d times in %d turns, want at most %d: %s", n, turns, most, question)
+		}
 	}
 }
 
@@ -614,7 +623,7 @@ type simForge struct {
 	nobodies    []string               // names of neither a user nor a team
 	setup       delivery.Setup         // what is wrong with the settings
 	posts       int
-	asked       int
+	asked       map[string]int                // by question: how often it was asked
 	unvouched   bool                          // people may edit each other's comments, as on a real forge
 	questions   map[int][]string              // that AOB asked in comments, by pull request
 	consents    map[string][]delivery.Consent // by question
@@ -680,8 +689,12 @@ func (f *simForge) list() []delivery.PullRequest {
 // heads returns the commits that a pull request is at and has been listed at.
 func (f *simForge) heads(p *simPR) []string { return append([]string{f.head(p)}, f.were[p.Number]...) }
 
-func (f *simForge) well() error {
-	f.asked++
+// ask counts a question, and answers with what is wrong with the forge.
+func (f *simForge) ask(question string, about ...any) error {
+	if f.asked == nil {
+		f.asked = map[string]int{}
+	}
+	f.asked[fmt.Sprintln(append([]any{question}, about...)...)]++
 	switch {
 	case f.down:
 		return errors.New("the forge is down")
@@ -692,7 +705,7 @@ func (f *simForge) well() error {
 }
 
 func (f *simForge) PullRequests(context.Context) ([]delivery.PullRequest, error) {
-	if err := f.well(); err != nil {
+	if err := f.ask("list"); err != nil {
 		return nil, err
 	}
 	if f.old != nil {
@@ -703,7 +716,7 @@ func (f *simForge) PullRequests(context.Context) ([]delivery.PullRequest, error)
 
 // Ended says how a pull request is now. Merged is what a test has set, or what git shows.
 func (f *simForge) Ended(_ context.Context, pr delivery.PullRequest) (delivery.PullRequest, bool, error) {
-	if err := f.well(); err != nil {
+	if err := f.ask("ended", pr.Number); err != nil {
 		return pr, false, err
 	}
 	p, ok := f.prs[pr.Number]
@@ -718,7 +731,7 @@ func (f *simForge) Ended(_ context.Context, pr delivery.PullRequest) (delivery.P
 
 func (f *simForge) SetStatus(_ context.Context, commit string, c delivery.Check) error {
 	defer f.sim.effect()()
-	if err := f.well(); err != nil {
+	if err := f.ask("set status", commit, c.Context); err != nil {
 		return err
 	}
 	f.said++
@@ -744,7 +757,7 @@ func (f *simForge) SetStatus(_ context.Context, commit string, c delivery.Check)
 
 func (f *simForge) Comment(_ context.Context, pr int, marker, body string) error {
 	defer f.sim.effect()()
-	if err := f.well(); err != nil {
+	if err := f.ask("comment", pr); err != nil {
 		return err
 	}
 	f.said++
@@ -771,7 +784,7 @@ func (f *simForge) forge(commit, user string, c delivery.Check) {
 func (f *simForge) Address() string { return f.address }
 
 func (f *simForge) Statuses(_ context.Context, commit string) ([]delivery.Status, error) {
-	if err := f.well(); err != nil {
+	if err := f.ask("statuses", commit); err != nil {
 		return nil, err
 	}
 	var list []delivery.Status
@@ -783,7 +796,7 @@ func (f *simForge) Statuses(_ context.Context, commit string) ([]delivery.Status
 }
 
 func (f *simForge) CommentBody(_ context.Context, pr int, _ string) (string, bool, error) {
-	if err := f.well(); err != nil {
+	if err := f.ask("comment body", pr); err != nil {
 		return "", false, err
 	}
 	body, ok := f.comments[pr]
@@ -792,7 +805,7 @@ func (f *simForge) CommentBody(_ context.Context, pr int, _ string) (string, boo
 
 func (f *simForge) Commands(_ context.Context, pr int) ([]delivery.Comment, error) {
 	f.reads++
-	if err := f.well(); err != nil {
+	if err := f.ask("comments", pr); err != nil {
 		return nil, err
 	}
 	var list []delivery.Comment
@@ -810,7 +823,7 @@ func (f *simForge) Commands(_ context.Context, pr int) ([]delivery.Comment, erro
 // Ask answers with those who have agreed to a question. Whether it stands as AOB
 // wrote it is the adapter's to know.
 func (f *simForge) Ask(_ context.Context, pr int, question string) ([]delivery.Consent, error) {
-	if err := f.well(); err != nil {
+	if err := f.ask("reactions", pr, question); err != nil {
 		return nil, err
 	}
 	if f.questions == nil {
@@ -823,7 +836,7 @@ func (f *simForge) Ask(_ context.Context, pr int, question string) ([]delivery.C
 	return f.consents[question], nil
 }
 
-func (f *simForge) Check(context.Context) (delivery.Setup, error) { return f.setup, f.well() }
+func (f *simForge) Check(context.Context) (delivery.Setup, error) { return f.setup, f.ask("settings") }
 
 func (f *simForge) comment(pr int, author, body string) {
 	c := simCommand{pr: pr, Comment: delivery.Comment{ID: int64(len(f.commands) + 1), Author: author, Body: body,
@@ -836,7 +849,7 @@ func (f *simForge) Permission(_ context.Context, user string) (delivery.Permissi
 	if f.mute[user] {
 		return "", errors.New("the forge does not say")
 	}
-	if err := f.well(); err != nil {
+	if err := f.ask("permission", user); err != nil {
 		return "", err
 	}
 	return f.may(user), nil
@@ -849,14 +862,14 @@ func (f *simForge) Teams(_ context.Context, user string) (map[string]bool, error
 			in[team] = slices.Contains(f.teams[user], team)
 		}
 	}
-	return in, f.well()
+	return in, f.ask("teams", user)
 }
 
 func (f *simForge) Owner(_ context.Context, name string) (string, error) {
 	if slices.Contains(f.nobodies, name) {
-		return "no team of the repository and no user who may write here", f.well()
+		return "no team of the repository and no user who may write here", f.ask("owner", name)
 	}
-	return "", f.well()
+	return "", f.ask("owner", name)
 }
 
 func (f *simForge) may(user string) delivery.Permission {
@@ -868,7 +881,7 @@ func (f *simForge) may(user string) delivery.Permission {
 
 func (f *simForge) OpenPR(_ context.Context, head, _, title, _ string) (int, error) {
 	defer f.sim.effect()()
-	if err := f.well(); err != nil {
+	if err := f.ask("open", head); err != nil {
 		return 0, err
 	}
 	if f.deaf {
@@ -887,7 +900,7 @@ func (f *simForge) OpenPR(_ context.Context, head, _, title, _ string) (int, err
 }
 
 func (f *simForge) Knows(_ context.Context, number int, branch string) (bool, error) {
-	if err := f.well(); err != nil {
+	if err := f.ask("known", number); err != nil {
 		return false, err
 	}
 	p, ok := f.prs[number]
