@@ -39,6 +39,7 @@ const (
 	fleetRuns  = "{fromModel}[ version {fromVersion}]"
 	fleetGates = "{gateOrGates} {gates} of {fromModel}"
 	devices    = " ({facts}[; and {moreFacts} more])" // some of a fleet's devices, with their reasons
+	elsewhere  = "check {text} shows the bounds"      // if several checks bound one figure
 	compared   = "{subject} {value}, {fromModel} {baseline}[ over {fourNames}]: {diff+}"
 	seed       = "seed {seed}: mAP {value} on validation, bundle {bundle}"
 	document   = "document {count} says version {version} of {model} for "
@@ -468,21 +469,24 @@ var (
 
 // Checks of gates.
 var (
-	CheckReached      = fact("check.reached", "{subject} {value} >= {bound}")
-	CheckBelow        = fact("check.below", "{subject} {value} < {bound} (at most {high}, {sure}, {images} images)")
+	CheckReached = fact("check.reached", "{subject} {value} >= {bound}")
+	CheckBelow   = fact("check.below", "{subject} {value} < {bound} (["+elsewhere+"|at most {high}, {sure}], "+
+		"{images} images)")
 	CheckMaybeReached = fact("check.maybeReached", "{subject} {value} < {bound}, but on {images} images that may be "+
-		"chance[: at most {high}, {sure} ({facts})]")
-	CheckWithin      = fact("check.within", "{subject} {value} <= {bound}")
-	CheckAbove       = fact("check.above", "{subject} {value} > {bound} (at least {low}, {sure}, {images} images)")
+		"chance[: at most {high}, {sure} ({facts})][; "+elsewhere+"]")
+	CheckWithin = fact("check.within", "{subject} {value} <= {bound}")
+	CheckAbove  = fact("check.above", "{subject} {value} > {bound} (["+elsewhere+"|at least {low}, {sure}], "+
+		"{images} images)")
 	CheckMaybeWithin = fact("check.maybeWithin", "{subject} {value} > {bound}, but on {images} images that may be "+
-		"chance[: at least {low}, {sure} ({facts})]")
+		"chance[: at least {low}, {sure} ({facts})][; "+elsewhere+"]")
 	SizeWithin   = fact("check.sizeWithin", "size {MB}MB <= {boundBytes}")
 	SizeAbove    = fact("check.sizeAbove", "size {MB}MB > {boundBytes}")
 	BoundInvalid = fact("check.boundInvalid", "{text}")
-	DropAllowed  = fact("drop.allowed", compared+", at worst {low+} >= {bound}")
-	DropFound    = fact("drop.found", compared+", at best {high+} < {bound} ({sure})")
-	DropUnsure   = fact("drop.unsure", compared+", at worst {low+}, at best {high+} (each {sure}), too wide to "+
-		"tell whether it dropped by more than {drop}[ ({facts})]")
+	DropAllowed  = fact("drop.allowed", compared+"[ >= {bound}; "+elsewhere+"|, at worst {low+} >= {bound}]")
+	DropFound    = fact("drop.found", compared+"[ < {bound}; "+elsewhere+"|, at best {high+} < {bound} ({sure})]")
+	DropUnsure   = fact("drop.unsure", compared+"[, and it may have dropped by more than {drop}; "+elsewhere+
+		"|, at worst {low+}, at best {high+} (each {sure}), too wide to tell whether it dropped by more than {drop}]"+
+		"[ ({facts})]")
 	Unresolved     = fact("bound.unresolved", "a bound that is {sure} takes {limit} resamples, and there are {count}")
 	Settles        = fact("bound.settles", "±{diff}; about {count} images in all would settle it")
 	HardlySettles  = fact("bound.hardlySettles", "±{diff}; more images would hardly settle it")

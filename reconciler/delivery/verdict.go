@@ -58,9 +58,10 @@ type CheckVerdict struct {
 	Value    *float64 `json:"value,omitempty"`
 	Baseline *float64 `json:"baseline,omitempty"`
 	Diff     *float64 `json:"diff,omitempty"`
-	Low      *float64 `json:"low,omitempty"` // one-sided bounds at the check's confidence
-	High     *float64 `json:"high,omitempty"`
-	Limit    *float64 `json:"limit,omitempty"`
+	// one-sided bounds at the check's confidence; nil if another check of the gate has those of the same figure
+	Low   *float64 `json:"low,omitempty"`
+	High  *float64 `json:"high,omitempty"`
+	Limit *float64 `json:"limit,omitempty"`
 
 	Confidence float64 `json:"confidence,omitempty"` // of the bound that was used, after adjustment for several classes
 	// Settle estimates how many images would make an unsure result definite; 0 if unknown.
@@ -89,15 +90,15 @@ func OneInterval(list []Measured, verdicts []Verdict) []Measured {
 	return list
 }
 
-// CheckOf returns the check of the difference that a loss is about.
-func (v Verdict) CheckOf(l Loss) (c CheckVerdict, ok bool) {
-	i := slices.IndexFunc(v.Checks, func(c CheckVerdict) bool {
-		return c.Metric == l.Metric && c.Class == l.Class && c.Diff != nil && c.Outcome != NotApplicable
-	})
-	if i < 0 {
-		return c, false
+// CheckOf returns the check of the difference that a loss is about; of several, that with the bounds.
+func (v Verdict) CheckOf(l Loss) (found CheckVerdict, ok bool) {
+	for _, c := range v.Checks {
+		of := c.Metric == l.Metric && c.Class == l.Class && c.Diff != nil && c.Outcome != NotApplicable
+		if of && (!ok || found.Low == nil) {
+			found, ok = c, true
+		}
 	}
-	return v.Checks[i], true
+	return found, ok
 }
 
 // OtherLosses lists the losses that no check reports. A check that did not pass reports the same difference with its

@@ -37,6 +37,7 @@
 package gate
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -137,6 +138,7 @@ func Judge(name string, g delivery.Gate, in Input) delivery.Verdict {
 					delivery.Values{Class: class, Gate: name, Model: in.Model})}})
 		}
 	}
+	figures := map[string][]int{} // places in v.Checks of the checks that bound the same figure
 	for _, c := range g.Checks {
 		for _, cv := range check(c, g, in) {
 			cv.Check = describe(c)
@@ -149,8 +151,15 @@ func Judge(name string, g delivery.Gate, in Input) delivery.Verdict {
 					cv.Outcome = delivery.Ignored
 				}
 			}
+			if cv.Low != nil {
+				figure := figureOf(c, g, cv)
+				figures[figure] = append(figures[figure], len(v.Checks))
+			}
 			v.Checks = append(v.Checks, cv)
 		}
+	}
+	for _, places := range figures {
+		boundOnce(v.Checks, places)
 	}
 	unsure := func(check, metric string, value, limit float64, why delivery.Fact) {
 		v.Checks = append(v.Checks, delivery.CheckVerdict{Check: check, Metric: metric, Value: &value, Limit: &limit,
@@ -174,6 +183,34 @@ func Judge(name string, g delivery.Gate, in Input) delivery.Verdict {
 	v.Outcome = delivery.Overall(outcomes)
 	v.Because = because(v)
 	return v
+}
+
+// figureOf identifies the figure that a check bounds.
+func figureOf(c delivery.GateCheck, g delivery.Gate, v delivery.CheckVerdict) string {
+	classes := []string{v.Class}
+	if v.Class == "" {
+		classes = slices.Sorted(slices.Values(covered(g, c)))
+	}
+	return fmt.Sprintf("%q %s %q", cmp.Or(delivery.MetricOfFigure(c.Metric).Column, c.Metric), v.Against, classes)
+}
+
+// boundOnce leaves the bounds of a figure to one of its checks: the first of those with the worst outcome. The others
+// have different bounds if their confidences differ, as they do for checks of different numbers of classes.
+func boundOnce(checks []delivery.CheckVerdict, places []int) {
+	rank := func(i int) int {
+		return slices.Index([]delivery.Outcome{delivery.Fail, delivery.Unsure, delivery.Pass, delivery.Ignored},
+			checks[i].Outcome)
+	}
+	shown := checks[slices.MinFunc(places, func(a, b int) int { return cmp.Compare(rank(a), rank(b)) })]
+	for _, i := range places {
+		c := &checks[i]
+		if *c.Low == *shown.Low && *c.High == *shown.High {
+			continue
+		}
+		c.Low, c.High = nil, nil
+		because := &c.Because[0]
+		because.Text, because.Low, because.High, because.Facts = shown.Check, 0, 0, nil
+	}
 }
 
 // maxLeftOut is the largest share of an eval set that a model, or a model that it was fine-tuned from, may have been

@@ -78,7 +78,11 @@ func example(c delivery.Code) delivery.Fact {
 func TestSentences(t *testing.T) {
 	var b strings.Builder
 	for _, c := range codes(t) {
-		fmt.Fprintf(&b, "%s\n\t%s\n", c, strings.ReplaceAll(Text(example(c)), "\n", "\n\t"))
+		f := example(c)
+		fmt.Fprintf(&b, "%s\n\t%s\n", c, strings.ReplaceAll(Text(f), "\n", "\n\t"))
+		if f.Text = ""; strings.Contains(code.Sentences[c], "{text} shows the bounds") { // which is rare
+			fmt.Fprintf(&b, "\t%s\n", Text(f))
+		}
 	}
 	const file = "testdata/sentences.golden"
 	if *update {
