@@ -323,6 +323,23 @@ func TestMissingCommitWaits(t *testing.T) {
 	s.forge.prs[n].closed = true
 }
 
+// A pull request whose commit came to main before it could be read does not stay pending.
+func TestPullRequestIsReadAfterItLanded(t *testing.T) {
+	s, _ := begun(t)
+	s.settle()
+	s.repo.down = true
+	s.repo.commit("notes", s.main(), s.now, map[string]string{"README.md": "notes"})
+	s.forge.open("notes", "dev")
+	s.settle()
+	s.want("notes", delivery.CheckPending, "not here yet")
+	s.repo.refs[git.Branch+"main"] = s.head("notes")
+	s.repo.commit("main", s.main(), s.now, map[string]string{"README.md": "more"})
+	s.repo.down = false
+	s.settle()
+	s.want("notes", delivery.CheckSuccess, "no model change")
+	s.quiet()
+}
+
 // A pull request to another branch is listed, and gets one status that says that AOB judges only pull requests to main.
 func TestStackedPullRequestGetsOneStatus(t *testing.T) {
 	s, _ := begun(t)

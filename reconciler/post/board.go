@@ -255,10 +255,14 @@ func (b *Board) has(ctx context.Context, key, content string) bool {
 	return err == nil && !waits && sameContent(key, last.Content, content)
 }
 
-// Answered reports whether aob/release and the comment were posted for the head of a pull request.
+// Answered reports whether aob/release and the comment were posted for the head of a pull request. A pending status is
+// no answer: it may say that the pull request could not be read.
 func (b *Board) Answered(ctx context.Context, pr delivery.PullRequest) (bool, error) {
 	last, err := b.posted(ctx, b.statusKey(pr.Head, delivery.ContextRelease))
-	if err == nil && last.Content != "" { // on main's commit it may be main's status
+	if pending := string(delivery.CheckPending) + " "; err != nil || strings.HasPrefix(last.Content, pending) {
+		return false, err
+	}
+	if last.Content != "" { // on main's commit it may be main's status
 		last, err = b.posted(ctx, b.commentKey(pr))
 	}
 	return last.Content != "", err
