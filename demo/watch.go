@@ -43,7 +43,7 @@ func (s *story) watch(ctx context.Context, p proposal, want delivery.CheckState)
 				continue
 			}
 			shown[c.Context] = true
-			s.printStep(s.mark(c.State)+" "+c.Context, cut(c.Description, 150), time.Since(last))
+			s.printStep(s.mark(c.State)+" "+c.Context, delivery.Cut(c.Description, 150), time.Since(last))
 			last = time.Now()
 		}
 		s.progress("…", progress(pr))
@@ -53,12 +53,12 @@ func (s *story) watch(ctx context.Context, p proposal, want delivery.CheckState)
 	if err != nil {
 		return err
 	}
-	s.printStep(s.mark(pr.State)+" "+delivery.ContextRelease, cut(pr.Text, 220), 0)
+	s.printStep(s.mark(pr.State)+" "+delivery.ContextRelease, delivery.Cut(pr.Text, 220), 0)
 	if pr.State != want {
 		return fmt.Errorf("PR #%d: %s is %s, want %s: %s", p.number, delivery.ContextRelease, pr.State, want, pr.Text)
 	}
 	s.rows = append(s.rows, row{fmt.Sprintf("PR #%d %s", p.number, pr.Title), string(pr.State) + ": " +
-		cut(pr.Text, 90)})
+		delivery.Cut(pr.Text, 90)})
 	return nil
 }
 
@@ -88,13 +88,6 @@ func progress(pr web.PR) string {
 		return fmt.Sprintf("%s: %s", r.Kind, r.Stage)
 	}
 	return ""
-}
-
-func cut(text string, n int) string {
-	if runes := []rune(text); len(runes) > n {
-		return string(runes[:n-1]) + "…"
-	}
-	return text
 }
 
 // fleet waits until all devices serve a version healthily, and prints each device when it does.

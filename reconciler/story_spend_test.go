@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
-	"github.com/autonomos/aob/reconciler/forge"
 	"github.com/autonomos/aob/reconciler/git"
 	"github.com/autonomos/aob/reconciler/poll"
 )
@@ -122,7 +121,7 @@ func TestCrossedHistoryStatusSaysWhatToDo(t *testing.T) {
 	s.crossing("evil", before, branch, s.note("x"))
 	s.settle()
 	for _, context := range []string{delivery.ContextIntent, delivery.ContextRelease} {
-		if said := forge.Cut(s.check(s.head("evil"), context).Description, 140); !strings.Contains(said,
+		if said := delivery.Cut(s.check(s.head("evil"), context).Description, 140); !strings.Contains(said,
 			"rebase onto main") || !strings.Contains(said, "history crosses") {
 			t.Errorf("%s says %q", context, said)
 		}

@@ -196,8 +196,8 @@ func whole(t *testing.T, store *artifact.Store, digest delivery.Digest, dir stri
 	if err := store.Unpack(context.Background(), digest, want); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{artifact.ModelFile, artifact.SignatureFile, artifact.LabelsFile,
-		artifact.GoldenFile} {
+	for _, name := range []string{delivery.ModelFile, delivery.SignatureFile, delivery.LabelsFile,
+		delivery.GoldenFile} {
 		a, err := os.ReadFile(filepath.Join(want, name))
 		if err != nil {
 			t.Fatal(err)

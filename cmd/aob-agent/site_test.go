@@ -66,7 +66,7 @@ func scriptedDetector(args []string) error {
 	if err := detect.Hello(os.Stdout); err != nil {
 		return err
 	}
-	data, err := os.ReadFile(filepath.Join(flags["--bundle"], artifact.ModelFile))
+	data, err := os.ReadFile(filepath.Join(flags["--bundle"], delivery.ModelFile))
 	if err != nil {
 		return errors.Join(err, detect.Fail(os.Stdout, err))
 	}

@@ -71,10 +71,10 @@ func TestCommands(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	write(detect.ModelFile, model)
-	write(detect.SignatureFile, delivery.Canonical(answer.Inspected.Signature))
-	write(detect.LabelsFile, []byte(`["red","blue"]`))
-	write(detect.GoldenFile, answer.Inspected.Golden)
+	write(delivery.ModelFile, model)
+	write(delivery.SignatureFile, delivery.Canonical(answer.Inspected.Signature))
+	write(delivery.LabelsFile, []byte(`["red","blue"]`))
+	write(delivery.GoldenFile, answer.Inspected.Golden)
 
 	stdout, stderr, err = run("infer", "--bundle", bundle, "--score", "0.9", testdata+"picture.png", testdata+
 		"small.png")

@@ -55,7 +55,7 @@ func (s *Store) push(ctx context.Context, b Bundle) (delivery.Digest, error) {
 		return "", err
 	}
 	if n := len(b.Golden); n == 0 || n > MaxGolden {
-		return "", fmt.Errorf("%s: want 1 to %d bytes, got %d", GoldenFile, MaxGolden, n)
+		return "", fmt.Errorf("%s: want 1 to %d bytes, got %d", delivery.GoldenFile, MaxGolden, n)
 	}
 	model, err := openRegular(b.ModelPath)
 	if err != nil {
@@ -63,14 +63,14 @@ func (s *Store) push(ctx context.Context, b Bundle) (delivery.Digest, error) {
 	}
 	defer model.Close()
 
-	small := map[string][]byte{SignatureFile: delivery.Canonical(b.Signature), LabelsFile: delivery.Canonical(b.Labels),
-		GoldenFile: b.Golden}
+	small := map[string][]byte{delivery.SignatureFile: delivery.Canonical(b.Signature), delivery.LabelsFile: delivery.Canonical(b.Labels),
+		delivery.GoldenFile: b.Golden}
 	if len(b.Thresholds) > 0 {
-		small[ThresholdsFile] = delivery.Canonical(b.Thresholds)
+		small[delivery.ThresholdsFile] = delivery.Canonical(b.Thresholds)
 	}
 	m := bundleManifest{provenance: b.Provenance, files: make([]blob, len(files))}
 	for i, f := range files {
-		if f.name == ModelFile {
+		if f.name == delivery.ModelFile {
 			m.files[i], err = s.put(ctx, model, blob{size: MaxBundle})
 		} else if data, ok := small[f.name]; ok {
 			m.files[i], err = s.putBytes(ctx, data)
@@ -104,7 +104,7 @@ func (s *Store) WithThresholds(ctx context.Context, bundle delivery.Digest, thre
 		err = checkThresholds(thresholds)
 	}
 	for i, f := range files {
-		if err == nil && f.name == ThresholdsFile {
+		if err == nil && f.name == delivery.ThresholdsFile {
 			if m.files[i] = (blob{}); len(thresholds) > 0 {
 				m.files[i], err = s.putBytes(ctx, delivery.Canonical(thresholds))
 			}
@@ -155,15 +155,15 @@ func openRegular(path string) (*os.File, error) {
 
 func checkLabels(labels []string) error {
 	if n := len(labels); n == 0 || n > 1000 {
-		return fmt.Errorf("%s: want 1 to 1000 classes, got %d", LabelsFile, n)
+		return fmt.Errorf("%s: want 1 to 1000 classes, got %d", delivery.LabelsFile, n)
 	}
 	listed := map[string]bool{}
 	for _, l := range labels {
 		if l == "" || len(l) > 256 {
-			return fmt.Errorf("%s: want names of 1 to 256 bytes, got %q", LabelsFile, clip(l))
+			return fmt.Errorf("%s: want names of 1 to 256 bytes, got %q", delivery.LabelsFile, clip(l))
 		}
 		if listed[l] {
-			return fmt.Errorf("%s: %q is listed twice", LabelsFile, l)
+			return fmt.Errorf("%s: %q is listed twice", delivery.LabelsFile, l)
 		}
 		listed[l] = true
 	}
@@ -172,14 +172,14 @@ func checkLabels(labels []string) error {
 
 func checkThresholds(thresholds map[string]float64) error {
 	if n := len(thresholds); n > 1000 {
-		return fmt.Errorf("%s: want at most 1000 classes, got %d", ThresholdsFile, n)
+		return fmt.Errorf("%s: want at most 1000 classes, got %d", delivery.ThresholdsFile, n)
 	}
 	for class, score := range thresholds {
 		if class == "" || len(class) > 256 {
-			return fmt.Errorf("%s: want names of 1 to 256 bytes, got %q", ThresholdsFile, clip(class))
+			return fmt.Errorf("%s: want names of 1 to 256 bytes, got %q", delivery.ThresholdsFile, clip(class))
 		}
 		if !(score >= 0 && score <= 1) {
-			return fmt.Errorf("%s: %q: want a score from 0 to 1, got %v", ThresholdsFile, clip(class), score)
+			return fmt.Errorf("%s: %q: want a score from 0 to 1, got %v", delivery.ThresholdsFile, clip(class), score)
 		}
 	}
 	return nil
@@ -187,15 +187,15 @@ func checkThresholds(thresholds map[string]float64) error {
 
 func checkSignature(sig delivery.Signature) error {
 	if sig.SchemaVersion != delivery.SignatureVersion {
-		return fmt.Errorf("%s: want schema version %d, got %d", SignatureFile, delivery.SignatureVersion,
+		return fmt.Errorf("%s: want schema version %d, got %d", delivery.SignatureFile, delivery.SignatureVersion,
 			sig.SchemaVersion)
 	}
 	data, err := json.Marshal(sig) // Canonical would panic on NaN; this returns an error
 	if err != nil {
-		return fmt.Errorf("%s: %w", SignatureFile, err)
+		return fmt.Errorf("%s: %w", delivery.SignatureFile, err)
 	}
 	if len(data) > maxSmall {
-		return fmt.Errorf("%s: want at most %d bytes, got %d", SignatureFile, maxSmall, len(data))
+		return fmt.Errorf("%s: want at most %d bytes, got %d", delivery.SignatureFile, maxSmall, len(data))
 	}
 	return nil
 }
@@ -231,17 +231,17 @@ func (s *Store) Describe(ctx context.Context, bundle delivery.Digest) (Info, err
 	}
 	info := Info{
 		Digest:     bundle,
-		Model:      m.file(ModelFile).digest,
-		Size:       m.file(ModelFile).size,
-		Golden:     m.file(GoldenFile).digest,
+		Model:      m.file(delivery.ModelFile).digest,
+		Size:       m.file(delivery.ModelFile).size,
+		Golden:     m.file(delivery.GoldenFile).digest,
 		Provenance: m.provenance,
 	}
 	config, err := s.readBlob(m.config.digest, maxSmall)
 	if err == nil {
-		err = cmp.Or(parseConfig(config, m), s.readJSON(m.file(SignatureFile), &info.Signature),
-			s.readJSON(m.file(LabelsFile), &info.Labels))
+		err = cmp.Or(parseConfig(config, m), s.readJSON(m.file(delivery.SignatureFile), &info.Signature),
+			s.readJSON(m.file(delivery.LabelsFile), &info.Labels))
 	}
-	if b := m.file(ThresholdsFile); err == nil && b.digest != "" {
+	if b := m.file(delivery.ThresholdsFile); err == nil && b.digest != "" {
 		err = s.readJSON(b, &info.Thresholds)
 	}
 	if err == nil {

@@ -531,7 +531,7 @@ func TestThresholds(t *testing.T) {
 	}
 	want := `{"forklift":0.25,"pallet":0.4}`
 	for _, at := range []string{"pulled", "unpacked"} {
-		if got := files(t, filepath.Join(dir, at))[artifact.ThresholdsFile]; strings.TrimSpace(got) != want {
+		if got := files(t, filepath.Join(dir, at))[delivery.ThresholdsFile]; strings.TrimSpace(got) != want {
 			t.Errorf("%s: %q", at, got)
 		}
 	}

@@ -19,14 +19,14 @@ func TestCheckUnpackedFindsDamage(t *testing.T) {
 		damage func(path string) error
 		file   string
 	}{
-		{"truncated", func(path string) error { return os.Truncate(path, 3) }, artifact.ModelFile},
-		{"emptied", func(path string) error { return os.Truncate(path, 0) }, artifact.SignatureFile},
-		{"zeroed", func(path string) error { return os.WriteFile(path, make([]byte, 6), 0o644) }, artifact.ModelFile},
+		{"truncated", func(path string) error { return os.Truncate(path, 3) }, delivery.ModelFile},
+		{"emptied", func(path string) error { return os.Truncate(path, 0) }, delivery.SignatureFile},
+		{"zeroed", func(path string) error { return os.WriteFile(path, make([]byte, 6), 0o644) }, delivery.ModelFile},
 		{"longer", func(path string) error { return os.WriteFile(path, []byte("onnx 1 and more"), 0o644) },
-			artifact.ModelFile},
-		{"gone", os.Remove, artifact.GoldenFile},
+			delivery.ModelFile},
+		{"gone", os.Remove, delivery.GoldenFile},
 		{"a folder", func(path string) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o755)) },
-			artifact.LabelsFile},
+			delivery.LabelsFile},
 		{"the manifest emptied", func(path string) error { return os.Truncate(path, 0) }, artifact.ManifestFile},
 	} {
 		t.Run(c.name, func(t *testing.T) {

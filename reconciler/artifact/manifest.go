@@ -29,17 +29,8 @@ const (
 	weightConfigType = "application/vnd.cncf.model.weight.config.v1.raw"
 )
 
-// Names of the files that [Store.Unpack] writes.
-const (
-	ModelFile     = "model.onnx"
-	SignatureFile = "signature.json"
-	LabelsFile    = "labels.json"
-	GoldenFile    = "golden.bin"
-	// ThresholdsFile maps classes to the score from which a detection counts. It is optional.
-	ThresholdsFile = "thresholds.json"
-	// ManifestFile is the bundle's manifest, with the digests of the other files.
-	ManifestFile = "manifest.json"
-)
+// ManifestFile is the bundle's manifest, with the digests of the other files. [Store.Unpack] writes it beside them.
+const ManifestFile = "manifest.json"
 
 const (
 	// MaxBundle is the maximum total size of a bundle's files in bytes.
@@ -69,11 +60,11 @@ type file struct {
 // files lists all possible files in the order of the manifest. Names in manifests are only
 // compared with these names and never used as paths.
 var files = []file{
-	{ModelFile, weightType, MaxBundle, false},
-	{SignatureFile, weightConfigType, maxSmall, false},
-	{LabelsFile, weightConfigType, maxSmall, false},
-	{GoldenFile, weightConfigType, MaxGolden, false},
-	{ThresholdsFile, weightConfigType, maxSmall, true},
+	{delivery.ModelFile, weightType, MaxBundle, false},
+	{delivery.SignatureFile, weightConfigType, maxSmall, false},
+	{delivery.LabelsFile, weightConfigType, maxSmall, false},
+	{delivery.GoldenFile, weightConfigType, MaxGolden, false},
+	{delivery.ThresholdsFile, weightConfigType, maxSmall, true},
 }
 
 // A bundleManifest is the verified content of a bundle's manifest.
@@ -377,9 +368,4 @@ func wrongType(format, want, got string) error {
 }
 
 // clip shortens untrusted text for an error message.
-func clip(s string) string {
-	if len(s) > 128 {
-		return s[:128] + "…"
-	}
-	return s
-}
+func clip(s string) string { return delivery.Cut(s, 128) }

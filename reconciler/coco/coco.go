@@ -95,8 +95,6 @@ type Params struct {
 	MaxDets [3]int
 	// ScoreFloor is the least score of detections that are used; zero uses all.
 	ScoreFloor float64
-	// ClipBoxes clips detections to their image before matching.
-	ClipBoxes bool
 }
 
 func (p Params) withDefaults() (Params, error) {
@@ -131,9 +129,9 @@ type Protocol struct {
 	Mode       Mode    `json:"mode"`
 	MaxDets    [3]int  `json:"max_dets"`
 	ScoreFloor float64 `json:"score_floor"`
-	ClipBoxes  bool    `json:"clip_boxes"`
-	Area       string  `json:"area"`  // the source of annotations' areas: "field"
-	Truth      string  `json:"truth"` // Truth.Digest
+	ClipBoxes  bool    `json:"clip_boxes"` // always false: boxes are used as they are
+	Area       string  `json:"area"`       // the source of annotations' areas: "field"
+	Truth      string  `json:"truth"`      // Truth.Digest
 }
 
 // Digest returns the protocol's digest: "sha256:" and 64 hexadecimal digits.
@@ -215,6 +213,6 @@ func (p Params) Protocol() (Protocol, error) {
 func (p Params) protocol(truth string) Protocol {
 	return Protocol{
 		Evaluator: evaluator, Mode: p.Mode, MaxDets: p.MaxDets, ScoreFloor: p.ScoreFloor,
-		ClipBoxes: p.ClipBoxes, Area: "field", Truth: truth,
+		Area: "field", Truth: truth,
 	}
 }

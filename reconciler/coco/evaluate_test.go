@@ -142,18 +142,6 @@ func TestStrictHeadline(t *testing.T) {
 	}
 }
 
-func TestClipBoxes(t *testing.T) {
-	truth, _ := single(1)
-	truth.Annotations[0].Box = Box{80, 80, 20, 20}
-	detections := []Detection{{Image: 1, Category: 1, Box: Box{80, 80, 60, 60}, Score: .5}}
-	if r := evaluate(t, truth, detections, Params{}); r.Stats.AP != 0 {
-		t.Errorf("as it is: got AP %v, want 0", r.Stats.AP)
-	}
-	if r := evaluate(t, truth, detections, Params{ClipBoxes: true}); r.Stats.AP < .99 {
-		t.Errorf("clipped: got AP %v, want 1", r.Stats.AP)
-	}
-}
-
 func TestMatchRefuses(t *testing.T) {
 	tests := map[string]struct {
 		change func(*Truth, []Detection, *Params)
@@ -295,7 +283,6 @@ func TestProtocolDigest(t *testing.T) {
 	add("strict", Params{Mode: Strict})
 	add("limits", Params{MaxDets: [3]int{1, 10, 500}})
 	add("floor", Params{ScoreFloor: .1})
-	add("clipped", Params{ClipBoxes: true})
 	before := truth.Digest()
 	truth.Images[0], truth.Images[1] = truth.Images[1], truth.Images[0]
 	if truth.Digest() != before {

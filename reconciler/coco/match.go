@@ -296,17 +296,13 @@ func (w *matcher) image(cells []cell, image int32) {
 	sortKeys(w.keys)
 	for rank, k := range w.keys[:min(len(w.keys), w.m.params.MaxDets[2])] {
 		d := &w.detections[cells[k.index].item]
-		box := d.Box
-		if w.m.params.ClipBoxes {
-			box = clip(box, w.m.images[image])
-		}
 		v := verdict{score: d.Score, image: image, rank: int32(rank)}
-		area := float64(box.W * box.H)
+		area := float64(d.Box.W * d.Box.H)
 		w.near = w.near[:0]
 		for i := range w.gts {
 			g := &w.gts[i]
 			// not >=: 0/0 counts as near, as in the reference
-			if iou := overlap(box, area, g); !(iou < iouThresholds[0]) {
+			if iou := overlap(d.Box, area, g); !(iou < iouThresholds[0]) {
 				w.near = append(w.near, candidate{g, iou})
 			}
 		}
@@ -374,17 +370,6 @@ func overlap(d Box, area float64, g *target) float64 {
 		return i / area
 	}
 	return i / (area + g.area - i)
-}
-
-// clip clips a box to its image, if the image's size is known.
-func clip(b Box, in Image) Box {
-	if in.Width == 0 || in.Height == 0 {
-		return b
-	}
-	x, y := max(b.X, 0), max(b.Y, 0)
-	w := max(min(b.X+b.W, float64(in.Width))-x, 0)
-	h := max(min(b.Y+b.H, float64(in.Height))-y, 0)
-	return Box{x, y, w, h}
 }
 
 // inParallel calls a function for each of 0 to n-1, on as many threads as there are processors. start is called once

@@ -101,9 +101,6 @@ func (d *diagnosing) image(w *matcher, truths, dets []cell, image int32) {
 			item := dets[w.keys[i].index].item
 			v := judged{score: w.raw[i].score, box: d.detections[item].Box, image: image, item: item, class: k,
 				kind: noError}
-			if d.m.params.ClipBoxes {
-				v.box = clip(v.box, d.m.images[image])
-			}
 			if w.raw[i].found&b == 0 {
 				v.kind = Bkg // a false positive; classify needs the matches of all classes
 			}

@@ -3,6 +3,15 @@ package delivery
 // SignatureVersion is the newest Signature.SchemaVersion that this version of AOB reads.
 const SignatureVersion = 1
 
+// Files of a bundle.
+const (
+	ModelFile      = "model.onnx"
+	SignatureFile  = "signature.json"  // a Signature
+	LabelsFile     = "labels.json"     // the model's classes, a list
+	GoldenFile     = "golden.bin"      // test images with their detections, see detect.Golden
+	ThresholdsFile = "thresholds.json" // by class the least score of a detection that counts; optional
+)
+
 // A Signature describes the inputs and outputs of a bundle's ONNX file. It is a superset of RF-DETR's rfdetr_inference
 // metadata. Outputs and classes are matched by name, never by position or shape.
 type Signature struct {

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"time"
-	"unicode/utf8"
 )
 
 // MaxRunStatus is the largest accepted size of a status.json, in bytes.
@@ -29,7 +28,7 @@ func ParseRunStatus(data []byte, mask Mask) (RunStatus, error) {
 	const many = 1_000_000_000
 	s.Epochs, s.Batches = min(max(s.Epochs, 0), many), min(max(s.Batches, 0), many)
 	s.Epoch, s.Batch = min(max(s.Epoch, 0), s.Epochs), min(max(s.Batch, 0), s.Batches)
-	s.Message = plainText(mask.Text(s.Message), 500)
+	s.Message = PlainText(mask.Text(s.Message), 500)
 	// time.Time has no JSON form for years above 9999.
 	if y := s.Heartbeat.Year(); y < 1970 || y > 9998 {
 		s.Heartbeat = time.Time{}
@@ -57,17 +56,4 @@ func Heartbeat(s RunStatus, since, now time.Time, allowance time.Duration) error
 		return nil
 	}
 	return fmt.Errorf("no heartbeat for %s, allowed are %s", silent.Round(time.Second), allowance)
-}
-
-// plainText returns at most n bytes of Terminal(s).
-func plainText(s string, n int) string {
-	s = Terminal(s)
-	if len(s) <= n {
-		return s
-	}
-	cut := n - len("…")
-	for cut > 0 && !utf8.RuneStart(s[cut]) {
-		cut--
-	}
-	return s[:cut] + "…"
 }

@@ -44,6 +44,28 @@ func Terminal(s string) string {
 	}, s))
 }
 
+// PlainText returns [Terminal] of s with at most n bytes, the last of them an ellipsis where it was longer.
+func PlainText(s string, n int) string {
+	s = Terminal(s)
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:max(0, n-len("…"))], "") + "…"
+}
+
+// Cut returns s with at most n characters, the last of them an ellipsis where it was longer. What is not UTF-8 is
+// replaced.
+func Cut(s string, n int) string {
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	if utf8.RuneCountInString(s) <= n {
+		return s
+	}
+	if n <= 0 {
+		return ""
+	}
+	return strings.TrimRight(string([]rune(s)[:n-1]), " ") + "…"
+}
+
 // TerminalLines returns s for a terminal with its lines and tabs kept.
 func TerminalLines(s string) string {
 	return strings.Map(func(r rune) rune {

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
 )
 
 // A child is a running aob-detect.
@@ -145,7 +147,7 @@ func (c *child) readHello() error {
 	if *m.Hello != ourHello {
 		return &VersionError{fmt.Sprintf("%s uses protocol %d with numerics %s, and this program protocol %d with %s: "+
 			"they are of different versions of AOB; install both of one version",
-			c.cmd.Path, m.Hello.Protocol, printable(m.Hello.Numerics, 64), ourHello.Protocol, ourHello.Numerics)}
+			c.cmd.Path, m.Hello.Protocol, delivery.PlainText(m.Hello.Numerics, 64), ourHello.Protocol, ourHello.Numerics)}
 	}
 	return nil
 }
@@ -170,7 +172,7 @@ func (e timeoutError) Error() string {
 // rootCause waits for the child's end and returns the cause of the error: the end of ctx, a crash, or err itself.
 func (c *child) rootCause(ctx context.Context, err error) error {
 	crash := func(why string) error {
-		return &CrashError{Command: c.name, Why: printable(why, maxWhy), Stderr: c.stderr.String()}
+		return &CrashError{Command: c.name, Why: delivery.PlainText(why, maxWhy), Stderr: c.stderr.String()}
 	}
 	c.cleanup()
 	var odd invalidOutput
@@ -229,7 +231,7 @@ func (t *tail) String() string {
 	defer t.mu.Unlock()
 	var lines []string
 	for line := range strings.Lines(string(bytes.TrimSpace(t.content))) {
-		lines = append(lines, printable(strings.TrimSpace(line), maxWhy))
+		lines = append(lines, delivery.PlainText(strings.TrimSpace(line), maxWhy))
 	}
 	return strings.Join(lines[max(0, len(lines)-20):], "\n")
 }

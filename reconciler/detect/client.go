@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
 )
 
 // A Client calls a server on a Unix socket. It is safe for concurrent use.
@@ -56,7 +58,7 @@ func (c Client) call(ctx context.Context, method, path string, content []byte, v
 	if resp.StatusCode != http.StatusOK {
 		var wrong struct{ Error string }
 		_ = json.Unmarshal(body, &wrong) // if it is not JSON the status is enough
-		why := printable(wrong.Error, maxWhy)
+		why := delivery.PlainText(wrong.Error, maxWhy)
 		if resp.StatusCode == http.StatusBadRequest {
 			return &ImageError{Why: why}
 		}

@@ -22,17 +22,6 @@ const Numerics = "aob-detect/1"
 // Provider is the ONNX Runtime execution provider. It is part of the key of every detection result.
 const Provider = "cpu"
 
-// Files of a bundle's folder.
-const (
-	ModelFile     = "model.onnx"
-	SignatureFile = "signature.json" // delivery.Signature
-	GoldenFile    = "golden.bin"     // Golden
-	LabelsFile    = "labels.json"    // the model's classes, a JSON list
-
-	// ThresholdsFile maps classes to the lowest score of a returned detection. It is optional.
-	ThresholdsFile = "thresholds.json"
-)
-
 // Limits for untrusted input. Larger files are rejected without reading them.
 const (
 	MaxModelBytes = 2 << 30  // the limit of protobuf

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/autonomos/aob/reconciler/delivery"
 )
 
 // bundle makes a bundle's folder of a model.
@@ -31,7 +33,7 @@ func bundle(t *testing.T, d Detector, model string) string {
 		t.Fatal(err)
 	}
 	writeBundle(t, dir, sig, encoded)
-	if err := os.WriteFile(filepath.Join(dir, ModelFile), read(t, model), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, delivery.ModelFile), read(t, model), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -52,7 +54,7 @@ func TestServe(t *testing.T) {
 		t.Errorf("health: %v", err)
 	}
 	// Serving gives the same boxes as Evaluate.
-	want, err := d.Evaluate(t.Context(), Request{Model: filepath.Join(dir, ModelFile), Signature: testSignature(),
+	want, err := d.Evaluate(t.Context(), Request{Model: filepath.Join(dir, delivery.ModelFile), Signature: testSignature(),
 		Images: []ImageFile{{1, "testdata/picture.jpg"}}}, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -179,7 +181,7 @@ func TestServeRefuses(t *testing.T) {
 	for i := at; i < at+100; i++ {
 		model[i] ^= 0x10
 	}
-	if err := os.WriteFile(filepath.Join(dir, ModelFile), model, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, delivery.ModelFile), model, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	_, err := d.Serve(t.Context(), dir, in("s"))

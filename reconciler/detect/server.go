@@ -55,24 +55,24 @@ func (w Worker) Open(bundleDir string) (*Server, error) {
 		limit int64
 		parse func([]byte) error
 	}{
-		{SignatureFile, maxJSON, func(b []byte) error {
+		{delivery.SignatureFile, maxJSON, func(b []byte) error {
 			if err := parseLine(b, &sig); err != nil {
 				return err
 			}
 			return checkSignature(sig)
 		}},
-		{LabelsFile, maxJSON, func(b []byte) error {
+		{delivery.LabelsFile, maxJSON, func(b []byte) error {
 			if err := parseLine(b, &labels); err != nil {
 				return err
 			}
 			return checkLabels(labels, sig)
 		}},
-		{ThresholdsFile, maxJSON, func(b []byte) error { return parseLine(b, &thresholds) }},
-		{GoldenFile, MaxGoldenBytes, func(b []byte) (err error) { golden, err = ParseGolden(b); return err }},
-		{ModelFile, MaxModelBytes, func(b []byte) error { data = b; return nil }},
+		{delivery.ThresholdsFile, maxJSON, func(b []byte) error { return parseLine(b, &thresholds) }},
+		{delivery.GoldenFile, MaxGoldenBytes, func(b []byte) (err error) { golden, err = ParseGolden(b); return err }},
+		{delivery.ModelFile, MaxModelBytes, func(b []byte) error { data = b; return nil }},
 	} {
 		content, err := durable.ReadFile(filepath.Join(bundleDir, f.name), f.limit)
-		if f.name == ThresholdsFile && errors.Is(err, fs.ErrNotExist) {
+		if f.name == delivery.ThresholdsFile && errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err == nil {
@@ -82,7 +82,7 @@ func (w Worker) Open(bundleDir string) (*Server, error) {
 			return nil, fmt.Errorf("bundle %s: %s: %s", bundleDir, f.name, fileReason(err))
 		}
 	}
-	model, err := w.load(filepath.Join(bundleDir, ModelFile), data, sig, cores(w.Threads))
+	model, err := w.load(filepath.Join(bundleDir, delivery.ModelFile), data, sig, cores(w.Threads))
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +107,7 @@ func checkLabels(labels []string, sig delivery.Signature) error {
 	for _, label := range labels {
 		if slot := slices.Index(sig.Slots, label); label == "" || slot < 0 || slot == sig.Background {
 			return fmt.Errorf("it has the class %.100q but %s does not: they belong to different models", label,
-				SignatureFile)
+				delivery.SignatureFile)
 		}
 	}
 	return nil

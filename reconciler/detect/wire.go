@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"strings"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 )
@@ -76,22 +75,22 @@ type failure struct {
 // failureOf converts an error to a failure.
 func failureOf(err error) *failure {
 	if e, ok := errors.AsType[*ModelError](err); ok {
-		return &failure{failModel, e.Path, printable(e.Why, maxWhy)}
+		return &failure{failModel, e.Path, delivery.PlainText(e.Why, maxWhy)}
 	}
 	if e, ok := errors.AsType[*ImageError](err); ok {
-		return &failure{failImage, e.Path, printable(e.Why, maxWhy)}
+		return &failure{failImage, e.Path, delivery.PlainText(e.Why, maxWhy)}
 	}
-	return &failure{failRequest, "", printable(err.Error(), maxWhy)}
+	return &failure{failRequest, "", delivery.PlainText(err.Error(), maxWhy)}
 }
 
 // err converts a failure back to an error.
 func (f failure) err() error {
-	why := printable(f.Why, maxWhy)
+	why := delivery.PlainText(f.Why, maxWhy)
 	switch f.About {
 	case failModel:
-		return &ModelError{Path: printable(f.Path, maxPath), Why: why}
+		return &ModelError{Path: delivery.PlainText(f.Path, maxPath), Why: why}
 	case failImage:
-		return &ImageError{Path: printable(f.Path, maxPath), Why: why}
+		return &ImageError{Path: delivery.PlainText(f.Path, maxPath), Why: why}
 	}
 	return errors.New(why)
 }
@@ -102,16 +101,6 @@ const (
 	maxWhy  = 2000
 	maxPath = 4096
 )
-
-// printable makes text from a child safe to print, in at most limit bytes: text from a hostile model may
-// reach a terminal, a log or a comment.
-func printable(s string, limit int) string {
-	s = delivery.Terminal(s)
-	if len(s) > limit {
-		s = strings.ToValidUTF8(s[:limit], "") + "…"
-	}
-	return s
-}
 
 // writeLine writes v as one line of JSON.
 func writeLine(w io.Writer, v any) error {

@@ -57,10 +57,10 @@ func (pureRuntime) Close() error { return nil }
 // pureBundle writes a bundle for a pureRuntime.
 func pureBundle(t *testing.T) string {
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, ModelFile), []byte("model"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, delivery.ModelFile), []byte("model"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	found, err := Worker{Runtime: pureRuntime{}}.Inspect(filepath.Join(dir, ModelFile))
+	found, err := Worker{Runtime: pureRuntime{}}.Inspect(filepath.Join(dir, delivery.ModelFile))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +70,7 @@ func pureBundle(t *testing.T) string {
 
 func writeBundle(t *testing.T, dir string, sig delivery.Signature, golden []byte) {
 	classes := slices.DeleteFunc(slices.Clone(sig.Slots), func(name string) bool { return name == "" })
-	for name, v := range map[string]any{SignatureFile: sig, LabelsFile: classes} {
+	for name, v := range map[string]any{delivery.SignatureFile: sig, delivery.LabelsFile: classes} {
 		data, err := json.Marshal(v)
 		if err != nil {
 			t.Fatal(err)
@@ -79,7 +79,7 @@ func writeBundle(t *testing.T, dir string, sig delivery.Signature, golden []byte
 			t.Fatal(err)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(dir, GoldenFile), golden, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, delivery.GoldenFile), golden, 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -277,7 +277,7 @@ func TestServerThresholds(t *testing.T) {
 	boxes := func(thresholds string) []delivery.Box {
 		dir := pureBundle(t)
 		if thresholds != "" {
-			if err := os.WriteFile(filepath.Join(dir, ThresholdsFile), []byte(thresholds), 0o600); err != nil {
+			if err := os.WriteFile(filepath.Join(dir, delivery.ThresholdsFile), []byte(thresholds), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -305,11 +305,11 @@ func TestServerThresholds(t *testing.T) {
 		}
 	}
 	dir := pureBundle(t)
-	if err := os.WriteFile(filepath.Join(dir, ThresholdsFile), []byte(`[1]`), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, delivery.ThresholdsFile), []byte(`[1]`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := (Worker{Runtime: pureRuntime{}}).Open(dir); err == nil ||
-		!strings.Contains(err.Error(), ThresholdsFile) {
+		!strings.Contains(err.Error(), delivery.ThresholdsFile) {
 		t.Errorf("damaged thresholds: %v", err)
 	}
 }
@@ -338,19 +338,19 @@ func TestOpenRefuses(t *testing.T) {
 		content    func(old []byte) []byte // nil removes
 		want       string
 	}{
-		{"no signature", SignatureFile, nil, "signature.json: no such file"},
-		{"broken signature", SignatureFile, func([]byte) []byte { return []byte("{") }, "signature.json: unexpected"},
-		{"unknown field", SignatureFile, func([]byte) []byte { return []byte(`{"antialias":true}`) }, "unknown field"},
-		{"no labels", LabelsFile, nil, "labels.json: no such file"},
-		{"other labels", LabelsFile, func([]byte) []byte { return []byte(`["red","green"]`) }, `the class "green"`},
-		{"an empty label", LabelsFile, func([]byte) []byte { return []byte(`["red",""]`) }, `the class ""`},
-		{"no golden", GoldenFile, nil, "golden.bin: no such file"},
-		{"broken golden", GoldenFile, func(old []byte) []byte { return old[:20] }, "golden.bin: golden"},
-		{"another model's golden", GoldenFile, func(old []byte) []byte { old[len(goldenMagic)] ^= 1; return old },
+		{"no signature", delivery.SignatureFile, nil, "signature.json: no such file"},
+		{"broken signature", delivery.SignatureFile, func([]byte) []byte { return []byte("{") }, "signature.json: unexpected"},
+		{"unknown field", delivery.SignatureFile, func([]byte) []byte { return []byte(`{"antialias":true}`) }, "unknown field"},
+		{"no labels", delivery.LabelsFile, nil, "labels.json: no such file"},
+		{"other labels", delivery.LabelsFile, func([]byte) []byte { return []byte(`["red","green"]`) }, `the class "green"`},
+		{"an empty label", delivery.LabelsFile, func([]byte) []byte { return []byte(`["red",""]`) }, `the class ""`},
+		{"no golden", delivery.GoldenFile, nil, "golden.bin: no such file"},
+		{"broken golden", delivery.GoldenFile, func(old []byte) []byte { return old[:20] }, "golden.bin: golden"},
+		{"another model's golden", delivery.GoldenFile, func(old []byte) []byte { old[len(goldenMagic)] ^= 1; return old },
 			"golden replay: output labels differs"},
-		{"no model", ModelFile, nil, "model.onnx: no such file"},
-		{"another model", ModelFile, func([]byte) []byte { return []byte("x") }, "does not load"},
-		{"classes swapped", SignatureFile, func(old []byte) []byte {
+		{"no model", delivery.ModelFile, nil, "model.onnx: no such file"},
+		{"another model", delivery.ModelFile, func([]byte) []byte { return []byte("x") }, "does not load"},
+		{"classes swapped", delivery.SignatureFile, func(old []byte) []byte {
 			return bytes.Replace(old, []byte(`["red","","blue",""]`), []byte(`["blue","","red",""]`), 1)
 		}, "golden box 0"},
 	} {

@@ -140,9 +140,5 @@ func LastLine(path string, mask delivery.Mask) string {
 		text = text[min(len(text), mask.Longest()):]
 	}
 	lines := strings.Split(strings.TrimSpace(strings.ToValidUTF8(text, "")), "\n")
-	last := strings.TrimSpace(lines[len(lines)-1])
-	if len(last) > 300 {
-		last = strings.ToValidUTF8(last[:300], "") + "…"
-	}
-	return last
+	return delivery.PlainText(lines[len(lines)-1], 300)
 }

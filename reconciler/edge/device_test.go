@@ -226,7 +226,7 @@ func (l *lab) fetch(ctx context.Context, d delivery.Digest, cache, dir string) (
 		return 0, err
 	}
 	if signature != "" {
-		if err := os.WriteFile(filepath.Join(partial, artifact.SignatureFile), []byte(signature), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(partial, delivery.SignatureFile), []byte(signature), 0o644); err != nil {
 			return 0, err
 		}
 	}

@@ -116,12 +116,12 @@ type newerBundle struct{ version int }
 
 func (n newerBundle) Error() string {
 	return fmt.Sprintf("the bundle's %s has schemaVersion %d, and this aob-agent reads up to %d; update aob-agent "+
-		"and aob-detect", artifact.SignatureFile, n.version, delivery.SignatureVersion)
+		"and aob-detect", delivery.SignatureFile, n.version, delivery.SignatureVersion)
 }
 
 // isNewer returns a newerBundle error if the bundle in a folder needs a later version of AOB.
 func isNewer(dir string) error {
-	data, err := os.ReadFile(filepath.Join(dir, artifact.SignatureFile))
+	data, err := os.ReadFile(filepath.Join(dir, delivery.SignatureFile))
 	var signature struct {
 		SchemaVersion int `json:"schemaVersion"`
 	}

@@ -150,17 +150,7 @@ func (s *State) recordFailure(b delivery.Digest, version int64, why string) {
 
 // shorten cuts a reason to the length that a report may have.
 func shorten(why string) string {
-	why = strings.ToValidUTF8(strings.Join(strings.Fields(why), " "), "?")
-	const most = 500
-	if len(why) <= most {
-		return why
-	}
-	for i := range why {
-		if i > most-4 {
-			return why[:i] + "…"
-		}
-	}
-	return why
+	return delivery.PlainText(strings.Join(strings.Fields(why), " "), 500)
 }
 
 // In a slot, DIR/a/HEX is a bundle and DIR/a/HEX.cache is an incomplete download. Everything else was

@@ -1,16 +1,13 @@
 package fleet
 
-import (
-	"time"
-	"unicode/utf8"
-)
+import "time"
 
 // How many log lines one device can cause: linesAtOnce, and one more per lineEvery. The devices of a
 // ring together have the same limit for the lines that are about the ring.
 const (
 	linesAtOnce = 20
 	lineEvery   = time.Minute
-	maxLogText  = 200 // bytes of a device's text
+	maxLogText  = 200 // characters of a device's text
 )
 
 // A logLimit is a rate limiter for log lines.
@@ -52,16 +49,4 @@ func (s *Server) allowLog(key deviceKey) (dropped int, ok bool) {
 	dropped, ok = p.allow(s.Now())
 	s.logLimits[key] = p
 	return dropped, ok
-}
-
-// truncate cuts a device's text for the log.
-func truncate(s string) string {
-	if len(s) <= maxLogText {
-		return s
-	}
-	n := maxLogText
-	for !utf8.RuneStart(s[n]) {
-		n--
-	}
-	return s[:n] + "…"
 }

@@ -152,9 +152,10 @@ func (s *Server) store(ctx context.Context, r delivery.Report) (Receipt, error) 
 	}
 	if news {
 		if dropped, ok := s.allowLog(key); ok {
+			text := func(s string) string { return delivery.Cut(s, maxLogText) }
 			s.Log.Info("device", "device", r.Device, "ring", r.Ring, "phase", r.Phase, "release", r.Release, "bundle",
-				r.Bundle, "failed", r.Failed, "why", truncate(r.Why), "held", truncate(r.Blocked), "ignored",
-				truncate(d.Ignored), "skew", d.Skew, "leftOut", dropped)
+				r.Bundle, "failed", r.Failed, "why", text(r.Why), "held", text(r.Blocked), "ignored", text(d.Ignored),
+				"skew", d.Skew, "leftOut", dropped)
 		}
 	}
 	return Receipt{Highest: r.Sequence, Receipt: receipt}, nil

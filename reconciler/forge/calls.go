@@ -95,5 +95,5 @@ func message(data []byte, token string) string {
 	if token != "" {
 		text = strings.ReplaceAll(text, token, "…")
 	}
-	return Cut(delivery.Terminal(text), 200)
+	return delivery.Cut(delivery.Terminal(text), 200)
 }

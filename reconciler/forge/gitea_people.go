@@ -60,7 +60,7 @@ func (f *Gitea) missingScopes(ctx context.Context) ([]string, error) {
 
 // Permission returns a user's permission on the repository, as the server says. An unknown user has none.
 func (f *Gitea) Permission(ctx context.Context, user string) (_ delivery.Permission, err error) {
-	defer f.explain(&err, "read the permission of %s", Cut(user, 40))
+	defer f.explain(&err, "read the permission of %s", delivery.Cut(user, 40))
 	if user == "" {
 		return delivery.PermissionNone, nil
 	}
@@ -173,7 +173,7 @@ func unlessDenied(err error) error {
 // teams that own gates, because Gitea shows a team only to its members. With an error, the
 // names are complete, and the user counts as no member of the teams that could not be read.
 func (f *Gitea) Teams(ctx context.Context, user string) (_ map[string]bool, err error) {
-	defer f.explain(&err, "read the teams of %s", Cut(user, 40))
+	defer f.explain(&err, "read the teams of %s", delivery.Cut(user, 40))
 	c := f.client(ctx)
 	teams, _, err := f.repoTeams(c)
 	if err != nil {
@@ -197,7 +197,7 @@ const maxMembers = 50
 // Owner returns why a name cannot own a gate, or "" if it can: it is a team with a member who has write permission, or
 // a user with write permission.
 func (f *Gitea) Owner(ctx context.Context, name string) (problem string, err error) {
-	defer f.explain(&err, "check the gate owner %s", Cut(name, 40))
+	defer f.explain(&err, "check the gate owner %s", delivery.Cut(name, 40))
 	c, me, err := f.session(ctx)
 	if err != nil {
 		return "", err
@@ -266,5 +266,5 @@ func (f *Gitea) checkTeams(c *gitea.Client, teams []*gitea.Team, me account) (pr
 		return "", nil
 	}
 	return fmt.Sprintf("aob cannot see who is in the teams %s of %s, so their members count as readers; add "+
-		"aob's user %s to them", Cut(strings.Join(hidden, ", "), 200), f.owner, me.name), nil
+		"aob's user %s to them", delivery.Cut(strings.Join(hidden, ", "), 200), f.owner, me.name), nil
 }

@@ -48,7 +48,7 @@ func (f *Gitea) Check(ctx context.Context) (setup delivery.Setup, err error) {
 	}
 	if repo.FullName != "" && !strings.EqualFold(repo.FullName, f.name()) {
 		add("%s is called %s now; write the new name in forge.gitea.repo and in repository, and start aob serve again",
-			f.name(), delivery.Terminal(Cut(repo.FullName, 200)))
+			f.name(), delivery.Terminal(delivery.Cut(repo.FullName, 200)))
 	}
 	switch {
 	case repo.Archived:

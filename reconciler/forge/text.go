@@ -16,26 +16,6 @@ const MaxDescription = 140
 // MaxComment is the longest comment, in bytes.
 const MaxComment = 65_000
 
-// Cut returns s with at most n characters, the last of them an ellipsis where
-// it was longer. What is not UTF-8 is replaced.
-func Cut(s string, n int) string {
-	s = strings.ToValidUTF8(s, "\uFFFD")
-	if utf8.RuneCountInString(s) <= n {
-		return s
-	}
-	if n <= 0 {
-		return ""
-	}
-	count := 0
-	for i := range s {
-		if count == n-1 {
-			return strings.TrimRight(s[:i], " ") + "…"
-		}
-		count++
-	}
-	return s
-}
-
 // maxAction is the longest end of a description that is kept whole, in characters.
 const maxAction = 80
 
@@ -48,9 +28,9 @@ func Describe(s string) string {
 	}
 	i := strings.LastIndex(s, "; ")
 	if i < 0 || utf8.RuneCountInString(s[i:]) > maxAction {
-		return Cut(s, MaxDescription)
+		return delivery.Cut(s, MaxDescription)
 	}
-	return Cut(s[:i], MaxDescription-utf8.RuneCountInString(s[i:])) + s[i:]
+	return delivery.Cut(s[:i], MaxDescription-utf8.RuneCountInString(s[i:])) + s[i:]
 }
 
 // hidden is the first line of a comment, which is not shown.

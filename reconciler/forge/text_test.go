@@ -12,39 +12,6 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-func TestCut(t *testing.T) {
-	for _, tt := range []struct {
-		s    string
-		n    int
-		want string
-	}{
-		{"", 5, ""},
-		{"abcde", 5, "abcde"},
-		{"abcdef", 5, "abcd…"},
-		{"äöüßé", 5, "äöüßé"},
-		{"äöüßéa", 5, "äöüß…"},
-		{"abc def", 5, "abc…"},
-		{"abc", 1, "…"},
-		{"abc", 0, ""},
-		{"a\xffb", 3, "a\uFFFDb"},
-		{"日本語のテキスト", 4, "日本語…"},
-	} {
-		if got := Cut(tt.s, tt.n); got != tt.want {
-			t.Errorf("Cut(%q, %d): got %q, want %q", tt.s, tt.n, got, tt.want)
-		}
-	}
-}
-
-func FuzzCut(f *testing.F) {
-	f.Add("äöü\xff", 2)
-	f.Fuzz(func(t *testing.T, s string, n int) {
-		got := Cut(s, n)
-		if !utf8.ValidString(got) || utf8.RuneCountInString(got) > max(n, 0) {
-			t.Errorf("Cut(%q, %d): got %q", s, n, got)
-		}
-	})
-}
-
 func TestComment(t *testing.T) {
 	for _, body := range []string{"", "short", strings.Repeat("line\n", 20_000), strings.Repeat("é", 60_000),
 		strings.Repeat("x", MaxComment) + "\xff"} {

@@ -42,7 +42,7 @@ func Webhook(secret string) (func(*http.Request) (Event, error), error) {
 	key := []byte(secret)
 	return func(req *http.Request) (Event, error) {
 		if req.Method != http.MethodPost {
-			return Event{}, fmt.Errorf("a webhook must be a POST, got %s", delivery.Terminal(Cut(req.Method, 20)))
+			return Event{}, fmt.Errorf("a webhook must be a POST, got %s", delivery.Terminal(delivery.Cut(req.Method, 20)))
 		}
 		given := signature(req.Header)
 		if given == nil {
@@ -103,6 +103,6 @@ func event(h http.Header, body []byte) Event {
 		}
 	}
 	const long = 100
-	return Event{Kind: Cut(delivery.Terminal(e.Kind), long), Ref: Cut(delivery.Terminal(e.Ref), long),
-		Commit: Cut(delivery.Terminal(e.Commit), long)}
+	return Event{Kind: delivery.Cut(delivery.Terminal(e.Kind), long), Ref: delivery.Cut(delivery.Terminal(e.Ref), long),
+		Commit: delivery.Cut(delivery.Terminal(e.Commit), long)}
 }

@@ -3,7 +3,6 @@ package git
 import (
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
 
@@ -188,19 +187,10 @@ func (s *movedSearch) search(folder string, base, removed, changed plumbing.Hash
 			}
 		case our.mode == 0 && their.mode != 0 && their.mode != modeTree && their.hash != before.hash &&
 			len(s.moved) < maxMoved:
-			s.moved = append(s.moved, strings.ToValidUTF8(clip(folder+name), "\uFFFD"))
+			s.moved = append(s.moved, delivery.Cut(folder+name, 200))
 		}
 	}
 	return nil
-}
-
-// clip cuts a path to 200 bytes.
-func clip(path string) string {
-	const most = 200
-	if len(path) <= most {
-		return path
-	}
-	return path[:most] + "…"
 }
 
 // entriesByName returns the entries of a tree by name, or nil for a zero hash. An entry with a duplicate name gets a

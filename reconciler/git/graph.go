@@ -154,20 +154,17 @@ func parsePerson(line []byte) (name, email string, when time.Time) {
 // maxText is how many bytes of a commit's headers, and of its message, are used.
 const maxText = 64 << 10
 
-// maxSubject is the maximum length of a subject in bytes.
+// maxSubject is the maximum length of a subject in characters.
 const maxSubject = 1000
 
-// Subject returns the first line of a commit's message, cut to about maxSubject bytes.
+// Subject returns the first line of a commit's message, cut to maxSubject characters.
 func (m *Mirror) Subject(commit string) (string, error) {
 	_, message, err := m.text(commit)
 	if err != nil {
 		return "", err
 	}
 	line, _, _ := strings.Cut(strings.TrimSpace(message), "\n")
-	if len(line) > maxSubject {
-		line = strings.ToValidUTF8(line[:maxSubject], "") + "…"
-	}
-	return strings.TrimSpace(line), nil
+	return delivery.Cut(strings.TrimSpace(line), maxSubject), nil
 }
 
 // Author returns the author of a commit and the author time.

@@ -249,10 +249,7 @@ func (w *remoteOutput) Write(p []byte) (int, error) {
 
 // explain returns the text of err with the remote's output, on one line.
 func (w *remoteOutput) explain(err error) string {
-	text := strings.Join(strings.Fields(delivery.Terminal(w.b.String())), " ")
-	if len(text) > 300 {
-		text = strings.ToValidUTF8(text[:300], "") + "…"
-	}
+	text := delivery.PlainText(strings.Join(strings.Fields(w.b.String()), " "), 300)
 	if text == "" {
 		return err.Error()
 	}

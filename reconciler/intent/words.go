@@ -10,18 +10,14 @@ import (
 	"unicode/utf8"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/autonomos/aob/reconciler/delivery"
 )
 
 // quote returns text of a file for a complaint, shortened and on one line.
 func quote(s string) string { return strconv.Quote(clip(s)) }
 
-func clip(s string) string {
-	const most = 60
-	if runes := []rune(s); len(runes) > most {
-		return string(runes[:most]) + "…"
-	}
-	return s
-}
+func clip(s string) string { return delivery.Cut(s, 61) }
 
 // describe describes a value for the end of a complaint.
 func describe(n *yaml.Node) string {

@@ -319,12 +319,10 @@ func acceptCommand(c delivery.Comment) (plan.AcceptComment, bool) {
 	if len(words) <= 4 || words[1] != "accept" || words[3] != "because" || len(words[2]) > 64 {
 		return plan.AcceptComment{}, false
 	}
-	reason := strings.ToValidUTF8(strings.Join(words[4:], " "), "?")
+	reason := strings.Join(words[4:], " ")
 	if !strings.ContainsFunc(reason, unicode.IsLetter) { // such as the "…" of the example in AOB's comment
 		return plan.AcceptComment{}, false
 	}
-	if runes := []rune(reason); len(runes) > maxReason {
-		reason = string(runes[:maxReason]) + "…"
-	}
-	return plan.AcceptComment{Code: words[2], By: c.Author, Because: reason, At: c.At.UTC()}, true
+	return plan.AcceptComment{Code: words[2], By: c.Author, Because: delivery.Cut(reason, maxReason), At: c.At.UTC()},
+		true
 }

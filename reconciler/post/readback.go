@@ -171,7 +171,7 @@ func (b *Board) ForgedNote(ctx context.Context, commit string, checks []delivery
 			answer = "AOB answers after a pause that grows to 10 minutes"
 		}
 		lines = append(lines, fmt.Sprintf("\n- The user %s %s the status %s of this commit%s. %s: only AOB's own "+
-			"statuses count.", delivery.Markdown(forged[name]), sets, delivery.Markdown(forge.Cut(name, 100)), again,
+			"statuses count.", delivery.Markdown(forged[name]), sets, delivery.Markdown(delivery.Cut(name, 100)), again,
 			answer))
 	}
 	if len(lines) == 0 {

@@ -174,10 +174,7 @@ func Anomalies(d *delivery.Device, now time.Time, deadline time.Duration) (list 
 
 // reason is what a device says, at most 200 characters of it.
 func reason(why string) delivery.Fact {
-	if r := []rune(why); len(r) > 200 {
-		why = string(r[:199]) + "…"
-	}
-	return fact(code.DeviceSays, values{Text: why})
+	return fact(code.DeviceSays, values{Text: delivery.Cut(why, 200)})
 }
 
 func later(a, b time.Time) time.Time {

@@ -252,10 +252,8 @@ func (s *Stack) failed(ctx context.Context, step string, err error) error {
 		}
 		return r
 	}, err.Error())), " ")
-	if len(text) > 600 {
-		text = strings.ToValidUTF8(text[:600], "") + "…"
-	}
-	return stepError{fmt.Sprintf("terraform %s: %s (full log: %s)", step, text, s.log.path), err}
+	return stepError{fmt.Sprintf("terraform %s: %s (full log: %s)", step, delivery.PlainText(text, 600), s.log.path),
+		err}
 }
 
 // A stepError shows short text and keeps the whole error for errors.Is.

@@ -116,15 +116,11 @@ func parse(data []byte) (*dsse.Envelope, error) {
 	return e, nil
 }
 
-// claimedIDs lists the key ids in an envelope, quoted and cut to 64 bytes: they are untrusted input.
+// claimedIDs lists the key ids in an envelope, quoted and cut to 64 characters: they are untrusted input.
 func claimedIDs(e *dsse.Envelope) string {
 	var ids []string
 	for _, s := range e.Signatures {
-		id := s.KeyID
-		if len(id) > 64 {
-			id = id[:64] + "…"
-		}
-		ids = append(ids, fmt.Sprintf("%q", id))
+		ids = append(ids, fmt.Sprintf("%q", delivery.Cut(s.KeyID, 64)))
 	}
 	return strings.Join(ids, ", ")
 }

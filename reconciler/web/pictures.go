@@ -1,6 +1,7 @@
 package web
 
 import (
+	_ "embed"
 	"encoding/json"
 	"html/template"
 	"io"
@@ -19,32 +20,12 @@ var (
 	pictureFile = regexp.MustCompile(`^[0-9]{2}-[A-Za-z0-9-]{1,60}\.png$`)
 )
 
+//go:embed pictures.html
+var pictureHTML string
+
 // The template escapes markup. text removes control and invisible characters.
-var picturePage = template.Must(template.New("pictures").Funcs(template.FuncMap{
-	"text": delivery.Terminal,
-}).Parse(`<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>The images that got worse</title>
-<style>
-body{font:16px/1.5 system-ui,sans-serif;margin:1em auto;max-width:1500px;padding:0 1em;color:#222}
-img{max-width:100%;height:auto;border:1px solid #ddd}
-figure{margin:2em 0}
-figcaption{margin:.5em 0}
-.wide{overflow-x:auto}
-.wide img{max-width:none}
-@media(min-width:1000px){.wide img{max-width:100%}}
-</style>
-<h1>The images that got worse</h1>
-<p>Truth, release and the model that is proposed, side by side. Green is found, red and dashed is missed, orange is
-detected and is not there.</p>
-{{range .}}<figure>
-<figcaption><b>{{.Name | text}}</b>: {{.Why | text}}</figcaption>
-<div class="wide"><a href="{{.File}}">
-<img src="{{.File}}" alt="{{.Name | text}}: {{.Why | text}}" loading="lazy"></a></div>
-</figure>
-{{else}}<p>There are none.</p>
-{{end}}</html>
-`))
+var picturePage = template.Must(template.New("pictures").Funcs(template.FuncMap{"text": delivery.Terminal}).
+	Parse(pictureHTML))
 
 // Pictures serves a store's files below pictures/: /pictures/KEY/ is the page of one
 // comparison, and /pictures/KEY/NAME.png a picture. Anybody who knows a key may read it,

@@ -15,7 +15,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/autonomos/aob/reconciler/artifact"
 	"github.com/autonomos/aob/reconciler/coco"
 	"github.com/autonomos/aob/reconciler/dataset"
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -78,7 +77,7 @@ func (s *Stages) open(ctx context.Context, r *run.Run, e delivery.EvalRun) (*ope
 	for i, im := range data.Images {
 		images[i] = detect.ImageFile{ID: im.ID, Path: im.Path}
 	}
-	o.detections, err = s.Detector.Evaluate(ctx, detect.Request{Model: filepath.Join(dir, artifact.ModelFile),
+	o.detections, err = s.Detector.Evaluate(ctx, detect.Request{Model: filepath.Join(dir, delivery.ModelFile),
 		Signature: info.Signature, Images: images}, s.progress(r, "detecting"))
 	if err != nil {
 		return nil, blocked(err, "train the model again")

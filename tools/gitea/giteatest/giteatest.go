@@ -15,6 +15,7 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	_ "embed"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -196,60 +197,10 @@ func tail(path string) string {
 	return string(data[max(0, len(data)-8<<10):])
 }
 
-// appINI disables everything that tests do not need.
-const appINI = `
-RUN_USER = {user}
-RUN_MODE = prod
-WORK_PATH = {dir}
-I_AM_BEING_UNSAFE_RUNNING_AS_ROOT = true
-[server]
-PROTOCOL = http
-HTTP_ADDR = 127.0.0.1
-HTTP_PORT = {port}
-ROOT_URL = http://127.0.0.1:{port}/
-STATIC_ROOT_PATH = {gitea}
-APP_DATA_PATH = {dir}/data
-DISABLE_SSH = true
-OFFLINE_MODE = true
-[database]
-DB_TYPE = sqlite3
-PATH = {dir}/gitea.db
-SQLITE_JOURNAL_MODE = WAL
-[repository]
-ROOT = {dir}/repositories
-DEFAULT_BRANCH = main
-DEFAULT_PRIVATE = private
-[security]
-INSTALL_LOCK = true
-SECRET_KEY = for-tests-alone
-PASSWORD_HASH_ALGO = pbkdf2_v1
-MIN_PASSWORD_LENGTH = 6
-[service]
-DISABLE_REGISTRATION = true
-[webhook]
-ALLOWED_HOST_LIST = loopback
-[log]
-MODE = console
-LEVEL = Warn
-[queue]
-TYPE = channel
-[indexer]
-ISSUE_INDEXER_TYPE = db
-[session]
-PROVIDER = memory
-[picture]
-DISABLE_GRAVATAR = true
-[actions]
-ENABLED = false
-[packages]
-ENABLED = false
-[mailer]
-ENABLED = false
-[cron]
-ENABLED = false
-[other]
-ENABLE_SITEMAP = false
-`
+// appINI are the server's settings. {name} is replaced.
+//
+//go:embed app.ini
+var appINI string
 
 // SSHKey generates an ed25519 SSH key without a passphrase, and returns the path of the private key; the public key is
 // in the same path with .pub appended. It skips the test if there is no ssh-keygen.
