@@ -88,7 +88,7 @@ func (s *Store) ingest(ctx context.Context) (*os.File, *durable.Lock, error) {
 // copyAndSum copies r to w and returns digest and size. The error wraps errTooLong if r has more than limit bytes.
 func copyAndSum(ctx context.Context, w io.Writer, r io.Reader, limit int64) (blob, error) {
 	sum := sha256.New()
-	n, err := io.Copy(io.MultiWriter(w, sum), io.LimitReader(contextReader{ctx, r}, limit+1))
+	n, err := io.Copy(io.MultiWriter(w, sum), io.LimitReader(durable.ContextReader{Ctx: ctx, R: r}, limit+1))
 	if err != nil {
 		return blob{}, err
 	}
@@ -96,19 +96,6 @@ func copyAndSum(ctx context.Context, w io.Writer, r io.Reader, limit int64) (blo
 		return blob{}, fmt.Errorf("%w than %d bytes", errTooLong, limit)
 	}
 	return blob{delivery.Digest("sha256:" + hex.EncodeToString(sum.Sum(nil))), n}, nil
-}
-
-// A contextReader returns the context's error after the context has ended.
-type contextReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (r contextReader) Read(p []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return r.r.Read(p)
 }
 
 // readBlob reads a blob of at most limit bytes into memory and verifies it.

@@ -1,13 +1,11 @@
 package artifact
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -101,15 +99,9 @@ func (s *Store) readIndex() (*index, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A damaged key must be an error, and not hide its value.
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
 	var file ocispec.Index
-	if err := dec.Decode(&file); err != nil {
+	if err := delivery.ParseJSON(data, &file); err != nil { // also for a damaged key, which would hide its value
 		return nil, fmt.Errorf("damaged: %w", err)
-	}
-	if _, err := dec.Token(); err != io.EOF {
-		return nil, errors.New("damaged: there is data after its end")
 	}
 	if file.SchemaVersion != 2 || (file.MediaType != "" && file.MediaType != ocispec.MediaTypeImageIndex) {
 		return nil, fmt.Errorf("damaged: not an OCI index: schema version %d, media type %q", file.SchemaVersion,

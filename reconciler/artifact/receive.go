@@ -76,7 +76,7 @@ type partial struct {
 
 func (p *partial) fill(ctx context.Context, from source, mediaType string, want blob, wire *atomic.Int64) error {
 	var err error
-	if p.size, err = io.Copy(p.sum, io.LimitReader(contextReader{ctx, p.File}, want.size+1)); err != nil {
+	if p.size, err = io.Copy(p.sum, io.LimitReader(durable.ContextReader{Ctx: ctx, R: p.File}, want.size+1)); err != nil {
 		return err
 	}
 	if p.size > want.size {
@@ -120,7 +120,7 @@ func (p *partial) append(ctx context.Context, from source, mediaType string, wan
 		}
 	}
 	defer body.Close()
-	missing := io.LimitReader(contextReader{ctx, wireReader{body, wire}}, want.size-p.size+1)
+	missing := io.LimitReader(durable.ContextReader{Ctx: ctx, R: wireReader{body, wire}}, want.size-p.size+1)
 	n, err := io.Copy(io.MultiWriter(p.File, p.sum), missing)
 	p.size += n
 	return err

@@ -5,7 +5,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 )
 
@@ -39,27 +41,44 @@ func (d Digest) Short() string {
 // Canonical returns the JSON form of v that digests are computed from: sorted object
 // keys, no white space, no HTML escapes. It panics if v has no JSON form, such as a NaN.
 func Canonical(v any) []byte {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
+	text, err := EncodeJSON(v)
+	if err != nil {
 		panic(fmt.Sprintf("delivery: %T has no JSON form: %v", v, err))
 	}
 	// Structs are encoded in the order of their fields. Decoding into maps and encoding again sorts the keys, so that
 	// the order of fields in Go does not affect digests.
-	dec := json.NewDecoder(&b)
+	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.UseNumber()
 	var plain any
 	if err := dec.Decode(&plain); err != nil {
 		panic(fmt.Sprintf("delivery: %T does not decode: %v", v, err))
 	}
-	var out bytes.Buffer
-	enc = json.NewEncoder(&out)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(plain); err != nil {
+	if text, err = EncodeJSON(plain); err != nil {
 		panic(fmt.Sprintf("delivery: %T does not encode: %v", v, err))
 	}
-	return bytes.TrimSuffix(out.Bytes(), []byte("\n"))
+	return bytes.TrimSuffix(text, []byte("\n"))
+}
+
+// EncodeJSON returns v as one line of JSON, without HTML escapes.
+func EncodeJSON(v any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(v)
+	return b.Bytes(), err
+}
+
+// ParseJSON decodes one JSON value into v. Unknown fields, and anything after the value, are errors.
+func ParseJSON(data []byte, v any) error {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(v); err != nil {
+		return err
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return errors.New("want one JSON value, got more")
+	}
+	return nil
 }
 
 // DigestOf returns the digest of {kind: v} in its canonical form. Values of different

@@ -56,18 +56,18 @@ func (w Worker) Open(bundleDir string) (*Server, error) {
 		parse func([]byte) error
 	}{
 		{delivery.SignatureFile, maxJSON, func(b []byte) error {
-			if err := parseLine(b, &sig); err != nil {
+			if err := delivery.ParseJSON(b, &sig); err != nil {
 				return err
 			}
 			return checkSignature(sig)
 		}},
 		{delivery.LabelsFile, maxJSON, func(b []byte) error {
-			if err := parseLine(b, &labels); err != nil {
+			if err := delivery.ParseJSON(b, &labels); err != nil {
 				return err
 			}
 			return checkLabels(labels, sig)
 		}},
-		{delivery.ThresholdsFile, maxJSON, func(b []byte) error { return parseLine(b, &thresholds) }},
+		{delivery.ThresholdsFile, maxJSON, func(b []byte) error { return delivery.ParseJSON(b, &thresholds) }},
 		{delivery.GoldenFile, MaxGoldenBytes, func(b []byte) (err error) { golden, err = ParseGolden(b); return err }},
 		{delivery.ModelFile, MaxModelBytes, func(b []byte) error { data = b; return nil }},
 	} {

@@ -1,7 +1,6 @@
 package detect
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -104,33 +103,17 @@ const (
 
 // writeLine writes v as one line of JSON.
 func writeLine(w io.Writer, v any) error {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		return err
+	line, err := delivery.EncodeJSON(v)
+	if err == nil {
+		_, err = w.Write(line)
 	}
-	_, err := w.Write(b.Bytes())
 	return err
-}
-
-// parseLine decodes one line of JSON into v. Unknown fields, and anything after the value, are errors.
-func parseLine(line []byte, v any) error {
-	dec := json.NewDecoder(bytes.NewReader(line))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(v); err != nil {
-		return err
-	}
-	if _, err := dec.Token(); err != io.EOF {
-		return errors.New("want one JSON value, got more")
-	}
-	return nil
 }
 
 // parseMessage decodes one line of a child's untrusted output.
 func parseMessage(line []byte) (message, error) {
 	var m message
-	if err := parseLine(line, &m); err != nil {
+	if err := delivery.ParseJSON(line, &m); err != nil {
 		return message{}, err
 	}
 	parts := 0

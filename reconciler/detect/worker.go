@@ -234,7 +234,7 @@ func nextLine(lines *bufio.Scanner, v any) error {
 		}
 		return io.ErrUnexpectedEOF
 	}
-	return parseLine(lines.Bytes(), v)
+	return delivery.ParseJSON(lines.Bytes(), v)
 }
 
 // detect returns the detections on one image.

@@ -1,6 +1,7 @@
 package durable
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -141,4 +142,18 @@ func LastLine(path string, mask delivery.Mask) string {
 	}
 	lines := strings.Split(strings.TrimSpace(strings.ToValidUTF8(text, "")), "\n")
 	return delivery.PlainText(lines[len(lines)-1], 300)
+}
+
+// A ContextReader returns the context's error after the context has ended.
+type ContextReader struct {
+	Ctx context.Context
+	R   io.Reader
+}
+
+// Read implements io.Reader.
+func (r ContextReader) Read(p []byte) (int, error) {
+	if err := r.Ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.R.Read(p)
 }

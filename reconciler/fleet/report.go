@@ -1,7 +1,6 @@
 package fleet
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -223,17 +222,12 @@ func hasChanged(old, d delivery.Device) bool {
 // ParseReport decodes and validates a report from untrusted bytes: known fields only, every value within its limits.
 func ParseReport(body []byte) (delivery.Report, error) {
 	var r delivery.Report
-	dec := json.NewDecoder(bytes.NewReader(body))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&r); err != nil {
+	if err := delivery.ParseJSON(body, &r); err != nil {
 		if strings.Contains(err.Error(), "unknown field") {
 			return r, fmt.Errorf("not a report: %w; this aob serve does not know it: update aob serve before aob-agent",
 				err)
 		}
 		return r, fmt.Errorf("not a report: %w", err)
-	}
-	if _, err := dec.Token(); err != io.EOF {
-		return r, errors.New("not a report: something follows the JSON object")
 	}
 	if err := checkReport(r); err != nil {
 		return delivery.Report{}, fmt.Errorf("report: %w", err)

@@ -19,6 +19,8 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/format/idxfile"
 	"github.com/go-git/go-git/v5/plumbing/format/packfile"
 	"github.com/go-git/go-git/v5/storage/memory"
+
+	"github.com/autonomos/aob/reconciler/durable"
 )
 
 // Limits of one pack. A small pack can contain large objects: a gigabyte of zeros takes a
@@ -137,7 +139,7 @@ func (s *store) receive(ctx context.Context, r io.Reader, limits bounds) (rec re
 			os.Remove(rec.tmp)
 		}
 	}()
-	limited := &io.LimitedReader{R: contextReader{ctx, r}, N: limits.pack}
+	limited := &io.LimitedReader{R: durable.ContextReader{Ctx: ctx, R: r}, N: limits.pack}
 	tee := io.TeeReader(limited, f)
 	objects, err := checkPack(tee, limits)
 	if limited.N == 0 {
@@ -157,7 +159,7 @@ func (s *store) receive(ctx context.Context, r io.Reader, limits bounds) (rec re
 		return rec, err
 	}
 	w := new(idxfile.Writer)
-	parser, err := packfile.NewParser(packfile.NewScanner(contextFile{contextReader{ctx, f}, f}), w)
+	parser, err := packfile.NewParser(packfile.NewScanner(contextFile{durable.ContextReader{Ctx: ctx, R: f}, f}), w)
 	if err != nil {
 		return rec, err
 	}
@@ -168,21 +170,8 @@ func (s *store) receive(ctx context.Context, r io.Reader, limits bounds) (rec re
 	return rec, err
 }
 
-// A contextReader returns the context's error after the context has ended.
-type contextReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (e contextReader) Read(p []byte) (int, error) {
-	if err := e.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return e.r.Read(p)
-}
-
 type contextFile struct {
-	contextReader
+	durable.ContextReader
 	io.Seeker
 }
 

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strconv"
 	"unicode/utf8"
+
+	"github.com/autonomos/aob/reconciler/delivery"
 )
 
 // ArgsFile is the name of the file beside trainer.yaml with the schema of the trainer's arguments. A trainer without it
@@ -111,9 +113,7 @@ func (s *schemaNode) UnmarshalJSON(data []byte) error {
 		*s = schemaNode{never: !always}
 		return nil
 	}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
-	return dec.Decode(&s.keywords)
+	return delivery.ParseJSON(data, &s.keywords)
 }
 
 // A stringOrList is a JSON string or a list of them.

@@ -11,14 +11,6 @@ type values = delivery.Values
 
 func fact(c delivery.Code, v values) delivery.Fact { return delivery.Fact{Code: c, Values: v} }
 
-// plain is a text from outside AOB. For an empty text it is the zero fact.
-func plain(text string) delivery.Fact {
-	if text == "" {
-		return delivery.Fact{}
-	}
-	return fact(code.Plain, values{Text: text})
-}
-
 // several joins facts. Zero facts are left out, and a single fact stays as it is.
 func several(facts ...delivery.Fact) delivery.Fact {
 	var list []delivery.Fact

@@ -4,7 +4,6 @@ package plan
 // key, and missing ones become runs.
 
 import (
-	"encoding/json"
 	"slices"
 	"strconv"
 	"strings"
@@ -90,14 +89,10 @@ func (m *maker) score(bundle delivery.Digest, on evalSet, run runner) (delivery.
 	if s, ok := m.w.Evidence.Scores[key]; ok {
 		return s, Stage{State: delivery.CheckSuccess}
 	}
-	state, stage := run(delivery.RunSpec{Key: key, Kind: delivery.RunEval, Limit: m.w.Server.EvalTime, Eval: &input})
+	scores, stage := resultOf[delivery.ScoreSet](run, delivery.RunSpec{Key: key, Kind: delivery.RunEval,
+		Limit: m.w.Server.EvalTime, Eval: &input}, code.ScoresUnreadable)
 	if stage.State != delivery.CheckSuccess {
 		return delivery.Scores{}, stage
-	}
-	var scores delivery.ScoreSet
-	if err := json.Unmarshal(state.Result, &scores); err != nil {
-		return delivery.Scores{}, Stage{State: delivery.CheckError,
-			Fact: fact(code.ScoresUnreadable, values{Text: err.Error()})}
 	}
 	s := delivery.Scores{Key: key, Input: input, Content: on.EvalSetContent, Scores: scores}
 	m.step(Sign{Bundle: bundle, Type: delivery.ScoresType, Predicate: s, Of: on.EvalSet.String()})
@@ -110,16 +105,11 @@ func (m *maker) compare(candidate, baseline delivery.Scores, g delivery.Gate, ru
 	input := delivery.CompareRun{Candidate: candidate.Input, Baseline: baseline.Input, Seed: bootstrapSeed,
 		Resamples: gate.Resamples(g.Checks, len(candidate.Scores.Classes))}
 	key := delivery.CompareKey(input)
-	state, stage := run(delivery.RunSpec{Key: key, Kind: delivery.RunCompare, Limit: m.w.Server.EvalTime,
-		Compare: &input})
+	result, stage := resultOf[delivery.CompareResult](run, delivery.RunSpec{Key: key, Kind: delivery.RunCompare,
+		Limit: m.w.Server.EvalTime, Compare: &input}, code.CompareUnreadable)
 	if stage.State != delivery.CheckSuccess {
 		stage.Fact = stage.Fact.In(code.OfComparison, values{})
 		return nil, key, stage
-	}
-	var result delivery.CompareResult
-	if err := json.Unmarshal(state.Result, &result); err != nil {
-		return nil, key, Stage{State: delivery.CheckError,
-			Fact: fact(code.CompareUnreadable, values{Text: err.Error()})}
 	}
 	return &result, key, stage
 }

@@ -462,6 +462,17 @@ func runs(r delivery.RunState) delivery.Fact {
 // A runner finds a run, or plans its start if that is allowed, and returns its state.
 type runner func(delivery.RunSpec) (delivery.RunState, Stage)
 
+// resultOf returns the result of a run. The stage has the code unreadable if the result cannot be decoded.
+func resultOf[T any](run runner, spec delivery.RunSpec, unreadable delivery.Code) (result T, stage Stage) {
+	state, stage := run(spec)
+	if stage.State == delivery.CheckSuccess {
+		if err := json.Unmarshal(state.Result, &result); err != nil {
+			stage = Stage{State: delivery.CheckError, Fact: fact(unreadable, values{Text: err.Error()})}
+		}
+	}
+	return result, stage
+}
+
 // runner returns a runner for a proposal. Its runs need the approval if the author may not start them. note is the text
 // that each run shows about its purpose.
 func (m *maker) runner(p Proposal, approval, note string) runner {
@@ -484,12 +495,11 @@ func (m *maker) readData(r *progress, gates []judged, bars ...bar) bool {
 	slices.SortFunc(input.EvalSets, func(a, b delivery.EvalSet) int { return strings.Compare(a.String(), b.String()) })
 	input.EvalSets = slices.Compact(input.EvalSets)
 	r.dataKey = delivery.DataKey(input)
-	state, stage := r.run(delivery.RunSpec{Key: r.dataKey, Kind: delivery.RunData, Limit: m.w.Server.DataTime,
-		Data: &input})
+	var stage Stage
+	r.data, stage = resultOf[delivery.DataResult](r.run, delivery.RunSpec{Key: r.dataKey, Kind: delivery.RunData,
+		Limit: m.w.Server.DataTime, Data: &input}, code.DataUnreadable)
 	if stage.State == delivery.CheckSuccess {
-		if err := json.Unmarshal(state.Result, &r.data); err != nil {
-			stage = Stage{State: delivery.CheckError, Fact: fact(code.DataUnreadable, values{Text: err.Error()})}
-		} else if r.Data = &r.data; r.data.Failed() {
+		if r.Data = &r.data; r.data.Failed() {
 			stage = failed(findings(r.data.Findings, delivery.LevelError))
 		} else {
 			stage.Fact = dataFact(r.model, r.data)

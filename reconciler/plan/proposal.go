@@ -436,10 +436,10 @@ func failing(verdicts []delivery.Verdict) []delivery.Fact {
 
 // ReasonOf returns the reason of a verdict.
 func ReasonOf(v delivery.Verdict) delivery.Fact {
-	if len(v.Because) > 0 {
-		return several(v.Because...)
+	if len(v.Because) == 0 && v.Reason != "" { // signed by an older version
+		return fact(code.Plain, values{Text: v.Reason})
 	}
-	return plain(v.Reason)
+	return several(v.Because...)
 }
 
 // invalidOwners warns about owners of gates who cannot accept anything.

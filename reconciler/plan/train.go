@@ -143,13 +143,10 @@ func (m *maker) seed(r *progress, seed int64, digest delivery.Digest) SeedReport
 		return is(delivery.CheckPending, fact(code.TrainedSame, values{Bundle: t.Bundle}))
 	}
 	s.Run = s.key
-	state, stage := r.run(delivery.RunSpec{Key: s.key, Kind: delivery.RunTrain, Limit: input.Limit, Train: &input})
+	result, stage := resultOf[delivery.TrainResult](r.run, delivery.RunSpec{Key: s.key, Kind: delivery.RunTrain,
+		Limit: input.Limit, Train: &input}, code.TrainResultUnreadable)
 	if stage.State != delivery.CheckSuccess {
 		return is(stage.State, stage.Fact)
-	}
-	var result delivery.TrainResult
-	if err := json.Unmarshal(state.Result, &result); err != nil {
-		return is(delivery.CheckError, fact(code.TrainResultUnreadable, values{Text: err.Error()}))
 	}
 	data, ok := m.dataOf(input, r.data)
 	if !ok {
@@ -188,15 +185,11 @@ func (m *maker) resolved(r *progress, trained delivery.Digest) (delivery.Digest,
 		}
 		return t.Result.Bundle, Stage{State: delivery.CheckSuccess, Fact: fact(code.Thresholds, found)}
 	}
-	state, stage := r.run(delivery.RunSpec{Key: key, Kind: delivery.RunThresholds, Limit: m.w.Server.EvalTime,
-		Thresholds: &input})
+	result, stage := resultOf[delivery.ThresholdResult](r.run, delivery.RunSpec{Key: key, Kind: delivery.RunThresholds,
+		Limit: m.w.Server.EvalTime, Thresholds: &input}, code.ThresholdsUnreadable)
 	if stage.State != delivery.CheckSuccess {
 		stage.Fact = stage.Fact.In(code.OfThresholds, values{})
 		return "", stage
-	}
-	var result delivery.ThresholdResult
-	if err := json.Unmarshal(state.Result, &result); err != nil {
-		return "", Stage{State: delivery.CheckError, Fact: fact(code.ThresholdsUnreadable, values{Text: err.Error()})}
 	}
 	m.step(Sign{Bundle: result.Bundle, Type: delivery.ThresholdsType, Of: r.Model,
 		Predicate: delivery.Resolved{Key: key, Input: input, Result: result}})

@@ -1,14 +1,12 @@
 package trust
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/ed25519"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 
@@ -98,17 +96,12 @@ func parse(data []byte) (*dsse.Envelope, error) {
 	if len(data) > MaxEnvelope {
 		return nil, fmt.Errorf("larger than %d bytes", MaxEnvelope)
 	}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
 	var e *dsse.Envelope
-	if err := dec.Decode(&e); err != nil {
+	if err := delivery.ParseJSON(data, &e); err != nil {
 		return nil, fmt.Errorf("not a DSSE envelope: %w", err)
 	}
 	if e == nil {
 		return nil, errors.New("not a DSSE envelope: null")
-	}
-	if _, err := dec.Token(); err != io.EOF {
-		return nil, errors.New("not a DSSE envelope: there is data after it")
 	}
 	if n := len(e.Signatures); n == 0 || n > maxSignatures {
 		return nil, fmt.Errorf("want 1 to %d signatures, got %d", maxSignatures, n)

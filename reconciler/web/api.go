@@ -3,7 +3,6 @@ package web
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -295,9 +294,7 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64, v any) error 
 	if len(bytes.TrimSpace(body)) == 0 {
 		return nil
 	}
-	dec := json.NewDecoder(bytes.NewReader(body))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(v); err != nil {
+	if err := delivery.ParseJSON(body, v); err != nil {
 		return badRequest("use an aob of the same version as the server's",
 			"the body is not valid for this request: %s", err)
 	}
@@ -328,19 +325,17 @@ func (a API) respondError(w http.ResponseWriter, r *http.Request, err error) {
 
 // writeJSON encodes v before it writes the response, so that an encoding error never leaves half a response.
 func writeJSON(w http.ResponseWriter, code int, v any) error {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
+	text, err := delivery.EncodeJSON(v)
+	if err != nil {
 		return fmt.Errorf("encode the response: %w", err)
 	}
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Content-Length", strconv.Itoa(b.Len()))
+	h.Set("Content-Length", strconv.Itoa(len(text)))
 	w.WriteHeader(code)
-	w.Write(b.Bytes()) // an error means that the client has left
+	w.Write(text) // an error means that the client has left
 	return nil
 }
 
