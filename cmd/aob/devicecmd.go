@@ -81,11 +81,7 @@ func newDeviceListCommand() *cobra.Command {
 
 // fleetNames lists the fleets of a status.
 func fleetNames(s web.Status) string {
-	var names []string
-	for _, f := range s.Fleets {
-		names = append(names, f.Name)
-	}
-	return cmp.Or(strings.Join(names, ", "), "none")
+	return cmp.Or(strings.Join(delivery.Each(s.Fleets, func(f web.Fleet) string { return f.Name }), ", "), "none")
 }
 
 func newDeviceShowCommand() *cobra.Command {

@@ -72,11 +72,7 @@ func (v *evaluation) markdown() string {
 		}
 		b.WriteString("\n")
 	}
-	var lines []string
-	for _, line := range v.protocol() {
-		lines = append(lines, delivery.Markdown(line))
-	}
-	b.WriteString(strings.Join(lines, "  \n") + "\n")
+	b.WriteString(strings.Join(delivery.Each(v.protocol(), delivery.Markdown), "  \n") + "\n")
 	return b.String()
 }
 

@@ -208,11 +208,7 @@ func waiting(r web.Run) string {
 	if len(r.PRs) == 0 {
 		return r.Note
 	}
-	words := make([]string, len(r.PRs))
-	for i, n := range r.PRs {
-		words[i] = fmt.Sprintf("#%d", n)
-	}
-	return strings.Join(words, " ")
+	return strings.Join(delivery.Each(r.PRs, func(n int) string { return fmt.Sprintf("#%d", n) }), " ")
 }
 
 func phaseStyle(p delivery.RunPhase) style {

@@ -51,11 +51,7 @@ type safeText string
 // printf formats as package fmt does. Text arguments may come from outside, so they are
 // filtered by [delivery.Terminal], except for shown text.
 func (t *terminal) printf(format string, args ...any) {
-	safe := make([]any, len(args))
-	for i, a := range args {
-		safe[i] = safely(a)
-	}
-	fmt.Fprintf(t.out, format, safe...)
+	fmt.Fprintf(t.out, format, delivery.Each(args, safely)...)
 }
 
 // safely returns what printf shows for an argument.
@@ -122,11 +118,7 @@ type cell struct {
 
 // cells makes a row of plain text.
 func cells(words ...string) []cell {
-	row := make([]cell, len(words))
-	for i, w := range words {
-		row[i] = cell{text: w}
-	}
-	return row
+	return delivery.Each(words, func(w string) cell { return cell{text: w} })
 }
 
 // heading makes a table's first row.

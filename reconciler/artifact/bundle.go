@@ -30,13 +30,10 @@ type Bundle struct {
 
 // Info describes a stored bundle.
 type Info struct {
-	Digest     delivery.Digest
 	Model      delivery.Digest // of model.onnx
 	Size       int64           // of model.onnx, bytes
 	Signature  delivery.Signature
 	Labels     []string
-	Golden     delivery.Digest
-	Provenance map[string]string
 	Thresholds map[string]float64 // nil: no thresholds
 }
 
@@ -229,13 +226,7 @@ func (s *Store) Describe(ctx context.Context, bundle delivery.Digest) (Info, err
 	if err != nil {
 		return Info{}, err
 	}
-	info := Info{
-		Digest:     bundle,
-		Model:      m.file(delivery.ModelFile).digest,
-		Size:       m.file(delivery.ModelFile).size,
-		Golden:     m.file(delivery.GoldenFile).digest,
-		Provenance: m.provenance,
-	}
+	info := Info{Model: m.file(delivery.ModelFile).digest, Size: m.file(delivery.ModelFile).size}
 	config, err := s.readBlob(m.config.digest, maxSmall)
 	if err == nil {
 		err = cmp.Or(parseConfig(config, m), s.readJSON(m.file(delivery.SignatureFile), &info.Signature),

@@ -295,9 +295,5 @@ func (s *Store) rebuildIndex() error {
 	slices.SortFunc(manifests, func(a, b found) int {
 		return cmp.Or(a.written.Compare(b.written), cmp.Compare(a.entry.Digest, b.entry.Digest))
 	})
-	var entries []ocispec.Descriptor
-	for _, f := range manifests {
-		entries = append(entries, f.entry)
-	}
-	return s.writeIndex(entries)
+	return s.writeIndex(delivery.Each(manifests, func(f found) ocispec.Descriptor { return f.entry }))
 }

@@ -8,6 +8,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/autonomos/aob/reconciler/delivery"
 )
 
 // A Mark is the result for a box.
@@ -117,11 +119,9 @@ func Regressions(truth *Truth, candidate, baseline []Detection, of, with map[str
 func listed(n map[string]int, what string) string {
 	classes := slices.Collect(maps.Keys(n))
 	slices.SortFunc(classes, func(a, b string) int { return cmp.Or(n[b]-n[a], strings.Compare(a, b)) })
-	words := make([]string, len(classes))
-	for i, class := range classes {
-		words[i] = fmt.Sprintf("%d %s%s", n[class], what, class)
-	}
-	return strings.Join(words, ", ")
+	return strings.Join(delivery.Each(classes, func(class string) string {
+		return fmt.Sprintf("%d %s%s", n[class], what, class)
+	}), ", ")
 }
 
 // A side is the matching of one model on one image.

@@ -330,10 +330,7 @@ func (v *version) evalData(e delivery.EvalSet, s *split, classes delivery.Classe
 	}
 	truths := delivery.Digest(s.truth.Digest())
 	if e.Group != "" { // groups change the intervals
-		groups := make([]string, len(d.Truth.Images))
-		for i, im := range d.Truth.Images {
-			groups[i] = im.Group
-		}
+		groups := delivery.Each(d.Truth.Images, func(im coco.Image) string { return im.Group })
 		truths = delivery.DigestOf("groups", []any{truths, groups})
 	}
 	d.Content = delivery.EvalSetContent{EvalSet: e, Count: len(d.Images), Truths: truths, Labels: s.labels(),

@@ -76,7 +76,7 @@ func ParseJSON(data []byte, v any) error {
 		return err
 	}
 	if _, err := dec.Token(); err != io.EOF {
-		return errors.New("want one JSON value, got more")
+		return errors.New("there is data after it")
 	}
 	return nil
 }

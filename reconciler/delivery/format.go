@@ -93,9 +93,6 @@ func NewerSigned(list []NewerStatements) string {
 	if len(list) == 0 {
 		return ""
 	}
-	words := make([]string, len(list))
-	for i, u := range list {
-		words[i] = u.String()
-	}
-	return "a newer aob has signed what this one cannot read: " + strings.Join(words, ", ")
+	return "a newer aob has signed what this one cannot read: " +
+		strings.Join(Each(list, NewerStatements.String), ", ")
 }

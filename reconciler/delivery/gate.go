@@ -46,20 +46,13 @@ type Labels map[string][]string
 
 // String returns the labels as YAML on one line.
 func (l Labels) String() string {
-	var classes []string
-	for _, class := range slices.Sorted(maps.Keys(l)) {
-		classes = append(classes, YAMLScalar(class)+": "+FlowList(l[class]))
-	}
-	return "{" + strings.Join(classes, ", ") + "}"
+	text := func(class string) string { return YAMLScalar(class) + ": " + FlowList(l[class]) }
+	return "{" + strings.Join(Each(slices.Sorted(maps.Keys(l)), text), ", ") + "}"
 }
 
 // FlowList returns names as a YAML sequence on one line.
 func FlowList(names []string) string {
-	words := make([]string, len(names))
-	for i, name := range names {
-		words[i] = YAMLScalar(name)
-	}
-	return "[" + strings.Join(words, ", ") + "]"
+	return "[" + strings.Join(Each(names, YAMLScalar), ", ") + "]"
 }
 
 // YAMLScalar returns s as a YAML scalar, also for a flow sequence or mapping. It is in double quotes where YAML of any

@@ -2,7 +2,6 @@ package delivery
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"strings"
 )
@@ -170,9 +169,5 @@ func CompareFigures(a, b string) int {
 
 // metricDocs lists the definitions of all metrics.
 func metricDocs() string {
-	var list []string
-	for _, m := range metrics {
-		list = append(list, fmt.Sprintf("%s, %s", m.Name, m.Doc))
-	}
-	return strings.Join(list, "; ")
+	return strings.Join(Each(metrics, func(m Metric) string { return m.Name + ", " + m.Doc }), "; ")
 }

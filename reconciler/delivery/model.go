@@ -56,11 +56,7 @@ type Classes []Class
 
 // Names returns the classes' names in order.
 func (c Classes) Names() []string {
-	names := make([]string, len(c))
-	for i, class := range c {
-		names[i] = class.Name
-	}
-	return names
+	return Each(c, func(c Class) string { return c.Name })
 }
 
 // Called lists which of names, a model's classes, count as a class of c: its own name if it is among them, or else its

@@ -193,11 +193,7 @@ func entity(char string) string {
 
 // MarkdownCode returns lines as a fenced code block.
 func MarkdownCode(lines ...string) string {
-	clean := make([]string, len(lines))
-	for i, line := range lines {
-		clean[i] = Terminal(line)
-	}
-	text, fence := strings.Join(clean, "\n"), "```"
+	text, fence := strings.Join(Each(lines, Terminal), "\n"), "```"
 	for strings.Contains(text, fence) {
 		fence += "`"
 	}

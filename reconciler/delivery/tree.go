@@ -66,11 +66,7 @@ type Complaints []Complaint
 
 // Error returns a line for each complaint.
 func (list Complaints) Error() string {
-	lines := make([]string, len(list))
-	for i, c := range list {
-		lines[i] = c.String()
-	}
-	return strings.Join(lines, "\n")
+	return strings.Join(Each(list, Complaint.String), "\n")
 }
 
 // SortComplaints sorts by file, line, column, path and text.

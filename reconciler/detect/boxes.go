@@ -78,9 +78,7 @@ func sigmoid(v float32) float32 { return float32(1 / (1 + math.Exp(-float64(v)))
 
 // withClasses replaces slots by class names.
 func withClasses(sig delivery.Signature, list []detection) []delivery.Box {
-	out := make([]delivery.Box, len(list))
-	for i, f := range list {
-		out[i] = delivery.Box{Class: sig.Slots[f.slot], Score: f.score, X: f.x, Y: f.y, W: f.w, H: f.h}
-	}
-	return out
+	return delivery.Each(list, func(f detection) delivery.Box {
+		return delivery.Box{Class: sig.Slots[f.slot], Score: f.score, X: f.x, Y: f.y, W: f.w, H: f.h}
+	})
 }

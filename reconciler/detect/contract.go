@@ -201,11 +201,7 @@ func (p Port) mismatch(rank int) error {
 }
 
 func portNames(ports []Port) string {
-	names := make([]string, len(ports))
-	for i, p := range ports {
-		names[i] = p.Name
-	}
-	return fmt.Sprintf("%.400q", names)
+	return fmt.Sprintf("%.400q", delivery.Each(ports, func(p Port) string { return p.Name }))
 }
 
 // nameSlots sets the class names of the slots. Older exports count the no-object slot in num_classes and

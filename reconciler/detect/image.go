@@ -150,10 +150,7 @@ func rowReader(img image.Image) func(y int, rgb []uint8) {
 	case *image.NRGBA64:
 		return func(y int, rgb []uint8) { copyChannels(m.Pix[y*m.Stride:], rgb, 8, 2) }
 	case *image.Paletted:
-		table := make([][3]uint8, len(m.Palette))
-		for i, c := range m.Palette {
-			table[i] = withoutAlpha(c)
-		}
+		table := delivery.Each(m.Palette, withoutAlpha)
 		return func(y int, rgb []uint8) {
 			for x, i := range m.Pix[y*m.Stride:][:b.Dx()] {
 				var c [3]uint8 // an index outside the palette is black

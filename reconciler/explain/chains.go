@@ -257,11 +257,8 @@ func (c *chain) whole(model string, r delivery.Release) {
 	c.bundle(r.Bundle)
 	s, ok := c.statement(r)
 	if ok {
-		verdicts := make([]delivery.Verdict, len(s.Gates))
-		for i, g := range s.Gates {
-			verdicts[i] = g.Verdict
-		}
-		c.judged(verdicts, s.File.Measured)
+		verdict := func(g delivery.GateJudged) delivery.Verdict { return g.Verdict }
+		c.judged(delivery.Each(s.Gates, verdict), s.File.Measured)
 		c.release(s)
 	} else {
 		c.add(link("release", at(model, r.Version), fact(code.ChainUnsigned, values{})).from(r.Spec, r.Bundle))

@@ -14,10 +14,7 @@ import (
 
 func (c *chain) content(model string, digest delivery.Digest, s delivery.Spec) {
 	t := s.Train
-	seeds := make([]string, len(t.Seeds))
-	for i, seed := range t.Seeds {
-		seeds[i] = fmt.Sprint(seed)
-	}
+	seeds := delivery.Each(t.Seeds, func(seed int64) string { return fmt.Sprint(seed) })
 	c.add(link("content", string(digest),
 		fact(code.ChainContent, values{Model: model, Dataset: s.Dataset, Names: s.Classes.Names()}),
 		fact(code.ChainTrain, values{Text: t.With, Counts: map[string]int{"pixels": t.Resolution, "epochs": t.Epochs},

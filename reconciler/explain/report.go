@@ -59,11 +59,9 @@ func (r Report) versions(model string) []Version {
 	if list, ok := r.Versions[model]; ok {
 		return list
 	}
-	var list []Version
-	for _, past := range r.World.Main.History[model] {
-		list = append(list, Version{Commit: past.Commit, Release: past.Release})
-	}
-	return list
+	return delivery.Each(r.World.Main.History[model], func(past plan.Past) Version {
+		return Version{Commit: past.Commit, Release: past.Release}
+	})
 }
 
 // accepted returns the models that have accepted releases, sorted.

@@ -137,7 +137,7 @@ func TestReportsRefused(t *testing.T) {
 		{"an array", token, "[]", 400, "not a report"},
 		{"unknown field", token, strings.Replace(good, "{", `{"x":1,`, 1), 400,
 			`unknown field "x"; this aob serve does not know it: update aob serve before aob-agent`},
-		{"two reports", token, good + good, 400, "something follows"},
+		{"two reports", token, good + good, 400, "there is data after it"},
 		{"device's name", fleet.DeviceToken(secret, "north", "d1"), with(func(r *delivery.Report) { r.Device = "D 1" }),
 			400, "device: want lower-case"},
 		{"ring's name", fleet.DeviceToken(secret, "north", "d1"), with(func(r *delivery.Report) {

@@ -255,11 +255,9 @@ func (f *Local) Statuses(ctx context.Context, commit string) ([]delivery.Status,
 	if err != nil {
 		return nil, err
 	}
-	list := []delivery.Status{}
-	for _, c := range checks {
-		list = append(list, delivery.Status{Check: c, By: delivery.CommitName, Mine: true})
-	}
-	return list, nil
+	return delivery.Each(checks, func(c delivery.Check) delivery.Status {
+		return delivery.Status{Check: c, By: delivery.CommitName, Mine: true}
+	}), nil
 }
 
 // Comment creates the comment with the marker, or replaces its text.

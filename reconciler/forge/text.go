@@ -78,10 +78,7 @@ func newest(list []delivery.Comment) []delivery.Comment {
 		of[author]++
 	}
 	slices.SortStableFunc(all, func(a, b ranked) int { return cmp.Compare(a.rank, b.rank) })
-	kept := make([]delivery.Comment, 0, MaxCommands)
-	for _, c := range all[:MaxCommands] {
-		kept = append(kept, c.Comment)
-	}
+	kept := delivery.Each(all[:MaxCommands], func(c ranked) delivery.Comment { return c.Comment })
 	slices.SortStableFunc(kept, byID)
 	return kept
 }

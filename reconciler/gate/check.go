@@ -128,11 +128,7 @@ func check(c delivery.GateCheck, g delivery.Gate, in Input) []delivery.CheckVerd
 			v.Low, v.High, v.Confidence = nil, nil, 0
 		}
 	}
-	verdicts := make([]delivery.CheckVerdict, len(figures))
-	for i, f := range figures {
-		verdicts[i] = f.verdict
-	}
-	return verdicts
+	return delivery.Each(figures, func(f figure) delivery.CheckVerdict { return f.verdict })
 }
 
 // unmeasured reports whether the eval set has no annotation of a class that the metric counts, such as of one size.

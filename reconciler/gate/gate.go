@@ -176,11 +176,8 @@ func Judge(name string, g delivery.Gate, in Input) delivery.Verdict {
 		unsure(fmt.Sprintf("left out <= %g%%", maxLeftOut*100), "leftOut", share, maxLeftOut,
 			fact(code.TrainedOnEvalSet, delivery.Values{Count: s.LeftOut, Total: all, Value: share, Bound: maxLeftOut}))
 	}
-	outcomes := make([]delivery.Outcome, len(v.Checks))
-	for i, c := range v.Checks {
-		outcomes[i] = c.Outcome
-	}
-	v.Outcome = delivery.Overall(outcomes)
+	outcome := func(c delivery.CheckVerdict) delivery.Outcome { return c.Outcome }
+	v.Outcome = delivery.Overall(delivery.Each(v.Checks, outcome))
 	v.Because = because(v)
 	return v
 }

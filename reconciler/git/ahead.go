@@ -100,10 +100,7 @@ func (m *Mirror) changedFromAll(c *commit, folder int) ([]string, error) {
 	if err != nil || len(first) == 0 {
 		return nil, err
 	}
-	names := make([]string, len(first))
-	for i, ch := range first {
-		names[i] = ch.name
-	}
+	names := delivery.Each(first, func(c change) string { return c.name })
 	after, err := m.topTree(c.top[folder])
 	if err != nil {
 		return nil, err

@@ -174,7 +174,7 @@ func (f *fetch) try(ctx context.Context, wants []plumbing.Hash, limits bounds) e
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if limits == pullBounds && rec.size >= smallPack {
-		m.pullPacks["pack-"+rec.sum.String()] = hexes(wants)
+		m.pullPacks["pack-"+rec.sum.String()] = delivery.Each(wants, plumbing.Hash.String)
 	}
 	if err := m.own.add(rec); err != nil {
 		return fmt.Errorf("write to the mirror %s: %w", m.dir, err)

@@ -219,11 +219,7 @@ func decoder(encoding string) func([]byte) string {
 		if utf8.Valid(b) {
 			return string(b)
 		}
-		runes := make([]rune, len(b))
-		for i, c := range b {
-			runes[i] = rune(c)
-		}
-		return string(runes)
+		return string(delivery.Each(b, func(c byte) rune { return rune(c) }))
 	}
 }
 
@@ -347,11 +343,7 @@ func (m *Mirror) MergeBases(head, branch string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	names := make([]string, len(bases))
-	for i, c := range bases {
-		names[i] = c.hash.String()
-	}
-	return names, nil
+	return delivery.Each(bases, func(c *commit) string { return c.hash.String() }), nil
 }
 
 // aheadOf returns the commits that head has and branch does not have, and the first common commit on each path from

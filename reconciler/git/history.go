@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
+
+	"github.com/autonomos/aob/reconciler/delivery"
 )
 
 // A FileVersion is one version of a file.
@@ -58,7 +60,7 @@ func (m *Mirror) Line(head, stop, folder string, limit int) (changes []LineChang
 			continue
 		}
 		l := LineChange{Commit: c.hash.String(), Files: map[string]string{}}
-		if parents := hexes(c.parents); len(parents) > 0 {
+		if parents := delivery.Each(c.parents, plumbing.Hash.String); len(parents) > 0 {
 			l.Parent, l.Others = parents[0], parents[1:]
 		}
 		for _, ch := range list {

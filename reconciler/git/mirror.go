@@ -411,15 +411,6 @@ func hash(s string) (plumbing.Hash, error) {
 	return h, nil
 }
 
-// hexes returns hashes as text.
-func hexes(hashes []plumbing.Hash) []string {
-	list := make([]string, len(hashes))
-	for i, h := range hashes {
-		list[i] = h.String()
-	}
-	return list
-}
-
 func parseHash(s string) (plumbing.Hash, bool) {
 	if !plumbing.IsHash(s) || strings.ToLower(s) != s {
 		return plumbing.ZeroHash, false

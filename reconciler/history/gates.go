@@ -243,11 +243,7 @@ func newestPulls(refs map[string]string) []string {
 		}
 	}
 	numbers := slices.Sorted(maps.Keys(byNumber))
-	var heads []string
-	for _, n := range numbers[max(0, len(numbers)-firstPulls):] {
-		heads = append(heads, byNumber[n])
-	}
-	return heads
+	return delivery.Each(numbers[max(0, len(numbers)-firstPulls):], func(n int) string { return byNumber[n] })
 }
 
 // isShown reports whether the diff of one of some heads contains the change of a file in a commit of main. The commit

@@ -144,11 +144,7 @@ func (s *schemaNode) check(v any, path string) []problem {
 		return wrong("want %s, got %s", or(typeNames(s.Type)), show(v))
 	}
 	if len(s.Enum) > 0 && !slices.ContainsFunc(s.Enum, func(e any) bool { return reflect.DeepEqual(e, v) }) {
-		var list []string
-		for _, e := range s.Enum {
-			list = append(list, show(e))
-		}
-		return wrong("want %s, got %s", or(list), show(v))
+		return wrong("want %s, got %s", or(delivery.Each(s.Enum, show)), show(v))
 	}
 	switch v := v.(type) {
 	case float64:
@@ -237,11 +233,7 @@ func isType(v any, name string) bool {
 func typeNames(types []string) []string {
 	names := map[string]string{"number": "a number", "integer": "a whole number", "string": "text",
 		"boolean": "true or false", "array": "a list", "object": "a map"}
-	list := make([]string, len(types))
-	for i, t := range types {
-		list[i] = cmp.Or(names[t], t)
-	}
-	return list
+	return delivery.Each(types, func(t string) string { return cmp.Or(names[t], t) })
 }
 
 // show returns a value for a complaint.

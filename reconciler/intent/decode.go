@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/autonomos/aob/reconciler/delivery"
 )
 
 // decode fills v, a struct, from the document's top map, defaults included.
@@ -82,11 +84,7 @@ func unknownKey(key string, t, top reflect.Type) string {
 		return "unknown key; AOB writes this file, so a newer AOB wrote it, or a person edited it; restore it, or " +
 			"upgrade AOB"
 	}
-	fields := fieldsOf(t)
-	names := make([]string, len(fields))
-	for i, f := range fields {
-		names[i] = f.key
-	}
+	names := delivery.Each(fieldsOf(t), func(f *field) string { return f.key })
 	if near := nearest(key, names); near != "" {
 		return "unknown key; did you mean " + near + "?"
 	}

@@ -123,11 +123,8 @@ func flow(v reflect.Value) string {
 	case reflect.Slice:
 		return "[]"
 	}
-	var parts []string
-	for _, e := range entriesOf(v) {
-		parts = append(parts, delivery.YAMLScalar(e.key)+": "+flow(e.value))
-	}
-	return "{" + strings.Join(parts, ", ") + "}"
+	text := func(e entry) string { return delivery.YAMLScalar(e.key) + ": " + flow(e.value) }
+	return "{" + strings.Join(delivery.Each(entriesOf(v), text), ", ") + "}"
 }
 
 // figure writes a number with four decimals.

@@ -44,28 +44,11 @@ func (r ProposalReport) Green() bool {
 // changedModels lists the models that a proposal changes: by another spec or release file, or by adding or removing
 // them. Comments, order and machine limits do not count.
 func changedModels(p Proposal) []string {
-	return changed(p.Base.Models, p.Intent.Models, func(name string) bool {
+	return delivery.Changed(p.Base.Models, p.Intent.Models, func(name string) bool {
 		return sameBlob(p, "models/"+name+".yaml") && sameBlob(p, "models/"+name+".release.yaml") ||
 			p.Base.Models[name].SpecDigest() == p.Intent.Models[name].SpecDigest() &&
 				sameFile(p.Base.Releases, p.Intent.Releases, name)
 	})
-}
-
-// changed lists the names that only one of two maps has, and those of which the values are not the same.
-func changed[T any](base, head map[string]T, same func(name string) bool) []string {
-	var names []string
-	for name := range head {
-		if _, ok := base[name]; !ok || !same(name) {
-			names = append(names, name)
-		}
-	}
-	for name := range base {
-		if _, ok := head[name]; !ok {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return names
 }
 
 // sameBlob reports whether both trees are known to have the same bytes at path.
@@ -259,7 +242,7 @@ func lifted(q delivery.Quarantine, bundle delivery.Digest) (why string) {
 
 // changedGates lists the gates that a proposal adds, changes or removes.
 func changedGates(p Proposal) []string {
-	return changed(p.Base.Gates, p.Intent.Gates, func(name string) bool {
+	return delivery.Changed(p.Base.Gates, p.Intent.Gates, func(name string) bool {
 		return sameBlob(p, "gates/"+name+".yaml") || p.Base.Gates[name].Digest() == p.Intent.Gates[name].Digest()
 	})
 }
@@ -313,13 +296,7 @@ func fleetsOf(p Proposal, model string) []delivery.Fact {
 	return list
 }
 
-func waves(f delivery.Fleet) []string {
-	list := make([]string, len(f.Waves))
-	for i, w := range f.Waves {
-		list[i] = w.String()
-	}
-	return list
-}
+func waves(f delivery.Fleet) []string { return delivery.Each(f.Waves, delivery.Wave.String) }
 
 // stageChecks makes one check per context from the stages of all models: the worst state, and all facts.
 func stageChecks(models []ModelReport) []Check {
@@ -340,10 +317,7 @@ func stageChecks(models []ModelReport) []Check {
 	for _, context := range order {
 		stages := byContext[context]
 		slices.SortStableFunc(stages, func(a, b Stage) int { return severity(b.State) - severity(a.State) })
-		facts := make([]delivery.Fact, len(stages))
-		for i, s := range stages {
-			facts[i] = s.Fact
-		}
+		facts := delivery.Each(stages, func(s Stage) delivery.Fact { return s.Fact })
 		checks = append(checks, check(context, stages[0].State, facts...))
 	}
 	return checks

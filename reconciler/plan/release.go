@@ -213,11 +213,8 @@ func (m *maker) releaseFile(r *progress, judgements []judgement) delivery.Releas
 		}
 	}
 	slices.SortFunc(file.Measured, func(a, b delivery.Measured) int { return strings.Compare(a.Gate, b.Gate) })
-	verdicts := make([]delivery.Verdict, len(judgements))
-	for i, j := range judgements {
-		verdicts[i] = j.verdict
-	}
-	file.Measured = delivery.OneInterval(file.Measured, verdicts)
+	verdict := func(j judgement) delivery.Verdict { return j.verdict }
+	file.Measured = delivery.OneInterval(file.Measured, delivery.Each(judgements, verdict))
 	return file
 }
 

@@ -29,10 +29,7 @@ type Variant struct {
 
 // NewTrial makes an experiment. Its ID depends on its content, so the same experiment has the same ID.
 func NewTrial(model string, variants []Variant, by string, at time.Time) Trial {
-	specs := make([]delivery.Digest, len(variants))
-	for i, v := range variants {
-		specs[i] = v.Model.SpecDigest()
-	}
+	specs := delivery.Each(variants, func(v Variant) delivery.Digest { return v.Model.SpecDigest() })
 	return Trial{ID: delivery.DigestOf("trial", []any{model, specs}).Hex()[:10], Model: model, By: by, At: at,
 		Variants: variants}
 }

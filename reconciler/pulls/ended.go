@@ -172,11 +172,7 @@ func (r *Reader) MergedHeads(ctx context.Context) ([]string, error) {
 			}
 		}
 	}
-	var heads []string
-	for _, n := range slices.Sorted(maps.Keys(r.heads)) {
-		heads = append(heads, r.heads[n])
-	}
-	return heads, nil
+	return delivery.Each(slices.Sorted(maps.Keys(r.heads)), func(n int) string { return r.heads[n] }), nil
 }
 
 // storeMerged stores the head of a merged pull request, if it changed gates.

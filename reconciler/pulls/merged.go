@@ -229,19 +229,7 @@ func (r *Reader) files(commits ...string) ([]files, error) {
 
 // changed returns the paths at which two trees differ, sorted.
 func changed(a, b files) []string {
-	var paths []string
-	for path, f := range a {
-		if b[path] != f {
-			paths = append(paths, path)
-		}
-	}
-	for path := range b {
-		if _, both := a[path]; !both {
-			paths = append(paths, path)
-		}
-	}
-	slices.Sort(paths)
-	return paths
+	return delivery.Changed(a, b, func(path string) bool { return a[path] == b[path] })
 }
 
 // threeWay merges three lists of files by path: files that the head has changed are the head's, all others main's. If

@@ -111,11 +111,9 @@ func parse(data []byte) (*dsse.Envelope, error) {
 
 // claimedIDs lists the key ids in an envelope, quoted and cut to 64 characters: they are untrusted input.
 func claimedIDs(e *dsse.Envelope) string {
-	var ids []string
-	for _, s := range e.Signatures {
-		ids = append(ids, fmt.Sprintf("%q", delivery.Cut(s.KeyID, 64)))
-	}
-	return strings.Join(ids, ", ")
+	return strings.Join(delivery.Each(e.Signatures, func(s dsse.Signature) string {
+		return fmt.Sprintf("%q", delivery.Cut(s.KeyID, 64))
+	}), ", ")
 }
 
 // signer and verifier adapt keys to the interfaces of package dsse.

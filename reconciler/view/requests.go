@@ -136,11 +136,9 @@ func (q *Requests) Comparisons(now time.Time) []delivery.CompareRun {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	maps.DeleteFunc(q.comparisons, func(_ delivery.Digest, c comparison) bool { return now.Sub(c.at) > wantLasts })
-	var list []delivery.CompareRun
-	for _, key := range slices.Sorted(maps.Keys(q.comparisons)) {
-		list = append(list, q.comparisons[key].input)
-	}
-	return list
+	return delivery.Each(slices.Sorted(maps.Keys(q.comparisons)), func(key delivery.Digest) delivery.CompareRun {
+		return q.comparisons[key].input
+	})
 }
 
 // power requests how small a drop a gate can detect.

@@ -63,12 +63,9 @@ func (s *Snapshot) Status() web.Status {
 }
 
 func (s *Snapshot) models() []web.Model {
-	list := make([]web.Model, 0, len(s.Plan.Main.Models))
-	for _, m := range s.Plan.Main.Models {
-		list = append(list, web.Model{Name: m.Model, Accepted: m.Accepted, Named: m.Named, State: m.State,
-			Sentence: sentence(m.Fact)})
-	}
-	return list
+	return delivery.Each(s.Plan.Main.Models, func(m plan.MainModel) web.Model {
+		return web.Model{Name: m.Model, Accepted: m.Accepted, Named: m.Named, State: m.State, Sentence: sentence(m.Fact)}
+	})
 }
 
 // sentence returns facts with their text.
@@ -86,11 +83,7 @@ func withWords(list []delivery.Verdict) []delivery.Verdict {
 }
 
 func shownChecks(list []plan.Check) []web.Check {
-	checks := make([]web.Check, len(list))
-	for i, c := range list {
-		checks[i] = web.Check{Check: words.Check(c), Facts: c.Facts}
-	}
-	return checks
+	return delivery.Each(list, func(c plan.Check) web.Check { return web.Check{Check: words.Check(c), Facts: c.Facts} })
 }
 
 // PRs returns the open pull requests, by number.

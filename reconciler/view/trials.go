@@ -80,10 +80,7 @@ func (s *Source) Trials(ctx context.Context) ([]web.Trial, error) {
 	if err != nil {
 		return nil, err
 	}
-	var list []web.Trial
-	for _, t := range snap.Plan.Trials {
-		list = append(list, snap.trial(t))
-	}
+	list := delivery.Each(snap.Plan.Trials, snap.trial)
 	slices.SortStableFunc(list, func(a, b web.Trial) int { return b.At.Compare(a.At) })
 	return list, nil
 }

@@ -107,7 +107,7 @@ func (a API) Handler() http.Handler {
 	})
 	get("/v1/prs", func(r *http.Request) (any, error) {
 		prs, err := a.Source.PRs(r.Context())
-		return prsWithLists(prs), err
+		return delivery.Each(prs, PR.withLists), err // a copy: the source keeps its list
 	})
 	get("/v1/prs/{number}", func(r *http.Request) (any, error) {
 		number, err := numberOf(r)
@@ -239,23 +239,13 @@ func (p PR) withLists() PR {
 	return p
 }
 
-func prsWithLists(prs []PR) []PR {
-	out := make([]PR, len(prs)) // a copy: the source's list must not be changed
-	for i, p := range prs {
-		out[i] = p.withLists()
-	}
-	return out
-}
-
 func (s Status) withLists() Status {
-	s.Main.Checks, s.Models, s.PRs, s.Runs, s.Notices = list(s.Main.Checks), list(s.Models), prsWithLists(s.PRs),
-		list(s.Runs), list(s.Notices)
-	fleets := make([]Fleet, len(s.Fleets))
-	for i, f := range s.Fleets {
+	s.Main.Checks, s.Models, s.Runs, s.Notices = list(s.Main.Checks), list(s.Models), list(s.Runs), list(s.Notices)
+	s.PRs = delivery.Each(s.PRs, PR.withLists)
+	s.Fleets = delivery.Each(s.Fleets, func(f Fleet) Fleet {
 		f.Devices = list(f.Devices)
-		fleets[i] = f
-	}
-	s.Fleets = fleets
+		return f
+	})
 	return s
 }
 

@@ -49,11 +49,8 @@ func ChainText(c explain.Chain, width int) string {
 			b.WriteString(indent + wrap("- "+delivery.Terminal(line), indent+"  ", width) + "\n")
 		}
 		if len(l.Inputs) > 0 {
-			from := make([]string, len(l.Inputs))
-			for i, d := range l.Inputs {
-				from[i] = d.Short()
-			}
-			b.WriteString(indent + wrap("from "+strings.Join(from, ", "), indent+"     ", width) + "\n")
+			from := strings.Join(delivery.Each(l.Inputs, delivery.Digest.Short), ", ")
+			b.WriteString(indent + wrap("from "+from, indent+"     ", width) + "\n")
 		}
 	}
 	return b.String()

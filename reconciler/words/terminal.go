@@ -29,10 +29,9 @@ func Step(step plan.Step) string {
 	case plan.Sign:
 		return fmt.Sprintf("+ sign %s for %s", statement(s), s.Bundle.Short())
 	case plan.CommitRelease:
-		files := make([]string, len(s.Releases))
-		for i, r := range s.Releases {
-			files[i] = fmt.Sprintf("models/%s.release.yaml (version %d)", r.Name, r.Version)
-		}
+		files := delivery.Each(s.Releases, func(r delivery.Release) string {
+			return fmt.Sprintf("models/%s.release.yaml (version %d)", r.Name, r.Version)
+		})
 		return fmt.Sprintf("~ commit %s to %s", strings.Join(files, ", "), s.PR.HeadRef)
 	case plan.Propose:
 		return fmt.Sprintf("+ pull request %s: %s", s.Branch, Text(s.Title))
@@ -97,10 +96,7 @@ func Plan(p plan.Plan) string {
 		b.WriteString("nothing to do\n")
 		return b.String()
 	}
-	lines := make([]string, len(p.Steps))
-	for i, s := range p.Steps {
-		lines[i] = delivery.Terminal(Step(s))
-	}
+	lines := delivery.Each(p.Steps, func(s plan.Step) string { return delivery.Terminal(Step(s)) })
 	slices.Sort(lines)
 	b.WriteString(strings.Join(lines, "\n") + "\n")
 	return b.String()

@@ -71,11 +71,7 @@ func Checks(list []plan.Check) []delivery.Check {
 	if list == nil {
 		return nil
 	}
-	checks := make([]delivery.Check, len(list))
-	for i, c := range list {
-		checks[i] = Check(c)
-	}
-	return checks
+	return delivery.Each(list, Check)
 }
 
 // Check writes one check.

@@ -73,10 +73,9 @@ func (s *Stages) open(ctx context.Context, r *run.Run, e delivery.EvalRun) (*ope
 	if err := s.Bundles.Unpack(ctx, e.Bundle, dir); err != nil {
 		return nil, err
 	}
-	images := make([]detect.ImageFile, len(data.Images))
-	for i, im := range data.Images {
-		images[i] = detect.ImageFile{ID: im.ID, Path: im.Path}
-	}
+	images := delivery.Each(data.Images, func(im dataset.EvalImage) detect.ImageFile {
+		return detect.ImageFile{ID: im.ID, Path: im.Path}
+	})
 	o.detections, err = s.Detector.Evaluate(ctx, detect.Request{Model: filepath.Join(dir, delivery.ModelFile),
 		Signature: info.Signature, Images: images}, s.progress(r, "detecting"))
 	if err != nil {
@@ -351,10 +350,7 @@ func (s *Stages) pictures(r *run.Run, truth *coco.Truth, a, b *opened) ([]string
 	case err != nil:
 		s.Log.Warn("some pictures could not be drawn", "error", err.Error())
 	}
-	var drawn []string
-	for _, e := range entries {
-		drawn = append(drawn, e.File)
-	}
+	drawn := delivery.Each(entries, func(e picture.Entry) string { return e.File })
 	return drawn, s.Files.Put("pictures/"+r.Spec.Key.Hex(), dir)
 }
 
