@@ -164,7 +164,7 @@ func (m *team) comments(t *testing.T, number int) []string {
 	t.Helper()
 	var bodies []string
 	for _, c := range m.gitea.Comments(t, m.repo, number) {
-		if c.User.Login == m.robot.Name && !strings.HasPrefix(c.Body, question) {
+		if c.Poster.UserName == m.robot.Name && !strings.HasPrefix(c.Body, question) {
 			bodies = append(bodies, c.Body)
 		}
 	}
@@ -185,7 +185,7 @@ func (m *team) questions(t *testing.T, number int) []giteatest.Comment {
 	t.Helper()
 	var list []giteatest.Comment
 	for _, c := range m.gitea.Comments(t, m.repo, number) {
-		if c.User.Login == m.robot.Name && strings.HasPrefix(c.Body, question) {
+		if c.Poster.UserName == m.robot.Name && strings.HasPrefix(c.Body, question) {
 			list = append(list, c)
 		}
 	}

@@ -651,7 +651,7 @@ func (p *place) asked(number int, text string) (c giteatest.Comment) {
 	p.Helper()
 	until(p.T, func() error {
 		for _, c = range p.m.gitea.Comments(p.T, p.m.repo, number) {
-			if c.User.Login == p.m.robot.Name && strings.Contains(c.Body, text) &&
+			if c.Poster.UserName == p.m.robot.Name && strings.Contains(c.Body, text) &&
 				strings.Contains(c.Body, "react to this comment") {
 				return nil
 			}

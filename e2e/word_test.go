@@ -161,7 +161,7 @@ func (m *team) attack(t *testing.T, as giteatest.User, number int, comment int64
 				continue
 			}
 			for _, c := range all {
-				if c.User.Login != m.robot.Name {
+				if c.Poster.UserName != m.robot.Name {
 					continue
 				}
 				path := fmt.Sprintf("/comments/%d", c.ID)

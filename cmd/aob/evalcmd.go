@@ -199,11 +199,9 @@ type worstImages struct {
 
 // errorCosts are the error types of a diagnosis.
 type errorCosts struct {
-	Foreground float64            `json:"foreground"` // as coco.Foreground
-	Background float64            `json:"background"` // as coco.Background
-	AP50       float64            `json:"AP50"`
-	Errors     []coco.ErrorCost   `json:"errors"`
-	PerClass   []coco.ClassErrors `json:"per_class"`
+	Foreground float64 `json:"foreground"` // as coco.Foreground
+	Background float64 `json:"background"` // as coco.Background
+	*coco.Diagnosis
 }
 
 // against is a comparison with another model.
@@ -267,8 +265,7 @@ func evaluate(r evalRequest, stdin io.Reader) (*evaluation, error) {
 			v.Confusions = d.Confusions
 		}
 		if r.tide {
-			v.TIDE = &errorCosts{Foreground: coco.Foreground, Background: coco.Background, AP50: d.AP50,
-				Errors: d.Errors, PerClass: d.PerClass}
+			v.TIDE = &errorCosts{coco.Foreground, coco.Background, d}
 		}
 	}
 	if r.base != "" {

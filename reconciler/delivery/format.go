@@ -77,15 +77,11 @@ type NewerStatements struct {
 }
 
 func (u NewerStatements) String() string {
-	noun := "statements"
-	if u.Count == 1 {
-		noun = "statement"
-	}
 	if u.Known == 0 {
-		return fmt.Sprintf("%d %s of the kind %s, which this aob does not know", u.Count, noun, u.Kind)
+		return Count(u.Count, "statement") + " of the kind " + u.Kind + ", which this aob does not know"
 	}
-	return fmt.Sprintf("%d %s %s of format %d, where this aob reads formats up to %d",
-		u.Count, u.Kind, noun, u.Format, u.Known)
+	return fmt.Sprintf("%s of format %d, where this aob reads formats up to %d", Count(u.Count, u.Kind+" statement"),
+		u.Format, u.Known)
 }
 
 // NewerSigned describes statements in a sentence; empty if there are none.

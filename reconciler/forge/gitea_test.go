@@ -491,7 +491,7 @@ func TestGitea(t *testing.T) {
 		eventually(t, "a deleted question is asked again", func() bool {
 			ask(number, "run dear?")
 			return slices.ContainsFunc(server.Comments(t, repo, number), func(c giteatest.Comment) bool {
-				return c.User.Login == robot.Name && strings.Contains(c.Body, "run dear?") && c.ID != dear.ID
+				return c.Poster.UserName == robot.Name && strings.Contains(c.Body, "run dear?") && c.ID != dear.ID
 			})
 		})
 		// mal edits as fast as he can: another text is shown while ada reacts, and the

@@ -84,6 +84,15 @@ func (s *Source) snapshot() (*Snapshot, error) {
 	return nil, s.Loop.Unknown()
 }
 
+// answer returns what the last snapshot answers.
+func answer[T any](s *Source, get func(*Snapshot) (T, error)) (v T, err error) {
+	snap, err := s.snapshot()
+	if err != nil {
+		return v, err
+	}
+	return get(snap)
+}
+
 // ForgetDevice removes a device from a fleet.
 func (s *Source) ForgetDevice(ctx context.Context, fleet, device string) error {
 	return s.Fleet.Forget(ctx, fleet, device)
@@ -91,11 +100,7 @@ func (s *Source) ForgetDevice(ctx context.Context, fleet, device string) error {
 
 // Plan returns the plan of the last turn.
 func (s *Source) Plan(context.Context) (web.Plan, error) {
-	snap, err := s.snapshot()
-	if err != nil {
-		return web.Plan{}, err
-	}
-	return shown(snap.Plan, snap.At), nil
+	return answer(s, func(snap *Snapshot) (web.Plan, error) { return shown(snap.Plan, snap.At), nil })
 }
 
 // DryRun returns the plan that a turn would make now, without acting. It is for a loop that does not run.
@@ -218,26 +223,19 @@ func (s *Source) Status(context.Context) (web.Status, error) {
 	return status, nil
 }
 
+// PRs returns the open pull requests, by number.
 func (s *Source) PRs(context.Context) ([]web.PR, error) {
-	snap, err := s.snapshot()
-	if err != nil {
-		return nil, err
-	}
-	return snap.PRs(), nil
+	return answer(s, func(snap *Snapshot) ([]web.PR, error) { return snap.PRs(), nil })
 }
 
+// PR returns one pull request with all details.
 func (s *Source) PR(_ context.Context, number int) (web.PR, error) {
-	snap, err := s.snapshot()
-	if err != nil {
-		return web.PR{}, err
-	}
-	return snap.PR(number)
+	return answer(s, func(snap *Snapshot) (web.PR, error) { return snap.PR(number) })
 }
 
+// Explain returns the chain of one thing.
 func (s *Source) Explain(_ context.Context, kind explain.Kind, id string) (explain.Chain, error) {
-	snap, err := s.snapshot()
-	if err != nil {
-		return explain.Chain{}, err
-	}
-	return snap.now(s.Fleet.Devices(), s.Now()).Explain(kind, id, s.Commits)
+	return answer(s, func(snap *Snapshot) (explain.Chain, error) {
+		return snap.now(s.Fleet.Devices(), s.Now()).Explain(kind, id, s.Commits)
+	})
 }

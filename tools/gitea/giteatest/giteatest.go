@@ -33,6 +33,7 @@ import (
 	"testing"
 	"time"
 
+	"code.gitea.io/sdk/gitea"
 	_ "modernc.org/sqlite" // for VerifyKey
 )
 
@@ -410,15 +411,7 @@ func (s *Server) Statuses(t testing.TB, r Repo, commit string) map[string]Status
 }
 
 // A Comment is a comment on a pull request.
-type Comment struct {
-	ID   int64  `json:"id"`
-	Body string `json:"body"`
-	User struct {
-		Login string `json:"login"`
-	} `json:"user"`
-	Created time.Time `json:"created_at"`
-	Updated time.Time `json:"updated_at"`
-}
+type Comment = gitea.Comment
 
 // Comments returns the comments on a pull request, oldest first.
 func (s *Server) Comments(t testing.TB, r Repo, number int) []Comment {

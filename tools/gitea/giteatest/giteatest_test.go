@@ -53,7 +53,7 @@ func TestServer(t *testing.T) {
 		t.Errorf("the fork is %v", f)
 	}
 	s.PostComment(t, bob, r, pr, "nice")
-	if list := s.Comments(t, r, pr); len(list) != 1 || list[0].Body != "nice" || list[0].User.Login != "bob" {
+	if list := s.Comments(t, r, pr); len(list) != 1 || list[0].Body != "nice" || list[0].Poster.UserName != "bob" {
 		t.Errorf("the comments are %v", list)
 	}
 }
