@@ -315,11 +315,7 @@ func (m *maker) signBar(model string, bundle delivery.Digest, list []judgement) 
 		return true // nothing is accepted yet: main judges it from the scores
 	}
 	statement := m.w.Evidence.Releases[i]
-	statement.TargetCommit, statement.Gates = m.w.Main.Commit, nil
-	for _, j := range list {
-		statement.Gates = append(statement.Gates, delivery.GateJudged{Name: j.label, Spec: j.gate.Digest(),
-			Verdict: j.verdict, Accept: j.accept})
-	}
+	statement.TargetCommit, statement.Gates = m.w.Main.Commit, delivery.Each(list, judgement.signed)
 	if slices.ContainsFunc(m.w.Evidence.Releases, func(s delivery.ReleaseStatement) bool {
 		return sameStatement(s, statement)
 	}) {

@@ -5,6 +5,7 @@ package plan
 import (
 	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
+	"slices"
 )
 
 type values = delivery.Values
@@ -13,12 +14,7 @@ func fact(c delivery.Code, v values) delivery.Fact { return delivery.Fact{Code: 
 
 // several joins facts. Zero facts are left out, and a single fact stays as it is.
 func several(facts ...delivery.Fact) delivery.Fact {
-	var list []delivery.Fact
-	for _, f := range facts {
-		if !f.IsZero() {
-			list = append(list, f)
-		}
-	}
+	list := slices.DeleteFunc(slices.Clone(facts), delivery.Fact.IsZero)
 	switch len(list) {
 	case 0:
 		return delivery.Fact{}

@@ -166,6 +166,11 @@ func (m *maker) unsureVerdict(r *progress, j judged, v delivery.Verdict) Doubt {
 	return d
 }
 
+// signed returns what a release statement says of a judgement.
+func (j judgement) signed() delivery.GateJudged {
+	return delivery.GateJudged{Name: j.label, Spec: j.gate.Digest(), Verdict: j.verdict, Accept: j.accept}
+}
+
 // anyPassed reports whether at least one check of a verdict passed. Checks that are unsure, ignored or not applicable
 // are no evidence.
 func anyPassed(v delivery.Verdict) bool {

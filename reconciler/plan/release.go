@@ -118,10 +118,7 @@ func (m *maker) release(r *progress, p Proposal, judgements, ofFleets []judgemen
 	if r.Baseline != nil {
 		statement.Baseline = r.Baseline.Bundle
 	}
-	for _, j := range slices.Concat(judgements, ofFleets) {
-		statement.Gates = append(statement.Gates, delivery.GateJudged{Name: j.label, Spec: j.gate.Digest(),
-			Verdict: j.verdict, Accept: j.accept})
-	}
+	statement.Gates = delivery.Each(slices.Concat(judgements, ofFleets), judgement.signed)
 	signed := false
 	for _, s := range m.w.Evidence.Releases {
 		if signed = sameStatement(s, statement); signed {

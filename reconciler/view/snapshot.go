@@ -73,15 +73,6 @@ func sentence(facts ...delivery.Fact) web.Sentence {
 	return web.Sentence{Text: words.Join(facts), Facts: facts}
 }
 
-// withWords adds the texts to verdicts.
-func withWords(list []delivery.Verdict) []delivery.Verdict {
-	list = slices.Clone(list)
-	for i, v := range list {
-		list[i] = words.Told(v)
-	}
-	return list
-}
-
 func shownChecks(list []plan.Check) []web.Check {
 	return delivery.Each(list, func(c plan.Check) web.Check { return web.Check{Check: words.Check(c), Facts: c.Facts} })
 }
@@ -105,13 +96,13 @@ func (s *Snapshot) PR(number int) (web.PR, error) {
 			continue
 		}
 		pr := s.pr(p)
-		pr.Gates, pr.Powers, pr.Complaints = withWords(p.Gates), p.Powers, p.Problem
+		pr.Gates, pr.Powers, pr.Complaints = delivery.Each(p.Gates, words.Told), p.Powers, p.Problem
 		for _, f := range p.Fleets {
 			pr.Fleets = append(pr.Fleets, sentence(f))
 		}
 		for _, m := range p.Models {
 			c := web.Change{Model: m.Model, Spec: m.Spec, State: m.State, Sentence: sentence(m.Summary()),
-				Bundle: m.Bundle, Baseline: m.Baseline, Verdicts: withWords(m.Verdicts), Release: m.Release,
+				Bundle: m.Bundle, Baseline: m.Baseline, Verdicts: delivery.Each(m.Verdicts, words.Told), Release: m.Release,
 				Measured: m.Measured, Points: m.Points}
 			if m.Data != nil {
 				c.Findings = m.Data.Findings

@@ -55,13 +55,7 @@ func write(f *delivery.Fact) string {
 }
 
 // Lines writes each fact by itself.
-func Lines(facts []delivery.Fact) []string {
-	var lines []string
-	for _, f := range facts {
-		lines = append(lines, Text(f))
-	}
-	return lines
-}
+func Lines(facts []delivery.Fact) []string { return delivery.Each(facts, Text) }
 
 // Markdown writes a fact for a forge. It is text, whatever its values say.
 func Markdown(f delivery.Fact) string { return delivery.Markdown(Text(f)) }
