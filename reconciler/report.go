@@ -203,17 +203,9 @@ func concerns(s plan.Step, pr plan.ProposalReport) bool {
 	case plan.CommitRelease:
 		return s.PR.Number == pr.PR.Number
 	case plan.StartRun:
-		for _, n := range s.PRs {
-			if n == pr.PR.Number {
-				return true
-			}
-		}
+		return slices.Contains(s.PRs, pr.PR.Number)
 	case plan.Sign:
-		for _, m := range pr.Models {
-			if m.Bundle == s.Bundle {
-				return true
-			}
-		}
+		return slices.ContainsFunc(pr.Models, func(m plan.ModelReport) bool { return m.Bundle == s.Bundle })
 	}
 	return false
 }

@@ -45,13 +45,11 @@ func (r *Reconciler) CheckOrder(ctx context.Context, number int, user, text stri
 
 // reported finds an open pull request in the last plan.
 func (r *Reconciler) reported(number int) (plan.ProposalReport, error) {
-	for _, p := range r.observed.plan.Proposals {
-		if p.PR.Number == number {
-			return p, nil
-		}
+	p, ok := delivery.Find(r.observed.plan.Proposals, func(p plan.ProposalReport) bool { return p.PR.Number == number })
+	if !ok {
+		return p, delivery.Blockedf("aob pr list shows the open ones", "there is no open pull request %d", number)
 	}
-	return plan.ProposalReport{}, delivery.Blockedf("aob pr list shows the open ones",
-		"there is no open pull request %d", number)
+	return p, nil
 }
 
 // Recheck tries again what has failed for a pull request: failed runs, and data runs that found errors.

@@ -60,8 +60,8 @@ func (s *Store) push(ctx context.Context, b Bundle) (delivery.Digest, error) {
 	}
 	defer model.Close()
 
-	small := map[string][]byte{delivery.SignatureFile: delivery.Canonical(b.Signature), delivery.LabelsFile: delivery.Canonical(b.Labels),
-		delivery.GoldenFile: b.Golden}
+	small := map[string][]byte{delivery.SignatureFile: delivery.Canonical(b.Signature),
+		delivery.LabelsFile: delivery.Canonical(b.Labels), delivery.GoldenFile: b.Golden}
 	if len(b.Thresholds) > 0 {
 		small[delivery.ThresholdsFile] = delivery.Canonical(b.Thresholds)
 	}

@@ -76,7 +76,8 @@ type partial struct {
 
 func (p *partial) fill(ctx context.Context, from source, mediaType string, want blob, wire *atomic.Int64) error {
 	var err error
-	if p.size, err = io.Copy(p.sum, io.LimitReader(durable.ContextReader{Ctx: ctx, R: p.File}, want.size+1)); err != nil {
+	file := durable.ContextReader{Ctx: ctx, R: p.File}
+	if p.size, err = io.Copy(p.sum, io.LimitReader(file, want.size+1)); err != nil {
 		return err
 	}
 	if p.size > want.size {

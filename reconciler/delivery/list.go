@@ -11,6 +11,14 @@ func Each[T, U any](list []T, f func(T) U) []U {
 	return out
 }
 
+// Find returns the first element of a list for which is returns true.
+func Find[T any](list []T, is func(T) bool) (found T, ok bool) {
+	if i := slices.IndexFunc(list, is); i >= 0 {
+		return list[i], true
+	}
+	return found, false
+}
+
 // Changed returns the names that only one of two maps has, and those whose values are not the same, sorted.
 func Changed[T any](base, head map[string]T, same func(name string) bool) []string {
 	var names []string

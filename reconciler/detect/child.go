@@ -147,7 +147,8 @@ func (c *child) readHello() error {
 	if *m.Hello != ourHello {
 		return &VersionError{fmt.Sprintf("%s uses protocol %d with numerics %s, and this program protocol %d with %s: "+
 			"they are of different versions of AOB; install both of one version",
-			c.cmd.Path, m.Hello.Protocol, delivery.PlainText(m.Hello.Numerics, 64), ourHello.Protocol, ourHello.Numerics)}
+			c.cmd.Path, m.Hello.Protocol, delivery.PlainText(m.Hello.Numerics, 64), ourHello.Protocol,
+			ourHello.Numerics)}
 	}
 	return nil
 }

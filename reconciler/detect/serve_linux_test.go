@@ -54,8 +54,8 @@ func TestServe(t *testing.T) {
 		t.Errorf("health: %v", err)
 	}
 	// Serving gives the same boxes as Evaluate.
-	want, err := d.Evaluate(t.Context(), Request{Model: filepath.Join(dir, delivery.ModelFile), Signature: testSignature(),
-		Images: []ImageFile{{1, "testdata/picture.jpg"}}}, nil)
+	want, err := d.Evaluate(t.Context(), Request{Model: filepath.Join(dir, delivery.ModelFile),
+		Signature: testSignature(), Images: []ImageFile{{1, "testdata/picture.jpg"}}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -50,12 +50,10 @@ func (r Report) pr(number int) (Chain, error) {
 
 // mentions reports whether a commit's subject names a pull request, as merge commits of forges do.
 func mentions(subject string, number int) bool {
-	for _, m := range reference.FindAllStringSubmatch(subject, -1) {
-		if n, err := strconv.Atoi(m[1]); err == nil && n == number {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(reference.FindAllStringSubmatch(subject, -1), func(m []string) bool {
+		n, err := strconv.Atoi(m[1])
+		return err == nil && n == number
+	})
 }
 
 // reference is #12 as most forges write it, !12, or the Merge 12: of the local one.

@@ -102,33 +102,23 @@ func (r Report) origin(spec, bundle delivery.Digest) (delivery.Training, bool) {
 
 // proposedSpec returns the spec that a pull request has for a model. It is false if the pull request removes the model.
 func (r Report) proposedSpec(number int, model string) (delivery.Spec, bool) {
-	for _, p := range r.World.Proposals {
-		if p.Number == number {
-			m, ok := p.Intent.Models[model]
-			return m.Spec(), ok
-		}
-	}
-	return delivery.Spec{}, false
+	p, _ := delivery.Find(r.World.Proposals, func(p plan.Proposal) bool { return p.Number == number })
+	m, ok := p.Intent.Models[model]
+	return m.Spec(), ok
 }
 
 // statement returns the signed statement of a release.
 func (r Report) statement(release delivery.Release) (delivery.ReleaseStatement, bool) {
-	for _, s := range r.World.Evidence.Releases {
-		if s.Model == release.Name && s.Version == release.Version && s.Spec == release.Spec &&
-			s.Bundle == release.Bundle {
-			return s, true
-		}
-	}
-	return delivery.ReleaseStatement{}, false
+	return delivery.Find(r.World.Evidence.Releases, func(s delivery.ReleaseStatement) bool {
+		return s.Model == release.Name && s.Version == release.Version && s.Spec == release.Spec &&
+			s.Bundle == release.Bundle
+	})
 }
 
 func (r Report) acceptance(model string, release delivery.Release) (delivery.Acceptance, bool) {
-	for _, a := range r.World.Evidence.Accepted[model] {
-		if a.Version == release.Version && a.Spec == release.Spec && a.Bundle == release.Bundle {
-			return a, true
-		}
-	}
-	return delivery.Acceptance{}, false
+	return delivery.Find(r.World.Evidence.Accepted[model], func(a delivery.Acceptance) bool {
+		return a.Version == release.Version && a.Spec == release.Spec && a.Bundle == release.Bundle
+	})
 }
 
 // released returns an accepted release as a release file has it.

@@ -368,12 +368,10 @@ func (f *Gitea) find(ctx context.Context, head, base string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	for _, pr := range prs {
-		if !pr.Fork && pr.HeadRef == head && pr.Base == base {
-			return pr.Number, nil
-		}
-	}
-	return 0, nil
+	pr, _ := delivery.Find(prs, func(pr delivery.PullRequest) bool {
+		return !pr.Fork && pr.HeadRef == head && pr.Base == base
+	})
+	return pr.Number, nil
 }
 
 // hasStatus reports whether an error is a response with one of the statuses.

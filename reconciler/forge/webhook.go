@@ -42,7 +42,7 @@ func Webhook(secret string) (func(*http.Request) (Event, error), error) {
 	key := []byte(secret)
 	return func(req *http.Request) (Event, error) {
 		if req.Method != http.MethodPost {
-			return Event{}, fmt.Errorf("a webhook must be a POST, got %s", delivery.Terminal(delivery.Cut(req.Method, 20)))
+			return Event{}, fmt.Errorf("a webhook must be a POST, got %s", delivery.PlainText(req.Method, 20))
 		}
 		given := signature(req.Header)
 		if given == nil {

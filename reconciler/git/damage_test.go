@@ -549,7 +549,8 @@ func TestSubjectAndAuthorInLatin1(t *testing.T) {
 	}
 	long := "tree " + tree + "\nauthor a <a@x> 1 +0000\ncommitter a <a@x> 1 +0000\n\n" + strings.Repeat("é", 1<<20)
 	h = r.gitIn(strings.NewReader(long), "hash-object", "-t", "commit", "-w", "--stdin")
-	if got, err := m.Subject(h); err != nil || utf8.RuneCountInString(got) > maxSubject || strings.Contains(got, "\uFFFD") {
+	if got, err := m.Subject(h); err != nil || utf8.RuneCountInString(got) > maxSubject ||
+		strings.Contains(got, "\uFFFD") {
 		t.Errorf("a long subject: got %d bytes, %v", len(got), err)
 	}
 }

@@ -70,12 +70,8 @@ func (f *field) what() string {
 }
 
 func find(fields []*field, key string) *field {
-	for _, f := range fields {
-		if f.key == key {
-			return f
-		}
-	}
-	return nil
+	f, _ := delivery.Find(fields, func(f *field) bool { return f.key == key })
+	return f
 }
 
 // unknownKey returns a complaint about an unknown key, with the key that may be meant.

@@ -246,12 +246,8 @@ func (j *joiner) after(doc *Doc, r ref) {
 
 // target returns the name that a file refers to in a role, or "".
 func (doc *Doc) target(role role) string {
-	for _, r := range doc.refs {
-		if r.role == role {
-			return r.name
-		}
-	}
-	return ""
+	r, _ := delivery.Find(doc.refs, func(r ref) bool { return r.role == role })
+	return r.name
 }
 
 // cycles complains about fleets that wait for each other, once for each cycle, at the fleet whose name comes first.

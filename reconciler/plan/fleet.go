@@ -161,11 +161,9 @@ func (m *maker) rollOut(r FleetReport, f delivery.Fleet, releases []delivery.Rel
 		Deadline: time.Duration(m.w.Server.Deadline),
 		Seed:     m.w.Server.Seed, Listening: m.w.Listening[f.Name], Heard: m.w.lastHeard(f.Name),
 		Doubt: m.doubt(devices, target.Bundle)}
-	for _, before := range releases {
-		if before.Bundle != target.Bundle {
-			in.Previous = &delivery.Target{Version: before.Version, Bundle: before.Bundle}
-			break
-		}
+	other := func(r delivery.Release) bool { return r.Bundle != target.Bundle }
+	if before, ok := delivery.Find(releases, other); ok {
+		in.Previous = &delivery.Target{Version: before.Version, Bundle: before.Bundle}
 	}
 	if d, ok := m.w.Published[f.Name]; ok {
 		in.Published = &d

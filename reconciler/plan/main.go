@@ -351,10 +351,8 @@ func (m *maker) proposeRestore(model string, named delivery.Release, before []de
 
 // commitOf finds the newest commit of main that has release r with its spec.
 func (m *maker) commitOf(model string, r delivery.Release) (string, bool) {
-	for _, past := range m.w.Main.History[model] {
-		if past.Release != nil && past.Spec == r.Spec && delivery.SameRelease(*past.Release, r) {
-			return past.Commit, true
-		}
-	}
-	return "", false
+	past, ok := delivery.Find(m.w.Main.History[model], func(past Past) bool {
+		return past.Release != nil && past.Spec == r.Spec && delivery.SameRelease(*past.Release, r)
+	})
+	return past.Commit, ok
 }

@@ -14,12 +14,7 @@ import (
 )
 
 func contentOf(data delivery.DataResult, e delivery.EvalSet) (delivery.EvalSetContent, bool) {
-	for _, c := range data.EvalSets {
-		if c.EvalSet == e {
-			return c, true
-		}
-	}
-	return delivery.EvalSetContent{}, false
+	return delivery.Find(data.EvalSets, func(c delivery.EvalSetContent) bool { return c.EvalSet == e })
 }
 
 // An evalSet is an eval set, and how its labels are read.

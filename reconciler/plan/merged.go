@@ -40,11 +40,10 @@ func (m *maker) reportReleased(r *progress, p Proposal, release delivery.Release
 		return ModelReport{}, false // signed by an older aob, or lost
 	}
 	r.Release, r.Bundle, r.Measured = &release, release.Bundle, release.Measured
-	for _, b := range m.everAccepted(m.w.names(release.Name)) {
-		if b.Bundle == s.Baseline {
-			r.Baseline = &b
-			break
-		}
+	if b, ok := delivery.Find(m.everAccepted(m.w.names(release.Name)), func(b delivery.Release) bool {
+		return b.Bundle == s.Baseline
+	}); ok {
+		r.Baseline = &b
 	}
 	if t, ok := m.w.Evidence.training(release.Bundle); ok {
 		r.Data = &t.Training.Data

@@ -33,12 +33,9 @@ type ProposalReport struct {
 
 // Green reports whether aob/release succeeded.
 func (r ProposalReport) Green() bool {
-	for _, c := range r.Checks {
-		if c.Context == delivery.ContextRelease {
-			return c.State == delivery.CheckSuccess
-		}
-	}
-	return false
+	return slices.ContainsFunc(r.Checks, func(c Check) bool {
+		return c.Context == delivery.ContextRelease && c.State == delivery.CheckSuccess
+	})
 }
 
 // changedModels lists the models that a proposal changes: by another spec or release file, or by adding or removing

@@ -119,17 +119,13 @@ func (m *maker) release(r *progress, p Proposal, judgements, ofFleets []judgemen
 		statement.Baseline = r.Baseline.Bundle
 	}
 	statement.Gates = delivery.Each(slices.Concat(judgements, ofFleets), judgement.signed)
-	signed := false
-	for _, s := range m.w.Evidence.Releases {
-		if signed = sameStatement(s, statement); signed {
-			want = s.File // the file as it was signed
-			break
-		}
-	}
-	if !signed {
+	same := func(s delivery.ReleaseStatement) bool { return sameStatement(s, statement) }
+	signed, ok := delivery.Find(m.w.Evidence.Releases, same)
+	if !ok {
 		m.step(Sign{Bundle: r.Bundle, Type: delivery.ReleaseType, Predicate: statement, Of: r.Model})
 		return r.end(delivery.CheckPending, fact(code.ReleaseSigning, values{Version: want.Version}))
 	}
+	want = signed.File // the file as it was signed
 	have, inTree := p.Merged.Releases[r.Model]
 	switch {
 	case inTree && delivery.SameRelease(have, want):

@@ -56,8 +56,8 @@ func (w World) acceptedAs(models []string, bundle delivery.Digest) string {
 // acceptance returns main's first accepted release of some models for which is returns true.
 func (e Evidence) acceptance(models []string, is func(delivery.Acceptance) bool) (delivery.Acceptance, bool) {
 	for _, name := range models {
-		if i := slices.IndexFunc(e.Accepted[name], is); i >= 0 {
-			return e.Accepted[name][i], true
+		if a, ok := delivery.Find(e.Accepted[name], is); ok {
+			return a, true
 		}
 	}
 	return delivery.Acceptance{}, false

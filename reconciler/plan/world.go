@@ -324,12 +324,9 @@ func NeedsHistory(w World) []string {
 
 // accepted reports whether main has accepted the release of a release file.
 func (e Evidence) accepted(r delivery.Release) bool {
-	for _, a := range e.Accepted[r.Name] {
-		if a.Bundle == r.Bundle && a.Spec == r.Spec && a.Version == r.Version {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(e.Accepted[r.Name], func(a delivery.Acceptance) bool {
+		return a.Bundle == r.Bundle && a.Spec == r.Spec && a.Version == r.Version
+	})
 }
 
 // statement finds the signed statement of a release file. If there are several, the one with the given baseline is

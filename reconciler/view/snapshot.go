@@ -64,7 +64,8 @@ func (s *Snapshot) Status() web.Status {
 
 func (s *Snapshot) models() []web.Model {
 	return delivery.Each(s.Plan.Main.Models, func(m plan.MainModel) web.Model {
-		return web.Model{Name: m.Model, Accepted: m.Accepted, Named: m.Named, State: m.State, Sentence: sentence(m.Fact)}
+		return web.Model{Name: m.Model, Accepted: m.Accepted, Named: m.Named, State: m.State,
+			Sentence: sentence(m.Fact)}
 	})
 }
 
@@ -102,8 +103,8 @@ func (s *Snapshot) PR(number int) (web.PR, error) {
 		}
 		for _, m := range p.Models {
 			c := web.Change{Model: m.Model, Spec: m.Spec, State: m.State, Sentence: sentence(m.Summary()),
-				Bundle: m.Bundle, Baseline: m.Baseline, Verdicts: delivery.Each(m.Verdicts, words.Told), Release: m.Release,
-				Measured: m.Measured, Points: m.Points}
+				Bundle: m.Bundle, Baseline: m.Baseline, Verdicts: delivery.Each(m.Verdicts, words.Told),
+				Release: m.Release, Measured: m.Measured, Points: m.Points}
 			if m.Data != nil {
 				c.Findings = m.Data.Findings
 			}
