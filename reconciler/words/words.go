@@ -55,7 +55,12 @@ func write(f *delivery.Fact) string {
 }
 
 // Lines writes each fact by itself.
-func Lines(facts []delivery.Fact) []string { return delivery.Each(facts, Text) }
+func Lines(facts []delivery.Fact) []string {
+	if len(facts) == 0 {
+		return nil // which JSON leaves out
+	}
+	return delivery.Each(facts, Text)
+}
 
 // Markdown writes a fact for a forge. It is text, whatever its values say.
 func Markdown(f delivery.Fact) string { return delivery.Markdown(Text(f)) }
