@@ -130,11 +130,8 @@ func (t *terminal) device(d fleetDevice, now time.Time) {
 		add("note", n)
 	}
 	add("document", fmt.Sprint(d.Desired))
-	var labels []string
-	for _, k := range slices.Sorted(maps.Keys(d.Labels)) {
-		labels = append(labels, k+"="+d.Labels[k])
-	}
-	add("labels", strings.Join(labels, " "))
+	label := func(name string) string { return name + "=" + d.Labels[name] }
+	add("labels", strings.Join(delivery.Each(slices.Sorted(maps.Keys(d.Labels)), label), " "))
 	add("downloaded", delivery.Bytes(d.Downloaded).String())
 	add("installation", d.Installed)
 	t.table("", rows)

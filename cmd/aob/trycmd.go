@@ -206,10 +206,9 @@ func (t *terminal) progressTable(trial web.Trial) int {
 	rows := [][]cell{}
 	_, own := shared(trial.Variants)
 	for _, v := range trial.Variants {
-		words := []string{}
-		for _, s := range v.Seeds {
-			words = append(words, strings.TrimSpace(cmp.Or(settledText(s), s.Text)))
-		}
+		words := delivery.Each(v.Seeds, func(s web.Seed) string {
+			return strings.TrimSpace(cmp.Or(settledText(s), s.Text))
+		})
 		text := v.Text
 		if len(v.Seeds) > 0 {
 			text = strings.Join(words, " | ")

@@ -162,9 +162,7 @@ func (a AtThresholds) Counts(params CompareParams) (delivery.Table, error) {
 	for _, name := range names {
 		out.Columns[name] = make([]delivery.Row, len(a.category))
 	}
-	for _, c := range a.category {
-		out.Classes = append(out.Classes, c.Name)
-	}
+	out.Classes = delivery.Each(a.category, func(c Category) string { return c.Name })
 	// A class without annotations may have false positives.
 	classes := slices.Sorted(slices.Values(slices.Concat(r.classes, r.empty)))
 	tallies := make([][]tally, len(classes))

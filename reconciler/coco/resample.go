@@ -226,9 +226,7 @@ func (r *resampling) run(models ...*Matched) []delivery.Table {
 func (r *resampling) point(m *Matched, paths [][areas]path) delivery.Table {
 	out := delivery.Table{Columns: map[string][]delivery.Row{}, Overall: map[string]float64{}}
 	out.Images.Value = float64(len(m.images))
-	for _, c := range m.category {
-		out.Classes = append(out.Classes, c.Name)
-	}
+	out.Classes = delivery.Each(m.category, func(c Category) string { return c.Name })
 	for _, c := range r.columns {
 		out.Columns[c.name] = slices.Repeat([]delivery.Row{{Value: math.NaN()}}, len(m.category))
 	}

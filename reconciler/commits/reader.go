@@ -141,10 +141,8 @@ func (r *Reader) Hash(commit, path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if i := slices.IndexFunc(files, func(f git.File) bool { return f.Path == path }); i >= 0 {
-		return files[i].Hash, nil
-	}
-	return "", nil
+	f, _ := delivery.Find(files, func(f git.File) bool { return f.Path == path })
+	return f.Hash, nil
 }
 
 // File reads a file at a commit. It returns nil if there is no such file, or if commit is "".

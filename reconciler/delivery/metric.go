@@ -104,10 +104,8 @@ func Metrics() []Metric { return slices.Clone(metrics) }
 // there is none.
 func MetricOfFigure(figure string) Metric {
 	name, _, _ := strings.Cut(figure, "/")
-	if i := slices.IndexFunc(metrics, func(m Metric) bool { return m.Name == name }); i >= 0 {
-		return metrics[i]
-	}
-	return Metric{}
+	m, _ := Find(metrics, func(m Metric) bool { return m.Name == name })
+	return m
 }
 
 // MetricNames lists the names of the metrics that match, in order. A nil function matches all.

@@ -65,11 +65,8 @@ func (c Classes) Called(class string, names []string) []string {
 	if slices.Contains(names, class) {
 		return []string{class}
 	}
-	i := slices.IndexFunc(c, func(o Class) bool { return o.Name == class })
-	if i < 0 {
-		return nil
-	}
-	return slices.DeleteFunc(slices.Clone(c[i].Labels), func(label string) bool {
+	known, _ := Find(c, func(o Class) bool { return o.Name == class })
+	return slices.DeleteFunc(slices.Clone(known.Labels), func(label string) bool {
 		return !slices.Contains(names, label) || slices.Contains(c.Names(), label)
 	})
 }

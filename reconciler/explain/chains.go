@@ -27,17 +27,13 @@ func (c *chain) add(l Link) { c.Links = append(c.Links, l) }
 
 // pr explains a pull request: an open one by its report, a merged one by the releases that it brought to main.
 func (r Report) pr(number int) (Chain, error) {
-	for _, p := range r.Plan.Proposals {
-		if p.PR.Number == number {
-			return r.proposal(PR, strconv.Itoa(number), p), nil
-		}
+	is := func(p plan.ProposalReport) bool { return p.PR.Number == number }
+	if p, open := delivery.Find(r.Plan.Proposals, is); open {
+		return r.proposal(PR, strconv.Itoa(number), p), nil
 	}
-	var found []namedVersion
-	for _, v := range r.allVersions() {
-		if v.Commit == r.Heads[number] || (mentions(v.Subject, number) && v.Release != nil) {
-			found = append(found, v)
-		}
-	}
+	found := slices.DeleteFunc(r.allVersions(), func(v namedVersion) bool {
+		return v.Commit != r.Heads[number] && (!mentions(v.Subject, number) || v.Release == nil)
+	})
 	if len(found) == 0 {
 		return Chain{}, Unknown{PR, strconv.Itoa(number), "aob pr list shows the open ones; what a merged one " +
 			"released, aob explain commit SHA tells by its commit on main"}
@@ -97,12 +93,7 @@ func (r Report) commit(id string) (Chain, error) {
 			proposal = &r.Plan.Proposals[i]
 		}
 	}
-	var changed []namedVersion
-	for _, v := range r.allVersions() {
-		if match(v.Commit) {
-			changed = append(changed, v)
-		}
-	}
+	changed := slices.DeleteFunc(r.allVersions(), func(v namedVersion) bool { return !match(v.Commit) })
 	for _, model := range r.accepted() {
 		for _, a := range r.World.Evidence.Accepted[model] {
 			known := func(v namedVersion) bool { return v.Commit == a.Commit && v.model == model }

@@ -145,12 +145,8 @@ func (d *document) check(c *delivery.GateCheck, path string) {
 
 // bound checks that a check has one bound, of a kind that the metric has.
 func (d *document) bound(c *delivery.GateCheck, metric delivery.Metric, path string) {
-	var bounds []string
-	for _, key := range []string{"min", "max", "maxDrop"} {
-		if d.has(path + "." + key) {
-			bounds = append(bounds, key)
-		}
-	}
+	missing := func(key string) bool { return !d.has(path + "." + key) }
+	bounds := slices.DeleteFunc([]string{"min", "max", "maxDrop"}, missing)
 	want, better := or(metric.Bounds()), "higher"
 	if metric.LessIsBetter {
 		want, better = "max, as in "+metric.Example(), "lower"

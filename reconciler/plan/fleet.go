@@ -290,12 +290,8 @@ func (m *maker) unsigned(f delivery.Fleet) *delivery.Abort {
 
 // aborts lists a fleet's aborts, signed or not.
 func (m *maker) aborts(f delivery.Fleet) []delivery.Abort {
-	var list []delivery.Abort
-	for _, a := range m.w.Evidence.Aborts {
-		if a.Fleet == f.Name {
-			list = append(list, a)
-		}
-	}
+	others := func(a delivery.Abort) bool { return a.Fleet != f.Name }
+	list := slices.DeleteFunc(slices.Clone(m.w.Evidence.Aborts), others)
 	if a := m.unsigned(f); a != nil {
 		list = append(list, *a)
 	}

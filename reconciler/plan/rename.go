@@ -81,14 +81,10 @@ func (m *maker) renamedAway(p Proposal, model string) bool {
 
 // newModels lists the models that a proposal adds without a former name.
 func newModels(p Proposal) []string {
-	var names []string
-	for name, mdl := range p.Intent.Models {
-		if _, there := p.Base.Models[name]; !there && mdl.RenamedFrom == "" {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return names
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(p.Intent.Models)), func(name string) bool {
+		_, there := p.Base.Models[name]
+		return there || p.Intent.Models[name].RenamedFrom != ""
+	})
 }
 
 // recordsRename reports whether an accepted release records a model's former name.

@@ -103,13 +103,9 @@ func (m *maker) brokenFile(f delivery.Fleet) delivery.Fact {
 
 // unreadStatement finds a statement about a bundle that cannot be read.
 func (m *maker) unreadStatement(bundle delivery.Digest, types ...string) (UnreadStatement, bool) {
-	i := slices.IndexFunc(m.w.Evidence.Unread, func(u UnreadStatement) bool {
+	return delivery.Find(m.w.Evidence.Unread, func(u UnreadStatement) bool {
 		return u.Bundle == bundle && slices.Contains(types, u.Type)
 	})
-	if i < 0 {
-		return UnreadStatement{}, false
-	}
-	return m.w.Evidence.Unread[i], true
 }
 
 // unreadAborts lists the bundles that a fleet may have fallen back from, by aborts that cannot be read. The bundle that

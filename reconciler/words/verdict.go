@@ -82,16 +82,13 @@ func ReleaseNotes(verdicts []delivery.Verdict) func(m delivery.Measured) (checks
 		if i < 0 {
 			return nil, nil
 		}
-		for _, c := range verdicts[i].Checks {
-			note := ""
-			if c.Outcome != delivery.Pass {
-				note = Reason(c)
+		note := func(c delivery.CheckVerdict) string {
+			if c.Outcome == delivery.Pass {
+				return ""
 			}
-			checks = append(checks, note)
+			return Reason(c)
 		}
-		for _, l := range m.Lost {
-			lost = append(lost, "worse than the release: "+Loss(l))
-		}
-		return checks, lost
+		loss := func(l delivery.Loss) string { return "worse than the release: " + Loss(l) }
+		return delivery.Each(verdicts[i].Checks, note), delivery.Each(m.Lost, loss)
 	}
 }
