@@ -202,6 +202,7 @@ type errorCosts struct {
 	Foreground float64 `json:"foreground"` // as coco.Foreground
 	Background float64 `json:"background"` // as coco.Background
 	*coco.Diagnosis
+	Confusions any `json:"confusions,omitempty"` // never set: those of Diagnosis stand outside
 }
 
 // against is a comparison with another model.
@@ -265,7 +266,7 @@ func evaluate(r evalRequest, stdin io.Reader) (*evaluation, error) {
 			v.Confusions = d.Confusions
 		}
 		if r.tide {
-			v.TIDE = &errorCosts{coco.Foreground, coco.Background, d}
+			v.TIDE = &errorCosts{Foreground: coco.Foreground, Background: coco.Background, Diagnosis: d}
 		}
 	}
 	if r.base != "" {

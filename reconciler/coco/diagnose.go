@@ -41,7 +41,7 @@ type Diagnosis struct {
 	PerClass []ClassErrors `json:"per_class"` // by category id
 	// Confusions are the pairs of classes in Cls errors, the most frequent first. Detections below their class's score
 	// of best F1 do not count.
-	Confusions []Confusion `json:"-"`
+	Confusions []Confusion `json:"confusions"`
 }
 
 // ErrorCost is one type of error.

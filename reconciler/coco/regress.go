@@ -117,7 +117,9 @@ func Regressions(truth *Truth, candidate, baseline []Detection, of, with map[str
 
 // listed returns the counts by class, the highest first.
 func listed(n map[string]int, what string) string {
-	classes := slices.SortedFunc(maps.Keys(n), func(a, b string) int { return cmp.Or(n[b]-n[a], strings.Compare(a, b)) })
+	classes := slices.SortedFunc(maps.Keys(n), func(a, b string) int {
+		return cmp.Or(n[b]-n[a], strings.Compare(a, b))
+	})
 	return strings.Join(delivery.Each(classes, func(class string) string {
 		return fmt.Sprintf("%d %s%s", n[class], what, class)
 	}), ", ")
