@@ -291,7 +291,7 @@ func (p *parser) box() (Box, bool) {
 		p.complain(at, WrongType, "want 4 numbers, got %d", n)
 	case !valid:
 	case b.W < 0 || b.H < 0:
-		p.complain(at, EmptyBox, "want width and height from 0 up, got %v x %v", b.W, b.H)
+		p.complain(at, NegativeBox, "want width and height from 0 up, got %v x %v", b.W, b.H)
 	case text != "":
 		p.complain(at, OutOfRange, "%s", text)
 	default:

@@ -293,7 +293,7 @@ func TestParseTruthLenient(t *testing.T) {
 		"10 annotations[5].bbox 5 outside-image",
 		"12 annotations[7].bbox 7 empty-box",
 		"13 annotations[8].bbox 8 degenerate-box",
-		"14 annotations[9].bbox 9 empty-box",
+		"14 annotations[9].bbox 9 negative-box",
 		"15 annotations[10].area 10 missing-field",
 		"16 annotations[11].bbox 11 wrong-type",
 		"16 annotations[11].area 11 not-finite",

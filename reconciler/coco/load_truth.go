@@ -18,8 +18,10 @@ const (
 	DuplicateField  Kind = "duplicate-field"  // the later one is skipped
 	UnknownImage    Kind = "unknown-image"    // the annotation is left out
 	UnknownCategory Kind = "unknown-category" // the annotation is left out
-	OutsideImage    Kind = "outside-image"    // by more than a pixel; kept as it is
-	EmptyBox        Kind = "empty-box"        // width or height zero: kept; below zero: left out
+	OutsideImage    Kind = "outside-image"    // a part of the box, by more than a pixel; kept as it is
+	OffImage        Kind = "off-image"        // the whole box; kept as it is
+	EmptyBox        Kind = "empty-box"        // width or height zero; kept
+	NegativeBox     Kind = "negative-box"     // width or height below zero; the annotation is left out
 	DegenerateBox   Kind = "degenerate-box"   // width or height below one pixel; kept
 	NotFinite       Kind = "not-finite"       // NaN or an infinity; the item is left out
 	MissingBox      Kind = "missing-box"      // the annotation is left out
@@ -33,8 +35,10 @@ const maxProblems = 10_000
 
 // Problem is one thing that is wrong with an annotation file.
 type Problem struct {
-	Path   string `json:"path"`         // like annotations[12].bbox, counted from 0 in the file
-	ID     int64  `json:"id,omitempty"` // of the item; 0 if it has none
+	Path   string `json:"path"`           // like annotations[12].bbox, counted from 0 in the file
+	ID     int64  `json:"id,omitempty"`   // of the item; 0 if it has none
+	File   string `json:"file,omitempty"` // the file name of the image, if it is known
+	Box    int    `json:"box,omitempty"`  // of an annotation: its number among those of the image, from 1
 	Kind   Kind   `json:"kind"`
 	Text   string `json:"text"`   // what is wrong, with the values
 	Offset int64  `json:"offset"` // bytes from the start of the file
@@ -53,25 +57,38 @@ type truthParser struct {
 	annotations map[int64]struct{}
 	starts      []start // of truth.Annotations
 	first       int     // index of the current item's first problem
+	boxes       map[int64]int
+	of          []problemImage // of each of problems
+}
+
+// A problemImage is the image that a problem is about.
+type problemImage struct {
+	id    int64
+	known bool
 }
 
 // A start is the position of an annotation in the file.
 type start struct {
 	position
-	item int
+	item, box int
 }
 
 func (l Loader) readTruth(r io.Reader, lenient bool) (*Truth, []Problem, error) {
 	p := &truthParser{
 		parser: newParser(l, r), truth: &Truth{},
 		images: map[int64]int32{}, categories: map[int64]string{}, names: map[string]int64{},
-		annotations: map[int64]struct{}{},
+		annotations: map[int64]struct{}{}, boxes: map[int64]int{},
 	}
 	p.lenient = lenient
-	p.file()
+	p.read()
 	p.references()
 	if p.err != nil {
 		return nil, nil, p.err
+	}
+	for i, of := range p.of {
+		if at, ok := p.images[of.id]; ok && of.known && p.problems[i].File == "" {
+			p.problems[i].File = p.truth.Images[at].FileName
+		}
 	}
 	slices.SortStableFunc(p.problems, func(a, b Problem) int { return cmp.Compare(a.Offset, b.Offset) })
 	if p.unlisted > 0 {
@@ -83,8 +100,8 @@ func (l Loader) readTruth(r io.Reader, lenient bool) (*Truth, []Problem, error) 
 	return p.truth, p.problems, nil
 }
 
-// file reads the whole file.
-func (p *truthParser) file() {
+// read reads the whole file.
+func (p *truthParser) read() {
 	p.begin("an object with images, categories and annotations", '{')
 	if p.err != nil {
 		return
@@ -125,6 +142,23 @@ func (p *truthParser) file() {
 func (p *truthParser) named(id int64) {
 	for i := p.first; i < len(p.problems); i++ {
 		p.problems[i].ID = id
+	}
+}
+
+// file adds the file name to the problems of the image that has just been read.
+func (p *truthParser) file(name string) {
+	for i := p.first; i < len(p.problems); i++ {
+		p.problems[i].File = name
+	}
+}
+
+// about adds the image and the number of the box to the problems of the annotation that has just been read.
+func (p *truthParser) about(image int64, box int) {
+	for len(p.of) < len(p.problems) {
+		p.of = append(p.of, problemImage{})
+	}
+	for i := p.first; i < len(p.problems); i++ {
+		p.of[i], p.problems[i].Box = problemImage{image, true}, box
 	}
 }
 
@@ -174,11 +208,13 @@ func (p *truthParser) image(at position) {
 		p.field = ""
 	}
 	p.named(v.ID)
+	p.file(v.FileName)
 	if !hasID || p.loader.Group != "" && !hasGroup {
 		return
 	}
 	if _, again := p.images[v.ID]; again {
 		p.duplicate(at, v.ID)
+		p.file(v.FileName)
 		return
 	}
 	p.images[v.ID] = int32(len(p.truth.Images))
@@ -287,6 +323,12 @@ func (p *truthParser) annotation(at position) {
 	}
 	p.need(at, "id", "image_id", "category_id", "bbox", "area")
 	p.named(v.ID)
+	box := 0
+	if hasImage && p.lenient {
+		p.boxes[v.Image]++
+		box = p.boxes[v.Image]
+		p.about(v.Image, box)
+	}
 	if !hasID || !hasImage || !hasCategory || !hasBox || !crowd {
 		return
 	}
@@ -295,6 +337,7 @@ func (p *truthParser) annotation(at position) {
 	}
 	if _, again := p.annotations[v.ID]; again {
 		p.duplicate(at, v.ID)
+		p.about(v.Image, box)
 		return
 	}
 	p.annotations[v.ID] = struct{}{}
@@ -303,7 +346,7 @@ func (p *truthParser) annotation(at position) {
 		p.truth.Annotations, p.starts = slices.Grow(p.truth.Annotations, more), slices.Grow(p.starts, more)
 	}
 	p.truth.Annotations = append(p.truth.Annotations, v)
-	p.starts = append(p.starts, start{at, p.item})
+	p.starts = append(p.starts, start{at, p.item, box})
 }
 
 // area reads the area of an object.
@@ -344,6 +387,7 @@ func (p *truthParser) references() {
 			}
 		}
 		p.named(a.ID)
+		p.about(a.Image, at.box)
 	}
 	p.truth.Annotations = kept
 }
@@ -361,9 +405,14 @@ func (p *truthParser) inside(at position, b Box, in Image) {
 	if in.Width == 0 || in.Height == 0 {
 		return
 	}
-	by := max(-b.X, -b.Y, b.X+b.W-float64(in.Width), b.Y+b.H-float64(in.Height))
-	if by > 1 {
-		p.complain(at, OutsideImage, "[%v, %v, %v, %v] leaves image %d of %d x %d by %.4g pixels",
-			b.X, b.Y, b.W, b.H, in.ID, in.Width, in.Height, by)
+	w, h := float64(in.Width), float64(in.Height)
+	by := max(-b.X, -b.Y, b.X+b.W-w, b.Y+b.H-h)
+	switch {
+	case by > 1 && (b.X >= w || b.Y >= h || b.X+b.W <= 0 || b.Y+b.H <= 0):
+		p.complain(at, OffImage, "[%v, %v, %v, %v] is wholly outside its image of %d x %d pixels", b.X, b.Y, b.W, b.H,
+			in.Width, in.Height)
+	case by > 1:
+		p.complain(at, OutsideImage, "[%v, %v, %v, %v] leaves its image of %d x %d pixels by %.4g pixels",
+			b.X, b.Y, b.W, b.H, in.Width, in.Height, by)
 	}
 }

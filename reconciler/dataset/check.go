@@ -1,13 +1,17 @@
 package dataset
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"image"
 	_ "image/jpeg" // the two formats that trainers and detectors read
 	_ "image/png"
 	"io"
+	"io/fs"
 	"iter"
+	"maps"
 	"math"
 	"os"
 	"path"
@@ -30,20 +34,22 @@ const maxLeak = 0.05
 // writes the trainer's input into the folder out. If there is a finding of level error, it writes nothing and nothing
 // may be trained. It returns an error only if the dataset could not be checked.
 //
-// The list of training images is written beside out and put into the store lists.
+// The list of training images is written beside out and put into the store lists. If out is empty, Check writes nothing
+// at all, and lists may be nil. If the run names no classes, every category with objects in train is a class.
 func (catalog Catalog) Check(ctx context.Context, run delivery.DataRun, out string, lists Store,
 	progress func(done, total int)) (delivery.DataResult, error) {
-	c := &checker{classes: run.Classes, findings: map[string]int{}, sets: map[string]string{},
+	c := &checker{classes: run.Classes, sets: map[string]held{}, checked: map[string]bool{},
+		leftOut: map[string]map[int64]bool{"train": {}, "valid": {}}, looks: map[string]look{},
 		result: delivery.DataResult{Images: map[string]int{}, Truths: map[string]int{}}}
 	v, err := catalog.open(ctx, run.Dataset)
 	if err != nil {
 		return c.result, err
 	}
 	all := make([]string, 0, len(v.files))
-	for name, f := range v.files {
-		if f.size > maxImage && path.Base(name) != AnnotationsFile {
-			c.finding(delivery.LevelError, "too-large", name, fmt.Sprintf("%s, want at most %s", delivery.Bytes(f.size),
-				delivery.Bytes(maxImage)))
+	for _, name := range slices.Sorted(maps.Keys(v.files)) {
+		if f := v.files[name]; f.size > maxImage && path.Base(name) != AnnotationsFile {
+			c.finding(delivery.LevelError, "too-large", shown(name), fmt.Sprintf("%s, want at most %s",
+				delivery.Bytes(f.size), delivery.Bytes(maxImage)))
 			continue
 		}
 		all = append(all, name)
@@ -53,18 +59,21 @@ func (catalog Catalog) Check(ctx context.Context, run delivery.DataRun, out stri
 	}
 	c.result.Content = v.content()
 
-	splits := map[string]*split{}
+	// The gates' eval sets, and the dataset's own test split if no gate has it.
+	sets := slices.Clone(run.EvalSets)
+	test := delivery.EvalSet{Dataset: run.Dataset, Split: "test"}
+	splits, broken := map[string]*split{}, map[string]bool{}
 	for _, name := range []string{"train", "valid", "test"} {
 		s, ok, err := v.split(name, "")
 		switch {
 		case err != nil:
 			where := name + "/" + AnnotationsFile
 			c.finding(delivery.LevelError, "annotations", where, strings.TrimPrefix(err.Error(), where+": "))
+			broken[name] = true
 		case ok:
 			splits[name] = s
-			c.split(v, s, name+"/")
-			c.result.Images[name] = len(s.images)
-			if name != "test" && len(s.images) == 0 {
+			c.split(v, s, name+"/", name == "test" || judges(run.EvalSets, run.Dataset, name), "")
+			if name != "test" && len(s.images) == 0 && len(s.missing) == 0 {
 				c.finding(delivery.LevelError, "empty-split", name, "has no image")
 			}
 		case name != "test":
@@ -73,35 +82,57 @@ func (catalog Catalog) Check(ctx context.Context, run delivery.DataRun, out stri
 					AnnotationsFile))
 		}
 	}
-	c.labels(splits)
-
-	// The eval sets of the gates, then the dataset's own test split.
-	heldOut := map[string]string{} // identity -> where it is held out
-	sets := slices.Clone(run.EvalSets)
-	if own := (delivery.EvalSet{Dataset: run.Dataset, Split: "test"}); splits["test"] != nil &&
-		!slices.Contains(sets, own) {
-		sets = append(sets, own)
+	if splits["test"] != nil && !slices.Contains(sets, test) {
+		sets = append(sets, test)
 	}
-	for _, e := range sets {
-		if err := c.evalSet(ctx, catalog, v, splits, e, heldOut); err != nil {
+	if len(c.classes) == 0 && splits["train"] != nil {
+		for name, t := range c.tallies(v, splits["train"]) {
+			if t.total() > 0 {
+				c.classes = append(c.classes, delivery.Class{Name: name, Labels: []string{name}})
+			}
+		}
+		slices.SortFunc(c.classes, func(a, b delivery.Class) int { return strings.Compare(a.Name, b.Name) })
+	}
+
+	heldOut := map[string][]held{} // by identity
+	for i, e := range sets {
+		if e.Dataset == run.Dataset && broken[e.Split] {
+			continue // already a finding
+		}
+		if err := c.evalSet(ctx, catalog, v, splits, e, i < len(run.EvalSets), heldOut); err != nil {
 			return c.result, err
 		}
 	}
 	if valid := splits["valid"]; valid != nil {
-		c.result.Valid = v.evalData(delivery.EvalSet{Dataset: run.Dataset, Split: "valid"}, valid, c.classes).Content
+		data := v.evalData(delivery.EvalSet{Dataset: run.Dataset, Split: "valid"}, valid, c.classes)
+		if c.result.Valid = data.Content; len(valid.images) > 0 {
+			c.objectless("valid", data.Content)
+		}
 	}
 	if err := c.decode(ctx, progress); err != nil {
 		return c.result, err
 	}
 	c.leaks(v, splits, heldOut)
 	c.twins(v, splits)
+	c.labels(v, splits["train"])
+	for name, s := range splits {
+		c.result.Images[name] = len(s.images) - len(v.copies(s))
+	}
 	for name, out := range c.leftOut {
-		if n, there := c.result.Images[name]; there {
-			c.result.Images[name] = n - len(out)
+		if s := splits[name]; s != nil {
+			for id := range v.copies(s) {
+				delete(out, id)
+			}
+			c.result.Images[name] -= len(out)
+			for id, first := range v.copies(s) {
+				if out[first] {
+					out[id] = true
+				}
+			}
 		}
 	}
-	if c.result.Failed() {
-		return c.done(), nil
+	if c.done(); c.result.Failed() || out == "" {
+		return c.result, nil
 	}
 	if len(c.leftOut["valid"]) > 0 {
 		// Experiments are not scored on validation images that are in an eval set.
@@ -112,146 +143,194 @@ func (catalog Catalog) Check(ctx context.Context, run delivery.DataRun, out stri
 	}
 	c.result.Prepared = filepath.Base(out)
 	used := delivery.TrainingImages{Train: c.known(v, splits["train"], false),
-		Valid: c.known(v, splits["valid"], false)}
+		Valid: c.known(v, splits["valid"], false), Looks: map[string][]string{}}
+	c.sourceLooks(v, splits["train"], used.Looks)
+	c.sourceLooks(v, splits["valid"], used.Looks)
 	if c.result.TrainingImages, err = putTrainingImages(lists, used, filepath.Dir(out)); err != nil {
 		return c.result, err
 	}
 	if c.result.Training, err = c.prepare(v, splits, out); err != nil {
 		return c.result, err
 	}
-	return c.done(), nil
+	return c.result, nil
+}
+
+// judges reports whether one of the eval sets is a split of a dataset.
+func judges(sets []delivery.EvalSet, d delivery.Dataset, split string) bool {
+	return slices.ContainsFunc(sets, func(e delivery.EvalSet) bool { return e.Dataset == d && e.Split == split })
 }
 
 type checker struct {
-	classes  delivery.Classes
-	result   delivery.DataResult
-	findings map[string]int // finding by level and code
-	decodes  []imageFile
-	leftOut  map[string]map[int64]bool // by split: images that must not be trained on
-	sets     map[string]string         // by path: the eval set that has the image
+	classes delivery.Classes
+	result  delivery.DataResult
+	faults  []fault
+	decodes []imageFile
+	checked map[string]bool           // the eval sets whose files were checked
+	leftOut map[string]map[int64]bool // by split: images that must not be trained on
+	sets    map[string]held           // by path: the image in an eval set
+	looks   map[string]look           // by path: of images whose source names are equal
 }
 
+// An imageFile is an image that is decoded.
 type imageFile struct {
-	where string
+	prefix string // of the split, for findings
+	name   string // below the prefix
+	path   string
+	sum    string
+	image  coco.Image
+	hash   imageHash
+	turned int // its EXIF orientation
+}
+
+func (im imageFile) where() string { return shown(im.prefix + im.name) }
+
+// A held image is in an eval set, or in valid.
+type held struct {
+	where string // for findings
 	path  string
-	image coco.Image
-	hash  imageHash
 }
 
-// finding adds a finding, or increments the count of one with the same level and code.
-func (c *checker) finding(level, code, where, text string) {
-	key := level + "/" + code
-	if i, ok := c.findings[key]; ok {
-		f := &c.result.Findings[i]
-		if f.Count++; len(f.More) < delivery.MaxMore {
-			f.More = append(f.More, where+": "+text)
-		}
-		return
-	}
-	c.findings[key] = len(c.result.Findings)
-	c.result.Findings = append(c.result.Findings, delivery.Finding{Level: level, Code: code, Where: where, Text: text,
-		Count: 1})
-}
-
-// done returns the result with its findings sorted: errors first, unused categories last.
-func (c *checker) done() delivery.DataResult {
-	rank := func(f delivery.Finding) string {
-		if f.Code == "unused-category" {
-			return f.Level + " "
-		}
-		return f.Level
-	}
-	slices.SortStableFunc(c.result.Findings, func(a, b delivery.Finding) int {
-		return strings.Compare(rank(a), rank(b))
-	})
-	return c.result
-}
-
-// level returns the level of a problem of an annotation file.
-func level(k coco.Kind) string {
-	switch k {
-	case coco.OutsideImage, coco.EmptyBox, coco.DegenerateBox, coco.DuplicateName, coco.DuplicateField:
-		return delivery.LevelWarning
-	}
-	return delivery.LevelError
-}
-
-// split reports problems of a split's annotations and files, and adds its images to those that are decoded.
-func (c *checker) split(v *version, s *split, prefix string) {
+// split reports problems of a split's annotations and files, and adds its images to those that are decoded. judged is
+// true if a gate may judge on it; group is the field by which its images are grouped.
+func (c *checker) split(v *version, s *split, prefix string, judged bool, group string) {
 	for _, p := range s.problems {
-		c.finding(level(p.Kind), string(p.Kind), fmt.Sprintf("%s%s:%d: %s", prefix, AnnotationsFile, p.Line, p.Path),
-			p.Text)
+		if name := field(p); group != "" && name == group {
+			continue // the eval set has a finding for all of them
+		} else {
+			c.finding(level(p.Kind, judged), string(p.Kind), place(prefix, p), name+": "+p.Text)
+		}
 	}
-	for _, im := range s.missing {
-		c.finding(delivery.LevelError, "missing-file", prefix+AnnotationsFile,
-			fmt.Sprintf("image %d names the file %q, which is not there", im.ID, im.FileName))
-	}
+	found := c.missing(v, s, prefix)
 	for _, im := range s.truth.Images {
 		if file, ok := s.images[im.ID]; ok && v.files[file].size <= maxImage {
-			c.decodes = append(c.decodes, imageFile{where: prefix + strings.TrimPrefix(file, s.name+"/"),
-				path: v.path(file), image: im})
+			c.decodes = append(c.decodes, imageFile{prefix: prefix, name: strings.TrimPrefix(file, s.name+"/"),
+				path: v.path(file), sum: v.files[file].sum, image: im})
 		}
 	}
+	c.copies(v, s, prefix)
+	c.objects(s, prefix)
 	listed := map[string]bool{}
 	for _, file := range s.files() {
 		listed[file] = true
 	}
-	for name := range v.files {
-		if strings.HasPrefix(name, s.name+"/") && !listed[name] && path.Base(name) != AnnotationsFile {
-			c.finding(delivery.LevelWarning, "unlisted-file", prefix+strings.TrimPrefix(name, s.name+"/"),
+	for _, name := range slices.Sorted(maps.Keys(v.files)) {
+		if strings.HasPrefix(name, s.name+"/") && !listed[name] && !found[name] && path.Base(name) != AnnotationsFile {
+			c.finding(delivery.LevelWarning, "unlisted-file", shown(prefix+strings.TrimPrefix(name, s.name+"/")),
 				"no image of the annotations names it; it is not used")
 		}
 	}
 }
 
-// labels compares the model's classes with the train split's categories.
-func (c *checker) labels(splits map[string]*split) {
-	train := splits["train"]
-	if train == nil {
+// missing reports the files that are not there, with the place where files of these names are. It returns those files.
+func (c *checker) missing(v *version, s *split, prefix string) map[string]bool {
+	if len(s.missing) == 0 {
+		return nil
+	}
+	type group struct {
+		folder string
+		letter bool // only upper and lower case differ
+	}
+	elsewhere, lower := map[string][]string{}, map[string][]string{}
+	for _, file := range slices.Sorted(maps.Keys(v.files)) {
+		elsewhere[path.Base(file)] = append(elsewhere[path.Base(file)], file)
+		lower[strings.ToLower(file)] = append(lower[strings.ToLower(file)], file)
+	}
+	files := map[group]map[string]bool{}
+	best := group{}
+	note := func(g group, file string) {
+		if files[g] == nil {
+			files[g] = map[string]bool{}
+		}
+		files[g][file] = true
+		if n, most := len(files[g]), len(files[best]); n > most || n == most && g.folder < best.folder {
+			best = g
+		}
+	}
+	for _, im := range s.missing {
+		name := strings.ReplaceAll(im.FileName, `\`, "/")
+		for _, file := range elsewhere[path.Base(name)] {
+			note(group{folder: path.Dir(file)}, file)
+		}
+		for _, file := range lower[strings.ToLower(path.Join(s.name, name))] {
+			if path.Base(file) != path.Base(name) {
+				note(group{s.name, true}, file)
+			}
+		}
+	}
+	text := "the annotations name it, but it is not there"
+	if len(s.missing) == 1 {
+		text = fmt.Sprintf("the annotations name the file %q, which is not there", s.missing[0].FileName)
+	}
+	if n := len(files[best]); n > 0 {
+		these := "1 file of this name is"
+		if n > 1 {
+			these = fmt.Sprintf("%d files of these names are", n)
+		}
+		switch folder := strings.TrimSuffix(prefix, "/"); {
+		case best.letter:
+			text += fmt.Sprintf("; %s there in other upper and lower case: correct file_name", these)
+		case best.folder == s.name:
+			text += fmt.Sprintf("; %s in %s: write file_name without a folder", these, folder)
+		case s.name == path.Dir(best.folder):
+			text += fmt.Sprintf("; %s in %s/%s: move them up into %s", these, folder, path.Base(best.folder), folder)
+		default:
+			text += fmt.Sprintf("; %s in %s: move or copy them into %s", these, shown(best.folder), folder)
+		}
+	}
+	for _, im := range s.missing {
+		where, text := shown(prefix+im.FileName), text
+		switch {
+		case im.FileName == "":
+			where, text = fmt.Sprintf("%s%s: image %d", prefix, AnnotationsFile, im.ID), "has no file_name"
+		case !fs.ValidPath(im.FileName):
+			where = prefix + AnnotationsFile
+			text = fmt.Sprintf("image %d names the file %q, which is not there: want a path below the folder", im.ID,
+				im.FileName)
+		}
+		c.finding(delivery.LevelError, "missing-file", where, text)
+	}
+	return files[best]
+}
+
+// copies reports the images of a split that are the same picture as another one.
+func (c *checker) copies(v *version, s *split, prefix string) {
+	copies := v.copies(s)
+	if len(copies) == 0 {
 		return
 	}
-	objects := map[int64]int{}
-	for _, a := range train.truth.Annotations {
-		objects[a.Category]++
+	content := map[int64][]string{} // by image: its annotations, sorted
+	name, image := map[int64]string{}, map[int64]coco.Image{}
+	for _, cat := range s.truth.Categories {
+		name[cat.ID] = cat.Name
 	}
-	wanted := map[string]bool{}
-	counts := map[string]int{}
-	var names []string
-	for _, cat := range train.truth.Categories {
-		counts[cat.Name] += objects[cat.ID]
-		names = append(names, cat.Name)
+	for _, im := range s.truth.Images {
+		image[im.ID] = im
 	}
-	for _, class := range c.classes {
-		n, known := 0, false
-		for _, label := range class.Labels {
-			wanted[label] = true
-			n += counts[label]
-			known = known || slices.Contains(names, label)
-		}
-		c.result.Truths[class.Name] = n
-		where := "train/" + AnnotationsFile
-		switch {
-		case !known:
-			c.finding(delivery.LevelError, "unknown-class", where,
-				fmt.Sprintf("class %s: no category is named %s; the categories are %s", class.Name,
-					strings.Join(class.Labels, " or "), strings.Join(names, ", ")))
-		case n == 0:
-			c.finding(delivery.LevelError, "empty-class", where, fmt.Sprintf("class %s has no object to learn from",
-				class.Name))
-		}
+	for _, a := range s.truth.Annotations {
+		content[a.Image] = append(content[a.Image], fmt.Sprintf("%q %v %v", name[a.Category], a.Box, a.Crowd))
 	}
-	for _, name := range names {
-		if !wanted[name] && counts[name] > 0 {
-			c.finding(delivery.LevelWarning, "unused-category", "train/"+AnnotationsFile,
-				fmt.Sprintf("category %s has %d objects and is not among the classes; they are left out", name,
-					counts[name]))
+	for _, list := range content {
+		slices.Sort(list)
+	}
+	for _, id := range slices.Sorted(maps.Keys(copies)) {
+		first := copies[id]
+		code, same := "duplicate-image", fmt.Sprintf("is the same picture as %q", image[first].FileName)
+		if s.images[id] == s.images[first] {
+			code, same = "duplicate-file", fmt.Sprintf("is listed twice, with the ids %d and %d", first, id)
 		}
+		where := shown(prefix + image[id].FileName)
+		if !slices.Equal(content[id], content[first]) {
+			c.finding(delivery.LevelError, code, where, fmt.Sprintf("%s, and their boxes differ (%d there, %d here): "+
+				"put all boxes into one entry, and remove the other", same, len(content[first]), len(content[id])))
+			continue
+		}
+		c.finding(delivery.LevelWarning, code, where, same+", with the same boxes; it counts once")
 	}
 }
 
-// evalSet checks one eval set, records its content, and adds its images to heldOut.
+// evalSet checks one eval set, records its content, and adds its images to heldOut. A gate judges on it if judged.
 func (c *checker) evalSet(ctx context.Context, catalog Catalog, v *version, splits map[string]*split,
-	e delivery.EvalSet, heldOut map[string]string) error {
+	e delivery.EvalSet, judged bool, heldOut map[string][]held) error {
 	bad := func(text string) { c.finding(delivery.LevelError, "eval-set", e.String(), text) }
 	ev, s := v, splits[e.Split]
 	own := e.Dataset == v.ref
@@ -272,35 +351,56 @@ func (c *checker) evalSet(ctx context.Context, catalog Catalog, v *version, spli
 		bad(fmt.Sprintf("there is no %s/%s", e.Split, AnnotationsFile))
 		return nil
 	}
+	prefix := e.Split + "/"
 	if !own {
 		if err := ev.hash(ctx, s.files()); err != nil {
 			return err
 		}
-		c.split(ev, s, e.Dataset.String()+" "+e.Split+"/")
+		if prefix = e.Dataset.String() + " " + e.Split + "/"; !c.checked[prefix] {
+			c.checked[prefix] = true
+			c.split(ev, s, prefix, true, e.Group)
+		}
 	}
 	if text := s.ungrouped(e.Group); text != "" {
 		bad(text + "; every image needs it, as a text or a whole number")
 		return nil
 	}
-	if thawed := ev.thawed(e, s); thawed != "" {
+	if thawed := ev.thawed(e, s); thawed != "" && len(s.missing) == 0 {
 		bad(thawed + "; " + refreeze)
 		return nil
 	}
 	data := ev.evalData(e, s, c.classes)
-	if len(data.Content.Labels) == 0 {
-		bad("has no object, so there is nothing to judge")
+	if len(s.missing) == 0 {
+		c.objectless(e.String(), data.Content)
+	}
+	if n := cmp.Or(data.Content.Groups, data.Content.Count); judged && n < coco.MinUnits {
+		what := "image"
+		if e.Group != "" {
+			what = "group"
+		}
+		c.finding(delivery.LevelWarning, "few-images", e.String(), fmt.Sprintf("has %s, and an interval needs %d: "+
+			"every check on it will be unsure; collect more before you train", delivery.Count(n, what), coco.MinUnits))
 	}
 	c.result.EvalSets = append(c.result.EvalSets, data.Content)
 	if own && e.Split != "test" {
 		return nil // an eval set of training images is reported by leaks
 	}
 	for _, file := range s.files() {
+		h := held{shown(prefix + strings.TrimPrefix(file, s.name+"/")), ev.path(file)}
 		for _, id := range identities(file, ev.files[file].sum) {
-			heldOut[id] = e.String()
+			heldOut[id] = append(heldOut[id], h)
 		}
-		c.sets[ev.path(file)] = e.String()
+		c.sets[ev.path(file)] = h
 	}
 	return nil
+}
+
+// objectless reports a split or eval set without objects that count.
+func (c *checker) objectless(where string, content delivery.EvalSetContent) {
+	if len(content.Labels) == 0 {
+		c.finding(delivery.LevelWarning, "no-truth", where, "has no object that counts: only false positives can be "+
+			"measured on it")
+	}
 }
 
 // used yields the images of a split that are not left out, in the order of the annotation file: id and file.
@@ -316,29 +416,43 @@ func (c *checker) used(s *split) iter.Seq2[int64, string] {
 
 // leaks leaves out training images that are also in an eval set, and images of train that
 // are also in valid, and reports them.
-func (c *checker) leaks(v *version, splits map[string]*split, heldOut map[string]string) {
-	c.leftOut = map[string]map[int64]bool{"train": {}, "valid": {}}
-	mark := func(s *split, code string, others map[string]string) {
+func (c *checker) leaks(v *version, splits map[string]*split, heldOut map[string][]held) {
+	// mark returns how many images it leaves out. A picture and its copies count once.
+	mark := func(s *split, code string, others map[string][]held) (n int) {
+		copies := v.copies(s)
 		for id, file := range c.used(s) {
-			for _, identity := range matches(file, v.files[file].sum) {
-				if where, leaked := others[identity]; leaked {
-					c.leftOut[s.name][id] = true
-					c.finding(delivery.LevelWarning, code, file, "the same image is in "+where+
-						"; it is left out of training")
-					break
-				}
+			first := id
+			if other, copy := copies[id]; copy {
+				first = other
+			}
+			if c.leftOut[s.name][first] {
+				continue
+			}
+			text, leaked := c.match(v.path(file), matches(file, v.files[file].sum), others)
+			switch {
+			case leaked:
+				c.leftOut[s.name][first] = true
+				n++
+				c.finding(delivery.LevelWarning, code, shown(file), text+"; it is left out of training")
+			case text != "":
+				c.finding(delivery.LevelWarning, "same-name", shown(file), text)
 			}
 		}
+		for id, first := range copies {
+			if c.leftOut[s.name][first] {
+				c.leftOut[s.name][id] = true
+			}
+		}
+		return n
 	}
 	for _, name := range []string{"train", "valid"} {
 		if s := splits[name]; s != nil {
-			mark(s, "leak", heldOut)
-			n := len(c.leftOut[name])
+			n, images := mark(s, "leak", heldOut), len(s.images)-len(v.copies(s))
 			c.result.LeftOut += n
-			if share := float64(n) / float64(max(1, len(s.images))); share > maxLeak {
+			if share := float64(n) / float64(max(1, images)); share > maxLeak {
 				c.finding(delivery.LevelError, "leaks", name,
-					fmt.Sprintf("%d of %d images (%.1f%%) are in an eval set; at most %.0f%% may be", n, len(s.images),
-						share*100, maxLeak*100))
+					fmt.Sprintf("%d of %s (%.1f%%) are in an eval set; at most %.0f%% may be. Move them out of %s, or "+
+						"freeze another eval set", n, delivery.Count(images, "image"), share*100, maxLeak*100, name))
 			}
 		}
 	}
@@ -346,13 +460,32 @@ func (c *checker) leaks(v *version, splits map[string]*split, heldOut map[string
 	if train == nil || valid == nil {
 		return
 	}
-	inValid := map[string]string{}
+	inValid := map[string][]held{}
 	for _, file := range valid.files() {
 		for _, id := range identities(file, v.files[file].sum) {
-			inValid[id] = "valid"
+			inValid[id] = append(inValid[id], held{shown(file), v.path(file)})
 		}
 	}
 	mark(train, "split-leak", inValid)
+}
+
+// match finds an image among others, by its identities. It returns a text with the other file, and whether they are the
+// same image: files of one source name are not if they look clearly different.
+func (c *checker) match(file string, identities []string, others map[string][]held) (text string, same bool) {
+	for _, identity := range identities {
+		for _, other := range others[identity] {
+			switch {
+			case strings.HasPrefix(identity, "sha256:"):
+				return fmt.Sprintf("is the same file as %q", other.where), true
+			case !c.looks[file].differs(c.looks[other.path]):
+				return fmt.Sprintf("is made from the same source as %q, by its name", other.where), true
+			case text == "":
+				text = fmt.Sprintf("has the same source name as %q, but shows another picture, so it counts as "+
+					"another image; remove it if it is made from that one", other.where)
+			}
+		}
+	}
+	return text, false
 }
 
 // decode decodes every image, so that a damaged one is found before the training.
@@ -362,12 +495,16 @@ func (c *checker) decode(ctx context.Context, progress func(done, total int)) er
 	var mu sync.Mutex
 	done := 0
 	free := semaphore.NewWeighted(memory)
-	type bad struct{ code, text string }
-	found := make([]bad, len(c.decodes))
+	named := map[string]int{} // images by source name
+	for _, im := range c.decodes {
+		name, _ := source(im.name)
+		named[name]++
+	}
+	found := make([]decodedImage, len(c.decodes))
 	for i, im := range c.decodes {
 		g.Go(func() (err error) {
-			found[i].code, found[i].text, c.decodes[i].hash, err = decodeImage(ctx, im, free)
-			if err != nil {
+			name, _ := source(im.name)
+			if found[i], err = decodeImage(ctx, im, named[name] > 1, free); err != nil {
 				return err
 			}
 			mu.Lock()
@@ -382,9 +519,38 @@ func (c *checker) decode(ctx context.Context, progress func(done, total int)) er
 	if err := g.Wait(); err != nil {
 		return err
 	}
+	type turned struct {
+		n, all int
+		first  string
+		how    int
+	}
+	exif, prefixes := map[string]turned{}, []string{}
 	for i, b := range found {
+		im := &c.decodes[i]
+		if im.hash = b.hash; b.look != nil {
+			c.looks[im.path] = *b.look
+		}
 		if b.code != "" {
-			c.finding(delivery.LevelError, b.code, c.decodes[i].where, b.text)
+			c.finding(delivery.LevelError, b.code, im.where(), b.text)
+		}
+		t, known := exif[im.prefix]
+		if !known {
+			prefixes = append(prefixes, im.prefix)
+		}
+		if t.all++; b.orientation > upright {
+			if t.n++; t.n == 1 {
+				t.first, t.how = im.name, b.orientation
+			}
+		}
+		exif[im.prefix] = t
+	}
+	for _, prefix := range prefixes {
+		if t := exif[prefix]; t.n > 0 {
+			c.finding(delivery.LevelWarning, "exif-orientation", strings.TrimSuffix(prefix, "/"),
+				fmt.Sprintf("%d of %s "+
+					"have an EXIF orientation, so viewers turn them, as %q (orientation %d). Training and detection "+
+					"do not: save them upright, or make sure that the boxes are those of the stored picture", t.n,
+					delivery.Count(t.all, "image"), t.first, t.how))
 		}
 	}
 	return nil
@@ -398,55 +564,76 @@ func pointer(f *os.File) bool {
 	return err == nil && string(head[:n]) == start
 }
 
-// decodeImage returns the code and text of a finding about an image, and the image's hash. Its error is the context's.
-// free is memory that it shares with others.
-func decodeImage(ctx context.Context, im imageFile, free *semaphore.Weighted) (code, text string, hash imageHash,
+// A decodedImage is what decoding an image yields: code and text of a finding, or its looks.
+type decodedImage struct {
+	code, text  string
+	hash        imageHash
+	look        *look
+	orientation int
+}
+
+// decodeImage decodes an image; with its look, if that is wanted. Its error is the context's. free is memory that it
+// shares with others.
+func decodeImage(ctx context.Context, im imageFile, looks bool, free *semaphore.Weighted) (out decodedImage,
 	err error) {
+	bad := func(code, format string, args ...any) (decodedImage, error) {
+		out.code, out.text = code, fmt.Sprintf(format, args...)
+		return out, nil
+	}
 	if err := ctx.Err(); err != nil {
-		return "", "", hash, err
+		return out, err
 	}
 	f, err := os.Open(im.path)
 	if err != nil {
-		return "unreadable-image", pathless(err).Error(), hash, nil
+		return bad("unreadable-image", "%v", pathless(err))
 	}
 	defer f.Close()
 	config, format, err := image.DecodeConfig(f)
+	if err == nil && format != "jpeg" && format != "png" {
+		err = errors.New(format)
+	}
 	if err != nil {
 		if pointer(f) {
-			return "unreadable-image", "is a Git LFS pointer, not the image; run git lfs pull in the dataset's folder",
-				hash, nil
+			return bad("unreadable-image", "is a Git LFS pointer, not the image; run git lfs pull in the dataset's "+
+				"folder")
 		}
-		return "unreadable-image", fmt.Sprintf("no JPEG or PNG: %v", err), hash, nil
+		return bad("unreadable-image", "no JPEG or PNG: %v", err)
 	}
 	if config.Width < 1 || config.Height < 1 || config.Width > math.MaxInt/config.Height ||
 		config.Width*config.Height > maxPixels {
-		return "too-large", fmt.Sprintf("%d x %d pixels, want at most %d in all", config.Width, config.Height,
-			maxPixels), hash, nil
+		return bad("too-large", "%d x %d pixels, want at most %d in all", config.Width, config.Height, maxPixels)
 	}
+	header := func() io.Reader { return io.NewSectionReader(f, 0, math.MaxInt64) }
+	out.orientation = orientation(format, header())
 	if (im.image.Width > 0 && im.image.Width != config.Width) || (im.image.Height > 0 &&
 		im.image.Height != config.Height) {
-		return "size-mismatch", fmt.Sprintf("the file has %d x %d pixels, its annotations say %d x %d", config.Width,
-			config.Height, im.image.Width, im.image.Height), hash, nil
+		text := fmt.Sprintf("the file has %d x %d pixels, its annotations say %d x %d", config.Width, config.Height,
+			im.image.Width, im.image.Height)
+		if turnsSide(out.orientation) && im.image.Width == config.Height && im.image.Height == config.Width {
+			text += fmt.Sprintf(", which is what viewers show: they turn it by its EXIF orientation %d, training and "+
+				"detection do not; save the picture upright", out.orientation)
+		}
+		return bad("size-mismatch", "%s", text)
 	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return "unreadable-image", pathless(err).Error(), hash, nil
+	if grey16(format, header()) {
+		return bad("16-bit-image", "is greyscale with 16 bits a pixel, which trainers read as white and the detector "+
+			"does not; save it with 8 bits")
 	}
-	need := decoded(config, format, f)
+	need := decoded(config, format, header())
 	if need > maxMemory {
-		return "too-large", fmt.Sprintf("%d x %d pixels take %s of memory when they are decoded, want at most %s; "+
+		return bad("too-large", "%d x %d pixels take %s of memory when they are decoded, want at most %s; "+
 			"save it with 8 bits a channel, not progressive or interlaced, or smaller",
-			config.Width, config.Height, delivery.Bytes(need), delivery.Bytes(maxMemory)), hash, nil
-	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return "unreadable-image", pathless(err).Error(), hash, nil
+			config.Width, config.Height, delivery.Bytes(need), delivery.Bytes(maxMemory))
 	}
 	err = spend(ctx, free, need, func() {
-		picture, _, err := image.Decode(f)
+		picture, _, err := image.Decode(header())
 		if err != nil {
-			code, text = "truncated-image", fmt.Sprintf("damaged or truncated: %v", err)
+			out.code, out.text = "truncated-image", fmt.Sprintf("damaged or truncated: %v", err)
 			return
 		}
-		hash = hashImage(picture)
+		if out.hash = hashImage(picture); looks {
+			out.look = lookOf(picture)
+		}
 	})
-	return code, text, hash, err
+	return out, err
 }

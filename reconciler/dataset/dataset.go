@@ -212,7 +212,7 @@ func (v *version) split(name, group string) (*split, bool, error) {
 func (s *split) ungrouped(group string) string {
 	for _, p := range s.problems {
 		if group != "" && strings.HasPrefix(p.Path, "images[") && strings.HasSuffix(p.Path, "."+group) {
-			return p.Path + ": " + p.Text
+			return fmt.Sprintf("image %q: %s: %s", p.File, group, p.Text)
 		}
 	}
 	return ""
@@ -220,22 +220,6 @@ func (s *split) ungrouped(group string) string {
 
 // files lists the split's image files, sorted, each once.
 func (s *split) files() []string { return slices.Compact(slices.Sorted(maps.Values(s.images))) }
-
-// labels lists the categories with truths in the split, sorted.
-func (s *split) labels() []string {
-	used := map[int64]bool{}
-	for _, a := range s.truth.Annotations {
-		used[a.Category] = true
-	}
-	labels := []string{}
-	for _, c := range s.truth.Categories {
-		if used[c.ID] {
-			labels = append(labels, c.Name)
-		}
-	}
-	slices.Sort(labels)
-	return slices.Compact(labels)
-}
 
 // mapped returns the truths of the model's classes, under the classes' names. Categories are numbered from 1 in the
 // classes' order. All images are kept, also those without truths.
@@ -317,8 +301,11 @@ func (c Catalog) EvalSet(ctx context.Context, e delivery.EvalSet, classes delive
 	return v.evalData(e, s, classes), nil
 }
 
+// evalData returns what of a split is judged. The digest of the truths is that of the whole file, unless something in
+// it is not used.
 func (v *version) evalData(e delivery.EvalSet, s *split, classes delivery.Classes) *EvalData {
-	d := &EvalData{Truth: mapped(s.truth, classes)}
+	usable := v.usable(s)
+	d := &EvalData{Truth: mapped(usable, classes)}
 	h := sha256.New()
 	for _, im := range d.Truth.Images {
 		file, ok := s.images[im.ID]
@@ -328,12 +315,14 @@ func (v *version) evalData(e delivery.EvalSet, s *split, classes delivery.Classe
 		d.Images = append(d.Images, EvalImage{ID: im.ID, Path: v.path(file), ids: matches(file, v.files[file].sum)})
 		fmt.Fprintf(h, "%d %s\n", im.ID, v.files[file].sum)
 	}
-	truths := delivery.Digest(s.truth.Digest())
+	truths, groups := delivery.Digest(usable.Digest()), 0
 	if e.Group != "" { // groups change the intervals
-		groups := delivery.Each(d.Truth.Images, func(im coco.Image) string { return im.Group })
-		truths = delivery.DigestOf("groups", []any{truths, groups})
+		names := delivery.Each(d.Truth.Images, func(im coco.Image) string { return im.Group })
+		truths = delivery.DigestOf("groups", []any{truths, names})
+		slices.Sort(names)
+		groups = len(slices.Compact(names))
 	}
-	d.Content = delivery.EvalSetContent{EvalSet: e, Count: len(d.Images), Truths: truths, Labels: s.labels(),
-		Images: delivery.Digest("sha256:" + hex.EncodeToString(h.Sum(nil)))}
+	d.Content = delivery.EvalSetContent{EvalSet: e, Count: len(d.Images), Groups: groups, Truths: truths,
+		Labels: labels(usable), Images: delivery.Digest("sha256:" + hex.EncodeToString(h.Sum(nil)))}
 	return d
 }

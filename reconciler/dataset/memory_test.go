@@ -95,9 +95,9 @@ func TestImagesThatTakeTooMuchMemoryAreRefused(t *testing.T) {
 		if err := os.WriteFile(path, test.data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		code, text, _, err := decodeImage(t.Context(), imageFile{path: path}, semaphore.NewWeighted(memory))
-		if err != nil || code == "" || !strings.Contains(text, test.want) {
-			t.Errorf("%s: %s, %s, %v; want %s", name, code, text, err, test.want)
+		got, err := decodeImage(t.Context(), imageFile{path: path}, false, semaphore.NewWeighted(memory))
+		if err != nil || got.code == "" || !strings.Contains(got.text, test.want) {
+			t.Errorf("%s: %s, %s, %v; want %s", name, got.code, got.text, err, test.want)
 		}
 	}
 }

@@ -41,8 +41,8 @@ type (
 )
 
 // prepare writes the trainer's input: train and valid with only the model's classes. An image's name is its digest.
-// Leaked images, crowds and empty boxes are left out, and boxes are clipped to their image. The input has no test
-// split, no eval set and no original file names. prepare returns the input's digest.
+// Leaked images, copies of images, crowds and empty boxes are left out, and boxes are clipped to their image. The input
+// has no test split, no eval set and no original file names. prepare returns the input's digest.
 func (c *checker) prepare(v *version, splits map[string]*split, out string) (delivery.Digest, error) {
 	var parts []delivery.Digest
 	err := durable.WriteFolder(out, func(partial string) error {
@@ -77,7 +77,7 @@ func (c *checker) prepare(v *version, splits map[string]*split, out string) (del
 
 // prepared returns a split's annotation file, and the source file of each image.
 func (c *checker) prepared(v *version, s *split) (preparedFile, map[string]string) {
-	truth := mapped(s.truth, c.classes)
+	truth := mapped(v.usable(s), c.classes)
 	out := preparedFile{Images: []preparedImage{}, Annotations: []preparedAnnotation{}}
 	for _, cat := range truth.Categories {
 		out.Categories = append(out.Categories, preparedCategory{cat.ID, cat.Name})
@@ -91,9 +91,6 @@ func (c *checker) prepared(v *version, s *split) (preparedFile, map[string]strin
 			continue
 		}
 		name := v.files[file].sum[:32] + strings.ToLower(path.Ext(file))
-		if _, twice := sources[name]; twice {
-			continue // the same image under another name
-		}
 		sources[name] = v.path(file)
 		number[im.ID] = len(out.Images) + 1
 		place[im.ID] = im
@@ -104,17 +101,10 @@ func (c *checker) prepared(v *version, s *split) (preparedFile, map[string]strin
 		if !ok || a.Crowd {
 			continue
 		}
-		x0, y0 := max(a.Box.X, 0), max(a.Box.Y, 0)
-		x1, y1 := a.Box.X+a.Box.W, a.Box.Y+a.Box.H
-		if im.Width > 0 && im.Height > 0 {
-			x1, y1 = min(x1, float64(im.Width)), min(y1, float64(im.Height))
-		}
-		if x1-x0 < 1 || y1-y0 < 1 {
-			continue
-		}
+		box, _ := inside(a.Box, im)
 		out.Annotations = append(out.Annotations, preparedAnnotation{ID: len(out.Annotations) + 1,
 			ImageID: number[a.Image], CategoryID: a.Category,
-			BBox: [4]float64{x0, y0, x1 - x0, y1 - y0}, Area: (x1 - x0) * (y1 - y0)})
+			BBox: [4]float64{box.X, box.Y, box.W, box.H}, Area: box.W * box.H})
 	}
 	return out, sources
 }

@@ -22,24 +22,32 @@ import (
 	"github.com/autonomos/aob/reconciler/durable"
 )
 
-// roboflow matches Roboflow's file names: STEM_EXT.rf.HASH.EXT.
-var roboflow = regexp.MustCompile(`^(.+)\.rf\.[A-Za-z0-9]+\.[A-Za-z]+$`)
+// roboflow matches Roboflow's file names: STEM_EXT.rf.HASH.EXT. inner matches what is left of one that was uploaded
+// again.
+var (
+	roboflow = regexp.MustCompile(`^(.+)\.rf\.[A-Za-z0-9]+\.[A-Za-z]+$`)
+	inner    = regexp.MustCompile(`^(.+)\.rf\.[A-Za-z0-9]{16,}$`)
+)
 
-// source returns the name of the image from which a file was made. made is true if the
-// file has a Roboflow name; other files may be sources themselves.
+// extension matches an extension, and what Roboflow makes of it in a name: _jpg.
+var extension = regexp.MustCompile(`(?i)^(.+)[._](jpeg|jpg|png|webp|bmp|tiff|tif|heic)$`)
+
+// source returns the name of the image from which a file was made, with its first extension: IMG_1_jpg for
+// IMG_1_JPG_jpg.rf.HASH.jpg. made is true if the file has a Roboflow name; other files may be sources themselves.
 func source(file string) (name string, made bool) {
-	name = path.Base(file)
+	name, ext := path.Base(file), ""
 	if m := roboflow.FindStringSubmatch(name); m != nil {
 		name, made = m[1], true
 	}
-	for _, joint := range []string{"_", "."} {
-		if i := strings.LastIndex(name, joint); i > 0 {
-			if ext := strings.ToLower(name[i+1:]); ext == "jpeg" || ext == "jpg" || ext == "png" {
-				return name[:i] + "_" + strings.Replace(ext, "jpeg", "jpg", 1), made
-			}
+	for {
+		if m := inner.FindStringSubmatch(name); m != nil {
+			name, ext, made = m[1], "", true
+		} else if m := extension.FindStringSubmatch(name); m != nil {
+			name, ext = m[1], "_"+strings.Replace(strings.ToLower(m[2]), "jpeg", "jpg", 1)
+		} else {
+			return name + ext, made
 		}
 	}
-	return name, made
 }
 
 // identities returns the identities of an image.
@@ -94,7 +102,7 @@ func putTrainingImages(to Store, list delivery.TrainingImages, dir string) (deli
 
 func seenFile(digest delivery.Digest) string { return "seen/" + digest.Hex() + ".json" }
 
-// maxSeen is the largest size of one list, in bytes: two identities of 20 million images.
+// maxSeen is the largest size of one list, in bytes: the identities and looks of 10 million images.
 const maxSeen = 4 << 30
 
 // ReadTrainingImages reads a list of training images. A missing or damaged list is a delivery.Blocked error.
@@ -134,9 +142,10 @@ func readSeen(from Store, digest delivery.Digest) ([]byte, error) {
 }
 
 // UsedInTraining returns the ids of images that are in the lists. On a validation split
-// the lists' validation images do not count: models are chosen and compared on them.
+// the lists' validation images do not count: models are chosen and compared on them. An image that only has the name of
+// one in a list is compared with that one's looks, if the list has them.
 func (d *EvalData) UsedInTraining(lists ...delivery.TrainingImages) map[int64]bool {
-	known := map[string]bool{}
+	known, looks := map[string]bool{}, map[string][]string{}
 	for _, l := range lists {
 		for _, id := range l.Train {
 			known[id] = true
@@ -146,10 +155,16 @@ func (d *EvalData) UsedInTraining(lists ...delivery.TrainingImages) map[int64]bo
 				known[id] = true
 			}
 		}
+		for name, list := range l.Looks {
+			looks[name] = append(looks[name], list...)
+		}
 	}
 	used := map[int64]bool{}
 	for _, im := range d.Images {
-		if slices.ContainsFunc(im.ids, func(id string) bool { return known[id] }) {
+		if slices.ContainsFunc(im.ids, func(id string) bool {
+			_, name, byName := strings.Cut(id, ":")
+			return known[id] && (strings.HasPrefix(id, "sha256:") || !byName || !otherLook(im.Path, looks[name]))
+		}) {
 			used[im.ID] = true
 		}
 	}
@@ -159,9 +174,9 @@ func (d *EvalData) UsedInTraining(lists ...delivery.TrainingImages) map[int64]bo
 // Frozen describes the content of an eval set.
 type Frozen struct {
 	EvalSet  delivery.EvalSet `json:"evalSet"` // with its content
-	Images   int              `json:"images"`
+	Images   int              `json:"images"`  // without copies
 	Groups   int              `json:"groups,omitempty"`
-	Truths   map[string]int   `json:"truths"` // by category
+	Truths   map[string]int   `json:"truths"` // by category: those that count, so no crowds
 	Problems []string         `json:"problems,omitempty"`
 }
 
@@ -174,24 +189,20 @@ func (c Catalog) Freeze(ctx context.Context, e delivery.EvalSet) (Frozen, error)
 		return out, err
 	}
 	for _, p := range s.problems {
-		out.Problems = append(out.Problems, fmt.Sprintf("%s/%s:%d: %s: %s", s.name, AnnotationsFile, p.Line, p.Path,
-			p.Text))
+		out.Problems = append(out.Problems, fmt.Sprintf("%s: %s: %s", place(s.name+"/", p), field(p), p.Text))
+	}
+	if n := len(v.copies(s)); n > 0 {
+		out.Problems = append(out.Problems, fmt.Sprintf("%s of other images count once", delivery.Count(n, "copy")))
 	}
 	groups := map[string]bool{}
-	for _, im := range s.truth.Images {
+	usable := v.usable(s)
+	for _, im := range usable.Images {
 		groups[im.Group] = true
 	}
-	if out.Images = len(s.truth.Images); e.Group != "" {
+	if out.Images = len(usable.Images); e.Group != "" {
 		out.Groups = len(groups)
 	}
-	category := map[int64]string{}
-	for _, c := range s.truth.Categories {
-		category[c.ID] = c.Name
-		out.Truths[c.Name] += 0
-	}
-	for _, a := range s.truth.Annotations {
-		out.Truths[category[a.Category]]++
-	}
+	out.Truths = counts(usable)
 	out.EvalSet.Content = v.frozen(e, s)
 	return out, nil
 }

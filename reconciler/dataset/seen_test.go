@@ -170,11 +170,11 @@ func TestTwinsUnderOtherNames(t *testing.T) {
 	r, _ := checked(t, root)
 	f := find(r, "perceptual-twin")
 	if lines := f.Lines(); len(lines) != 3 ||
-		!strings.HasPrefix(lines[2], leaked[2]+": looks the same as test/BloodImage") {
+		!strings.HasPrefix(lines[2], leaked[2]+`: looks the same as "test/BloodImage`) {
 		t.Errorf("want every pair: %q", lines)
 	}
 	if r.Failed() || r.LeftOut != 0 || f.Count != 3 || f.Level != delivery.LevelWarning || f.Where != leaked[0] ||
-		!strings.Contains(f.Text, "looks the same as test/BloodImage") {
+		!strings.Contains(f.Text, `looks the same as "test/BloodImage`) {
 		t.Errorf("%d left out, %+v", r.LeftOut, f)
 	}
 }
@@ -211,6 +211,12 @@ func TestSameImage(t *testing.T) {
 		{"a.rf.b.rf.c.jpg", "a.rf.b_jpg.rf.d.jpg", false},
 		{"a.rf.b_jpg.rf.d.jpg", "x/a.rf.b_jpg.rf.e.png", true},
 		{"1", "2", false},
+		{"IMG_1436_JPG_jpg.rf.0a1b.jpg", "IMG_1436.JPG", true},
+		{"IMG_1436_JPG_jpg.rf.0a1b.jpg", "IMG_1436_JPG.rf.ffff.jpg", true},
+		{"IMG_3147_jpeg_jpg.rf.0a1b.jpg", "IMG_3147.jpg", true},
+		{"DJI_0097_Z_JPG_jpg.rf.0a1b.jpg", "DJI_0098_Z.JPG", false},
+		{"cells_webp_png_jpg.rf.0a1b.jpg", "cells.webp", true},
+		{"cells_jpg.rf.0123456789abcdef0123456789abcdef_jpg.rf.0a1b.jpg", "cells.jpg", true},
 	} {
 		for _, pair := range [][2]string{{c.a, c.b}, {c.b, c.a}} {
 			same := false

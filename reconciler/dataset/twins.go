@@ -1,13 +1,15 @@
 package dataset
 
-// This file finds training images that look like an image of an eval set but have another
-// identity. They are only warnings: two different frames of one camera may look alike.
+// This file compares images by their looks. Training images that look like an image of an eval set but have another
+// identity are only warnings: two different frames of one camera may look alike. So are two images of one split that
+// look the same. And images of one source name that look clearly different are not the same image.
 
 import (
 	"fmt"
 	"image"
+	"io"
 	"math/bits"
-	"strings"
+	"os"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 )
@@ -33,26 +35,36 @@ const (
 
 // hashImage computes the hash of an image.
 func hashImage(m image.Image) imageHash {
+	list, low, high := brightnesses(m, grid+1, grid)
+	return imageHash{bits: brighter(func(x, y int) int { return list[y][x] }), texture: high-low >= minTexture}
+}
+
+// brightnesses returns the brightness of the cells of a grid over an image, row by row, and the least and largest of
+// 255.
+func brightnesses(m image.Image, across, down int) (rows [grid + 1][grid + 1]int, low, high int) {
 	b := m.Bounds()
-	var cells [grid][grid + 1]int
-	low, high := 255, 0
-	for y := range grid {
-		for x := range grid + 1 {
-			v := brightness(m, image.Rect(b.Min.X+b.Dx()*x/(grid+1), b.Min.Y+b.Dy()*y/grid,
-				b.Min.X+b.Dx()*(x+1)/(grid+1), b.Min.Y+b.Dy()*(y+1)/grid))
-			cells[y][x] = v
+	low, high = 255, 0
+	for y := range down {
+		for x := range across {
+			v := brightness(m, image.Rect(b.Min.X+b.Dx()*x/across, b.Min.Y+b.Dy()*y/down,
+				b.Min.X+b.Dx()*(x+1)/across, b.Min.Y+b.Dy()*(y+1)/down))
+			rows[y][x] = v
 			low, high = min(low, v>>8), max(high, v>>8)
 		}
 	}
-	out := imageHash{texture: high-low >= minTexture}
+	return rows, low, high
+}
+
+// brighter returns a bit for each cell, set where the next cell of its row is brighter.
+func brighter(cell func(x, y int) int) (bits [4]uint64) {
 	for y := range grid {
 		for x := range grid {
-			if cells[y][x+1] > cells[y][x] {
-				out.bits[y/4] |= 1 << (y%4*grid + x)
+			if cell(x+1, y) > cell(x, y) {
+				bits[y/4] |= 1 << (y%4*grid + x)
 			}
 		}
 	}
-	return out
+	return bits
 }
 
 // brightness returns the mean brightness of a part of an image, 0 to 65535.
@@ -103,20 +115,125 @@ func (l imageHash) bands() [16]uint32 {
 	return out
 }
 
-// twins reports training images whose hash is close to that of an eval set's image, and whose identities differ.
-func (c *checker) twins(v *version, splits map[string]*split) {
-	byBand := map[uint32][]int{}
-	for i, im := range c.decodes {
-		if c.sets[im.path] == "" || !im.hash.texture {
-			continue
+// A look is the hash of an image as it is, and as it is turned and mirrored in all ways.
+type look struct {
+	known  bool
+	turned [8][4]uint64
+}
+
+// maxApartNamed is how many of the 256 bits may differ between two images with one source name, in the best of all
+// orientations. Measured on BCCD: a copy that is turned by quarters, mirrored, made darker, or has parts cut out
+// differs in at most 32 bits, and different images in 86 or more.
+const maxApartNamed = 60
+
+// lookOf computes an image's look. It is unknown if the image has no texture.
+func lookOf(m image.Image) *look {
+	wide, low, high := brightnesses(m, grid+1, grid)
+	tall, _, _ := brightnesses(m, grid, grid+1)
+	l := &look{known: high-low >= minTexture}
+	for i := range l.turned {
+		flip := func(v, last, bit int) int {
+			if i&bit != 0 {
+				return last - v
+			}
+			return v
 		}
-		for _, band := range im.hash.bands() {
-			byBand[band] = append(byBand[band], i)
+		l.turned[i] = brighter(func(x, y int) int {
+			if i&4 != 0 {
+				return tall[flip(x, grid, 1)][flip(y, grid-1, 2)]
+			}
+			return wide[flip(y, grid-1, 2)][flip(x, grid, 1)]
+		})
+	}
+	return l
+}
+
+// differs reports whether two looks are clearly those of different pictures.
+func (l look) differs(o look) bool {
+	if !l.known || !o.known {
+		return false
+	}
+	for _, turned := range l.turned {
+		if (imageHash{bits: turned}).apart(imageHash{bits: o.turned[0]}) <= maxApartNamed {
+			return false
 		}
 	}
+	return true
+}
+
+// text writes the look of an image as it is; "" if it is unknown.
+func (l imageHash) text() string {
+	if !l.texture {
+		return ""
+	}
+	return fmt.Sprintf("%016x%016x%016x%016x", l.bits[0], l.bits[1], l.bits[2], l.bits[3])
+}
+
+// otherLook reports whether an image file is clearly another picture than all of those whose looks are listed. The
+// image was checked before, so one that cannot be decoded now counts as the same.
+func otherLook(path string, listed []string) bool {
+	if len(listed) == 0 {
+		return false
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	config, format, err := image.DecodeConfig(f)
+	header := func() io.Reader { return io.NewSectionReader(f, 0, maxImage) }
+	if err != nil || format != "jpeg" && format != "png" || config.Width < 1 || config.Height < 1 ||
+		config.Width > maxPixels/config.Height || decoded(config, format, header()) > maxMemory {
+		return false
+	}
+	picture, _, err := image.Decode(header())
+	if err != nil {
+		return false
+	}
+	this := lookOf(picture)
+	for _, text := range listed {
+		other := look{known: true}
+		if n, err := fmt.Sscanf(text, "%16x%16x%16x%16x", &other.turned[0][0], &other.turned[0][1], &other.turned[0][2],
+			&other.turned[0][3]); n != 4 || err != nil || !this.differs(other) {
+			return false
+		}
+	}
+	return true
+}
+
+// sourceLooks adds the looks of a split's training images to the list, by source name.
+func (c *checker) sourceLooks(v *version, s *split, list map[string][]string) {
+	hashes := map[string]imageHash{}
+	for _, im := range c.decodes {
+		hashes[im.path] = im.hash
+	}
+	for _, file := range c.used(s) {
+		name, _ := source(file)
+		list[name] = append(list[name], hashes[v.path(file)].text())
+	}
+}
+
+// twins reports training images whose hash is close to that of an eval set's image, and whose identities differ. Then
+// it reports images of one split that look the same.
+func (c *checker) twins(v *version, splits map[string]*split) {
+	var inSets bands
+	bySplit := map[string][]int{}
 	index := map[string]int{}
+	prefixes := []string{}
 	for i, im := range c.decodes {
-		index[im.path] = i
+		if !im.hash.texture {
+			continue
+		}
+		if _, twice := index[im.path]; !twice {
+			index[im.path] = i
+			if bySplit[im.prefix] == nil {
+				prefixes = append(prefixes, im.prefix)
+			}
+			bySplit[im.prefix] = append(bySplit[im.prefix], i)
+		}
+		if c.sets[im.path].path != "" {
+			inSets.add(i, im.hash)
+		}
 	}
 	for _, name := range []string{"train", "valid"} {
 		s := splits[name]
@@ -124,27 +241,62 @@ func (c *checker) twins(v *version, splits map[string]*split) {
 			continue
 		}
 		for _, file := range c.used(s) {
-			i, decoded := index[v.path(file)]
-			if !decoded || c.sets[v.path(file)] != "" || !c.decodes[i].hash.texture {
+			i, there := index[v.path(file)]
+			if !there || c.sets[v.path(file)].path != "" {
 				continue
 			}
-			twin, nearest := -1, maxApart+1
-			for _, band := range c.decodes[i].hash.bands() {
-				if len(byBand[band]) > maxBand {
-					continue
-				}
-				for _, j := range byBand[band] {
-					if n := c.decodes[i].hash.apart(c.decodes[j].hash); n < nearest || n == nearest && j < twin {
-						twin, nearest = j, n
-					}
-				}
-			}
-			if twin >= 0 {
-				other := c.decodes[twin]
-				c.finding(delivery.LevelWarning, "perceptual-twin", file,
-					fmt.Sprintf("looks the same as %s of %s; take it out of training if it is the same picture",
-						strings.TrimPrefix(other.where, c.sets[other.path]+"/"), c.sets[other.path]))
+			if twin := inSets.nearest(c.decodes, i, nil); twin >= 0 {
+				c.finding(delivery.LevelWarning, "perceptual-twin", shown(file), fmt.Sprintf("looks the same as %q; "+
+					"take it out of training if it is the same picture", c.sets[c.decodes[twin].path].where))
 			}
 		}
 	}
+	for _, prefix := range prefixes {
+		var before bands
+		for _, i := range bySplit[prefix] {
+			im := c.decodes[i]
+			name, made := source(im.name)
+			twin := before.nearest(c.decodes, i, func(j int) bool {
+				other, _ := source(c.decodes[j].name)
+				augmented := made && prefix == "train/" && name == other // as it should be
+				return c.decodes[j].sum != im.sum && !augmented
+			})
+			if twin >= 0 {
+				c.finding(delivery.LevelWarning, "near-duplicate", im.where(), fmt.Sprintf("looks the same as %q; "+
+					"remove one of them if they are one picture", c.decodes[twin].name))
+			}
+			before.add(i, im.hash)
+		}
+	}
+}
+
+// bands finds images by the bands of their hashes.
+type bands struct{ images map[uint32][]int }
+
+func (b *bands) add(i int, hash imageHash) {
+	if b.images == nil {
+		b.images = map[uint32][]int{}
+	}
+	for _, band := range hash.bands() {
+		if len(b.images[band]) <= maxBand {
+			b.images[band] = append(b.images[band], i)
+		}
+	}
+}
+
+// nearest returns the image whose hash is nearest to that of image i and at most maxApart away; -1 without one.
+func (b *bands) nearest(list []imageFile, i int, want func(j int) bool) int {
+	twin, nearest := -1, maxApart+1
+	for _, band := range list[i].hash.bands() {
+		if len(b.images[band]) > maxBand {
+			continue
+		}
+		for _, j := range b.images[band] {
+			n := list[i].hash.apart(list[j].hash)
+			if (n < nearest || n == nearest && j < twin) && (want == nil || want(j)) {
+				twin, nearest = j, n
+			}
+		}
+	}
+	return twin
 }

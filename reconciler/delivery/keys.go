@@ -4,7 +4,7 @@ package delivery
 // upgrade the same content has the same key, and the result is reused.
 
 // DataKey is the key of a data run.
-func DataKey(r DataRun) Digest { return DigestOf("data/4", r) } // 4: annotations of an eval set keep their own labels
+func DataKey(r DataRun) Digest { return DigestOf("data/5", r) } // 5: copies and boxes outside the image do not count
 
 // TrainKey is the key of one training run. It leaves out thresholds and variants, which
 // are added after training, and the dataset's name, whose content counts instead.

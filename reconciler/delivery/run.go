@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -69,10 +70,11 @@ func (r DataResult) Failed() bool {
 // EvalSetContent is the content of an eval set, by digest.
 type EvalSetContent struct {
 	EvalSet EvalSet  `json:"evalSet"`
-	Images  Digest   `json:"images"` // of the images' bytes, in id order
-	Truths  Digest   `json:"truths"` // of all annotations and categories, with their own labels
-	Labels  []string `json:"labels"` // of its annotations, sorted
-	Count   int      `json:"count"`
+	Images  Digest   `json:"images"`           // of the images' bytes, in id order
+	Truths  Digest   `json:"truths"`           // of all annotations and categories, with their own labels
+	Labels  []string `json:"labels"`           // with objects that count, sorted
+	Count   int      `json:"count"`            // images
+	Groups  int      `json:"groups,omitempty"` // if its images are grouped
 
 	// LeaveOut is the digest of a list of images that are not measured: for a validation split those that are also in
 	// an eval set. The list is the Train part of a [TrainingImages].
@@ -98,14 +100,33 @@ type Finding struct {
 
 	// More lists the next ones of this code as WHERE: TEXT, at most [MaxMore].
 	More []string `json:"more,omitempty"`
+	// Places lists where the next ones are if all have the same text, at most [MaxMore]. Then More is empty.
+	Places []string `json:"places,omitempty"`
 }
 
-// MaxMore is the maximal length of Finding.More.
+// MaxMore is the maximal length of Finding.More and of Finding.Places.
 const MaxMore = 19
 
-// Lines returns the finding as lines of text: the first, those in More, and how many are not listed.
+// Place returns where the finding is. Of many with the same text it names the first and says how many more there are.
+func (f Finding) Place() string {
+	if len(f.Places) == 0 {
+		return f.Where
+	}
+	const shown = 3
+	list := strings.Join(f.Places[:min(shown, len(f.Places))], "; ")
+	if f.Count-1 > shown {
+		list += "; …"
+	}
+	return fmt.Sprintf("%s and %d more (%s)", f.Where, f.Count-1, list)
+}
+
+// Lines returns the finding as lines of text: the first, those in More, and how many are not listed. Many with the same
+// text are one line.
 func (f Finding) Lines() []string {
-	lines := append([]string{f.Where + ": " + f.Text}, f.More...)
+	lines := append([]string{f.Place() + ": " + f.Text}, f.More...)
+	if len(f.Places) > 0 {
+		return lines
+	}
 	if rest := f.Count - len(lines); rest > 0 {
 		lines = append(lines, fmt.Sprintf("and %d more like these", rest))
 	}
@@ -118,6 +139,10 @@ func (f Finding) Lines() []string {
 type TrainingImages struct {
 	Train []string `json:"train"` // sorted, without duplicates
 	Valid []string `json:"valid"`
+
+	// Looks has hashes of what the images of a source name look like: other images may have the same name. "" is an
+	// image without texture.
+	Looks map[string][]string `json:"looks,omitempty"`
 }
 
 // A TrainRun trains one seed of a spec.

@@ -1,0 +1,270 @@
+package dataset
+
+// This file says what of a split is used: each picture once, and only the objects that can be learnt and found. Counts,
+// training input and eval sets are all made from it.
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/autonomos/aob/reconciler/coco"
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// minSide is the least width and height in pixels of an object that is used.
+const minSide = 1
+
+// inside returns the part of a box that is inside its image, and whether it is large enough to be used.
+func inside(b coco.Box, in coco.Image) (coco.Box, bool) {
+	x0, y0, x1, y1 := max(b.X, 0), max(b.Y, 0), b.X+b.W, b.Y+b.H
+	if in.Width > 0 && in.Height > 0 {
+		x1, y1 = min(x1, float64(in.Width)), min(y1, float64(in.Height))
+	}
+	return coco.Box{X: x0, Y: y0, W: x1 - x0, H: y1 - y0}, x1-x0 >= minSide && y1-y0 >= minSide
+}
+
+// copies returns the images of a split that are copies of another one, by id, with the id of the first: an image that
+// names the same file, or a file with the same bytes. The first is the one with the lowest id. The files must be
+// hashed.
+func (v *version) copies(s *split) map[int64]int64 {
+	first, out := map[string]int64{}, map[int64]int64{}
+	for _, im := range byID(s.truth.Images) {
+		file, ok := s.images[im.ID]
+		if !ok {
+			continue
+		}
+		id, twice := first[v.files[file].sum]
+		if v.files[file].sum == "" { // too large to be hashed
+			continue
+		}
+		if twice {
+			out[im.ID] = id
+		} else {
+			first[v.files[file].sum] = im.ID
+		}
+	}
+	return out
+}
+
+// usable returns the truth that training and evaluation use: without copies of images, and without objects of which
+// less than a pixel is inside their image.
+func (v *version) usable(s *split) *coco.Truth {
+	copies := v.copies(s)
+	out := &coco.Truth{Categories: s.truth.Categories}
+	image := map[int64]coco.Image{}
+	for _, im := range s.truth.Images {
+		if _, copy := copies[im.ID]; !copy {
+			out.Images = append(out.Images, im)
+			image[im.ID] = im
+		}
+	}
+	for _, a := range s.truth.Annotations {
+		im, ok := image[a.Image]
+		if _, used := inside(a.Box, im); ok && used {
+			out.Annotations = append(out.Annotations, a)
+		}
+	}
+	return out
+}
+
+// counts returns the number of objects that count, by the name of their category. Crowds do not count.
+func counts(t *coco.Truth) map[string]int {
+	n := map[string]int{}
+	name := map[int64]string{}
+	for _, c := range t.Categories {
+		name[c.ID] = c.Name
+		n[c.Name] += 0
+	}
+	for _, a := range t.Annotations {
+		if !a.Crowd {
+			n[name[a.Category]]++
+		}
+	}
+	return n
+}
+
+// labels lists the categories with objects that count, sorted.
+func labels(t *coco.Truth) []string {
+	list := []string{}
+	for name, n := range counts(t) {
+		if n > 0 {
+			list = append(list, name)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// A tally counts the objects of a class by what becomes of them.
+type tally struct {
+	used, crowds, outside, small, copies, leftOut, missing int
+	shares                                                 bool // all boxes are within 0 and 1
+}
+
+func (t tally) total() int {
+	return t.used + t.crowds + t.outside + t.small + t.copies + t.leftOut + t.missing
+}
+
+// lost says why objects are not used.
+func (t tally) lost() string {
+	var list []string
+	say := func(n int, one, many string) {
+		switch {
+		case n == 1:
+			list = append(list, "1 "+one)
+		case n > 1:
+			list = append(list, fmt.Sprintf("%d %s", n, many))
+		}
+	}
+	say(t.crowds, "is a crowd", "are crowds")
+	say(t.outside, "is outside its image", "are outside their images")
+	say(t.small, "is less than a pixel across", "are less than a pixel across")
+	say(t.leftOut, "is on an image that is left out", "are on images that are left out")
+	say(t.copies, "is on a copy of another image", "are on copies of other images")
+	say(t.missing, "is on an image whose file is missing", "are on images whose files are missing")
+	text := strings.Join(list, ", ")
+	if t.shares && t.small > 0 {
+		text += "; the boxes look like shares of the image from 0 to 1, but COCO has pixels"
+	}
+	return text
+}
+
+// tallies counts the objects of a split by the name of their category.
+func (c *checker) tallies(v *version, s *split) map[string]tally {
+	copies, image, name := v.copies(s), map[int64]coco.Image{}, map[int64]string{}
+	for _, im := range s.truth.Images {
+		image[im.ID] = im
+	}
+	out := map[string]tally{}
+	for _, cat := range s.truth.Categories {
+		name[cat.ID] = cat.Name
+		out[cat.Name] = tally{shares: true}
+	}
+	for _, a := range s.truth.Annotations {
+		t := out[name[a.Category]]
+		_, used := inside(a.Box, image[a.Image])
+		_, copy := copies[a.Image]
+		_, there := s.images[a.Image]
+		t.shares = t.shares && a.Box.X+a.Box.W <= 1 && a.Box.Y+a.Box.H <= 1
+		switch {
+		case !there:
+			t.missing++
+		case copy:
+			t.copies++
+		case c.leftOut[s.name][a.Image]:
+			t.leftOut++
+		case a.Crowd:
+			t.crowds++
+		case !used && (a.Box.W < minSide || a.Box.H < minSide):
+			t.small++
+		case !used:
+			t.outside++
+		default:
+			t.used++
+		}
+		out[name[a.Category]] = t
+	}
+	return out
+}
+
+// labels compares the model's classes with the train split's categories, and counts the objects that are learnt.
+func (c *checker) labels(v *version, train *split) {
+	if train == nil {
+		return
+	}
+	tallies := c.tallies(v, train)
+	wanted, unknown := map[string]bool{}, false
+	var names []string
+	for _, cat := range train.truth.Categories {
+		if !slices.Contains(names, cat.Name) {
+			names = append(names, cat.Name)
+		}
+	}
+	where := "train/" + AnnotationsFile
+	for _, class := range c.classes {
+		sum, known := tally{shares: true}, false
+		for _, label := range class.Labels {
+			wanted[label] = true
+			if t, ok := tallies[label]; ok {
+				known = true
+				sum = tally{sum.used + t.used, sum.crowds + t.crowds, sum.outside + t.outside, sum.small + t.small,
+					sum.copies + t.copies, sum.leftOut + t.leftOut, sum.missing + t.missing, sum.shares && t.shares}
+			}
+		}
+		c.result.Truths[class.Name] = sum.used
+		switch {
+		case !known:
+			unknown = true
+			c.finding(delivery.LevelError, "unknown-class", where,
+				fmt.Sprintf("class %q: no category is named %s; the categories are %s", class.Name,
+					strings.ReplaceAll(quoted(class.Labels), ", ", " or "), quoted(names)))
+		case sum.total() == 0:
+			c.finding(delivery.LevelError, "empty-class", where, fmt.Sprintf("class %q: no object in train, so there "+
+				"is nothing to learn it from", class.Name))
+		case sum.used == 0 && sum.missing == 0:
+			c.finding(delivery.LevelError, "empty-class", where, fmt.Sprintf("class %q: nothing is left to learn it "+
+				"from; of %s in train %s", class.Name, delivery.Count(sum.total(), "object"), sum.lost()))
+		}
+	}
+	if unknown {
+		return // the finding has the names of the other categories
+	}
+	for _, name := range names {
+		if n := tallies[name].total(); !wanted[name] && n > 0 {
+			c.finding(delivery.LevelWarning, "unused-category", where, fmt.Sprintf("category %q has %s and is not "+
+				"among the classes; they are left out", name, delivery.Count(n, "object")))
+		}
+	}
+}
+
+// objects reports objects that are listed twice, and areas that cannot be those of the objects.
+func (c *checker) objects(s *split, prefix string) {
+	image, class := map[int64]coco.Image{}, map[int64]string{}
+	for _, im := range s.truth.Images {
+		image[im.ID] = im
+	}
+	for _, cat := range s.truth.Categories {
+		class[cat.ID] = cat.Name
+	}
+	type object struct {
+		image, category int64
+		box             coco.Box
+		crowd           bool
+	}
+	seen, number := map[object]int{}, map[int64]int{}
+	large, small, checked := []string{}, []string{}, 0
+	for _, a := range s.truth.Annotations {
+		number[a.Image]++
+		n := number[a.Image]
+		where := fmt.Sprintf("%s, box %d", shown(prefix+image[a.Image].FileName), n)
+		key := object{a.Image, a.Category, a.Box, a.Crowd}
+		if first, twice := seen[key]; twice {
+			c.finding(delivery.LevelWarning, "duplicate-truth", where, fmt.Sprintf("is box %d again: the same box of "+
+				"category %q; a model that finds it once misses the other", first, class[a.Category]))
+		} else {
+			seen[key] = n
+		}
+		if _, used := inside(a.Box, image[a.Image]); !used || a.Crowd {
+			continue
+		}
+		checked++
+		switch { // a box may be rounded
+		case a.Area > (a.Box.W+1)*(a.Box.H+1)*1.02:
+			large = append(large, fmt.Sprintf("%s: %.6g in a box of %.6g", where, a.Area, a.Box.W*a.Box.H))
+		case a.Area < a.Box.W*a.Box.H/100:
+			small = append(small, fmt.Sprintf("%s: %.6g in a box of %.6g", where, a.Area, a.Box.W*a.Box.H))
+		}
+	}
+	for _, odd := range []struct {
+		list []string
+		what string
+	}{{large, "larger than the box"}, {small, "less than a hundredth of the box"}} {
+		if len(odd.list) > 0 {
+			where, what, _ := strings.Cut(odd.list[0], ": ")
+			c.finding(delivery.LevelWarning, "implausible-area", where, fmt.Sprintf("area %s; the area is %s in %d "+
+				"of %d annotations of %s. Only the scores of small, medium and large objects use it", what, odd.what,
+				len(odd.list), checked, strings.TrimSuffix(prefix, "/")))
+		}
+	}
+}
