@@ -19,6 +19,7 @@ import (
 	"testing"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/durable"
 )
 
 // A cells is a small part of BCCD, to be damaged: a few images of each split, with their annotations.
@@ -47,7 +48,7 @@ func newCells(t testing.TB) *cells {
 		for i := range n {
 			name := c.name(split, i)
 			kept[c.image(split, i)["id"]] = true
-			if err := os.Link(filepath.Join(from, split, name), c.path(split, name)); err != nil {
+			if err := durable.Link(filepath.Join(from, split, name), c.path(split, name)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -345,7 +346,7 @@ func TestDamagedCopies(t *testing.T) {
 		{"misspelt category", func(c *cells) { c.category("train", "WBC")["name"] = "wbc" },
 			[]string{"error unknown-class " + annotations}, `class "WBC": no category is named "WBC"`},
 		{"category with a space", func(c *cells) { c.category("train", "WBC")["name"] = "WBC " },
-			[]string{"error unknown-class " + annotations}, `the categories are "cells", "Platelets", "RBC", "WBC "`},
+			[]string{"error unknown-class " + annotations}, `"WBC ". To learn it from "WBC ", write in classes: WBC: ["WBC "]`},
 		{"two categories of one name", func(c *cells) {
 			c.add("train", "categories", object{"id": 50, "name": "RBC"})
 		}, []string{"warning duplicate-name " + annotations + ": categories[4].name"}, `"RBC" is the name of`},

@@ -196,9 +196,15 @@ func (c *checker) labels(v *version, train *split) {
 		switch {
 		case !known:
 			unknown = true
-			c.finding(delivery.LevelError, "unknown-class", where,
-				fmt.Sprintf("class %q: no category is named %s; the categories are %s", class.Name,
-					strings.ReplaceAll(quoted(class.Labels), ", ", " or "), quoted(names)))
+			text := fmt.Sprintf("class %q: no category is named %s; the categories are %s", class.Name,
+				strings.ReplaceAll(quoted(class.Labels), ", ", " or "), quoted(names))
+			for _, name := range names {
+				if delivery.SameButSpaces(name, class.Labels[0]) {
+					text += fmt.Sprintf(". To learn it from %q, write in classes: %s: [%s]", name,
+						delivery.YAMLScalar(class.Name), delivery.YAMLScalar(name))
+				}
+			}
+			c.finding(delivery.LevelError, "unknown-class", where, text)
 		case sum.total() == 0:
 			c.finding(delivery.LevelError, "empty-class", where, fmt.Sprintf("class %q: no object in train, so there "+
 				"is nothing to learn it from", class.Name))

@@ -19,7 +19,7 @@ type Gate struct {
 	Owners     []string    `json:"owners,omitempty" check:"optional,nonempty,label"`
 	Evaluate   EvalSet     `json:"evaluate"`
 	Classes    []string    `json:"classes" check:"nonempty,class"`
-	Labels     Labels      `json:"labels,omitempty" check:"optional,nonempty,keys=class,nonempty,class"`
+	Labels     Labels      `json:"labels,omitempty" check:"optional,nonempty,keys=class,nonempty,category"`
 	Looks      int         `json:"looks,omitempty" check:"optional,min=1,max=100000"`
 	Checks     []GateCheck `json:"checks" check:"nonempty"`
 

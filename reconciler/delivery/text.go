@@ -23,11 +23,16 @@ const zeroWidthSpace = "\u200b"
 const maxMarks = 4
 
 // Terminal returns s on one line, without characters that move the cursor, change
-// colours, change the writing direction or hide text.
+// colours, change the writing direction or hide text. A joiner after a letter that is not ASCII is part of its spelling
+// and is kept.
 func Terminal(s string) string {
-	marks := 0
+	marks, last := 0, rune(0)
 	return strings.TrimSpace(strings.Map(func(r rune) rune {
+		before := last
+		last = r
 		switch {
+		case strings.ContainsRune(joiners, r) && before > unicode.MaxASCII && !strings.ContainsRune(joiners, before) &&
+			!unicode.IsSpace(before) && !hidden(before):
 		case unicode.IsSpace(r) || blank(r):
 			marks = 0
 			return ' '

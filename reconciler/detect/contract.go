@@ -283,7 +283,7 @@ func checkSignature(s delivery.Signature) error {
 		if name == "" || i == s.Background {
 			continue
 		}
-		if err := checkName(name); err != nil {
+		if err := delivery.CheckClass(name); err != nil {
 			return fail("slot %d: %w", i, err)
 		}
 		if first, twice := slot[name]; twice {

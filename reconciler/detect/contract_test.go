@@ -84,7 +84,9 @@ func TestSignatureOf(t *testing.T) {
 		{name: "a class twice", metadata: map[string]any{"class_id_to_name": map[string]string{"0": "x", "1": "x"}},
 			refused: `both "x"`},
 		{name: "an unprintable class", metadata: map[string]any{"class_id_to_name": map[string]string{"0": "\x1b[2J"}},
-			refused: "unprintable"},
+			refused: "want the name of a class"},
+		{name: "a class with a space that is no plain one", metadata: map[string]any{
+			"class_id_to_name": map[string]string{"0": "big\u3000circle"}}, refused: "want the name of a class"},
 		{name: "no class", metadata: map[string]any{"class_id_to_name": map[string]string{"0": ""}},
 			refused: "no slot has a class"},
 		{name: "one mean", metadata: map[string]any{"means": []float64{1}}, refused: "1 means"},

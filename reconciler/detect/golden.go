@@ -123,8 +123,8 @@ const (
 	maxSide    = 8192
 	maxQueries = 10_000
 	maxSlots   = 4096
-	maxOutputs = 1 << 20 // queries x slots
-	maxClass   = 256     // bytes of a class name
+	maxOutputs = 1 << 20               // queries x slots
+	maxClass   = 4 * delivery.MaxClass // bytes of a class name
 )
 
 // MaxGoldenBytes is the largest size of golden.bin.

@@ -33,9 +33,9 @@ func custom(t reflect.Type) reader {
 	return nil
 }
 
-// classNames reads a list of at least one class or label.
-func (d *document) classNames(n *yaml.Node, path string) (names []string) {
-	r := &rules{nonempty: true, form: forms["class"]}
+// names reads a list of at least one text of a form, such as a class.
+func (d *document) names(n *yaml.Node, form, path string) (names []string) {
+	r := &rules{nonempty: true, form: forms[form]}
 	d.decodeValue(n, reflect.ValueOf(&names).Elem(), r, path, nil)
 	return names
 }
@@ -45,7 +45,7 @@ func readClasses(d *document, n *yaml.Node, v reflect.Value, _ *rules, path stri
 	var list delivery.Classes
 	switch n.Kind {
 	case yaml.SequenceNode:
-		names := d.classNames(n, path)
+		names := d.names(n, "class", path)
 		unique(d, names, path)
 		for _, name := range names {
 			list = append(list, delivery.Class{Name: name, Labels: []string{name}})
@@ -55,7 +55,7 @@ func readClasses(d *document, n *yaml.Node, v reflect.Value, _ *rules, path stri
 		for key, value := range d.pairs(n, path) {
 			at := member(path, key.Value)
 			name, _ := d.decodeString(key, &rules{form: forms["class"]}, at)
-			labels := d.classNames(value, at)
+			labels := d.names(value, "category", at)
 			for i, label := range labels {
 				if first, twice := places[label]; twice && label != "" {
 					d.complain(item(at, i), "is the same as %s; remove one of them", first)
@@ -81,7 +81,7 @@ func readSelect(d *document, n *yaml.Node, v reflect.Value, _ *rules, path strin
 	var s delivery.ClassSelect
 	switch {
 	case n.Kind == yaml.SequenceNode:
-		s.Names = d.classNames(n, path)
+		s.Names = d.names(n, "class", path)
 	case n.Kind != yaml.ScalarNode:
 		d.fault(placeOf(n), path, "want all or a list of classes, got %s", describe(n))
 	case n.Value != "all":

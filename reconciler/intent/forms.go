@@ -4,6 +4,8 @@ import (
 	"regexp"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/autonomos/aob/reconciler/delivery"
 )
 
 // A form is a rule for text that a struct tag names.
@@ -34,9 +36,10 @@ var forms = map[string]*form{
 		want: "a name of at most 63 letters, digits and ._/@-"},
 	"argument": {pattern: regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,62}$`),
 		want: "a name of at most 63 letters, digits and _.-"},
-	"class": {pattern: regexp.MustCompile(`^[^\p{C}\p{Z}](?:[^\p{C}\p{Zl}\p{Zp}]{0,98}[^\p{C}\p{Z}])?$`),
-		want: "a class: text of at most 100 characters without spaces around it"},
-	"metric": {pattern: regexp.MustCompile(`^[^\p{C}\p{Z}](?:[^\p{C}\p{Zl}\p{Zp}]{0,118}[^\p{C}\p{Z}])?$`),
+	"class": {pattern: regexp.MustCompile(delivery.ClassPattern), most: delivery.MaxClass, want: delivery.WantClass},
+	"category": {pattern: regexp.MustCompile(`^[\s\S]+$`), most: 1000,
+		want: "a label of the dataset: a text of 1 to 1000 characters"},
+	"metric": {pattern: regexp.MustCompile(delivery.ClassPattern), most: delivery.MaxClass + 20,
 		want: "a metric, as mAP or AP/person"},
 	"digest": {pattern: regexp.MustCompile(digestPattern), want: "a digest, sha256: and 64 lower-case hex digits"},
 	"against": {pattern: regexp.MustCompile(`^(?:release|[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?@[1-9][0-9]{0,6})$`),

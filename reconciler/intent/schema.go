@@ -176,7 +176,10 @@ const (
 func special(t reflect.Type) object {
 	text := func(pattern string) object { return object{"type": "string", "pattern": pattern} }
 	anyOf := func(schemas ...object) object { return object{"anyOf": schemas} }
-	classes := object{"type": "array", "minItems": 1, "uniqueItems": true, "items": formSchema(forms["class"])}
+	names := func(form string) object {
+		return object{"type": "array", "minItems": 1, "uniqueItems": true, "items": formSchema(forms[form])}
+	}
+	classes := names("class")
 	switch t {
 	case reflect.TypeFor[delivery.Duration]():
 		return text(durationPattern)
@@ -191,7 +194,7 @@ func special(t reflect.Type) object {
 		return anyOf(object{"type": "integer", "minimum": 1, "maximum": 1_000_000}, text(sharePattern))
 	case reflect.TypeFor[delivery.Classes]():
 		return anyOf(classes, object{"type": "object", "minProperties": 1, "propertyNames": formSchema(forms["class"]),
-			"additionalProperties": classes})
+			"additionalProperties": names("category")})
 	case reflect.TypeFor[delivery.ClassSelect]():
 		return anyOf(object{"const": "all"}, classes)
 	case reflect.TypeFor[delivery.Dataset]():

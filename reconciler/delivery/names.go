@@ -1,0 +1,51 @@
+package delivery
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// ClassPattern matches the names of classes, in the syntax that Go and JSON Schema have in common. The one rule for
+// them everywhere: visible characters, with plain spaces (U+0020) between them, and single joiners (U+200C, U+200D),
+// which are part of the spelling of Persian, of Indian languages and of emoji. Their number is at most [MaxClass].
+const ClassPattern = `^` + visible + `(?: *` + visible + `|[` + joiners + `]` + visible + `)*$`
+
+const (
+	visible = `[\p{L}\p{M}\p{N}\p{P}\p{S}]`
+	joiners = "\u200c\u200d"
+)
+
+// MaxClass is the largest number of characters in the name of a class.
+const MaxClass = 100
+
+// WantClass says what the name of a class is.
+const WantClass = "the name of a class: at most 100 visible characters, with plain spaces (U+0020) or single joiners " +
+	"(U+200C, U+200D) only between them"
+
+var classPattern = regexp.MustCompile(ClassPattern)
+
+// CheckClass returns an error if a text cannot be the name of a class.
+func CheckClass(name string) error {
+	if !utf8.ValidString(name) || utf8.RuneCountInString(name) > MaxClass ||
+		!classPattern.MatchString(name) {
+		return fmt.Errorf("want %s, got %.400q", WantClass, name)
+	}
+	return nil
+}
+
+// SameButSpaces reports whether two names differ, but only in spaces, in invisible characters, or in upper and lower
+// case.
+func SameButSpaces(a, b string) bool {
+	fold := func(s string) string {
+		return strings.ToLower(strings.Map(func(r rune) rune {
+			if unicode.IsSpace(r) || hidden(r) || blank(r) {
+				return -1
+			}
+			return r
+		}, s))
+	}
+	return a != b && fold(a) == fold(b)
+}
