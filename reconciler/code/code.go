@@ -98,7 +98,15 @@ var (
 	DataUnreadable = fact("data.unreadable", "the result of the dataset's check cannot be read: {text}")
 	DataReady      = fact("data.ready", "{dataset} {bundle}: {counts.train} images to train on, {counts.valid} to "+
 		"validate[; {counts.leftOut} left out, as they are in an eval set]")
-	Finding = fact("data.finding", "{file}: {text}[ (and {count more finding})]")
+	Finding      = fact("data.finding", "{file}: {text}[ (and {count more finding})]")
+	DataNoTruths = fact("data.noTruths", "gate {gate}: its eval set {evalSet} has no object that counts of {anyName}, "+
+		"and its check of {metric} needs some; put images with objects into it, or check only what needs none, as "+
+		"falsePositivesPerImage")
+	DataNoTruthOfClass = fact("data.noTruthOfClass", "gate {gate}: its eval set {evalSet} has no object that counts "+
+		"of {anyName}, so no check of it can be decided")
+	DataWeak = fact("data.weak", "gate {gate}: {images image} are too few for its check {text}: a model as "+
+		"good as the release passes it in {count} of 100 cases, and about {limit image} would do (aob gate power "+
+		"{gate})")
 )
 
 // Training.

@@ -116,7 +116,8 @@ func TestWhatIsCountedIsUsed(t *testing.T) {
 					t.Fatal(err)
 				}
 				empty := find(r, "empty-class")
-				if split == "train" && (r.Truths["circle"] != 0 || !strings.Contains(empty.Text, "of 4 objects in train 4 are")) {
+				if split == "train" && (r.Truths["circle"] != 0 || !strings.Contains(empty.Text,
+					"of 4 objects in train 4 are")) {
 					t.Errorf("%+v, %v", empty, r.Truths)
 				}
 				if split == "test" {
@@ -183,7 +184,8 @@ func TestUsedInTrainingByName(t *testing.T) {
 	b.annotate("test", nil)
 	for seed, want := range map[int]int{5001 + 256*8: 1, 77: 0} {
 		b.image("test", "frame_jpg.rf.bbbb.png", seed)
-		data, err := folders("d", b.dir).EvalSet(t.Context(), delivery.EvalSet{Dataset: inDir("d"), Split: "test"}, classes)
+		data, err := folders("d", b.dir).EvalSet(t.Context(), delivery.EvalSet{Dataset: inDir("d"), Split: "test"},
+			classes)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -200,7 +202,8 @@ func TestUsedInTrainingByName(t *testing.T) {
 func TestRules(t *testing.T) {
 	codes := map[string]bool{}
 	for _, r := range Rules {
-		if codes[r.Code] || r.Finds == "" || !slices.Contains([]string{delivery.LevelError, delivery.LevelWarning, Some},
+		if codes[r.Code] || r.Finds == "" || !slices.Contains([]string{delivery.LevelError, delivery.LevelWarning,
+			Some},
 			r.Level) {
 			t.Errorf("%+v", r)
 		}
@@ -220,7 +223,8 @@ func TestOrientation(t *testing.T) {
 		return append(binary.BigEndian.AppendUint16([]byte("\xff\xff\xe1"), uint16(len(data)+2)), data...)
 	}
 	chunk := func(name string, data []byte) []byte {
-		return append(append(binary.BigEndian.AppendUint32(nil, uint32(len(data))), name...), append(data, 0, 0, 0, 0)...)
+		return append(append(binary.BigEndian.AppendUint32(nil, uint32(len(data))), name...), append(data, 0, 0, 0,
+			0)...)
 	}
 	big, little := exif(binary.BigEndian, "MM", 6), exif(binary.LittleEndian, "II", 3)
 	for name, test := range map[string]struct {
@@ -233,8 +237,9 @@ func TestOrientation(t *testing.T) {
 		"none":          {"jpeg", slices.Concat(photo, []byte("\xff\xda\x00\x04xx")), 1},
 		"of no meaning": {"jpeg", slices.Concat(photo, segment(exif(binary.BigEndian, "MM", 9))), 1},
 		"cut off":       {"jpeg", slices.Concat(photo, segment(big[:20])), 1},
-		"png":           {"png", slices.Concat(make([]byte, 8), chunk("IHDR", make([]byte, 13)), chunk("eXIf", big)), 6},
-		"png without":   {"png", slices.Concat(make([]byte, 8), chunk("IHDR", nil), chunk("IEND", nil)), 1},
+		"png": {"png", slices.Concat(make([]byte, 8), chunk("IHDR", make([]byte, 13)), chunk("eXIf", big)),
+			6},
+		"png without": {"png", slices.Concat(make([]byte, 8), chunk("IHDR", nil), chunk("IEND", nil)), 1},
 	} {
 		if got := orientation(test.format, strings.NewReader(string(test.data))); got != test.want {
 			t.Errorf("%s: %d, want %d", name, got, test.want)

@@ -34,7 +34,8 @@ func TestSameButSpaces(t *testing.T) {
 	for _, c := range []struct {
 		a, b string
 		want bool
-	}{{"circle", "circle ", true}, {"fire square", "fire\u00a0square", true}, {"a\u200cb", "ab", true}, {"WBC", "wbc", true},
+	}{{"circle", "circle ", true}, {"fire square", "fire\u00a0square", true}, {"a\u200cb", "ab", true}, {"WBC", "wbc",
+		true},
 		{"circle", "circle", false}, {"circle", "circles", false}} {
 		if got := SameButSpaces(c.a, c.b); got != c.want {
 			t.Errorf("%q and %q: %v", c.a, c.b, got)
@@ -44,8 +45,9 @@ func TestSameButSpaces(t *testing.T) {
 
 // A joiner within a word is kept for people who read it; elsewhere it would only hide.
 func TestTerminalJoiners(t *testing.T) {
-	for text, want := range map[string]string{"نیم\u200cبها": "نیم\u200cبها", "ad\u200dmin": "admin", "ب\u200c\u200cب": "ب\u200cب",
-		"\u200cb": "b"} {
+	for text, want := range map[string]string{"نیم\u200cبها": "نیم\u200cبها", "ad\u200dmin": "admin",
+		"ب\u200c\u200cب": "ب\u200cب",
+		"\u200cb":        "b"} {
 		if got := Terminal(text); got != want {
 			t.Errorf("%q: %q, want %q", text, got, want)
 		}

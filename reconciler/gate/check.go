@@ -17,6 +17,11 @@ func perClass(c delivery.GateCheck) bool {
 	return delivery.MetricOfFigure(c.Metric).Of == delivery.OfClass || !c.Classes.IsZero()
 }
 
+// NeedsTruths reports whether a check can decide nothing on an eval set without objects.
+func NeedsTruths(c delivery.GateCheck) bool {
+	return delivery.MetricOfFigure(c.Metric).Unit == delivery.UnitShare
+}
+
 // ofModel reports whether a check is about a model's files, and not about what it detects.
 func ofModel(c delivery.GateCheck) bool {
 	return delivery.MetricOfFigure(c.Metric).Of == delivery.OfModel

@@ -10,6 +10,7 @@ import (
 
 	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/gate"
 )
 
 // A Stage is the state of one model at one check.
@@ -502,7 +503,13 @@ func (m *maker) readData(r *progress, gates []judged, bars ...bar) bool {
 		if r.Data = &r.data; r.data.Failed() {
 			stage = failed(findings(r.data.Findings, delivery.LevelError))
 		} else {
-			stage.Fact = dataFact(r.model, r.data)
+			blind, missing := withoutTruths(r.model, gates, r.data)
+			if !blind.IsZero() {
+				stage = failed(blind)
+			} else {
+				stage.Fact = several(append([]delivery.Fact{dataFact(r.model, r.data), missing}, m.weak(r,
+					gates)...)...)
+			}
 		}
 	}
 	r.stage(delivery.ContextData, stage.State, stage.Fact)
@@ -516,6 +523,66 @@ func dataFact(mdl delivery.Model, result delivery.DataResult) delivery.Fact {
 			"leftOut": result.LeftOut}}), findings(result.Findings, delivery.LevelWarning))
 }
 
+// withoutTruths returns why the gates' eval sets cannot decide: the first check that needs objects, on an eval set
+// without any; or else the classes of the first eval set that has no object of them.
+func withoutTruths(mdl delivery.Model, gates []judged, data delivery.DataResult) (blind, missing delivery.Fact) {
+	for _, j := range gates {
+		content, ok := contentOf(data, j.gate.Evaluate)
+		if !ok {
+			continue
+		}
+		var without []string
+		has := 0
+		classes := j.gate.LabelMap(mdl.Classes)
+		for _, c := range classes[:len(j.gate.Classes)] {
+			if len(classes.Called(c.Name, mdl.Classes.Names())) == 0 {
+				continue // the model lacks it, which is said elsewhere
+			}
+			if has++; !slices.ContainsFunc(c.Labels, func(l string) bool { return slices.Contains(content.Labels, l) }) {
+				without = append(without, c.Name)
+			}
+		}
+		needs := slices.IndexFunc(j.gate.Checks, gate.NeedsTruths)
+		if len(without) == 0 || needs < 0 {
+			continue
+		}
+		v := values{Gate: j.name, EvalSet: content.EvalSet.String(), Names: without,
+			Metric: j.gate.Checks[needs].Metric}
+		if len(without) == has {
+			return fact(code.DataNoTruths, v), missing
+		}
+		if v.Metric = ""; missing.IsZero() {
+			missing = fact(code.DataNoTruthOfClass, v)
+		}
+	}
+	return blind, missing
+}
+
+// weak returns the checks that a model as good as the release is likely not to pass, because the eval set is too small:
+// the worst one of each gate on main whose eval set has scores of the release.
+func (m *maker) weak(r *progress, gates []judged) (list []delivery.Fact) {
+	if r.Baseline == nil {
+		return nil
+	}
+	for _, j := range gates {
+		score, ok := m.storedScore(r.model, r.Baseline.Bundle, j.gate)
+		if !ok {
+			continue
+		}
+		var worst gate.Power
+		for _, p := range m.power(j.name, r.Model, j.gate, score).Checks {
+			if p.EqualPasses < 0.5 && p.Need > worst.Need {
+				worst = p
+			}
+		}
+		if worst.Need > 0 {
+			list = append(list, fact(code.DataWeak, values{Gate: j.name, Images: worst.Images, Text: worst.Check,
+				Count: max(1, int(100*worst.EqualPasses)), Limit: worst.Need}))
+		}
+	}
+	return list
+}
+
 // findings returns the first finding of a level, and how many more there are.
 func findings(list []delivery.Finding, level string) delivery.Fact {
 	var first delivery.Fact
@@ -523,9 +590,11 @@ func findings(list []delivery.Finding, level string) delivery.Fact {
 	for _, f := range list {
 		if f.Level == level {
 			if n == 0 {
-				first = fact(code.Finding, values{File: f.Where, Text: f.Text})
+				first = fact(code.Finding, values{File: f.Place(), Text: f.Text})
 			}
-			n += max(1, f.Count)
+			if n++; len(f.Places) == 0 {
+				n += max(1, f.Count) - 1
+			}
 		}
 	}
 	first.Count = max(0, n-1)

@@ -23,7 +23,7 @@ var fromOutside = []string{
 	"Abort.Why", "Quarantined.Why", "Quarantined.Lifted",
 	"PullRequest.Author", "PullRequest.ForkOwner", "PullRequest.HeadRef", "PullRequest.Title", "PullRequest.Unreadable",
 	"Complaint.File", "Complaint.Path", "Complaint.Text",
-	"Finding.More", "Finding.Text", "Finding.Where",
+	"Finding.More", "Finding.Places", "Finding.Text", "Finding.Where",
 	"Report.Blocked", "Report.Labels", "Report.Why",
 	"RunState.Error", "RunState.EndReason", "RunStatus.Message", "RunStatus.Phase",
 	"CheckVerdict.Reason", "Verdict.Reason", "Proposal.Foreign", "Proposal.Moved",
