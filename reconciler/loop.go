@@ -24,6 +24,7 @@ func (r *Reconciler) Run(ctx context.Context) error {
 	beside.Go(func() { r.answers.Run(ctx) })
 	beside.Go(func() { r.board.Run(ctx) })
 	beside.Go(func() { r.pushes.Run(ctx) })
+	beside.Go(func() { r.watchDatasets(ctx) })
 	for {
 		again, err := r.Reconcile(ctx)
 		if ctx.Err() != nil {

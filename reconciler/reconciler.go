@@ -76,6 +76,12 @@ type (
 		// Found returns the last check of each bundle.
 		Found() map[delivery.Digest]plan.Stored
 	}
+	// Datasets are the folders that data runs read.
+	Datasets interface {
+		// Changed names a dataset of a data run whose files are not as they were when the run read them; "" if there is
+		// none. folders is from its result.
+		Changed(ctx context.Context, run delivery.DataRun, folders map[string]delivery.Digest) string
+	}
 	// Ledger is what cannot be observed again.
 	Ledger interface {
 		poll.Ledger
@@ -108,7 +114,8 @@ type Reconciler struct {
 	Runs     Runs
 	Evidence Evidence
 	Fleet    Fleet
-	Blobs    Blobs // nil: the store is not checked
+	Blobs    Blobs    // nil: the store is not checked
+	Datasets Datasets // nil: changes of datasets are not noticed
 	Ledger   Ledger
 	Metrics  Metrics
 	Requests Requests

@@ -269,7 +269,8 @@ func (p *server) openLoop(ctx context.Context) error {
 			EvalTime: s.Detector.Limit, NextPoll: s.Fleets.Poll, Expiry: s.Fleets.Expiry, Deadline: s.Fleets.Deadline,
 			Trainings: s.Trainings, Runs: cmp.Or(s.Runs, max(1, runtime.NumCPU()-1)),
 			URL: strings.TrimRight(s.Listen.URL, "/")},
-		Log: p.log, Now: time.Now,
+		Datasets: datasets(s),
+		Log:      p.log, Now: time.Now,
 	}
 	p.loop = r
 	r.Runs = &run.Store{Dir: st.runs(), Command: []string{self, "runner", "--config", p.config}, StateID: p.folder.ID,

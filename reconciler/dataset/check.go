@@ -40,11 +40,13 @@ func (catalog Catalog) Check(ctx context.Context, run delivery.DataRun, out stri
 	progress func(done, total int)) (delivery.DataResult, error) {
 	c := &checker{classes: run.Classes, sets: map[string]held{}, checked: map[string]bool{},
 		leftOut: map[string]map[int64]bool{"train": {}, "valid": {}}, looks: map[string]look{},
-		result: delivery.DataResult{Images: map[string]int{}, Truths: map[string]int{}}}
+		result: delivery.DataResult{Images: map[string]int{}, Truths: map[string]int{},
+			Folders: map[string]delivery.Digest{}}}
 	v, err := catalog.open(ctx, run.Dataset)
 	if err != nil {
 		return c.result, err
 	}
+	c.opened(v)
 	all := make([]string, 0, len(v.files))
 	for _, name := range slices.Sorted(maps.Keys(v.files)) {
 		if f := v.files[name]; f.size > maxImage && path.Base(name) != AnnotationsFile {
@@ -169,6 +171,13 @@ type checker struct {
 	leftOut map[string]map[int64]bool // by split: images that must not be trained on
 	sets    map[string]held           // by path: the image in an eval set
 	looks   map[string]look           // by path: of images whose source names are equal
+}
+
+// opened records what a folder is like when it is read.
+func (c *checker) opened(v *version) {
+	if v.inPlace {
+		c.result.Folders[v.ref.String()] = v.state()
+	}
 }
 
 // An imageFile is an image that is decoded.
@@ -339,6 +348,7 @@ func (c *checker) evalSet(ctx context.Context, catalog Catalog, v *version, spli
 		if ev, err = catalog.open(ctx, e.Dataset); err != nil {
 			return err
 		}
+		c.opened(ev)
 	}
 	if !own || s != nil && e.Group != "" { // the dataset's own split was read without groups
 		var err error

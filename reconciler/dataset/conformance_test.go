@@ -112,11 +112,11 @@ func conform(t *testing.T, name string, make func(t *testing.T) sourceKit) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		d := delivery.Dataset{Source: name, Path: strings.Trim("d/"+path, "/")}
-		if _, err := c.folder(ctx, d); !errors.Is(err, context.Canceled) {
+		if _, _, err := c.folder(ctx, d); !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v, want that it was canceled", err)
 		}
 		c.MaxBytes = 3
-		if _, err := c.folder(t.Context(), d); !isBlocked(err) || !strings.Contains(err.Error(), "larger") {
+		if _, _, err := c.folder(t.Context(), d); !isBlocked(err) || !strings.Contains(err.Error(), "larger") {
 			t.Errorf("got %v, want that it is too large", err)
 		}
 		if left := filesBelow(t, cache); len(left) > 0 {

@@ -56,37 +56,38 @@ type Catalog struct {
 	Secret    func(name string) (string, error)
 }
 
-// folder returns the folder with a dataset's files. It fetches them if necessary.
-func (c Catalog) folder(ctx context.Context, d delivery.Dataset) (string, error) {
+// folder returns the folder with a dataset's files, and whether that is the dataset itself. It fetches them if
+// necessary.
+func (c Catalog) folder(ctx context.Context, d delivery.Dataset) (dir string, inPlace bool, err error) {
 	source, ok := c.Sources[d.Source]
 	if !ok {
-		return "", delivery.Blockedf("use one of the sources "+strings.Join(slices.Sorted(maps.Keys(c.Sources)), ", "),
-			"dataset %s: this server has no source %q", d, d.Source)
+		return "", false, delivery.Blockedf("use one of the sources "+
+			strings.Join(slices.Sorted(maps.Keys(c.Sources)), ", "), "dataset %s: this server has no source %q", d, d.Source)
 	}
 	name, rest, _ := strings.Cut(d.Path, "/")
 	names := c.Locations[d.Source]
 	location, ok := names[name]
 	if !ok {
-		return "", delivery.Blockedf(fmt.Sprintf("ask the server's operator to add it under "+
+		return "", false, delivery.Blockedf(fmt.Sprintf("ask the server's operator to add it under "+
 			"datasets.%s, or use one of: %s", d.Source, strings.Join(slices.Sorted(maps.Keys(names)), ", ")),
 			"dataset %s: datasets.%s of the server's configuration has no %q", d, d.Source, name)
 	}
 	if rest != "" && !fs.ValidPath(rest) {
-		return "", delivery.Blockedf("name a folder below the root, without . or .. in it",
+		return "", false, delivery.Blockedf("name a folder below the root, without . or .. in it",
 			"the path of dataset %s leads out of its root", d)
 	}
 	version, err := source.Open(ctx, Reference{Location: location, Path: rest, Secret: c.secrets(source)})
-	if err == nil && version.Folder == "" {
+	if inPlace = version.Folder != ""; err == nil && !inPlace {
 		version.Folder, err = c.fetched(ctx, d, location, version)
 	}
 	if blocked, ok := errors.AsType[delivery.Blocked](err); ok {
 		blocked.What = fmt.Sprintf("dataset %s: %s", d, blocked.What)
-		return "", blocked
+		return "", false, blocked
 	}
 	if err != nil {
-		return "", fmt.Errorf("dataset %s: %w", d, pathless(err))
+		return "", false, fmt.Errorf("dataset %s: %w", d, pathless(err))
 	}
-	return version.Folder, nil
+	return version.Folder, inPlace, nil
 }
 
 // secrets returns a function that reads the secrets that a source names, and no others.

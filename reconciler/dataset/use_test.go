@@ -257,3 +257,37 @@ func FuzzOrientation(f *testing.F) {
 		}
 	})
 }
+
+// A change of a file is noticed without reading any file, also a change that leaves sizes as they were.
+func TestChanged(t *testing.T) {
+	b := newDataset(t)
+	roots := folders("d", b.dir)
+	input := delivery.DataRun{Dataset: inDir("d"), Classes: classes}
+	r := b.must()
+	want := func(what, text string) {
+		t.Helper()
+		if got := roots.Changed(t.Context(), input, r.Folders); got != text {
+			t.Errorf("%s: %q, want %q", what, got, text)
+		}
+	}
+	want("nothing", "")
+	path := filepath.Join(b.dir, "test", "test-0.png")
+	info, err := os.Stat(path)
+	if err == nil {
+		err = os.Chtimes(path, info.ModTime(), info.ModTime().Add(1))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	want("a time", "dir:d")
+	r = b.must()
+	want("nothing since", "")
+	b.write("train/notes.txt", nil)
+	want("a new file", "dir:d")
+	if err := os.RemoveAll(b.dir); err != nil {
+		t.Fatal(err)
+	}
+	want("all gone", "dir:d")
+	r.Folders = nil
+	want("a result of an older version", "")
+}

@@ -60,6 +60,10 @@ type DataResult struct {
 	Valid          EvalSetContent `json:"valid"`
 	TrainingImages Digest         `json:"seen"` // of the list of images that the trainer gets, a TrainingImages
 	Findings       []Finding      `json:"findings"`
+
+	// Folders has a digest of the names, sizes and times of all files, by dataset, of datasets that are read where they
+	// are. It tells whether one has changed since.
+	Folders map[string]Digest `json:"folders,omitempty"`
 }
 
 // Failed reports whether a finding is an error.

@@ -538,7 +538,8 @@ func withoutTruths(mdl delivery.Model, gates []judged, data delivery.DataResult)
 			if len(classes.Called(c.Name, mdl.Classes.Names())) == 0 {
 				continue // the model lacks it, which is said elsewhere
 			}
-			if has++; !slices.ContainsFunc(c.Labels, func(l string) bool { return slices.Contains(content.Labels, l) }) {
+			has++
+			if !slices.ContainsFunc(c.Labels, func(l string) bool { return slices.Contains(content.Labels, l) }) {
 				without = append(without, c.Name)
 			}
 		}

@@ -39,7 +39,7 @@ var checkedOrOwn = []string{
 	"Bundle.Classes",
 	"Bundle.Thresholds", "CheckMeasured.Check", "CheckMeasured.Class", "CheckMeasured.Reason",
 	"CheckVerdict.Against", "CheckVerdict.Check", "CheckVerdict.Class", "CheckVerdict.Metric",
-	"Class.Labels", "Class.Name", "ClassSelect.Names", "DataResult.Images", "DataResult.Prepared",
+	"Class.Labels", "Class.Name", "ClassSelect.Names", "DataResult.Folders", "DataResult.Images", "DataResult.Prepared",
 	"DataResult.Truths", "Dataset.Path", "Dataset.Source", "Desired.Match",
 	"Desired.Model", "Desired.Ring", "Desired.Salt", "Device.Ignored", "EvalRun.Measures", "EvalRun.Thresholds",
 	"EvalSet.Group", "EvalSet.Split", "EvalSetContent.Labels", "Evidence.Accepted", "Finding.Code", "Finding.Level",
