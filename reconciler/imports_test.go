@@ -71,6 +71,7 @@ var (
 		"golang.org/x/crypto/":                   {"trust"},
 		"github.com/aws/":                        {"cloud"},
 		"golang.org/x/image":                     {"picture"},
+		"github.com/hajimehoshi/bitmapfont":      {"picture"},
 		"github.com/spf13/":                      {},
 		"github.com/google/go-containerregistry": {},
 	}

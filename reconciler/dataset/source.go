@@ -62,7 +62,8 @@ func (c Catalog) folder(ctx context.Context, d delivery.Dataset) (dir string, in
 	source, ok := c.Sources[d.Source]
 	if !ok {
 		return "", false, delivery.Blockedf("use one of the sources "+
-			strings.Join(slices.Sorted(maps.Keys(c.Sources)), ", "), "dataset %s: this server has no source %q", d, d.Source)
+			strings.Join(slices.Sorted(maps.Keys(c.Sources)), ", "), "dataset %s: this server has no source %q", d,
+			d.Source)
 	}
 	name, rest, _ := strings.Cut(d.Path, "/")
 	names := c.Locations[d.Source]

@@ -28,9 +28,9 @@
 // orientation, colour profiles and gamma are ignored, as in training with Pillow. PNG gives the same pixels as there,
 // but for greyscale of 16 bits, which Pillow reads as white; package dataset refuses it. JPEG is decoded by Go's
 // decoder, and its chroma is upsampled as libjpeg does it. Both round in their own way: values of greyscale and CMYK
-// differ by at most 1 of 255, and others by at most 4. Measured with Go 1.26, Pillow 9.4 and libjpeg-turbo 2.1 on photos
-// and on noise: 83 % are equal, 16 % differ by 1, 0.3 % to 0.7 % by 2, 0.01 % by 3, 1 in a million by 4. A test holds
-// these bounds.
+// differ by at most 1 of 255, and others by at most 4. Measured with Go 1.26, Pillow 9.4 and libjpeg-turbo 2.1 on
+// photos and on noise: 83 % are equal, 16 % differ by 1, 0.3 % to 0.7 % by 2, 0.01 % by 3, 1 in a million by 4. A test
+// holds these bounds.
 //
 // [Numerics] names this version of the computation. It is part of every key of a result that was
 // computed from pixels, so that results of different versions are never mixed.

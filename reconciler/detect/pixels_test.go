@@ -24,7 +24,7 @@ random.seed(7)
 def noise(w, h): return Image.frombytes("RGB", (w, h), random.randbytes(3 * w * h))
 def put(name, im, **how): im.save(os.path.join(out, name), **how)
 edges = Image.new("RGB", (64, 64))
-colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255), (255, 0, 255), (0, 0, 0), (255, 255, 255)]
+colours = [(255 * (i & 1), 255 * (i >> 1 & 1), 255 * (i >> 2)) for i in range(8)]
 edges.putdata([colours[(x // 8 + y // 8) % 8] for y in range(64) for x in range(64)])
 smooth = noise(12, 9).resize((161, 121), Image.BICUBIC)
 profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

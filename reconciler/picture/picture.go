@@ -8,6 +8,10 @@
 // [Write] creates a folder of pictures with an index, atomically. The same input gives the same pixels. Images come
 // from datasets and are untrusted: their size is checked before they are decoded, and an image that cannot be decoded
 // is skipped. File names contain only letters, digits and dashes of the image's name.
+//
+// Names are written in their own script if the font has it: Latin, Greek, Cyrillic, Hebrew, Arabic, Persian, Georgian,
+// Armenian, Chinese, Japanese, Korean. Other names, as in Thai, Indian scripts or emoji, are numbered in the picture,
+// and the index says which they are.
 package picture
 
 import (
@@ -25,14 +29,11 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"unicode"
 
 	scaled "golang.org/x/image/draw"
-	"golang.org/x/image/font"
-	"golang.org/x/image/font/basicfont"
-	"golang.org/x/image/math/fixed"
 
 	"github.com/autonomos/aob/reconciler/coco"
+	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/durable"
 )
 
@@ -80,7 +81,7 @@ func Write(dir string, list []Picture) ([]Entry, error) {
 	entries := []Entry{}
 	var failed []error
 	for _, p := range list[:min(len(list), MaxPictures)] {
-		drawn, err := Draw(p)
+		drawn, legend, err := render(p)
 		if err != nil {
 			failed = append(failed, fmt.Errorf("%s: %w", p.Name, err))
 			continue
@@ -93,7 +94,11 @@ func Write(dir string, list []Picture) ([]Entry, error) {
 		if err := os.WriteFile(filepath.Join(partial, file), b.Bytes(), 0o644); err != nil {
 			return nil, err
 		}
-		entries = append(entries, Entry{File: file, Name: clean(p.Name, maxText), Why: clean(p.Regression.Why, 500)})
+		why := clean(p.Regression.Why, 500)
+		if len(legend) > 0 {
+			why += ". In the picture " + clean(strings.Join(legend, ", "), 500)
+		}
+		entries = append(entries, Entry{File: file, Name: clean(p.Name, maxText), Why: why})
 	}
 	index, err := json.Marshal(entries)
 	if err == nil {
@@ -125,18 +130,13 @@ func safe(name string) string {
 // FileName matches the names of the picture files that Write creates.
 var FileName = regexp.MustCompile(`^[0-9]{2}-[A-Za-z0-9-]{1,60}\.png$`)
 
-// clean replaces everything but printable ASCII, which is all that the font has, and cuts the text to n characters.
+// clean returns a text for people on one line, cut to n characters.
 func clean(s string, n int) string {
-	s = strings.Map(func(r rune) rune {
-		if r > unicode.MaxASCII || !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, s)
-	if len(s) > n {
-		return s[:n-3] + "..."
+	runes := []rune(delivery.Terminal(s))
+	if len(runes) > n {
+		return string(runes[:n-1]) + "…"
 	}
-	return s
+	return string(runes)
 }
 
 // load decodes a JPEG or PNG after it has checked the size. Its errors do not contain the path.
@@ -175,9 +175,19 @@ var (
 
 // Draw draws one picture. The error does not contain the path of the image.
 func Draw(p Picture) (*image.RGBA, error) {
+	out, _, err := render(p)
+	return out, err
+}
+
+// render draws one picture. Classes that the font cannot write are numbered, and legend says which they are.
+func render(p Picture) (out *image.RGBA, legend []string, err error) {
 	source, err := load(p.Path)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	names := label{}
+	for _, d := range p.drawn() {
+		legend = append(legend, names.add(d.Class)...)
 	}
 	b := source.Bounds()
 	scale := float64(panel) / float64(max(b.Dx(), b.Dy()))
@@ -201,16 +211,15 @@ func Draw(p Picture) (*image.RGBA, error) {
 	sides = append(sides, side{headline("this model", r.Candidate), r.Candidate.Boxes})
 
 	const top = 2*line + gap
-	out := image.NewRGBA(image.Rect(0, 0, gap+len(sides)*(max(w, 200)+gap), top+h+line+2*gap))
+	out = image.NewRGBA(image.Rect(0, 0, gap+len(sides)*(max(w, 200)+gap), top+h+line+2*gap))
 	draw.Draw(out, out.Bounds(), image.NewUniform(paper), image.Point{}, draw.Src)
-	columns := (out.Bounds().Dx() - 2*gap) / 7
-	text(out, gap, line-3, ink, clean(p.Name+": "+r.Why, columns))
+	text(out, gap, line-3, ink, fit(clean(p.Name+": "+names.in(r.Why), 500), out.Bounds().Dx()-2*gap))
 	for i, s := range sides {
 		x := gap + i*(max(w, 200)+gap)
 		at := image.Rect(x, top, x+w, top+h)
-		text(out, x, 2*line, ink, clean(s.title, max(w, 200)/7))
+		text(out, x, 2*line, ink, fit(clean(s.title, maxText), max(w, 200)))
 		draw.Draw(out, at, small, image.Point{}, draw.Src)
-		boxes(out.SubImage(at).(*image.RGBA), s.boxes, scale, i == 0)
+		boxes(out.SubImage(at).(*image.RGBA), s.boxes, names, scale, i == 0)
 	}
 	x := gap
 	for _, l := range []struct {
@@ -222,7 +231,16 @@ func Draw(p Picture) (*image.RGBA, error) {
 		text(out, x+17, top+h+gap+line-4, ink, l.label)
 		x += 17 + 7*len(l.label) + 3*gap
 	}
-	return out, nil
+	return out, legend, nil
+}
+
+// drawn lists all boxes of a picture.
+func (p Picture) drawn() []coco.Drawn {
+	list := slices.Concat(p.Regression.Truth, p.Regression.Candidate.Boxes)
+	if p.Regression.Baseline != nil {
+		list = append(list, p.Regression.Baseline.Boxes...)
+	}
+	return list
 }
 
 func headline(name string, s coco.Side) string {
@@ -231,7 +249,7 @@ func headline(name string, s coco.Side) string {
 
 // boxes draws matched boxes first, so that errors lie on top. It labels errors only; on the truth panel it labels all
 // boxes if there are at most 12. A label that would overlap another one is left out.
-func boxes(out *image.RGBA, list []coco.Drawn, scale float64, truth bool) {
+func boxes(out *image.RGBA, list []coco.Drawn, names label, scale float64, truth bool) {
 	at := out.Bounds().Min
 	place := func(d coco.Drawn) image.Rectangle {
 		bound := func(v float64) int { return int(max(-10_000, min(v*scale, 10_000))) }
@@ -250,12 +268,12 @@ func boxes(out *image.RGBA, list []coco.Drawn, scale float64, truth bool) {
 		if d.Mark == coco.Found && (!truth || len(list) > 12) {
 			continue
 		}
-		name := clean(d.Class, 16)
+		name := fit(names.of(d.Class), 16*7)
 		if d.Mark == coco.False {
 			name += fmt.Sprintf(" %.2f", d.Score)
 		}
 		r := place(d)
-		label := image.Rect(r.Min.X, r.Min.Y-14, r.Min.X+7*len(name)+4, r.Min.Y)
+		label := image.Rect(r.Min.X, r.Min.Y-14, r.Min.X+width(name)+4, r.Min.Y)
 		if label.Min.Y < out.Bounds().Min.Y {
 			label = label.Add(image.Pt(0, 14))
 		}
@@ -292,10 +310,4 @@ func frame(out *image.RGBA, r image.Rectangle, c color.RGBA, dashed bool) {
 			set(r.Max.X-1-width, y, y-r.Min.Y)
 		}
 	}
-}
-
-// text writes a line of text with its baseline at y.
-func text(out draw.Image, x, y int, c color.Color, s string) {
-	d := font.Drawer{Dst: out, Src: image.NewUniform(c), Face: basicfont.Face7x13, Dot: fixed.P(x, y)}
-	d.DrawString(s)
 }

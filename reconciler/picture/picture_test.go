@@ -92,7 +92,7 @@ func TestWrite(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	if len(entries) != MaxPictures-1 || entries[0] != (Entry{"01-b-c.png", "a/b c.jpg",
-		"misses 1 cat that the baseline finds; 1 more false d?g"}) {
+		"misses 1 cat that the baseline finds; 1 more false dög"}) {
 		t.Errorf("%+v", entries)
 	}
 	var index []Entry
@@ -116,5 +116,34 @@ func TestWrite(t *testing.T) {
 		if FileName.MatchString(name) {
 			t.Errorf("FileName matches %s", name)
 		}
+	}
+}
+
+// Names are written in their own script; those that the font lacks have a number, and the index says which they are.
+func TestScripts(t *testing.T) {
+	for name, want := range map[string]bool{"cat": true, "dög": true, "托盘": true, "叉车": true, "フォーク": true,
+		"지게차": true, "кошка": true, "γάτα": true, "خودرو": true, "نیم\u200cبها": true, "חתול": true, "გემი": true,
+		"แมว": false, "پلاک": true,
+		"e\u0301te": true, "हिन्दी": false, "\U0001f469\u200d\U0001f692": false, "a\U0001f600": false} {
+		if got := writable(name); got != want {
+			t.Errorf("%q: writable is %v", name, got)
+		}
+	}
+	p := some(grey(t, 120, 90))
+	p.Regression.Why = "misses 1 托盘, 1 हिन्दी"
+	p.Regression.Truth = []coco.Drawn{{Box: coco.Box{X: 10, Y: 30, W: 20, H: 20}, Class: "托盘"},
+		{Box: coco.Box{X: 60, Y: 30, W: 20, H: 20}, Class: "हिन्दी"}}
+	entries, err := Write(filepath.Join(t.TempDir(), "pictures"), []Picture{p})
+	if err != nil || entries[0].Why != "misses 1 托盘, 1 हिन्दी. In the picture #1 is हिन्दी" {
+		t.Errorf("%v, %+v", err, entries)
+	}
+	// Another name gives another picture: it is not made of question marks.
+	one, err := Draw(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Regression.Truth[0].Class = "叉车"
+	if other, err := Draw(p); err != nil || string(other.Pix) == string(one.Pix) {
+		t.Errorf("two names look the same: %v", err)
 	}
 }
