@@ -12,6 +12,8 @@ import (
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/intent"
+	"github.com/autonomos/aob/reconciler/plan"
+	"github.com/autonomos/aob/reconciler/words"
 )
 
 func newValidateCommand() *cobra.Command {
@@ -62,6 +64,7 @@ type validation struct {
 	Gates      int                  `json:"gates"`
 	Fleets     int                  `json:"fleets"`
 	Complaints []delivery.Complaint `json:"complaints"`
+	Notes      []string             `json:"notes,omitempty"` // nothing is wrong, and something may be missing
 }
 
 // loadTrainers reads the trainers in a folder, or the built-in ones if it is empty.
@@ -111,6 +114,10 @@ func validate(dir, config, trainers string) (validation, error) {
 		v.Complaints = append(v.Complaints, c)
 	}
 	v.Models, v.Gates, v.Fleets = len(in.Models), len(in.Gates), len(in.Fleets)
+	v.Notes = words.Lines(plan.AwaitedModels(in))
+	if len(files) == 0 {
+		v.Notes = append(v.Notes, fmt.Sprintf("there is no file in %s/ yet", strings.Join(intent.Folders(), "/, ")))
+	}
 	return v, nil
 }
 
@@ -138,7 +145,8 @@ func intentFiles(dir string) ([]intent.File, error) {
 			return nil, err
 		}
 	}
-	if len(files) == 0 {
+	// A new repository has none yet.
+	if _, err := root.Lstat(".git"); err != nil && len(files) == 0 {
 		return nil, hinted{fmt.Errorf("%s has no file in %s/", dir, strings.Join(intent.Folders(), "/, ")),
 			"name the folder of a repository with models/, gates/ and fleets/; aob init writes one"}
 	}
@@ -160,6 +168,9 @@ func intentFile(root *os.Root, path string) (intent.File, error) {
 func (t *terminal) validation(v validation) {
 	for _, c := range v.Complaints {
 		t.printf("%s\n", c.String())
+	}
+	for _, n := range v.Notes {
+		t.paragraph("", "note: "+n)
 	}
 	if len(v.Complaints) == 0 {
 		t.printf("%s, %s, %s: no complaint\n", delivery.Count(v.Models, "model"), delivery.Count(v.Gates, "gate"),

@@ -185,6 +185,8 @@ var (
 		"AOB's comment")
 	AcceptStale = fact("accept.stale", "{by} accepted {ask}, which is an earlier verdict; AOB's comment has the code "+
 		"of this one")
+	GateAwaits = fact("gate.awaits", "gate {gate} covers {model}, and there is no models/{model}.yaml yet[ (and {count} "+
+		"more such)]")
 	OwnerInvalid = fact("owner.invalid", "the owner {by} is {text}")
 	OwnerWarning = fact("owner.warning", "warning: {by}, an owner of gate {gate}, is {text}")
 )

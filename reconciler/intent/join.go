@@ -51,14 +51,15 @@ func atMost(list []delivery.Complaint, more int) []delivery.Complaint {
 }
 
 type joiner struct {
-	intent delivery.Intent
-	named  map[string]map[string]*Doc // by kind and name, also with complaints
-	files  []delivery.Complaint       // about single files
-	list   []delivery.Complaint       // about references between files
-	more   int                        // complaints that are only counted
-	strays map[string]string          // by kind and name: a file in the wrong place
-	sorted map[string][]string        // by kind, made when first needed
-	read   int                        // classes that were read for complaints about gates
+	intent  delivery.Intent
+	named   map[string]map[string]*Doc // by kind and name, also with complaints
+	files   []delivery.Complaint       // about single files
+	list    []delivery.Complaint       // about references between files
+	more    int                        // complaints that are only counted
+	strays  map[string]string          // by kind and name: a file in the wrong place
+	sorted  map[string][]string        // by kind, made when first needed
+	renamed map[string]string          // made when first needed, see newNames
+	read    int                        // classes that were read for complaints about gates
 }
 
 func (j *joiner) add(doc *Doc) {
@@ -138,14 +139,43 @@ func (j *joiner) check(doc *Doc) {
 	}
 	for _, r := range doc.refs {
 		switch r.role {
-		case refCovers, refRuns, refAgainst:
+		case refRuns, refAgainst:
 			if j.named["Model"][r.name] == nil {
 				j.complain(doc, r, "%s", j.unknown("Model", r.name))
 			}
+		case refCovers:
+			j.covers(doc, r)
 		case refAfter:
 			j.after(doc, r)
 		}
 	}
+}
+
+// covers checks a model that a gate covers. There may be no such model yet: a gate may come before it. But the gates of
+// a renamed model cover its new name, and a file in the wrong place is a mistake.
+func (j *joiner) covers(doc *Doc, r ref) {
+	if j.named["Model"][r.name] != nil {
+		return
+	}
+	if now := j.newNames()[r.name]; now != "" {
+		j.complain(doc, r, "model %s is called %s now (was: in models/%s.yaml); write %s here", quote(r.name), quote(now),
+			now, quote(now))
+	} else if j.strays["Model "+r.name] != "" {
+		j.complain(doc, r, "%s", j.unknown("Model", r.name))
+	}
+}
+
+// newNames returns the present names of models by their former names.
+func (j *joiner) newNames() map[string]string {
+	if j.renamed == nil {
+		j.renamed = map[string]string{}
+		for _, name := range j.names("Model") {
+			if was := j.named["Model"][name].target(refWas); was != "" {
+				j.renamed[was] = name
+			}
+		}
+	}
+	return j.renamed
 }
 
 // formerNames checks that no model has a former name now, and that only one model claims it.

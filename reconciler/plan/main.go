@@ -63,7 +63,7 @@ func (m *maker) main() MainReport {
 	if lost := slices.Concat(m.lostEntries(), m.lostGates()); len(lost) > 0 {
 		intent = check(delivery.ContextIntent, delivery.CheckFailure, lost...)
 	}
-	intent.Facts = append(intent.Facts, m.invalidOwners(main.Intent)...)
+	intent.Facts = slices.Concat(intent.Facts, AwaitedModels(main.Intent), m.invalidOwners(main.Intent))
 	r.Checks = []Check{intent, release}
 	return r
 }
@@ -320,8 +320,9 @@ func Powers(w World, name string) []gate.ModelPower {
 func (m *maker) powers(name string) (list []gate.ModelPower) {
 	g := m.w.Main.Intent.Gates[name]
 	for _, model := range g.Covers {
-		if release := m.baseline(m.w.names(model)); release != nil {
-			if score, ok := m.storedScore(m.w.Main.Intent.Models[model], release.Bundle, g); ok {
+		mdl, there := m.w.Main.Intent.Models[model]
+		if release := m.baseline(m.w.names(model)); release != nil && there {
+			if score, ok := m.storedScore(mdl, release.Bundle, g); ok {
 				list = append(list, m.power(name, model, g, score))
 			}
 		}

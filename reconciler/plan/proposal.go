@@ -90,7 +90,7 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 	if r.Quarantined = changedQuarantines(p); len(r.Quarantined) > 0 {
 		valid.Facts = append(valid.Facts, fact(code.QuarantineChanged, values{Facts: r.Quarantined}))
 	}
-	valid.Facts = append(valid.Facts, m.invalidOwners(p.Intent)...)
+	valid.Facts = slices.Concat(valid.Facts, AwaitedModels(p.Intent), m.invalidOwners(p.Intent))
 
 	names := changedModels(p)
 	for _, name := range names {
@@ -411,6 +411,25 @@ func ReasonOf(v delivery.Verdict) delivery.Fact {
 		return fact(code.Plain, values{Text: v.Reason})
 	}
 	return several(v.Because...)
+}
+
+// AwaitedModels names the first model that a gate covers and that does not exist yet, and counts the others: a gate may
+// be merged before its first model.
+func AwaitedModels(in delivery.Intent) []delivery.Fact {
+	var list []delivery.Fact
+	for _, name := range slices.Sorted(maps.Keys(in.Gates)) {
+		for _, model := range in.Gates[name].Covers {
+			if _, there := in.Models[model]; there {
+				continue
+			}
+			if len(list) == 0 {
+				list = []delivery.Fact{fact(code.GateAwaits, values{Gate: name, Model: model})}
+			} else {
+				list[0].Count++
+			}
+		}
+	}
+	return list
 }
 
 // invalidOwners warns about owners of gates who cannot accept anything.
