@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -24,37 +25,50 @@ import (
 // newInitCommand returns the command that writes all that is needed to start.
 func newInitCommand() *cobra.Command {
 	var o output
-	var python string
-	var images int
+	var r initRequest
 	c := &cobra.Command{
 		Use:   "init DIR",
-		Short: "Write an intent repository, a small dataset and a server configuration",
+		Short: "Write an intent repository and a server configuration, for a dataset of yours or a small one",
 		Long: `Init writes a folder with all that aob serve needs to run on this machine alone:
 
   DIR/intent.git   the intent repository; every branch but main is a proposal
   DIR/intent       a clone of it to work in
   DIR/datasets     a small dataset of shapes, in COCO layout
   DIR/devices      the tokens of three devices of fleet demo: dock-1 to dock-3
-  DIR/aob.yaml     the server's configuration`,
-		Example: "  aob init world\n  aob serve --config world/aob.yaml",
+  DIR/aob.yaml     the server's configuration
+
+With --dataset it is for a dataset of yours, which stays where it is. Main gets a gate
+that judges on its test split and that you own. The branch first-model, which is pull
+request #1, has a model of its classes and a fleet.
+
+Without --dataset, Python needs NumPy and Pillow, which make the small dataset.`,
+		Example: "  aob init world\n  aob init pallets --dataset /data/pallets\n  aob serve --config world/aob.yaml",
 		RunE: func(c *cobra.Command, args []string) error {
 			progress := c.OutOrStdout()
 			if o.json() {
 				progress = io.Discard
 			}
-			w, err := initWorld(c.Context(), args[0], python, images, progress)
+			r.dir = args[0]
+			w, err := initWorld(c.Context(), r, progress)
 			if err != nil {
 				return err
 			}
-			return o.print(c.OutOrStdout(), w, func(t *terminal) {
-				t.printf("\nnext: aob serve --config %s\n", w.Config)
-			})
+			return o.print(c.OutOrStdout(), w, func(t *terminal) { t.next(w) })
 		},
 	}
 	o.register(c)
-	c.Flags().StringVar(&python, "python", "/usr/bin/python3", "the Python that runs trainers")
-	c.Flags().IntVar(&images, "images", 240, "training images in the dataset; 0 writes none")
+	c.Flags().StringVar(&r.python, "python", "/usr/bin/python3", "the Python that runs trainers")
+	c.Flags().IntVar(&r.images, "images", 240, "training images in the small dataset; 0 writes none")
+	c.Flags().StringVar(&r.dataset, "dataset", "", "the `folder` of a dataset of yours")
+	c.Flags().StringVar(&r.name, "name", "", "the model's `name`; by default that of the dataset's folder")
 	return c
+}
+
+// An initRequest holds the argument and flags of aob init.
+type initRequest struct {
+	dir, python   string
+	images        int
+	dataset, name string // of the user's own data
 }
 
 const serverTemplate = `# The server's configuration: aob serve --config %s
@@ -66,7 +80,7 @@ state: state
 listen: {address: "127.0.0.1:8370", metrics: "127.0.0.1:8371"}
 datasets:
   dir:
-    shapes: %s
+    %s: %s
 poll: {git: 500ms, forge: 1s}
 fleets: {poll: 1s, deadline: 2m}
 python: %s
@@ -80,68 +94,151 @@ type world struct {
 	Config     string `json:"config"`
 	// Tokens are the files of devices' tokens, by device.
 	Tokens map[string]string `json:"tokens"`
+
+	Own *ownData `json:"own,omitempty"` // with --dataset
 }
 
-func initWorld(ctx context.Context, dir, python string, images int, progress io.Writer) (w world, err error) {
-	dir, err = filepath.Abs(dir)
-	if err != nil {
+// A builder writes a world.
+type builder struct {
+	world
+	initRequest
+	ctx      context.Context
+	progress io.Writer
+}
+
+// initWorld writes a world. After an error it removes what it has written.
+func initWorld(ctx context.Context, r initRequest, progress io.Writer) (w world, err error) {
+	b := builder{initRequest: r, ctx: ctx, progress: progress}
+	if b.dir, err = filepath.Abs(b.dir); err != nil {
 		return w, err
 	}
-	if list, err := os.ReadDir(dir); err == nil && len(list) > 0 {
-		return w, delivery.Blockedf("name another folder, or empty it", "%s is not empty", dir)
-	}
-	bare, clone := filepath.Join(dir, "intent.git"), filepath.Join(dir, "intent")
-	w.Repository, w.Clone, w.Config = bare, clone, filepath.Join(dir, "aob.yaml")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	list, err := os.ReadDir(b.dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return w, err
 	}
-	if err := durable.PrivateFolder(filepath.Join(dir, "state")); err != nil {
-		return w, err
+	if len(list) > 0 {
+		return w, delivery.Blockedf("name another folder, or empty it", "%s is not empty", b.dir)
 	}
-	git := func(args ...string) error {
-		if out, err := exec.CommandContext(ctx, "git", args...).CombinedOutput(); err != nil {
-			return fmt.Errorf("git %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+	created := err != nil
+	if _, err := exec.LookPath("git"); err != nil {
+		return w, delivery.Blockedf("install it: apt-get install git", "git is not on PATH")
+	}
+	b.Repository, b.Clone = filepath.Join(b.dir, "intent.git"), filepath.Join(b.dir, "intent")
+	b.Config = filepath.Join(b.dir, "aob.yaml")
+	write := b.example
+	if b.dataset != "" {
+		if err := b.readOwn(); err != nil {
+			return w, err
 		}
+		write = b.own
+	} else if err := b.needsPython(); err != nil {
+		return w, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.remove(created))
+		}
+	}()
+	if err := os.MkdirAll(b.dir, 0o755); err != nil {
+		return w, err
+	}
+	if err := durable.PrivateFolder(filepath.Join(b.dir, "state")); err != nil {
+		return w, err
+	}
+	if err := b.git("init", "--quiet", "--bare", "--initial-branch=main", b.Repository); err != nil {
+		return w, err
+	}
+	if err := b.git("clone", "--quiet", b.Repository, b.Clone); err != nil {
+		return w, err
+	}
+	if err := b.git("-C", b.Clone, "checkout", "--quiet", "-B", "main"); err != nil {
+		return w, err
+	}
+	b.say("%s: the intent repository; %s: a clone to work in", b.Repository, b.Clone)
+	if err := write(); err != nil {
+		return w, err
+	}
+	if b.Tokens, err = initTokens(b.Config, filepath.Join(b.dir, "devices")); err != nil {
+		return w, err
+	}
+	b.say("%s: a token for each of %d devices; aob device token makes more", filepath.Join(b.dir, "devices"),
+		len(b.Tokens))
+	return b.world, nil
+}
+
+func (b *builder) say(format string, args ...any) { fmt.Fprintf(b.progress, format+"\n", args...) }
+
+// remove removes what was written into the folder, and the folder if it was created.
+func (b *builder) remove(created bool) error {
+	if created {
+		return os.RemoveAll(b.dir)
+	}
+	list, err := os.ReadDir(b.dir)
+	for _, e := range list {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(b.dir, e.Name())))
+	}
+	return err
+}
+
+func (b *builder) git(args ...string) error {
+	if out, err := exec.CommandContext(b.ctx, "git", args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("git %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// commit commits all files of the clone, and pushes the branch.
+func (b *builder) commit(branch, message string) error {
+	if err := b.git("-C", b.Clone, "add", "."); err != nil {
+		return err
+	}
+	if err := b.git("-C", b.Clone, "-c", "user.name=aob init", "-c", "user.email=init@localhost", "commit", "--quiet",
+		"-m", message); err != nil {
+		return err
+	}
+	return b.git("-C", b.Clone, "push", "--quiet", "-u", "origin", branch)
+}
+
+// configure writes the server's configuration.
+func (b *builder) configure(name, folder string) error {
+	b.say("%s: the server's configuration", b.Config)
+	return os.WriteFile(b.Config, fmt.Appendf(nil, serverTemplate, b.Config, name, delivery.YAMLScalar(folder),
+		delivery.YAMLScalar(b.python)), 0o644)
+}
+
+// needsPython says what Python lacks to make the small dataset.
+func (b *builder) needsPython() error {
+	if b.images <= 0 {
 		return nil
 	}
-	steps := []func() error{
-		func() error { return git("init", "--quiet", "--bare", "--initial-branch=main", bare) },
-		func() error { return git("clone", "--quiet", bare, clone) },
-		func() error { return os.CopyFS(clone, aob.Intent) },
-		func() error { return ownGates(clone) },
-		func() error { return git("-C", clone, "checkout", "--quiet", "-B", "main") },
-		func() error { return git("-C", clone, "add", ".") },
-		func() error {
-			return git("-C", clone, "-c", "user.name=aob init", "-c", "user.email=init@localhost", "commit", "--quiet",
-				"-m", "A model, a gate and a fleet")
-		},
-		func() error { return git("-C", clone, "push", "--quiet", "-u", "origin", "main") },
+	err := pythonHas(b.ctx, b.python, "numpy", "PIL")
+	if blocked, ok := errors.AsType[delivery.Blocked](err); ok {
+		blocked.Do += ". Or begin without the small dataset: --dataset FOLDER, or --images 0"
+		return blocked
 	}
-	for _, step := range steps {
-		if err := step(); err != nil {
-			return w, err
-		}
-	}
-	fmt.Fprintf(progress, "%s: the intent repository; %s: a clone to work in\n", bare, clone)
+	return err
+}
 
-	data := filepath.Join(dir, "datasets", "shapes")
-	if images > 0 {
-		if err := makeShapes(ctx, python, data, images); err != nil {
-			return w, err
+// example writes the example set, and the small dataset.
+func (b *builder) example() error {
+	if err := os.CopyFS(b.Clone, aob.Intent); err != nil {
+		return err
+	}
+	if err := ownGates(b.Clone); err != nil {
+		return err
+	}
+	if err := b.commit("main", "A model, a gate and a fleet"); err != nil {
+		return err
+	}
+	data := filepath.Join(b.dir, "datasets", "shapes")
+	if b.images > 0 {
+		if err := makeShapes(b.ctx, b.python, data, b.images); err != nil {
+			return err
 		}
-		w.Dataset = data
-		fmt.Fprintf(progress, "%s: %d images to train on\n", data, images)
+		b.Dataset = data
+		b.say("%s: %d images to train on", data, b.images)
 	}
-	if err := os.WriteFile(w.Config, fmt.Appendf(nil, serverTemplate, w.Config, data, python), 0o644); err != nil {
-		return w, err
-	}
-	fmt.Fprintf(progress, "%s: the server's configuration\n", w.Config)
-	if w.Tokens, err = initTokens(w.Config, filepath.Join(dir, "devices")); err != nil {
-		return w, err
-	}
-	fmt.Fprintf(progress, "%s: a token for each of %d devices; aob device token makes more\n",
-		filepath.Join(dir, "devices"), len(w.Tokens))
-	return w, nil
+	return b.configure("shapes", data)
 }
 
 // ownGates makes this user the owner of the gates that were written, so that somebody can accept an unsure check.

@@ -61,7 +61,7 @@ git revert rolls back.`,
 		newServeCommand(), newRunnerCommand(), newLaunchCommand(), newInitCommand(),
 		newStatusCommand(), newExplainCommand(), newPRCommand(), newLogsCommand(), newPlanCommand(),
 		newTryCommand(), newRunsCommand(), newCompareCommand(), newGateCommand(), newDeviceCommand(),
-		newEvalCommand(), newValidateCommand(), newSchemaCommand(), newVersionCommand(),
+		newEvalCommand(), newDoctorCommand(), newValidateCommand(), newSchemaCommand(), newVersionCommand(),
 	)
 	group(root)
 	checkArguments(root)

@@ -83,6 +83,7 @@ func serve(ctx context.Context, config string, adopt bool) (err error) {
 	defer cancel()
 	var background sync.WaitGroup
 	background.Go(func() { p.store.Run(ctx) })
+	background.Go(func() { logDiagnoses(ctx, p.settings, log) })
 	defer background.Wait()
 	defer cancel()
 	failed := make(chan error, 2)

@@ -111,12 +111,19 @@ func findTerraform(s intent.Server) (string, error) {
 	if s.Terraform != "" {
 		return s.Terraform, nil
 	}
-	path, err := exec.LookPath("terraform")
-	if err != nil {
-		return "", delivery.Blockedf("install Terraform, or set terraform: in the configuration",
-			"terraform is not on PATH")
+	if path, err := exec.LookPath("terraform"); err == nil {
+		return filepath.Abs(path)
 	}
-	return filepath.Abs(path)
+	cache, err := os.UserCacheDir()
+	if err == nil {
+		cache = filepath.Join(cache, "aob", "bin", "terraform") // where tools/install.sh puts it
+		_, err = os.Stat(cache)
+	}
+	if err != nil {
+		return "", delivery.Blockedf("install it: make tools in the folder of AOB's source, or set terraform: in the "+
+			"configuration", "terraform, which starts trainings, is not on PATH")
+	}
+	return cache, nil
 }
 
 // loadKey reads a signing key. The first start creates it. Its public key is stored beside

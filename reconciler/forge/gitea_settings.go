@@ -7,7 +7,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
+	"path"
 	"slices"
 	"strings"
 
@@ -32,10 +34,11 @@ func (f *Gitea) Check(ctx context.Context) (setup delivery.Setup, err error) {
 	if err != nil {
 		return setup, err
 	}
-	repo, _, err := c.GetRepo(f.owner, f.repo)
+	repo, answer, err := c.GetRepo(f.owner, f.repo)
 	if err != nil {
 		return setup, err
 	}
+	setup.Now, _ = http.ParseTime(answer.Header.Get("Date")) // whole seconds
 	add := func(format string, args ...any) {
 		setup.Problems = append(setup.Problems, fmt.Sprintf(format, args...))
 	}
@@ -95,7 +98,16 @@ func (f *Gitea) Check(ctx context.Context) (setup delivery.Setup, err error) {
 	if repo.Empty || repo.Archived || !repo.HasPullRequests {
 		return setup, nil
 	}
-	required, err := f.requiresSigned(c, admin)
+	branch, err := f.target(c)
+	if err != nil {
+		return setup, err
+	}
+	if branch != nil && !f.requiresRelease(branch) {
+		setup.Unprotected = fmt.Sprintf("branch %s of %s does not require the status %s, so anybody who may write can "+
+			"merge what no gate has passed; protect the branch in its settings, and require that status (docs/gitea.md)",
+			f.branch, f.name(), delivery.ContextRelease)
+	}
+	required, err := f.requiresSigned(c, branch, admin)
 	if err != nil {
 		return setup, err
 	}
@@ -165,18 +177,32 @@ func (f *Gitea) checkHooks(c *gitea.Client, repo *gitea.Repository, admin bool) 
 		f.name(), f.hooks), nil
 }
 
-// requiresSigned reports whether the protection of the target branch requires signed commits. Gitea shows it only to
-// administrators of the repository.
-func (f *Gitea) requiresSigned(c *gitea.Client, admin bool) (bool, error) {
-	if !admin || f.branch == "" {
-		return false, nil
+// target returns the target branch; nil if there is none.
+func (f *Gitea) target(c *gitea.Client) (*gitea.Branch, error) {
+	if f.branch == "" {
+		return nil, nil
 	}
 	branch, _, err := c.GetRepoBranch(f.owner, f.repo, f.branch)
-	if missing(err) || err == nil && branch.EffectiveBranchProtectionName == "" {
-		return false, nil
+	if missing(err) {
+		return nil, nil
 	}
-	if err != nil {
-		return false, err
+	return branch, err
+}
+
+// requiresRelease reports whether a branch requires the status aob/release. Gitea takes patterns of contexts.
+func (f *Gitea) requiresRelease(branch *gitea.Branch) bool {
+	return branch.Protected && branch.EnableStatusCheck &&
+		slices.ContainsFunc(branch.StatusCheckContexts, func(pattern string) bool {
+			match, err := path.Match(strings.ReplaceAll(pattern, "**", "*"), delivery.ContextRelease)
+			return err == nil && match || pattern == "*" || pattern == "**"
+		})
+}
+
+// requiresSigned reports whether the protection of the target branch requires signed commits. Gitea shows it only to
+// administrators of the repository.
+func (f *Gitea) requiresSigned(c *gitea.Client, branch *gitea.Branch, admin bool) (bool, error) {
+	if !admin || branch == nil || branch.EffectiveBranchProtectionName == "" {
+		return false, nil
 	}
 	rule, _, err := c.GetBranchProtection(f.owner, f.repo, branch.EffectiveBranchProtectionName)
 	if missing(err) {

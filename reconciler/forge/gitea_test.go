@@ -310,9 +310,8 @@ func TestGitea(t *testing.T) {
 		writer := server.User(t, "writer")
 		server.Allow(t, repo, writer, "write")
 		s.work.push("main", map[string]string{"models/a.yaml": "1"}, "first")
-		f, err := NewGitea(Settings{URL: server.URL, Repo: repo.Owner + "/" + repo.Name, Token: func() string {
-			return writer.Token
-		}})
+		f, err := NewGitea(Settings{URL: server.URL, Repo: repo.Owner + "/" + repo.Name, Main: "main",
+			Token: func() string { return writer.Token }})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -326,6 +325,30 @@ func TestGitea(t *testing.T) {
 			setup, err := f.Check(t.Context())
 			return err == nil && len(setup.Problems) == 0
 		})
+		// Whether main requires aob/release, and the server's clock, everybody may see.
+		for _, c := range []struct {
+			contexts []string
+			open     bool
+		}{{nil, true}, {[]string{"ci/build"}, true}, {[]string{"ci/build", "aob/release"}, false}, {[]string{"aob/*"}, false}} {
+			if c.contexts != nil {
+				if err := server.Call(ada, "POST", fmt.Sprintf("/repos/%s/%s/branch_protections", repo.Owner, repo.Name),
+					map[string]any{"rule_name": "main", "enable_status_check": true, "status_check_contexts": c.contexts},
+					nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			setup, err := f.Check(t.Context())
+			if err != nil || c.open != strings.Contains(setup.Unprotected, "main of ada/modest does not require the status "+
+				"aob/release") || setup.Now.Sub(time.Now()).Abs() > time.Minute {
+				t.Errorf("with %q required: %+v, %v", c.contexts, setup, err)
+			}
+			if c.contexts != nil {
+				if err := server.Call(ada, "DELETE", fmt.Sprintf("/repos/%s/%s/branch_protections/main", repo.Owner,
+					repo.Name), nil, nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
 		// Gitea shows webhooks to administrators alone, so a missing one shows by its silence.
 		f.hooks, f.started = "http://127.0.0.1:1/webhook", time.Unix(0, 0)
 		if setup, err := f.Check(t.Context()); err != nil ||

@@ -1,0 +1,370 @@
+package main
+
+// This file checks what a server needs around it: tools, datasets, disk, clock, repository and forge.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/autonomos/aob/reconciler/dataset"
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/detect"
+	"github.com/autonomos/aob/reconciler/durable"
+	"github.com/autonomos/aob/reconciler/forge"
+	"github.com/autonomos/aob/reconciler/git"
+	"github.com/autonomos/aob/reconciler/intent"
+)
+
+func newDoctorCommand() *cobra.Command {
+	var o output
+	var config string
+	c := &cobra.Command{
+		Use:   "doctor --config FILE",
+		Short: "Check what the server needs around it, and say what to do",
+		Long: `Doctor checks what aob serve needs: the tools that train and evaluate, the locations of
+datasets, free disk space, the clock, the repository, and on the forge the token, what
+AOB may do, the webhook, branch protection and the owners of gates. It changes nothing,
+and works beside a running server. The exit status is 1 if something is wrong.`,
+		Example: "  aob doctor --config aob.yaml\n" +
+			"  aob doctor --config aob.yaml -o json | jq '.[] | select(.state == \"failed\")'",
+		RunE: func(c *cobra.Command, _ []string) error {
+			list := diagnose(c.Context(), config)
+			if err := o.print(c.OutOrStdout(), list, func(t *terminal) { t.diagnoses(list) }); err != nil {
+				return err
+			}
+			failed := 0
+			for _, d := range list {
+				if d.State == diagnosisFailed {
+					failed++
+				}
+			}
+			if failed > 0 {
+				return fmt.Errorf("%s failed", delivery.Count(failed, "check"))
+			}
+			return nil
+		},
+	}
+	o.register(c)
+	c.Flags().StringVar(&config, "config", "aob.yaml", "the server's configuration `file`")
+	return c
+}
+
+// A diagnosis is the result of one check.
+type diagnosis struct {
+	Check string `json:"check"`
+	State string `json:"state"` // ok, warning or failed
+	Text  string `json:"text"`
+	Do    string `json:"do,omitempty"`
+}
+
+const (
+	diagnosisOK      = "ok"
+	diagnosisWarning = "warning"
+	diagnosisFailed  = "failed"
+)
+
+// diagnosed is the diagnosis of an error, or else of a text.
+func diagnosed(check, text string, err error) diagnosis {
+	d := diagnosis{Check: check, State: diagnosisOK, Text: text}
+	if err == nil {
+		return d
+	}
+	d.State, d.Text = diagnosisFailed, err.Error()
+	if b, ok := errors.AsType[delivery.Blocked](err); ok {
+		d.Text, d.Do = strings.TrimSuffix(d.Text, "; "+b.Do), b.Do
+	} else if h, ok := errors.AsType[hinted](err); ok {
+		d.Do = h.hint
+	}
+	return d
+}
+
+// diagnose checks all that the server of a configuration needs.
+func diagnose(ctx context.Context, config string) []diagnosis {
+	s, err := loadServer(config)
+	if bad, ok := errors.AsType[delivery.Complaints](err); ok {
+		var list []diagnosis
+		for _, c := range bad {
+			list = append(list, diagnosis{Check: "configuration", State: diagnosisFailed, Text: c.String()})
+		}
+		return list
+	}
+	list := []diagnosis{diagnosed("configuration", config+" can be read", err)}
+	if err != nil {
+		return list
+	}
+	list = append(list, diagnoseMachine(ctx, s)...)
+	list = append(list, diagnoseAddresses(s)...)
+	return append(list, diagnoseForge(ctx, s)...)
+}
+
+// builtinModules are what the built-in trainers import.
+var builtinModules = []string{"numpy", "PIL", "torch", "torchvision", "onnx"}
+
+// diagnoseMachine checks what the server needs on its own machine.
+func diagnoseMachine(ctx context.Context, s intent.Server) []diagnosis {
+	var list []diagnosis
+	add := func(check, text string, err error) { list = append(list, diagnosed(check, text, err)) }
+	terraform, err := findTerraform(s)
+	if err == nil {
+		_, err = os.Stat(terraform)
+	}
+	add("terraform", terraform, err)
+
+	modules := builtinModules
+	if s.Trainers != "" {
+		modules = nil // what the server's own trainers import is not known
+	}
+	add("python", s.Python, pythonHas(ctx, s.Python, modules...))
+
+	_, err = detect.Detector{Binary: s.Detector.Binary, Library: s.Detector.Library}.Find()
+	add("detector", "aob-detect and ONNX Runtime are there", err)
+
+	trainers, err := loadTrainers(s.Trainers)
+	if err == nil {
+		err = checkSecrets(s, trainers)
+	}
+	add("trainers", delivery.Count(len(trainers), "trainer"), err)
+
+	for _, source := range slices.Sorted(maps.Keys(s.Datasets)) {
+		for _, name := range slices.Sorted(maps.Keys(s.Datasets[source])) {
+			location := s.Datasets[source][name]
+			add("dataset "+source+":"+name, location, hasDataset(ctx, source, location))
+		}
+	}
+	return append(list, diagnoseDisk(s.State))
+}
+
+// hasDataset says what is wrong with a location of datasets that is a folder of this machine.
+func hasDataset(ctx context.Context, source, location string) error {
+	v, err := sources[source].Open(ctx, dataset.Reference{Location: location,
+		Secret: func(name string) (string, error) { return "", fmt.Errorf("secret %s is not read here", name) }})
+	if err != nil || v.Folder == "" {
+		return err
+	}
+	files, err := os.ReadDir(v.Folder)
+	if err == nil && len(files) == 0 {
+		err = delivery.Blockedf("put the dataset there", "%s is empty", v.Folder)
+	}
+	return err
+}
+
+// Free disk space below which trainings are likely to fail.
+const (
+	diskLow   = 10 << 30
+	diskEmpty = 1 << 30
+)
+
+func diagnoseDisk(folder string) diagnosis {
+	at := folder
+	var fs syscall.Statfs_t
+	err := syscall.Statfs(at, &fs)
+	for errors.Is(err, syscall.ENOENT) && filepath.Dir(at) != at { // the first start makes the folder
+		at = filepath.Dir(at)
+		err = syscall.Statfs(at, &fs)
+	}
+	free := int64(fs.Bavail) * int64(fs.Bsize)
+	d := diagnosed("disk", fmt.Sprintf("%.1f GiB free for %s", float64(free)/(1<<30), folder), err)
+	if err == nil && free < diskLow {
+		d.State, d.Do = diagnosisWarning, "free some: runs, bundles and fetched datasets are stored there"
+		if free < diskEmpty {
+			d.State = diagnosisFailed
+		}
+	}
+	return d
+}
+
+// diagnoseAddresses checks whether a server is running, and if not, whether its addresses are free.
+func diagnoseAddresses(s intent.Server) []diagnosis {
+	lock, err := durable.TryLock(state(s.State).path("serve.lock"))
+	switch {
+	case errors.Is(err, durable.ErrLocked):
+		return []diagnosis{{Check: "server", State: diagnosisOK, Text: "aob serve works in " + s.State}}
+	case err == nil:
+		err = lock.Unlock()
+	case errors.Is(err, fs.ErrNotExist): // before the first start
+		err = nil
+	}
+	list := []diagnosis{diagnosed("server", "no aob serve works in "+s.State, err)}
+	for _, address := range []string{s.Listen.Address, s.Listen.Metrics} {
+		if address == "" {
+			continue
+		}
+		l, err := net.Listen("tcp", address)
+		if err == nil {
+			err = l.Close()
+		} else {
+			err = delivery.Blockedf("end what uses it, or change it under listen: in the configuration",
+				"aob serve cannot listen on %s: %s", address, err)
+		}
+		list = append(list, diagnosed("address "+address, "free", err))
+	}
+	return list
+}
+
+// forgePatience is how long the forge and the repository may take to answer.
+const forgePatience = time.Minute
+
+// maxSkew is how much the clocks of the server and of the forge may differ.
+const maxSkew = time.Minute
+
+// diagnoseForge checks the repository and the forge.
+func diagnoseForge(ctx context.Context, s intent.Server) (list []diagnosis) {
+	ctx, cancel := context.WithTimeout(ctx, forgePatience)
+	defer cancel()
+	add := func(check, text string, err error) { list = append(list, diagnosed(check, text, err)) }
+	kind, settings := s.Forge.Kind()
+	if err := checkToken(kind, settings); err != nil {
+		add("token", "", err)
+		return list
+	}
+	main, at, err := readMain(ctx, s)
+	add("repository", fmt.Sprintf("branch %s can be read: %s, %s, %s", s.Main, delivery.Count(len(main.Models), "model"),
+		delivery.Count(len(main.Gates), "gate"), delivery.Count(len(main.Fleets), "fleet")), err)
+
+	c, err := connect(s, forge.Settings{Main: s.Main, Address: s.Repository}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		add("forge", "", err)
+		return list
+	}
+	setup, err := c.Forge.Check(ctx)
+	now := time.Now()
+	if err != nil || len(setup.Problems) == 0 {
+		add("forge", c.Forge.Address()+" is set up as AOB needs it", err)
+	}
+	for _, problem := range setup.Problems {
+		text, do, _ := strings.Cut(problem, "; ")
+		list = append(list, diagnosis{Check: "forge", State: diagnosisFailed, Text: text, Do: do})
+	}
+	if settings.URL != "" && c.Webhook == nil {
+		list = append(list, diagnosis{Check: "webhook", State: diagnosisWarning, Text: fmt.Sprintf("no webhook is "+
+			"accepted, so aob notices changes only every %s", s.Poll.Forge), Do: fmt.Sprintf("set "+
+			"forge.%s.webhookSecretFile, and add the webhook (docs/gitea.md)", kind)})
+	}
+	if setup.Unprotected != "" {
+		text, do, _ := strings.Cut(setup.Unprotected, "; ")
+		list = append(list, diagnosis{Check: "branch protection", State: diagnosisFailed, Text: text, Do: do})
+	}
+	if err == nil {
+		list = append(list, diagnoseOwners(ctx, c.Forge, main)...)
+	}
+	return append(list, diagnoseClock(now, at, setup.Now))
+}
+
+// readMain reads main's files, with a mirror of its own: a running server uses the one in the state folder.
+func readMain(ctx context.Context, s intent.Server) (in delivery.Intent, at time.Time, err error) {
+	dir, err := os.MkdirTemp("", "aob-doctor-")
+	if err != nil {
+		return in, at, err
+	}
+	defer os.RemoveAll(dir)
+	kind, settings := s.Forge.Kind()
+	mirror, err := git.Open(dir, git.Remote{URL: s.Repository, Auth: gitAuth(kind, settings), Transport: git.Transport(),
+		Main: s.Main, Pulls: forge.Kinds[kind].Pulls})
+	if err != nil {
+		return in, at, err
+	}
+	defer func() { err = errors.Join(err, mirror.Close()) }()
+	refs, _, err := mirror.Observe(ctx)
+	if err != nil {
+		return in, at, err
+	}
+	head := refs[git.Branch+s.Main]
+	if head == "" {
+		return in, at, delivery.Blockedf("push it, or name another one with main: in the configuration",
+			"%s has no branch %s", redacted(s.Repository), s.Main)
+	}
+	if _, _, at, err = mirror.Author(head); err != nil {
+		return in, at, err
+	}
+	listed, err := mirror.Files(head)
+	if err != nil {
+		return in, at, err
+	}
+	var files []intent.File
+	for _, f := range listed {
+		file := intent.File{Path: f.Path, Mode: f.Mode, Size: f.Size}
+		if f.Mode.IsRegular() && f.Size <= intent.MaxFileSize {
+			if file.Data, err = mirror.Blob(f.Hash, intent.MaxFileSize); err != nil {
+				return in, at, err
+			}
+		}
+		files = append(files, file)
+	}
+	trainers, err := loadTrainers(s.Trainers)
+	if err != nil {
+		return in, at, err
+	}
+	in, complaints := intent.Parse(files, intent.Options{Trainers: trainers, Datasets: datasetNames(s), Zone: knownZone})
+	if len(complaints) > 0 {
+		return in, at, delivery.Blockedf("correct it on "+s.Main, "%s (and %d more)", complaints[0], len(complaints)-1)
+	}
+	return in, at, nil
+}
+
+// diagnoseOwners checks that somebody can accept the unsure verdicts of each gate.
+func diagnoseOwners(ctx context.Context, f forge.Forge, main delivery.Intent) (list []diagnosis) {
+	for _, name := range slices.Sorted(maps.Keys(main.Gates)) {
+		check := "owners of gate " + name
+		owners := main.Gates[name].Owners
+		if len(owners) == 0 {
+			list = append(list, diagnosis{Check: check, State: diagnosisWarning, Text: "it has none, so nobody can accept " +
+				"an unsure verdict of it", Do: "add owners: to gates/" + name + ".yaml"})
+			continue
+		}
+		for _, owner := range owners {
+			problem, err := f.Owner(ctx, owner)
+			if err == nil && problem != "" {
+				err = delivery.Blockedf("correct owners: in gates/"+name+".yaml", "%s is %s", owner, problem)
+			}
+			list = append(list, diagnosed(check, owner, err))
+		}
+	}
+	return list
+}
+
+// diagnoseClock compares this machine's clock with the time of main's last commit, and with the forge's clock.
+func diagnoseClock(now, commit, there time.Time) diagnosis {
+	var err error
+	const do = "set the clock, as with NTP"
+	switch skew := now.Sub(there).Round(time.Second); {
+	case !there.IsZero() && skew.Abs() > maxSkew:
+		err = delivery.Blockedf(do, "the clocks of this machine and of the forge differ by %s", skew.Abs())
+	case commit.Sub(now) > maxSkew:
+		err = delivery.Blockedf(do, "the clock is behind: main's last commit is from %s",
+			commit.UTC().Format("2006-01-02 15:04 UTC"))
+	}
+	return diagnosed("clock", now.UTC().Format("2006-01-02 15:04 UTC"), err)
+}
+
+func (t *terminal) diagnoses(list []diagnosis) {
+	styles := map[string]style{diagnosisOK: green, diagnosisWarning: yellow, diagnosisFailed: red}
+	for _, d := range list {
+		t.printf("%s ", t.styled(styles[d.State], fmt.Sprintf("%-7s", d.State)))
+		t.paragraph("", d.Check+": "+d.Text)
+		if d.Do != "" && d.State != diagnosisOK {
+			t.paragraph("        ", "-> "+d.Do)
+		}
+	}
+}
+
+// logDiagnoses logs what is wrong on the server's own machine. The loop itself says what is wrong with the forge.
+func logDiagnoses(ctx context.Context, s intent.Server, log *slog.Logger) {
+	for _, d := range diagnoseMachine(ctx, s) {
+		if d.State != diagnosisOK && ctx.Err() == nil {
+			log.Warn("aob doctor: "+d.Check, "problem", d.Text, "hint", d.Do)
+		}
+	}
+}

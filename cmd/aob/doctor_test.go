@@ -1,0 +1,129 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Everything that a server needs around it is checked, each with what to do.
+func TestDoctorSaysWhatIsMissing(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "world")
+	w, err := initWorld(t.Context(), initRequest{dir: dir, python: "python3"}, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	git := func(args ...string) {
+		t.Helper()
+		args = append([]string{"-C", w.Clone, "-c", "user.name=a", "-c", "user.email=a@example.com"}, args...)
+		if out, err := exec.Command("git", args...).CombinedOutput(); err != nil {
+			t.Fatalf("git %s: %v: %s", args, err, out)
+		}
+	}
+	write := func(path, text string, mode os.FileMode) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	gate := filepath.Join(w.Clone, "gates", "production.yaml")
+	data, err := os.ReadFile(gate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(gate, strings.Replace(string(data), "owners: [", "owners: [nobody-of-this-name, ", 1), 0o644)
+	git("commit", "-qam", "Another owner")
+	git("push", "-q", "origin", "main")
+
+	python := filepath.Join(t.TempDir(), "python")
+	write(python, "#!/bin/sh\necho numpy\n", 0o755)
+	config, err := os.ReadFile(w.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.NewReplacer("python: python3", "python: "+python, "127.0.0.1:8370", "127.0.0.1:0",
+		", metrics: \"127.0.0.1:8371\"", "").Replace(string(config))
+	write(w.Config, text+"terraform: "+python+"-none\ndetector: {binary: "+python+"-none}\n", 0o644)
+
+	list := diagnose(t.Context(), w.Config)
+	for _, want := range []diagnosis{
+		{Check: "configuration", State: diagnosisOK},
+		{Check: "terraform", State: diagnosisFailed, Text: "no such file"},
+		{Check: "python", State: diagnosisFailed, Text: "has no module numpy", Do: "apt-get install python3-numpy"},
+		{Check: "trainers", State: diagnosisOK},
+		{Check: "dataset dir:shapes", State: diagnosisFailed, Text: "no such folder", Do: "put the folder there"},
+		{Check: "server", State: diagnosisOK, Text: "no aob serve works in"},
+		{Check: "repository", State: diagnosisOK, Text: "branch main can be read: 1 model, 1 gate, 1 fleet"},
+		{Check: "forge", State: diagnosisOK},
+		{Check: "owners of gate production", State: diagnosisFailed, Text: "nobody-of-this-name is no user and no group",
+			Do: "correct owners: in gates/production.yaml"},
+		{Check: "clock", State: diagnosisOK},
+	} {
+		if !slices.ContainsFunc(list, func(d diagnosis) bool {
+			return d.Check == want.Check && d.State == want.State && strings.Contains(d.Text, want.Text) &&
+				strings.Contains(d.Do, want.Do)
+		}) {
+			t.Errorf("%s is not %s with %q and %q:\n%+v", want.Check, want.State, want.Text, want.Do, list)
+		}
+	}
+	// What is wrong with the machine, aob serve logs at its start.
+	var log bytes.Buffer
+	s, err := loadServer(w.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	logDiagnoses(t.Context(), s, slog.New(slog.NewJSONHandler(&log, nil)))
+	if got := log.String(); !strings.Contains(got, "has no module numpy") || strings.Contains(got, "trainers") {
+		t.Errorf("aob serve logs %s", got)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "state", "mirror")); err == nil {
+		t.Error("the doctor has changed the state folder")
+	}
+}
+
+func TestDoctorReadsTheClock(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		commit, forge time.Duration
+		state, text   string
+	}{
+		{-time.Hour, 0, diagnosisOK, "2026-03-01 12:00 UTC"},
+		{-time.Hour, 30 * time.Second, diagnosisOK, ""},
+		{-time.Hour, 5 * time.Minute, diagnosisFailed, "differ by 5m0s"},
+		{time.Hour, 0, diagnosisFailed, "the clock is behind: main's last commit is from 2026-03-01 13:00 UTC"},
+	} {
+		var there time.Time
+		if c.forge != 0 {
+			there = now.Add(c.forge)
+		}
+		if d := diagnoseClock(now, now.Add(c.commit), there); d.State != c.state || !strings.Contains(d.Text, c.text) {
+			t.Errorf("%+v: %+v", c, d)
+		}
+	}
+}
+
+// A configuration with mistakes, and a forge without a token, are said alone.
+func TestDoctorOfAWrongConfiguration(t *testing.T) {
+	config := filepath.Join(t.TempDir(), "aob.yaml")
+	for text, want := range map[string]string{
+		"repository: intent.git\ntokn: 1\n": "aob.yaml:2:1: tokn: unknown key",
+		"repository: https://git.example.com/a/b.git\nforge: {gitea: {url: https://git.example.com, repo: a/b, tokenFile: " +
+			"none}}\n": "forge.gitea.tokenFile: open ",
+	} {
+		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		out, err := json.Marshal(diagnose(t.Context(), config))
+		if err != nil || !strings.Contains(string(out), want) {
+			t.Errorf("%s: %s, %v", text, out, err)
+		}
+	}
+}

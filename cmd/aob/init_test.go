@@ -1,0 +1,178 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"image"
+	"image/color"
+	"image/png"
+	"io"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// ownDataset writes a dataset of squares, with n images in each split.
+func ownDataset(t *testing.T, splits map[string]int) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "Pallets 2026")
+	shade := 0
+	for split, n := range splits {
+		if err := os.MkdirAll(filepath.Join(dir, split), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		type object map[string]any
+		coco := map[string][]object{"categories": {{"id": 1, "name": "EUR pallet"}, {"id": 2, "name": "yes"},
+			{"id": 3, "name": "never seen"}}, "images": {}, "annotations": {}}
+		for i := range n {
+			shade++
+			img := image.NewGray(image.Rect(0, 0, 40, 40))
+			for p := range img.Pix {
+				img.Pix[p] = uint8(shade * (p%7 + 1))
+			}
+			img.SetGray(1, 1, color.Gray{Y: uint8(shade >> 8)})
+			var b bytes.Buffer
+			if err := png.Encode(&b, img); err != nil {
+				t.Fatal(err)
+			}
+			name := fmt.Sprintf("%s-%d.png", split, i)
+			if err := os.WriteFile(filepath.Join(dir, split, name), b.Bytes(), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			coco["images"] = append(coco["images"], object{"id": i + 1, "file_name": name, "width": 40, "height": 40})
+			coco["annotations"] = append(coco["annotations"], object{"id": i + 1, "image_id": i + 1,
+				"category_id": 1 + i%2, "bbox": []int{4, 4, 20, 20}, "area": 400, "iscrowd": 0})
+		}
+		data, err := json.Marshal(coco)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, split, "_annotations.coco.json"), data, 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func gitOutput(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := exec.Command("git", args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("git %s: %v: %s", args, err, out)
+	}
+	return string(out)
+}
+
+// A dataset of the user's own gets a gate on main that they own, and a first model in a pull request.
+func TestInitOfADataset(t *testing.T) {
+	data := ownDataset(t, map[string]int{"train": 30, "valid": 8, "test": 24})
+	w, err := initWorld(t.Context(), initRequest{dir: filepath.Join(t.TempDir(), "w"), python: "python3", dataset: data},
+		io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	me, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := w.Own
+	if own.Model != "pallets-2026" || own.Owner != me.Username || !slices.Equal(own.Classes, []string{"EUR pallet", "yes"}) ||
+		len(own.Splits) != 3 || own.Splits[0].Images != 30 || own.Splits[2].Objects["EUR pallet"] != 12 {
+		t.Errorf("found %+v", own)
+	}
+	if got := gitOutput(t, "-C", w.Repository, "ls-tree", "-r", "--name-only", "main"); got != "gates/pallets-2026.yaml\n" {
+		t.Errorf("main has %s", got)
+	}
+	if got := gitOutput(t, "-C", w.Repository, "ls-tree", "-r", "--name-only", "first-model"); got !=
+		"fleets/demo.yaml\ngates/pallets-2026.yaml\nmodels/pallets-2026.yaml\n" {
+		t.Errorf("the branch has %s", got)
+	}
+	gate := gitOutput(t, "-C", w.Repository, "show", "main:gates/pallets-2026.yaml")
+	for _, want := range []string{"split: test, content: \"sha256:", `classes: [EUR pallet, "yes"]`, "covers: [pallets-2026]"} {
+		if !strings.Contains(gate, want) {
+			t.Errorf("the gate has no %s:\n%s", want, gate)
+		}
+	}
+	// The gate on main is complete before its model, and so is the branch.
+	for _, branch := range []string{"main", "first-model"} {
+		gitOutput(t, "-C", w.Clone, "checkout", "-q", branch)
+		if v, err := validate(w.Clone, w.Config, ""); err != nil || len(v.Complaints) > 0 ||
+			len(v.Notes) != map[string]int{"main": 1}[branch] {
+			t.Errorf("%s: %+v, %v", branch, v, err)
+		}
+		if r, err := freeze(t.Context(), freezeRequest{name: own.Gate, config: w.Config, dir: w.Clone,
+			check: true}); err != nil || r.Changed {
+			t.Errorf("%s: the gate is not frozen: %v", branch, err)
+		}
+	}
+	if bad := slices.DeleteFunc(diagnose(t.Context(), w.Config), func(d diagnosis) bool {
+		return d.Check != "dataset dir:pallets-2026" && !strings.HasPrefix(d.Check, "owners")
+	}); len(bad) != 2 || bad[0].State != diagnosisOK || bad[1].State != diagnosisOK {
+		t.Errorf("the doctor says %+v", bad)
+	}
+}
+
+// What makes the gate's decisions hard is said at once.
+func TestInitWarnsOfASmallTestSplit(t *testing.T) {
+	data := ownDataset(t, map[string]int{"train": 6, "valid": 3, "test": 5})
+	w, err := initWorld(t.Context(), initRequest{dir: filepath.Join(t.TempDir(), "w"), dataset: data, name: "p",
+		python: "python3"}, io.Discard)
+	if err != nil || len(w.Own.Warnings) == 0 || !strings.Contains(w.Own.Warnings[0], "5 images are too few") {
+		t.Errorf("%+v, %v", w.Own, err)
+	}
+}
+
+// What cannot work is said before anything is written, or leaves nothing behind.
+func TestInitLeavesNothingAfterAFailure(t *testing.T) {
+	python := filepath.Join(t.TempDir(), "python")
+	for name, c := range map[string]struct {
+		script    string
+		request   initRequest
+		want, fix string
+	}{
+		"Python without NumPy": {"#!/bin/sh\necho numpy\n", initRequest{images: 8}, "has no module numpy",
+			"apt-get install python3-numpy"},
+		"no Python": {"", initRequest{images: 8}, "Python does not run", "apt-get install python3"},
+		"a generator that fails": {"#!/bin/sh\n[ \"$1\" = -c ] && exit\necho broken\nexit 1\n", initRequest{images: 8},
+			"make the dataset: exit status 1: broken", ""},
+		"no dataset":         {"", initRequest{dataset: filepath.Join(t.TempDir(), "none")}, "no such folder", "check the name"},
+		"a folder of no use": {"", initRequest{dataset: t.TempDir(), name: "p"}, "train", "check the name"},
+		"no name": {"", initRequest{dataset: ownDataset(t, map[string]int{"train": 1, "valid": 1, "test": 1}), name: "Ä b"},
+			`"Ä b" is no name for a model`, "--name"},
+	} {
+		os.Remove(python)
+		if c.script != "" {
+			if err := os.WriteFile(python, []byte(c.script), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, there := range []bool{false, true} {
+			c.request.dir, c.request.python = filepath.Join(t.TempDir(), "world"), python
+			if there {
+				if err := os.Mkdir(c.request.dir, 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_, err := initWorld(t.Context(), c.request, io.Discard)
+			hint := ""
+			if b, ok := errors.AsType[delivery.Blocked](err); ok {
+				hint = b.Do
+			}
+			if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(hint, c.fix) {
+				t.Errorf("%s: %v; hint %q", name, err, hint)
+			}
+			list, err := os.ReadDir(c.request.dir)
+			if there != (err == nil) || len(list) > 0 {
+				t.Errorf("%s: it leaves %v, %v", name, list, err)
+			}
+		}
+	}
+}

@@ -1,0 +1,240 @@
+package main
+
+// This file begins with a dataset of the user's own.
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"os/user"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/autonomos/aob/reconciler/dataset"
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/intent"
+)
+
+// ownData is what aob init found in a dataset, and what it made for it.
+type ownData struct {
+	Model   string     `json:"model"`
+	Branch  string     `json:"branch"` // that proposes it
+	Gate    string     `json:"gate"`
+	Owner   string     `json:"owner"`
+	Classes []string   `json:"classes"`
+	Splits  []ownSplit `json:"splits"`
+	// Warnings say what makes the gate's decisions hard.
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+// An ownSplit is one split of a dataset.
+type ownSplit struct {
+	Name    string         `json:"name"`
+	Images  int            `json:"images"`
+	Objects map[string]int `json:"objects"` // by class
+}
+
+const firstModel = "first-model" // the branch that proposes it
+
+// ownGate is a gate that a first model can meet.
+const ownGate = `# A gate: what a model must reach before it may be released.
+apiVersion: aob/v1
+kind: Gate
+name: %s
+covers: [%[1]s]
+owners: [%s]  # who may accept an unsure check
+evaluate: {}
+checks:
+  # The first model only has to find something. Raise this when you know what it can do.
+  - {metric: mAP, min: 0.001}
+  # Later models may not be clearly worse than the release.
+  - {metric: mAP, maxDrop: 0.05}
+`
+
+const ownModel = `# A model: what to train, on what, and how. Merging a change to it ships the change.
+apiVersion: aob/v1
+kind: Model
+name: %s
+dataset: {dir: %[1]s}
+classes: %s
+train:
+  with: tiny@1      # a small detector that trains on a CPU
+  resolution: 224   # pixels on the long side of what the network sees
+  epochs: %d
+  batch: {effective: 8}
+  seeds: [1]
+  machine: {limit: 2h}
+`
+
+const ownFleet = `# A fleet: which devices run which model. One device gets a release first, and then all.
+apiVersion: aob/v1
+kind: Fleet
+name: demo
+runs: %s
+match: {site: demo}
+waves: [1, 100%%]
+soak: 3s
+advance: all-healthy
+`
+
+// readOwn reads the user's dataset, before anything is written.
+func (b *builder) readOwn() (err error) {
+	if b.dataset, err = filepath.Abs(b.dataset); err != nil {
+		return err
+	}
+	name := b.name
+	if name == "" {
+		name = nameFrom(filepath.Base(b.dataset))
+	}
+	if name == "" || name != nameFrom(name) {
+		return delivery.Blockedf("name it with --name, in lower-case letters, digits and hyphens, as in --name pallets",
+			"%q is no name for a model", name)
+	}
+	u, err := user.Current()
+	if err != nil {
+		return fmt.Errorf("the gate needs an owner: %w", err)
+	}
+	b.Own = &ownData{Model: name, Branch: firstModel, Gate: name, Owner: u.Username}
+	b.say("reading %s …", b.dataset)
+	catalog := dataset.Catalog{Sources: sources, Locations: map[string]map[string]string{"dir": {name: b.dataset}}}
+	found := map[string]bool{}
+	for _, split := range []string{"train", "valid", "test"} {
+		f, err := catalog.Freeze(b.ctx, delivery.EvalSet{Dataset: delivery.Dataset{Source: "dir", Path: name},
+			Split: split})
+		if err != nil {
+			return err
+		}
+		b.Own.Splits = append(b.Own.Splits, ownSplit{Name: split, Images: f.Images, Objects: f.Truths})
+		for class, n := range f.Truths {
+			found[class] = found[class] || n > 0
+		}
+		if split == "test" {
+			b.Own.Warnings = frozenWarnings(f)
+		}
+	}
+	maps.DeleteFunc(found, func(_ string, used bool) bool { return !used })
+	if b.Own.Classes = slices.Sorted(maps.Keys(found)); len(found) == 0 {
+		return delivery.Blockedf("label objects in it", "no object of %s is labelled", b.dataset)
+	}
+	return nil
+}
+
+// notOfName matches what a model's name does not have.
+var notOfName = regexp.MustCompile(`[^a-z0-9]+`)
+
+// nameFrom makes a model's name of a folder's.
+func nameFrom(folder string) string {
+	name := notOfName.ReplaceAllString(strings.ToLower(folder), "-")
+	return strings.Trim(name[:min(len(name), 63)], "-")
+}
+
+// own writes a gate on main, and a branch with a first model and a fleet.
+func (b *builder) own() error {
+	own := b.Own
+	b.Dataset = b.dataset
+	if err := b.configure(own.Model, b.dataset); err != nil {
+		return err
+	}
+	model := fmt.Appendf(nil, ownModel, own.Model, delivery.FlowList(own.Classes), own.epochs())
+	gate := fmt.Appendf(nil, ownGate, own.Gate, delivery.YAMLScalar(own.Owner))
+	if err := b.write("models/"+own.Model+".yaml", model); err != nil {
+		return err
+	}
+	if err := b.write("gates/"+own.Gate+".yaml", gate); err != nil {
+		return err
+	}
+	if _, err := freeze(b.ctx, freezeRequest{name: own.Gate, config: b.Config, dir: b.Clone,
+		dataset: "dir:" + own.Model, split: "test"}); err != nil {
+		return err
+	}
+	// Main gets the gate alone: it is there before its first model.
+	path := filepath.Join(b.Clone, "models")
+	if err := os.RemoveAll(path); err != nil {
+		return err
+	}
+	if err := b.commit("main", "A gate for "+own.Model); err != nil {
+		return err
+	}
+	if err := b.git("-C", b.Clone, "checkout", "--quiet", "-b", own.Branch); err != nil {
+		return err
+	}
+	if err := b.write("models/"+own.Model+".yaml", model); err != nil {
+		return err
+	}
+	if err := b.write("fleets/demo.yaml", fmt.Appendf(nil, ownFleet, own.Model)); err != nil {
+		return err
+	}
+	v, err := validate(b.Clone, b.Config, "")
+	if err != nil {
+		return err
+	}
+	if len(v.Complaints) > 0 {
+		return delivery.Complaints(v.Complaints)
+	}
+	return b.commit(own.Branch, "A first model of "+own.Model)
+}
+
+// write writes a file of the clone, if it is one that AOB can read.
+func (b *builder) write(name string, data []byte) error {
+	if _, list := intent.Draft(intent.File{Path: name, Size: int64(len(data)), Data: data}); strings.HasPrefix(name,
+		"gates/") && len(list) > 0 {
+		return delivery.Complaints(list)
+	}
+	path := filepath.Join(b.Clone, filepath.FromSlash(name))
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(path, data, 0o644)
+}
+
+// epochs returns how often a first model sees the images: a first answer within minutes counts for more than the best
+// model.
+func (o *ownData) epochs() int {
+	train := 1
+	for _, s := range o.Splits {
+		if s.Name == "train" {
+			train = max(1, s.Images)
+		}
+	}
+	return min(max(3000/train, 1), 30)
+}
+
+// next says what was made, and what to do next.
+func (t *terminal) next(w world) {
+	if w.Own == nil {
+		t.printf("\nnext: aob serve --config %s\n", w.Config)
+		return
+	}
+	rows := [][]cell{append(heading("CLASS"), splitHeads(w.Own.Splits)...)}
+	for _, class := range w.Own.Classes {
+		row := cells(class)
+		for _, s := range w.Own.Splits {
+			row = append(row, cell{text: fmt.Sprint(s.Objects[class])})
+		}
+		rows = append(rows, row)
+	}
+	t.printf("\n")
+	t.table("  ", rows)
+	t.printf("\nmain has the gate %s, which judges on the test split; you (%s) own it\n", w.Own.Gate, w.Own.Owner)
+	t.printf("branch %s is pull request #1: a first model of these classes\n", w.Own.Branch)
+	for _, text := range w.Own.Warnings {
+		t.paragraph("", "warning: "+text)
+	}
+	socket := filepath.Join(filepath.Dir(w.Config), "state", "aob.sock")
+	t.printf("\nnext: aob doctor --config %s     is everything there?\n", w.Config)
+	t.printf("      aob serve --config %s      in another terminal; it trains and judges the first model\n", w.Config)
+	t.printf("      export AOB_SOCKET=%s\n", socket)
+	t.printf("      aob status -w     how far it is\n")
+	t.printf("      aob pr show 1     what the gate says\n")
+	t.printf("      aob pr merge 1    releases it, once aob/release has passed\n")
+}
+
+func splitHeads(list []ownSplit) []cell {
+	var names []string
+	for _, s := range list {
+		names = append(names, fmt.Sprintf("%s (%s)", strings.ToUpper(s.Name), delivery.Count(s.Images, "image")))
+	}
+	return heading(names...)
+}
