@@ -32,7 +32,7 @@ func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]
 		}
 	}
 	if p.Main.Commit == r.observed.refs[git.Branch+r.Main] { // if main cannot be read, the plan is of an older commit
-		errs = append(errs, r.board.Main(ctx, p, r.gatesOf(nil, words.Checks(p.Main.Checks))))
+		errs = append(errs, r.board.Main(ctx, p, r.gatesOf(nil, words.Statuses(p.Main.Checks))))
 	}
 	for _, f := range p.Fleets {
 		errs = append(errs, r.board.Rollout(ctx, p.Main.Commit, f, moves(p, f.Fleet)))
@@ -45,7 +45,10 @@ func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]
 func (r *Reconciler) reportPull(ctx context.Context, pr plan.ProposalReport, facts []plan.Check, speaks bool,
 	proposal *plan.Proposal) error {
 	var errs []error
-	checks := words.Checks(facts)
+	checks := words.Statuses(facts)
+	for i := range checks {
+		checks[i].URL = evidenceOf(pr, checks[i].Context)
+	}
 	if pr.Kept { // the earlier report has the evidence, so it stays
 		answered, err := r.board.Answered(ctx, pr.PR)
 		if err != nil {
@@ -76,6 +79,19 @@ func (r *Reconciler) reportPull(ctx context.Context, pr plan.ProposalReport, fac
 		return errors.Join(errs...)
 	}
 	return errors.Join(append(errs, r.board.Comment(ctx, pr.PR, body))...)
+}
+
+// evidenceOf returns the page that a status links to: the images that got worse by its gate, or the pull request with
+// AOB's comment.
+func evidenceOf(pr plan.ProposalReport, context string) string {
+	for _, m := range pr.Models {
+		for _, l := range m.Links {
+			if context == delivery.ContextGate+l.Gate && l.URL != "" {
+				return l.URL
+			}
+		}
+	}
+	return pr.PR.URL
 }
 
 // gatesOf returns the gates of main and of a pull request; nil if they are not known.

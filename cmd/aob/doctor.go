@@ -231,10 +231,11 @@ func diagnoseForge(ctx context.Context, s intent.Server) (list []diagnosis) {
 		return list
 	}
 	main, at, err := readMain(ctx, s)
-	add("repository", fmt.Sprintf("branch %s can be read: %s, %s, %s", s.Main, delivery.Count(len(main.Models), "model"),
+	add("repository", fmt.Sprintf("branch %s can be read: %s, %s, %s", s.Main, delivery.Count(len(main.Models),
+		"model"),
 		delivery.Count(len(main.Gates), "gate"), delivery.Count(len(main.Fleets), "fleet")), err)
 
-	c, err := connect(s, forge.Settings{Main: s.Main, Address: s.Repository}, slog.New(slog.DiscardHandler))
+	c, err := connect(s, forge.Settings{Main: s.Main, Address: s.Repository}, newLog())
 	if err != nil {
 		add("forge", "", err)
 		return list
@@ -271,8 +272,9 @@ func readMain(ctx context.Context, s intent.Server) (in delivery.Intent, at time
 	}
 	defer os.RemoveAll(dir)
 	kind, settings := s.Forge.Kind()
-	mirror, err := git.Open(dir, git.Remote{URL: s.Repository, Auth: gitAuth(kind, settings), Transport: git.Transport(),
-		Main: s.Main, Pulls: forge.Kinds[kind].Pulls})
+	mirror, err := git.Open(dir, git.Remote{URL: s.Repository, Auth: gitAuth(kind, settings),
+		Transport: git.Transport(),
+		Main:      s.Main, Pulls: forge.Kinds[kind].Pulls})
 	if err != nil {
 		return in, at, err
 	}
@@ -307,7 +309,8 @@ func readMain(ctx context.Context, s intent.Server) (in delivery.Intent, at time
 	if err != nil {
 		return in, at, err
 	}
-	in, complaints := intent.Parse(files, intent.Options{Trainers: trainers, Datasets: datasetNames(s), Zone: knownZone})
+	in, complaints := intent.Parse(files, intent.Options{Trainers: trainers, Datasets: datasetNames(s),
+		Zone: knownZone})
 	if len(complaints) > 0 {
 		return in, at, delivery.Blockedf("correct it on "+s.Main, "%s (and %d more)", complaints[0], len(complaints)-1)
 	}
@@ -320,8 +323,8 @@ func diagnoseOwners(ctx context.Context, f forge.Forge, main delivery.Intent) (l
 		check := "owners of gate " + name
 		owners := main.Gates[name].Owners
 		if len(owners) == 0 {
-			list = append(list, diagnosis{Check: check, State: diagnosisWarning, Text: "it has none, so nobody can accept " +
-				"an unsure verdict of it", Do: "add owners: to gates/" + name + ".yaml"})
+			list = append(list, diagnosis{Check: check, State: diagnosisWarning, Text: "it has none, so nobody can " +
+				"accept an unsure verdict of it", Do: "add owners: to gates/" + name + ".yaml"})
 			continue
 		}
 		for _, owner := range owners {

@@ -63,7 +63,8 @@ func TestDoctorSaysWhatIsMissing(t *testing.T) {
 		{Check: "server", State: diagnosisOK, Text: "no aob serve works in"},
 		{Check: "repository", State: diagnosisOK, Text: "branch main can be read: 1 model, 1 gate, 1 fleet"},
 		{Check: "forge", State: diagnosisOK},
-		{Check: "owners of gate production", State: diagnosisFailed, Text: "nobody-of-this-name is no user and no group",
+		{Check: "owners of gate production", State: diagnosisFailed, Text: "nobody-of-this-name is no user and no " +
+			"group",
 			Do: "correct owners: in gates/production.yaml"},
 		{Check: "clock", State: diagnosisOK},
 	} {
@@ -115,8 +116,8 @@ func TestDoctorOfAWrongConfiguration(t *testing.T) {
 	config := filepath.Join(t.TempDir(), "aob.yaml")
 	for text, want := range map[string]string{
 		"repository: intent.git\ntokn: 1\n": "aob.yaml:2:1: tokn: unknown key",
-		"repository: https://git.example.com/a/b.git\nforge: {gitea: {url: https://git.example.com, repo: a/b, tokenFile: " +
-			"none}}\n": "forge.gitea.tokenFile: open ",
+		"repository: https://git.example.com/a/b.git\nforge: {gitea: {url: https://git.example.com, repo: a/b, " +
+			"tokenFile: none}}\n": "forge.gitea.tokenFile: open ",
 	} {
 		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 			t.Fatal(err)

@@ -74,7 +74,8 @@ func gitOutput(t *testing.T, args ...string) string {
 // A dataset of the user's own gets a gate on main that they own, and a first model in a pull request.
 func TestInitOfADataset(t *testing.T) {
 	data := ownDataset(t, map[string]int{"train": 30, "valid": 8, "test": 24})
-	w, err := initWorld(t.Context(), initRequest{dir: filepath.Join(t.TempDir(), "w"), python: "python3", dataset: data},
+	w, err := initWorld(t.Context(), initRequest{dir: filepath.Join(t.TempDir(), "w"), python: "python3",
+		dataset: data},
 		io.Discard)
 	if err != nil {
 		t.Fatal(err)
@@ -84,11 +85,13 @@ func TestInitOfADataset(t *testing.T) {
 		t.Fatal(err)
 	}
 	own := w.Own
-	if own.Model != "pallets-2026" || own.Owner != me.Username || !slices.Equal(own.Classes, []string{"EUR pallet", "yes"}) ||
+	if own.Model != "pallets-2026" || own.Owner != me.Username || !slices.Equal(own.Classes, []string{"EUR pallet",
+		"yes"}) ||
 		len(own.Splits) != 3 || own.Splits[0].Images != 30 || own.Splits[2].Objects["EUR pallet"] != 12 {
 		t.Errorf("found %+v", own)
 	}
-	if got := gitOutput(t, "-C", w.Repository, "ls-tree", "-r", "--name-only", "main"); got != "gates/pallets-2026.yaml\n" {
+	if got := gitOutput(t, "-C", w.Repository, "ls-tree", "-r", "--name-only",
+		"main"); got != "gates/pallets-2026.yaml\n" {
 		t.Errorf("main has %s", got)
 	}
 	if got := gitOutput(t, "-C", w.Repository, "ls-tree", "-r", "--name-only", "first-model"); got !=
@@ -96,7 +99,8 @@ func TestInitOfADataset(t *testing.T) {
 		t.Errorf("the branch has %s", got)
 	}
 	gate := gitOutput(t, "-C", w.Repository, "show", "main:gates/pallets-2026.yaml")
-	for _, want := range []string{"split: test, content: \"sha256:", `classes: [EUR pallet, "yes"]`, "covers: [pallets-2026]"} {
+	for _, want := range []string{"split: test, content: \"sha256:", `classes: [EUR pallet, "yes"]`,
+		"covers: [pallets-2026]"} {
 		if !strings.Contains(gate, want) {
 			t.Errorf("the gate has no %s:\n%s", want, gate)
 		}
@@ -143,9 +147,11 @@ func TestInitLeavesNothingAfterAFailure(t *testing.T) {
 		"no Python": {"", initRequest{images: 8}, "Python does not run", "apt-get install python3"},
 		"a generator that fails": {"#!/bin/sh\n[ \"$1\" = -c ] && exit\necho broken\nexit 1\n", initRequest{images: 8},
 			"make the dataset: exit status 1: broken", ""},
-		"no dataset":         {"", initRequest{dataset: filepath.Join(t.TempDir(), "none")}, "no such folder", "check the name"},
+		"no dataset": {"", initRequest{dataset: filepath.Join(t.TempDir(), "none")}, "no such folder",
+			"check the name"},
 		"a folder of no use": {"", initRequest{dataset: t.TempDir(), name: "p"}, "train", "check the name"},
-		"no name": {"", initRequest{dataset: ownDataset(t, map[string]int{"train": 1, "valid": 1, "test": 1}), name: "Ä b"},
+		"no name": {"", initRequest{dataset: ownDataset(t, map[string]int{"train": 1, "valid": 1, "test": 1}),
+			name: "Ä b"},
 			`"Ä b" is no name for a model`, "--name"},
 	} {
 		os.Remove(python)

@@ -173,13 +173,20 @@ func (t *terminal) pr(p web.PR, now time.Time) {
 	if p.Draft {
 		from += " (draft)"
 	}
-	if p.Head == "" {
+	if p.Merged {
+		t.paragraph("", fmt.Sprintf("merged into %s on %s, by %s: %s", p.Base, p.Updated.UTC().Format("2006-01-02 "+
+			"15:04 UTC"),
+			p.Author, p.Text))
+	} else if p.Head == "" {
 		t.paragraph("", fmt.Sprintf("the commit of branch %s is not known", from))
 	} else {
 		t.paragraph("", fmt.Sprintf("%s wants to merge %s (%s) into %s", p.Author, from, short(p.Head), p.Base))
 	}
 	if p.URL != "" {
 		t.printf("%s\n", p.URL)
+	}
+	if p.WaitsFor != "" {
+		t.printf("waits for %s\n", p.WaitsFor)
 	}
 	t.printf("\n")
 	for _, c := range p.Checks {

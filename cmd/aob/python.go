@@ -28,8 +28,8 @@ func pythonHas(ctx context.Context, python string, modules ...string) error {
 		if exit, ok := errors.AsType[*exec.ExitError](err); ok && len(exit.Stderr) > 0 {
 			why = strings.TrimSpace(string(exit.Stderr))
 		}
-		return delivery.Blockedf("install Python 3 (apt-get install python3), or name another one (--python, or python: "+
-			"in the configuration)", "Python does not run: %s", why)
+		return delivery.Blockedf("install Python 3 (apt-get install python3), or name another one (--python, or "+
+			"python: in the configuration)", "Python does not run: %s", why)
 	}
 	missing := strings.Fields(string(out))
 	if len(missing) == 0 {

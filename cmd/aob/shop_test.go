@@ -51,7 +51,7 @@ func newShop() *shop {
 	return &shop{commit: strings.Repeat("4d5e6f7a", 5), log: "epoch 11/30\nepoch 12/30\n", prs: []web.PR{
 		{PullRequest: delivery.PullRequest{Number: 3, Title: "Train for much longer than anybody would",
 			Author: "maria", Head: strings.Repeat("c0ffee12", 5), HeadRef: "longer", Base: "main"},
-			State:    delivery.CheckPending,
+			State: delivery.CheckPending, WaitsFor: "AOB",
 			Sentence: web.Sentence{Text: "shapes: train: epoch 12/30, mAP 0.412 on validation"},
 			Runs:     []web.Run{train},
 			Checks: []web.Check{
@@ -61,7 +61,7 @@ func newShop() *shop {
 					Description: "shapes: train: epoch 12/30"}}}},
 		{PullRequest: delivery.PullRequest{Number: 4, Title: "Make it worse \x1b[2J", Author: "jonas",
 			Head: strings.Repeat("badbadba", 5), HeadRef: "worse", Base: "main", Fork: true},
-			State: delivery.CheckFailure,
+			State: delivery.CheckFailure, WaitsFor: "its author",
 			Sentence: web.Sentence{Text: "shapes: gate/production: mAP 0.1000 < 0.30 on 72 " +
 				"images"},
 			Checks: []web.Check{{Check: delivery.Check{Context: delivery.ContextRelease, State: delivery.CheckFailure,
@@ -122,7 +122,7 @@ func (s *shop) asked() string {
 func (s *shop) Status(ctx context.Context) (web.Status, error) {
 	prs, err := s.PRs(ctx)
 	v2 := shapes(2, 0.44)
-	return web.Status{At: noon, Main: web.Main{Branch: "main", Commit: s.commit,
+	return web.Status{At: noon, LastTurn: noon, Main: web.Main{Branch: "main", Commit: s.commit,
 		Checks: []web.Check{{Check: delivery.Check{Context: delivery.ContextRelease, State: delivery.CheckSuccess,
 			Description: "shapes version 2"}}}},
 		Models: []web.Model{{Name: "shapes", Accepted: &v2, Named: &v2, State: delivery.CheckSuccess,

@@ -129,6 +129,9 @@ func (t *terminal) status(s web.Status, now time.Time) {
 	t.prs(s.PRs)
 	t.runs(s.Runs, now)
 	t.fleets(s.Fleets, now)
+	if !s.LastTurn.IsZero() {
+		t.printf("\nlast turn that worked: %s\n", s.LastTurn.UTC().Format("2006-01-02 15:04 UTC"))
+	}
 }
 
 // section begins a part of the status.
@@ -184,10 +187,10 @@ func (t *terminal) prTable(prs []web.PR) {
 		t.printf("no open pull request\n")
 		return
 	}
-	rows := [][]cell{heading("PR", "TITLE", "AUTHOR", "STATE", "")}
+	rows := [][]cell{heading("PR", "TITLE", "AUTHOR", "STATE", "WAITS FOR", "")}
 	for _, p := range prs {
 		rows = append(rows, []cell{{text: fmt.Sprintf("#%d", p.Number)}, {text: cut(p.Title, 28)}, {text: p.Author},
-			{string(p.State), stateStyle(p.State)}, {text: p.Text}})
+			{string(p.State), stateStyle(p.State)}, {text: p.WaitsFor}, {text: p.Text}})
 	}
 	t.table("", rows)
 }

@@ -98,6 +98,7 @@ var (
 	DataUnreadable = fact("data.unreadable", "the result of the dataset's check cannot be read: {text}")
 	DataReady      = fact("data.ready", "{dataset} {bundle}: {counts.train} images to train on, {counts.valid} to "+
 		"validate[; {counts.leftOut} left out, as they are in an eval set]")
+	DataWarnings = fact("data.warnings", "{count warning}, see the comment: {facts}") // in a status
 	Finding      = fact("data.finding", "{file}: {text}[ (and {count more finding})]")
 	DataNoTruths = fact("data.noTruths", "gate {gate}: its eval set {evalSet} has no object that counts of {anyName}, "+
 		"and its check of {metric} needs some; put images with objects into it, or check only what needs none, as "+
@@ -170,9 +171,12 @@ var (
 	NoGateOnMain = fact("gate.noneOnMain", "no gate on {branch} covers it; add it to covers: of a gate in a pull "+
 		"request")
 	VerdictAccepted  = fact("verdict.accepted", "accepted by {by}: {text}; the gate says: {facts}")
-	VerdictUnownable = fact("verdict.unownable", "unsure: {facts}; the gate has no owners, so nobody can accept "+
-		"that: push a better model, or first add owners: to the gate")
-	VerdictUnsure   = fact("verdict.unsure", "unsure: {facts}")
+	VerdictUnownable = fact("verdict.unownable", "unsure, and the gate has no owners who may accept that: push a "+
+		"better model, or first add owners: to the gate ({facts})")
+	VerdictUnsure = fact("verdict.unsure", "unsure: {facts}")
+	// The same in a status, which forges cut.
+	VerdictUnsureStatus = fact("verdict.unsureStatus", "unsure: an owner may accept; see [aob pr show {pr}|the "+
+		"comment]: {facts}")
 	AcceptBySocket  = fact("accept.bySocket", "{anyName} may run aob pr ask {pr} '/aob accept {ask} because …'")
 	AcceptByComment = fact("accept.byComment", "{anyName} may comment /aob accept {ask} because …; AOB may then ask "+
 		"for a 👍 to confirm it")
@@ -185,8 +189,8 @@ var (
 		"AOB's comment")
 	AcceptStale = fact("accept.stale", "{by} accepted {ask}, which is an earlier verdict; AOB's comment has the code "+
 		"of this one")
-	GateAwaits = fact("gate.awaits", "gate {gate} covers {model}, and there is no models/{model}.yaml yet[ (and {count} "+
-		"more such)]")
+	GateAwaits = fact("gate.awaits", "gate {gate} covers {model}, and there is no models/{model}.yaml yet[ (and "+
+		"{count} more such)]")
 	OwnerInvalid = fact("owner.invalid", "the owner {by} is {text}")
 	OwnerWarning = fact("owner.warning", "warning: {by}, an owner of gate {gate}, is {text}")
 )
@@ -571,12 +575,14 @@ var (
 	ChainFellBack      = fact("chain.fellBack", "fleet {fleet} rolled back from it: {text}")
 	ChainFigure        = fact("chain.figure", "{metric} {value}[ on {images image}][ (at least {low}, at most "+
 		"{high}, each {sure})][; version {fromVersion}: {baseline}]")
-	ChainFileRemoved   = fact("chain.fileRemoved", "{file} was removed")
-	ChainFinding       = fact("chain.finding", "{stage} {error}: {text}")
-	ChainGateAccepted  = fact("chain.gateAccepted", "gate {gate} was unsure, and {by} accepted it ({at}): {text}")
-	ChainGatesAsOf     = fact("chain.gatesAsOf", "gates as of {branch} {commit}")
-	ChainHead          = fact("chain.head", "head of {branch}[: {facts}|; it changed no release]")
-	ChainLifted        = fact("chain.lifted", "was quarantined ({text}), and lifted: {ask}"+inFile)
+	ChainFileRemoved  = fact("chain.fileRemoved", "{file} was removed")
+	ChainFinding      = fact("chain.finding", "{stage} {error}: {text}")
+	ChainGateAccepted = fact("chain.gateAccepted", "gate {gate} was unsure, and {by} accepted it ({at}): {text}")
+	ChainGatesAsOf    = fact("chain.gatesAsOf", "gates as of {branch} {commit}")
+	ChainHead         = fact("chain.head", "head of {branch}[: {facts}|; it changed no release]")
+	ChainLifted       = fact("chain.lifted", "was quarantined ({text}), and lifted: {ask}"+inFile)
+	ChainMerged       = fact("chain.merged", "merged into {branch} as {commit} ({text})[ by {by}]; it released no "+
+		"model")
 	ChainMoreDevices   = fact("chain.moreDevices", "and {count} more")
 	ChainMustNotRun    = fact("chain.mustNotRun", "must not run: {text}"+inFile)
 	ChainNeverAccepted = fact("chain.neverAccepted", "{branch} never released this bundle")

@@ -31,21 +31,36 @@ func (r Report) pr(number int) (Chain, error) {
 	if p, open := delivery.Find(r.Plan.Proposals, is); open {
 		return r.proposal(PR, strconv.Itoa(number), p), nil
 	}
-	found := slices.DeleteFunc(r.allVersions(), func(v namedVersion) bool {
-		return v.Commit != r.Heads[number] && (!mentions(v.Subject, number) || v.Release == nil)
-	})
+	found := r.Merged(number)
 	if len(found) == 0 {
 		return Chain{}, Unknown{PR, strconv.Itoa(number), "aob pr list shows the open ones; what a merged one " +
 			"released, aob explain commit SHA tells by its commit on main"}
 	}
-	c := r.releases(found)
+	c := Chain{Facts: facts(fact(code.ChainMerged, values{Branch: r.branch(), Commit: found[0].Commit,
+		By:   found[0].Author,
+		Text: found[0].Subject}))}
+	if found[0].Model != "" {
+		c = r.releases(found)
+	}
 	c.Kind, c.ID = PR, strconv.Itoa(number)
 	c.Facts = facts(fact(code.ChainPullClosed, values{PRs: []int{number}, Facts: c.Facts}))
 	return c, nil
 }
 
-// mentions reports whether a commit's subject names a pull request, as merge commits of forges do.
-func mentions(subject string, number int) bool {
+// Merged returns what a merged pull request released. If it released nothing, it is the merge itself, of no model. It
+// is empty if main has no merge of that number.
+func (r Report) Merged(number int) []ModelVersion {
+	found := slices.DeleteFunc(r.allVersions(), func(v ModelVersion) bool {
+		return v.Commit != r.Heads[number] && (!Mentions(v.Subject, number) || v.Release == nil)
+	})
+	if len(found) == 0 && r.Merge != nil {
+		found = []ModelVersion{{Version: *r.Merge}}
+	}
+	return found
+}
+
+// Mentions reports whether a commit's subject names a pull request, as merge commits of forges do.
+func Mentions(subject string, number int) bool {
 	return slices.ContainsFunc(reference.FindAllStringSubmatch(subject, -1), func(m []string) bool {
 		n, err := strconv.Atoi(m[1])
 		return err == nil && n == number
@@ -55,20 +70,20 @@ func mentions(subject string, number int) bool {
 // reference is #12 as most forges write it, !12, or the Merge 12: of the local one.
 var reference = regexp.MustCompile(`(?:[#!]|^Merge )([0-9]{1,9})\b`)
 
-// namedVersion is a version with its model.
-type namedVersion struct {
-	model string
+// A ModelVersion is a version of a model.
+type ModelVersion struct {
+	Model string
 	Version
 }
 
 // allVersions lists all versions, by model, newest first.
-func (r Report) allVersions() []namedVersion {
+func (r Report) allVersions() []ModelVersion {
 	models := slices.AppendSeq(slices.Collect(maps.Keys(r.Versions)), maps.Keys(r.World.Main.History))
 	slices.Sort(models)
-	var list []namedVersion
+	var list []ModelVersion
 	for _, model := range slices.Compact(models) {
 		for _, v := range r.versions(model) {
-			list = append(list, namedVersion{model, v})
+			list = append(list, ModelVersion{model, v})
 		}
 	}
 	return list
@@ -93,13 +108,13 @@ func (r Report) commit(id string) (Chain, error) {
 			proposal = &r.Plan.Proposals[i]
 		}
 	}
-	changed := slices.DeleteFunc(r.allVersions(), func(v namedVersion) bool { return !match(v.Commit) })
+	changed := slices.DeleteFunc(r.allVersions(), func(v ModelVersion) bool { return !match(v.Commit) })
 	for _, model := range r.accepted() {
 		for _, a := range r.World.Evidence.Accepted[model] {
-			known := func(v namedVersion) bool { return v.Commit == a.Commit && v.model == model }
+			known := func(v ModelVersion) bool { return v.Commit == a.Commit && v.Model == model }
 			if match(a.Commit) && !slices.ContainsFunc(changed, known) {
 				release := released(model, a)
-				changed = append(changed, namedVersion{model, Version{Commit: a.Commit, Release: &release}})
+				changed = append(changed, ModelVersion{model, Version{Commit: a.Commit, Release: &release}})
 			}
 		}
 	}
@@ -196,7 +211,7 @@ func (c *chain) change(number int, m plan.ModelReport) {
 }
 
 // releases explains the releases of main's commits.
-func (r Report) releases(list []namedVersion) Chain {
+func (r Report) releases(list []ModelVersion) Chain {
 	c := &chain{Report: r}
 	shown := map[string]bool{}
 	for _, v := range list {
@@ -207,19 +222,19 @@ func (r Report) releases(list []namedVersion) Chain {
 			c.add(l)
 		}
 		if v.Release == nil {
-			removed := values{Model: v.model, File: "models/" + v.model + ".release.yaml"}
-			c.add(link("release", v.model, fact(code.ChainFileRemoved, removed)))
+			removed := values{Model: v.Model, File: "models/" + v.Model + ".release.yaml"}
+			c.add(link("release", v.Model, fact(code.ChainFileRemoved, removed)))
 			c.Facts = append(c.Facts, fact(code.ChainNoRelease, removed))
 			continue
 		}
-		title := fact(code.ChainVersion, values{Model: v.model, Version: v.Release.Version})
-		key := fmt.Sprint(v.model, v.Release.Version, v.Release.Bundle)
+		title := fact(code.ChainVersion, values{Model: v.Model, Version: v.Release.Version})
+		key := fmt.Sprint(v.Model, v.Release.Version, v.Release.Bundle)
 		if shown[key] {
 			continue // the pull request's commit and its merge have the same release
 		}
 		shown[key] = true
 		c.Facts = append(c.Facts, title)
-		c.whole(v.model, *v.Release)
+		c.whole(v.Model, *v.Release)
 		c.fleets(v.Release.Bundle)
 	}
 	return c.Chain

@@ -22,6 +22,8 @@ type Report struct {
 	Versions map[string][]Version
 	// Heads has the last known commit of closed pull requests, by number.
 	Heads map[int]string
+	// Merge is the commit of main that merged the pull request which is to be explained; nil if it is not known.
+	Merge *Version
 }
 
 // A Version is a model's release file on main from one commit on.

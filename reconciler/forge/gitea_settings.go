@@ -104,7 +104,8 @@ func (f *Gitea) Check(ctx context.Context) (setup delivery.Setup, err error) {
 	}
 	if branch != nil && !f.requiresRelease(branch) {
 		setup.Unprotected = fmt.Sprintf("branch %s of %s does not require the status %s, so anybody who may write can "+
-			"merge what no gate has passed; protect the branch in its settings, and require that status (docs/gitea.md)",
+			"merge what no gate has passed; protect the branch in its settings, and require that status "+
+			"(docs/gitea.md)",
 			f.branch, f.name(), delivery.ContextRelease)
 	}
 	required, err := f.requiresSigned(c, branch, admin)

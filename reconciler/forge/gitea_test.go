@@ -329,17 +329,20 @@ func TestGitea(t *testing.T) {
 		for _, c := range []struct {
 			contexts []string
 			open     bool
-		}{{nil, true}, {[]string{"ci/build"}, true}, {[]string{"ci/build", "aob/release"}, false}, {[]string{"aob/*"}, false}} {
+		}{{nil, true}, {[]string{"ci/build"}, true}, {[]string{"ci/build", "aob/release"}, false}, {[]string{"aob/*"},
+			false}} {
 			if c.contexts != nil {
-				if err := server.Call(ada, "POST", fmt.Sprintf("/repos/%s/%s/branch_protections", repo.Owner, repo.Name),
-					map[string]any{"rule_name": "main", "enable_status_check": true, "status_check_contexts": c.contexts},
+				if err := server.Call(ada, "POST", fmt.Sprintf("/repos/%s/%s/branch_protections", repo.Owner,
+					repo.Name),
+					map[string]any{"rule_name": "main", "enable_status_check": true,
+						"status_check_contexts": c.contexts},
 					nil); err != nil {
 					t.Fatal(err)
 				}
 			}
 			setup, err := f.Check(t.Context())
-			if err != nil || c.open != strings.Contains(setup.Unprotected, "main of ada/modest does not require the status "+
-				"aob/release") || setup.Now.Sub(time.Now()).Abs() > time.Minute {
+			if err != nil || c.open != strings.Contains(setup.Unprotected, "main of ada/modest does not require the "+
+				"status aob/release") || setup.Now.Sub(time.Now()).Abs() > time.Minute {
 				t.Errorf("with %q required: %+v, %v", c.contexts, setup, err)
 			}
 			if c.contexts != nil {

@@ -158,7 +158,8 @@ func (j *joiner) covers(doc *Doc, r ref) {
 		return
 	}
 	if now := j.newNames()[r.name]; now != "" {
-		j.complain(doc, r, "model %s is called %s now (was: in models/%s.yaml); write %s here", quote(r.name), quote(now),
+		j.complain(doc, r, "model %s is called %s now (was: in models/%s.yaml); write %s here", quote(r.name),
+			quote(now),
 			now, quote(now))
 	} else if j.strays["Model "+r.name] != "" {
 		j.complain(doc, r, "%s", j.unknown("Model", r.name))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -127,7 +128,7 @@ func (s *Snapshot) PR(number int) (web.PR, error) {
 		return pr, nil
 	}
 	return web.PR{}, explain.Unknown{Kind: explain.PR, ID: fmt.Sprint(number),
-		Do: fmt.Sprintf("aob pr list shows the open ones; aob explain pr %d tells of a merged one", number)}
+		Do: "aob pr list shows the open ones, and the history of main has no merge of this number"}
 }
 
 func (s *Snapshot) pr(p plan.ProposalReport) web.PR {
@@ -137,6 +138,7 @@ func (s *Snapshot) pr(p plan.ProposalReport) web.PR {
 			pr.State, pr.Sentence = c.State, sentence(c.Facts...)
 		}
 	}
+	pr.WaitsFor = waitsFor(p, pr.State)
 	for _, key := range s.runsOf(p) {
 		if r, ok := s.World.Runs[key]; ok {
 			pr.Runs = append(pr.Runs, s.run(r))
@@ -144,6 +146,75 @@ func (s *Snapshot) pr(p plan.ProposalReport) web.PR {
 	}
 	sortRuns(pr.Runs)
 	return pr
+}
+
+// waitsFor says in a few words whom or what an open pull request waits for.
+func waitsFor(p plan.ProposalReport, state delivery.CheckState) string {
+	var owners []string
+	for _, m := range p.Models {
+		for _, d := range m.Doubts {
+			if d.Accept == nil {
+				owners = append(owners, d.Owners...)
+			}
+		}
+	}
+	switch {
+	case p.PR.Merged || p.Elsewhere:
+		return ""
+	case state == delivery.CheckSuccess && p.PR.Draft:
+		return "ready for review"
+	case state == delivery.CheckSuccess:
+		return "a merge"
+	case state != delivery.CheckPending:
+		return "its author"
+	case len(p.ApprovalCommands) > 0:
+		return "approval"
+	case len(owners) > 0:
+		slices.Sort(owners)
+		return strings.Join(slices.Compact(owners), " or ")
+	}
+	return "AOB"
+}
+
+// mergedPR returns a merged pull request by main's history, with what its releases say. It reports false if main has no
+// merge of that number.
+func (s *Snapshot) mergedPR(number int, commits Commits) (web.PR, bool, error) {
+	r := explain.Report{World: s.World, Plan: s.Plan}
+	if err := s.past(&r, explain.PR, fmt.Sprint(number), commits); err != nil {
+		return web.PR{}, false, fmt.Errorf("read the history of %s: %w", s.World.Main.Branch, err)
+	}
+	found := r.Merged(number)
+	if len(found) == 0 {
+		return web.PR{}, false, nil
+	}
+	first := found[0]
+	pr := web.PR{PullRequest: delivery.PullRequest{Number: number, Title: first.Subject, Author: first.Author,
+		Head: cmp.Or(r.Heads[number], first.Commit), Base: s.World.Main.Branch, Updated: first.At, Merged: true},
+		State: delivery.CheckSuccess}
+	facts := []delivery.Fact{{Code: code.Merged}}
+	for _, v := range found {
+		if v.Release == nil {
+			continue
+		}
+		fact := delivery.Fact{Code: code.MergedVersion, Values: delivery.Values{Version: v.Release.Version}}
+		change := web.Change{Model: v.Model, Spec: v.Release.Spec, State: delivery.CheckSuccess,
+			Sentence: sentence(fact), Bundle: v.Release.Bundle, Release: v.Release, Measured: v.Release.Measured}
+		for _, signed := range s.World.Evidence.Releases {
+			if signed.Model == v.Model && delivery.SameRelease(signed.File, *v.Release) {
+				for _, g := range signed.Gates {
+					change.Verdicts = append(change.Verdicts, words.Told(g.Verdict))
+				}
+				break
+			}
+		}
+		if len(pr.Models) == 0 {
+			facts = nil
+		}
+		pr.Models = append(pr.Models, change)
+		facts = append(facts, fact.In(code.OfModel, delivery.Values{Model: v.Model}))
+	}
+	pr.Sentence = sentence(facts...)
+	return pr, true, nil
 }
 
 // runsOf lists the runs of a pull request: those that the plan looked up, and the trainings behind existing evidence.
@@ -240,6 +311,11 @@ func (s *Snapshot) fleet(f plan.FleetReport) web.Fleet {
 			Installed: r.Installation, Phase: r.Phase, Version: r.Release, Bundle: r.Bundle, Slot: r.Slot,
 			Seen: d.LastHeard, Desired: r.Desired, Failed: r.Failed, Why: r.Why, Labels: r.Labels,
 			Downloaded: r.Downloaded})
+	}
+	if f.State == delivery.CheckSuccess && fleet.Count.Heard == 0 { // no turn has seen that yet
+		fleet.State = delivery.CheckPending
+		fleet.Sentence = sentence(delivery.Fact{Code: code.DevicesSeen, Values: delivery.Values{
+			Total: fleet.Count.Devices, Lasts: delivery.Duration(deadline)}})
 	}
 	byID := func(a, b web.Device) int { return cmp.Compare(a.ID, b.ID) }
 	if n := len(fleet.Devices); n > maxDevices {
@@ -354,6 +430,7 @@ type Commits interface {
 	History(head, path string) ([]git.FileVersion, error)
 	Blob(hash string, limit int64) ([]byte, error)
 	Subject(commit string) (string, error)
+	FirstParents(head string, limit int) ([]string, error)
 	Author(commit string) (name, email string, when time.Time, err error)
 	Refs() map[string]string
 }
@@ -403,6 +480,11 @@ func (s *Snapshot) past(r *explain.Report, kind explain.Kind, id string, commits
 			}
 		}
 	}
+	if n, err := strconv.Atoi(strings.TrimPrefix(id, "#")); kind == explain.PR && err == nil {
+		if err := s.merge(r, n, commits); err != nil {
+			return err
+		}
+	}
 	for _, model := range models {
 		path := "models/" + model + ".release.yaml"
 		list, err := commits.History(s.World.Main.Commit, path)
@@ -431,6 +513,30 @@ func (s *Snapshot) past(r *explain.Report, kind explain.Kind, id string, commits
 			versions = append(versions, version)
 		}
 		r.Versions[model] = versions
+	}
+	return nil
+}
+
+// mergesRead is how many commits of main are searched for the merge of a pull request.
+const mergesRead = 10_000
+
+// merge finds the commit of main that merged a pull request.
+func (s *Snapshot) merge(r *explain.Report, number int, commits Commits) error {
+	line, err := commits.FirstParents(s.World.Main.Commit, mergesRead)
+	if err != nil {
+		return err
+	}
+	for _, commit := range line {
+		subject, err := commits.Subject(commit)
+		if err != nil {
+			return err
+		}
+		if commit == r.Heads[number] || explain.Mentions(subject, number) {
+			v := explain.Version{Commit: commit, Subject: subject}
+			v.Author, _, v.At, err = commits.Author(commit)
+			r.Merge = &v
+			return err
+		}
 	}
 	return nil
 }

@@ -351,10 +351,17 @@ func (p past) Blob(hash string, _ int64) ([]byte, error) {
 }
 
 func (p past) Subject(commit string) (string, error) {
-	if commit == hashOf("main") {
+	switch commit {
+	case hashOf("main"):
 		return "Train longer (#2)", nil
+	case hashOf("gate only"):
+		return "Merge 5: raise the gate", nil
 	}
 	return "Release shapes version 1", nil
+}
+
+func (p past) FirstParents(head string, _ int) ([]string, error) {
+	return []string{head, hashOf("gate only")}, nil
 }
 
 func (p past) Author(string) (name, email string, when time.Time, err error) {
@@ -378,6 +385,8 @@ func TestViewExplains(t *testing.T) {
 		{explain.PR, "2", []string{"#2, no longer open: shapes version 1", "Train longer (#2), by maria",
 			"fleet       demo"}},
 		{explain.PR, "1", []string{"#1, no longer open: shapes version 1"}},
+		{explain.PR, "5", []string{"#5, no longer open: merged into main as", "(Merge 5: raise the gate)",
+			"by maria; it released no model"}},
 		{explain.Commit, hashOf("main")[:10], []string{"shapes version 1", "acceptance"}},
 		{explain.Model, "shapes", []string{"shapes@1", "by maria", "removed, or could not be read",
 			"fleet       demo"}},
@@ -409,14 +418,71 @@ func TestViewExplains(t *testing.T) {
 	}
 }
 
+// A merged pull request is shown with what its release says, as long as main's history has it.
+func TestMergedPullRequestsAreShown(t *testing.T) {
+	snap := viewed(t)
+	release := snap.World.Main.Intent.Releases["shapes"]
+	snap.World.Evidence.Releases[0].Gates = []delivery.GateJudged{{Name: "production", Verdict: delivery.Verdict{
+		Gate: "production", Model: "shapes", Outcome: delivery.Pass}}}
+	source := Source{Loop: taken{snap: snap}, Commits: past{release}}
+	pr, err := source.PR(t.Context(), 2)
+	if err != nil || !pr.Merged || pr.Number != 2 || pr.Title != "Train longer (#2)" || pr.Author != "maria" ||
+		pr.State != delivery.CheckSuccess || !strings.Contains(pr.Text,
+		"shapes: merged: version 1") || len(pr.Models) == 0 ||
+		pr.Models[0].Bundle != release.Bundle || len(pr.Models[0].Verdicts) != 1 || len(pr.Models[0].Measured) != 1 {
+		t.Errorf("%+v, %v", pr, err)
+	}
+	if pr, err = source.PR(t.Context(), 5); err != nil || !pr.Merged || pr.Text != "merged" || len(pr.Models) > 0 {
+		t.Errorf("one that released nothing: %+v, %v", pr, err)
+	}
+	if _, err = source.PR(t.Context(), 77); !errors.As(err, new(explain.Unknown)) {
+		t.Errorf("one that nobody knows: %v", err)
+	}
+	if pr, err = source.PR(t.Context(), 3); err != nil || pr.Merged {
+		t.Errorf("an open one: %+v, %v", pr, err)
+	}
+}
+
+// taken is a loop that has taken a turn.
+type taken struct {
+	Loop
+	snap *Snapshot
+}
+
+func (l taken) Last() *Snapshot { return l.snap }
+
+// The status says whom each pull request waits for.
+func TestStatusSaysWhomAPullRequestWaitsFor(t *testing.T) {
+	doubt := []plan.ModelReport{{Doubts: []plan.Doubt{{Owners: []string{"vera", "ada"}}}}, {Doubts: []plan.Doubt{
+		{Owners: []string{"ada"}}, {Owners: []string{"eve"}, Accept: &delivery.Accept{}}}}}
+	for want, c := range map[string]struct {
+		report plan.ProposalReport
+		state  delivery.CheckState
+	}{
+		"a merge":          {plan.ProposalReport{}, delivery.CheckSuccess},
+		"ready for review": {plan.ProposalReport{PR: delivery.PullRequest{Draft: true}}, delivery.CheckSuccess},
+		"its author":       {plan.ProposalReport{}, delivery.CheckFailure},
+		"approval":         {plan.ProposalReport{ApprovalCommands: []string{"/aob run 1"}}, delivery.CheckPending},
+		"ada or vera":      {plan.ProposalReport{Models: doubt}, delivery.CheckPending},
+		"AOB":              {plan.ProposalReport{}, delivery.CheckPending},
+		"":                 {plan.ProposalReport{PR: delivery.PullRequest{Merged: true}}, delivery.CheckSuccess},
+	} {
+		if got := waitsFor(c.report, c.state); got != want {
+			t.Errorf("%+v: %q, want %q", c.report, got, want)
+		}
+	}
+}
+
 // Only what was heard within the deadline is current: a dead fleet is not healthy,
 // in the status and in the metrics.
 func TestDeadFleetIsNotShownAsHealthy(t *testing.T) {
 	s := viewed(t)
 	s.World.Server.Deadline = delivery.Duration(2 * time.Minute)
 	s.At = viewTime.Add(8 * time.Minute)
+	s.Plan.Fleets[0].State = delivery.CheckSuccess // as the last turn saw it
 	demo := s.Status().Fleets[0]
-	if demo.Count != (web.Count{Devices: 3}) || !demo.Devices[0].Silent {
+	if demo.Count != (web.Count{Devices: 3}) || !demo.Devices[0].Silent || demo.State != delivery.CheckPending ||
+		demo.Text != "0 of 3 devices seen in the last 2m" {
 		t.Errorf("got %+v", demo)
 	}
 	if c := s.Counts().Devices; c[web.DeviceCount{Fleet: "demo", Phase: web.PhaseSilent}] != 3 ||

@@ -218,7 +218,7 @@ func (s *Source) Status(context.Context) (web.Status, error) {
 			Notices: s.Loop.Notices()}, nil
 	}
 	status := snap.now(s.Fleet.Devices(), s.Now()).Status()
-	status.At = snap.At // of the rest
+	status.At, status.LastTurn = snap.At, snap.At // of the rest
 	status.Notices = append(s.Loop.Notices(), status.Notices...)
 	return status, nil
 }
@@ -230,7 +230,17 @@ func (s *Source) PRs(context.Context) ([]web.PR, error) {
 
 // PR returns one pull request with all details.
 func (s *Source) PR(_ context.Context, number int) (web.PR, error) {
-	return answer(s, func(snap *Snapshot) (web.PR, error) { return snap.PR(number) })
+	return answer(s, func(snap *Snapshot) (web.PR, error) {
+		pr, err := snap.PR(number)
+		if unknown, ok := errors.AsType[explain.Unknown](err); ok && s.Commits != nil {
+			merged, found, err := snap.mergedPR(number, s.Commits)
+			if found || err != nil {
+				return merged, err
+			}
+			return web.PR{}, unknown
+		}
+		return pr, err
+	})
 }
 
 // Explain returns the chain of one thing.

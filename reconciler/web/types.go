@@ -159,13 +159,15 @@ type Log struct {
 
 // Status is the state of everything.
 type Status struct {
-	At      time.Time `json:"at"`
-	Main    Main      `json:"main"`
-	Models  []Model   `json:"models"`  // by name
-	PRs     []PR      `json:"prs"`     // open ones, by number; without the fields that only Source.PR sets
-	Runs    []Run     `json:"runs"`    // running, or requested
-	Fleets  []Fleet   `json:"fleets"`  // by name
-	Notices []string  `json:"notices"` // why this may be incomplete or out of date
+	At time.Time `json:"at"`
+	// LastTurn is when the last turn of the loop that worked began; zero if none has worked since the start.
+	LastTurn time.Time `json:"lastTurn,omitzero"`
+	Main     Main      `json:"main"`
+	Models   []Model   `json:"models"`  // by name
+	PRs      []PR      `json:"prs"`     // open ones, by number; without the fields that only Source.PR sets
+	Runs     []Run     `json:"runs"`    // running, or requested
+	Fleets   []Fleet   `json:"fleets"`  // by name
+	Notices  []string  `json:"notices"` // why this may be incomplete or out of date
 }
 
 // Main is the state of the main branch.
@@ -185,11 +187,12 @@ type Model struct {
 	Sentence
 }
 
-// A PR is an open pull request.
+// A PR is a pull request. Of a merged one, it has what its releases say.
 type PR struct {
 	delivery.PullRequest
 	State    delivery.CheckState `json:"state"` // of aob/release
 	Sentence                     // of aob/release
+	WaitsFor string              `json:"waitsFor,omitempty"` // whom or what it waits for, in a few words
 	Checks   []Check             `json:"checks"`
 	Runs     []Run               `json:"runs"` // of its content: running ones first, then newest first
 

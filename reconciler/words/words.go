@@ -14,6 +14,7 @@ package words
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/autonomos/aob/reconciler/code"
@@ -76,6 +77,39 @@ func Checks(list []plan.Check) []delivery.Check {
 // Check writes one check.
 func Check(c plan.Check) delivery.Check {
 	return delivery.Check{Context: c.Context, State: c.State, Description: Join(c.Facts)}
+}
+
+// Statuses writes checks as forges show them, with what is to be done first: forges cut long texts.
+func Statuses(list []plan.Check) []delivery.Check {
+	if list == nil {
+		return nil
+	}
+	checks := make([]delivery.Check, len(list))
+	for i, c := range list {
+		c.Facts = statusFacts(c.Facts)
+		checks[i] = Check(c)
+	}
+	return checks
+}
+
+// statusFacts replaces facts that have a form of their own in statuses.
+func statusFacts(facts []delivery.Fact) []delivery.Fact {
+	facts = slices.Clone(facts)
+	for i, f := range facts {
+		facts[i].Facts = statusFacts(f.Facts)
+		switch {
+		case f.Code == code.VerdictUnsure && len(f.Facts) == 2: // the reason, and how an owner accepts
+			facts[i].Code, facts[i].Facts = code.VerdictUnsureStatus, facts[i].Facts[:1]
+			if f.Facts[1].Code == code.AcceptBySocket {
+				facts[i].PRs = f.Facts[1].PRs
+			}
+		case f.Code == code.Several && len(f.Facts) == 2 && f.Facts[0].Code == code.DataReady &&
+			f.Facts[1].Code == code.Finding:
+			facts[i] = delivery.Fact{Code: code.DataWarnings, Values: delivery.Values{Count: f.Facts[1].Count + 1,
+				Facts: facts[i].Facts[:1]}}
+		}
+	}
+	return facts
 }
 
 // Proposed writes a pull request of AOB's own: its title, its description in Markdown, and what its commit says below

@@ -141,6 +141,42 @@ func BenchmarkStatuses(b *testing.B) {
 	}
 }
 
+// A forge cuts a status at 140 characters. What somebody has to do comes before that.
+func TestStatusesSayFirstWhatIsToBeDone(t *testing.T) {
+	long := delivery.Fact{Code: code.Plain, Values: delivery.Values{Text: strings.Repeat("too wide to tell; ", 20)}}
+	for _, c := range []struct {
+		fact delivery.Fact
+		want string
+	}{
+		{delivery.Fact{Code: code.VerdictUnsure, Values: delivery.Values{Facts: []delivery.Fact{long,
+			{Code: code.AcceptByComment, Values: delivery.Values{Names: []string{"ada"}, Ask: "0a1b"}}}}},
+			"unsure: an owner may accept; see the comment: too wide"},
+		{delivery.Fact{Code: code.VerdictUnsure, Values: delivery.Values{Facts: []delivery.Fact{long,
+			{Code: code.AcceptBySocket, Values: delivery.Values{Names: []string{"ada"}, PRs: []int{3},
+				Ask: "0a1b"}}}}}.In(
+			code.OfModel, delivery.Values{Model: "shapes"}), "shapes: unsure: an owner may accept; see aob pr show " +
+			"3: too"},
+		{long.In(code.VerdictUnownable, delivery.Values{}), "unsure, and the gate has no owners who may accept that: " +
+			"push"},
+		{delivery.Fact{Code: code.Several, Values: delivery.Values{Facts: []delivery.Fact{
+			{Code: code.DataReady, Values: delivery.Values{Dataset: "dir:raccoon/1",
+				Counts: map[string]int{"train": 117}}},
+			{Code: code.Finding, Values: delivery.Values{File: "train/a.jpg", Text: "is in test too", Count: 3}}}}},
+			"4 warnings, see the comment: dir:raccoon/1"},
+		{long, "too wide to tell"},
+	} {
+		check := plan.Check{Context: "aob/x", Facts: []delivery.Fact{c.fact}}
+		before := Text(c.fact)
+		got := Statuses([]plan.Check{check})[0].Description
+		if shown := []rune(got); !strings.HasPrefix(string(shown[:min(140, len(shown))]), c.want) {
+			t.Errorf("%s: %q, want %q", c.fact.Code, got, c.want)
+		}
+		if Text(c.fact) != before {
+			t.Errorf("%s: the fact itself was changed", c.fact.Code)
+		}
+	}
+}
+
 // A release file says in comments why a check did not pass, and what got worse.
 func TestReleaseNotes(t *testing.T) {
 	notes := ReleaseNotes([]delivery.Verdict{{Gate: "night"}, {Gate: "production", Checks: []delivery.CheckVerdict{
