@@ -43,9 +43,19 @@ func unsureOf(t *testing.T) *sim {
 	s.repo.commit("main", main, s.now, map[string]string{"gates/production.yaml": strict})
 	s.propose("first", 14)
 	s.settle()
-	s.want("first", delivery.CheckPending, "unsure: mAP 0.7000 < 0.703",
-		"lead or vision-leads may comment /aob accept "+plan.AcceptCode(s.verdict())+" because")
+	s.want("first", delivery.CheckPending, "unsure: an owner may accept; see the comment: mAP 0.7000 < 0.703")
+	s.says("Its owner lead or vision-leads may comment", "/aob accept "+plan.AcceptCode(s.verdict())+" because")
 	return s
+}
+
+// says checks what the comment on the first pull request says.
+func (s *sim) says(want ...string) {
+	s.helper()
+	for _, text := range want {
+		if said := s.forge.comments[1]; !strings.Contains(said, text) {
+			s.fail("the comment does not say %q:\n%s", text, said)
+		}
+	}
 }
 
 // What settles an unsure verdict, and what does not.
@@ -149,7 +159,8 @@ func TestAcceptIsBoundToContent(t *testing.T) {
 	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": strings.Replace(strict, "[lead, ",
 		"[another, ", 1)})
 	s.settle()
-	s.want("first", delivery.CheckPending, "unsure", "another or vision-leads may comment")
+	s.want("first", delivery.CheckPending, "unsure")
+	s.says("another or vision-leads may comment")
 	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": strict})
 	s.settle()
 	s.want("first", delivery.CheckSuccess, "version 1")
@@ -163,7 +174,7 @@ func TestAcceptIsBoundToContent(t *testing.T) {
 	s.repo.commit("second", s.main(), s.now, map[string]string{"models/shapes.yaml": model("shapes", 15)})
 	s.forge.open("second", "dev")
 	s.settle()
-	s.want("second", delivery.CheckPending, "unsure: mAP 0.7020 < 0.703")
+	s.want("second", delivery.CheckPending, "unsure: an owner may accept; see the comment: mAP 0.7020 < 0.703")
 	s.quiet()
 }
 
@@ -229,7 +240,8 @@ func TestProposedGatesOwners(t *testing.T) {
 		}
 	}
 	s.settle()
-	s.want("first", delivery.CheckPending, "gate/production.proposed: unsure", "lead or vision-leads may comment")
+	s.want("first", delivery.CheckPending, "gate/production.proposed: unsure")
+	s.says("lead or vision-leads may comment")
 }
 
 // Whoever settled a doubt and owns the gate no more, another owner may follow: then the

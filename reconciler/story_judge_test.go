@@ -135,8 +135,8 @@ func TestLooks(t *testing.T) {
 	for _, branch := range []string{"a", "b"} {
 		s.want(branch, delivery.CheckSuccess, "version 2")
 	}
-	s.want("c", delivery.CheckPending,
-		"this is model 3 that the eval set compares with this release, and the gate allows 2", "/aob accept")
+	s.want("c", delivery.CheckPending, "unsure: an owner may accept",
+		"this is model 3 that the eval set compares with this release, and the gate allows 2")
 	s.restart()
 	s.settle()
 	s.want("a", delivery.CheckSuccess)

@@ -61,6 +61,7 @@ git revert rolls back.`,
 		newServeCommand(), newRunnerCommand(), newLaunchCommand(), newInitCommand(),
 		newStatusCommand(), newExplainCommand(), newPRCommand(), newLogsCommand(), newPlanCommand(),
 		newTryCommand(), newRunsCommand(), newCompareCommand(), newGateCommand(), newDeviceCommand(),
+		newBundleCommand(),
 		newEvalCommand(), newDoctorCommand(), newValidateCommand(), newSchemaCommand(), newVersionCommand(),
 	)
 	group(root)

@@ -38,6 +38,10 @@ func TestScripts(t *testing.T) {
 			}
 			env.Defer(func() { os.RemoveAll(dir) })
 			s := newShop()
+			bundles, err := s.stock(dir)
+			if err != nil {
+				return err
+			}
 			socket := filepath.Join(dir, "aob.sock")
 			l, err := web.ListenSocket(socket)
 			if err != nil {
@@ -46,7 +50,10 @@ func TestScripts(t *testing.T) {
 			ctx, cancel := context.WithCancel(context.Background())
 			done := make(chan error, 1)
 			log := slog.New(slog.NewTextHandler(io.Discard, nil))
-			go func() { done <- web.SiteLimits().Serve(ctx, l, web.API{Source: s, Log: log}.Handler(), log) }()
+			go func() {
+				done <- web.SiteLimits().Serve(ctx, l, web.API{Source: s, Log: log,
+					Bundles: bundles.Handler(nil)}.Handler(), log)
+			}()
 			env.Values["shop"] = s
 			env.Values["stop"] = func() error { cancel(); return <-done }
 			env.Defer(cancel)
@@ -69,6 +76,17 @@ func TestScripts(t *testing.T) {
 			// shutdown stops the server.
 			"shutdown": func(ts *testscript.TestScript, _ bool, _ []string) {
 				ts.Check(ts.Value("stop").(func() error)())
+			},
+			// damage changes a byte of the stored model.
+			"damage": func(ts *testscript.TestScript, _ bool, _ []string) {
+				files, err := filepath.Glob(filepath.Join(filepath.Dir(ts.Getenv("AOB_SOCKET")), "bundles", "blobs",
+					"sha256",
+					sum("an ONNX file").Hex()))
+				ts.Check(err)
+				for _, file := range files {
+					ts.Check(os.Chmod(file, 0o600))
+					ts.Check(os.WriteFile(file, []byte("an 0NNX file"), 0o600))
+				}
 			},
 			// asked FILE writes what was asked on pull requests, a line each.
 			"asked": func(ts *testscript.TestScript, _ bool, args []string) {

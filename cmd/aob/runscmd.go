@@ -3,12 +3,21 @@ package main
 // This file lists, shows and ends experiments.
 
 import (
+	"bytes"
+	"cmp"
+	"encoding/csv"
 	"fmt"
+	"io"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/web"
 )
 
@@ -17,22 +26,121 @@ func newRunsCommand() *cobra.Command {
 		Use:   "runs",
 		Short: "List, show and end experiments",
 		Long: `Runs lists the experiments that aob try asked for, the newest first. They are kept
-for two weeks; what they trained is kept longer.`,
-		Example: "  aob runs\n  aob runs show 0a1b2c3d4e\n  aob runs write 3f9c2a10ab models/shapes.yaml\n  aob runs " +
-			"stop 0a1b2c3d4e",
+for two weeks; what they trained is kept longer. With -o csv there is a row for each
+variant, for a spreadsheet.`,
+		Example: "  aob runs\n  aob runs --model shapes --sort mAP\n  aob runs -o csv >runs.csv\n  aob runs show " +
+			"0a1b2c3d4e\n  aob runs write 3f9c2a10ab models/shapes.yaml\n  " +
+			"aob runs stop 0a1b2c3d4e",
 	}
 	group(c)
-	list := func(c *cobra.Command, api *web.Client, _ []string) (any, func(*terminal), error) {
-		trials, err := api.Trials(c.Context())
-		return trials, func(t *terminal) { t.trials(trials, time.Now()) }, err
-	}
-	query(c, list) // without a command it lists
-	c.AddCommand(query(&cobra.Command{
+	listsTrials(c) // without a command it lists
+	c.AddCommand(listsTrials(&cobra.Command{
 		Use:     "list",
 		Short:   "List the experiments",
-		Example: "  aob runs list\n  aob runs list -o json | jq -r '.[].id'",
-	}, list), newRunsShowCommand(), newRunsWriteCommand(), newRunsStopCommand())
+		Example: "  aob runs list\n  aob runs list --sort diff\n  aob runs list -o json | jq -r '.[].id'",
+	}), newRunsShowCommand(), newRunsWriteCommand(), newRunsStopCommand())
 	return c
+}
+
+// sortsOf are the ways to sort experiments. Each returns whether a comes before b.
+var sortsOf = map[string]func(a, b web.Trial) int{
+	"asked": func(a, b web.Trial) int { return b.At.Compare(a.At) },
+	"mAP": func(a, b web.Trial) int {
+		return cmp.Compare(best(b, func(v web.Variant) *delivery.Figure { return v.MAP }),
+			best(a, func(v web.Variant) *delivery.Figure { return v.MAP }))
+	},
+	"diff": func(a, b web.Trial) int {
+		return cmp.Compare(best(b, func(v web.Variant) *delivery.Figure { return v.Diff }),
+			best(a, func(v web.Variant) *delivery.Figure { return v.Diff }))
+	},
+}
+
+// best returns the highest value of a figure among an experiment's variants; one without it comes last.
+func best(t web.Trial, of func(web.Variant) *delivery.Figure) float64 {
+	value := math.Inf(-1)
+	for _, v := range t.Variants {
+		if f := of(v); f != nil {
+			value = max(value, f.Value)
+		}
+	}
+	return value
+}
+
+// listsTrials completes a command that lists experiments.
+func listsTrials(c *cobra.Command) *cobra.Command {
+	var o client
+	var model, by string
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		before, ok := sortsOf[by]
+		if !ok {
+			return hinted{fmt.Errorf("--sort: want %s, got %q", strings.Join(slices.Sorted(maps.Keys(sortsOf)), ", "),
+				by),
+				c.CommandPath() + " --help shows how"}
+		}
+		trials, err := o.dial().Trials(c.Context())
+		if err != nil {
+			return err
+		}
+		trials = slices.DeleteFunc(trials, func(t web.Trial) bool { return model != "" && t.Model != model })
+		slices.SortStableFunc(trials, before)
+		if o.format == "csv" {
+			return writeTrials(delivery.LogWriter{W: c.OutOrStdout()}, trials)
+		}
+		return o.print(c.OutOrStdout(), trials, func(t *terminal) { t.trials(trials, time.Now()) })
+	}
+	o.output.register(c, "csv")
+	o.registerSocket(c)
+	c.Flags().StringVar(&model, "model", "", "only the experiments of this `model`")
+	c.Flags().StringVar(&by, "sort", "asked", "the `order`: asked (newest first), mAP or diff (best variant first)")
+	return c
+}
+
+// writeTrials writes a row for each variant of experiments.
+func writeTrials(w io.Writer, trials []web.Trial) error {
+	rows := [][]string{{"experiment", "model", "asked", "by", "variant", "set", "state", "text", "mAP", "mAP at least",
+		"mAP at most", "diff", "diff at least", "diff at most", "seeds", "bundle"}}
+	for _, t := range trials {
+		for _, v := range t.Variants {
+			row := []string{t.ID, t.Model, t.At.UTC().Format(time.RFC3339), t.By, v.ID, strings.Join(v.Set, " "),
+				string(v.State), v.Text}
+			for i, text := range row {
+				row[i] = spreadsheetText(text)
+			}
+			row = append(row, figures(v.MAP)...)
+			row = append(row, figures(v.Diff)...)
+			rows = append(rows, append(row, strconv.Itoa(len(v.Seeds)), string(v.Bundle)))
+		}
+	}
+	var b bytes.Buffer
+	out := csv.NewWriter(&b)
+	if err := out.WriteAll(rows); err != nil {
+		return err
+	}
+	_, err := w.Write(b.Bytes())
+	return err
+}
+
+// figures returns a figure with its bounds, as numbers.
+func figures(f *delivery.Figure) []string {
+	row := make([]string, 3)
+	if f == nil {
+		return row
+	}
+	for i, v := range []*float64{&f.Value, f.Low, f.High} {
+		if v != nil {
+			row[i] = strconv.FormatFloat(*v, 'g', -1, 64)
+		}
+	}
+	return row
+}
+
+// spreadsheetText returns text that no spreadsheet takes for a formula.
+func spreadsheetText(s string) string {
+	s = delivery.Terminal(s)
+	if s != "" && strings.ContainsRune("=+-@\t\r", rune(s[0])) {
+		return "'" + s
+	}
+	return s
 }
 
 func (t *terminal) trials(trials []web.Trial, now time.Time) {

@@ -311,6 +311,7 @@ func (p *server) openSite(context.Context) error {
 	r.Server.Socket = connection.UserComments != nil
 	p.web = web.Server{Source: p.source, Metrics: p.metrics, Log: p.log,
 		Socket:  cmp.Or(s.Socket, st.path("aob.sock")),
+		Bundles: p.bundles.Handler(nil),
 		Address: web.Address{Address: s.Listen.Address, Certificate: s.Listen.Certificate, Key: s.Listen.Key},
 		Listens: p.devices.Listen, MetricsAddress: s.Listen.Metrics,
 		Site: web.Site{Fleet: p.devices.Handler(), Bundles: p.devices.Guard(p.bundles.Handler(p.metrics.BytesServed)),

@@ -4,12 +4,15 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"os/user"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/autonomos/aob/reconciler/artifact"
 	"github.com/autonomos/aob/reconciler/coco"
 	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -29,6 +32,7 @@ type shop struct {
 	log    string
 	ended  bool
 	said   []string
+	bundle delivery.Digest // of version 2
 }
 
 var trainKey = sum("training")
@@ -293,6 +297,42 @@ func (s *shop) Compare(_ context.Context, a, b string) (web.Comparison, error) {
 		{Metric: "mAP", A: 0.46, B: 0.41, Diff: 0.05, Low: 0.01, High: 0.09, Answer: coco.Better},
 		{Metric: "AP", Class: "circle", Truths: 50, A: 0.4, B: 0.39, Diff: 0.01, Low: -0.04, High: 0.06,
 			Answer: coco.Unsure}}}, nil
+}
+
+// Release knows version 2, whose bundle the store has, and version 1, whose bundle is gone.
+func (s *shop) Release(_ context.Context, model string, version int) (web.Released, error) {
+	r := web.Released{Model: model, Version: max(version, 1), Bundle: sum("bundle 1")}
+	if version == 0 || version == 2 {
+		r.Version, r.Bundle = 2, s.bundle
+	}
+	if model != "shapes" || version > 2 {
+		return r, explain.Unknown{Kind: explain.Model, ID: model, Do: "aob status lists the models"}
+	}
+	if version == 2 {
+		r.Quarantined = "2 of 3 devices failed"
+	}
+	return r, nil
+}
+
+// stock makes a store with the bundle of version 2.
+func (s *shop) stock(dir string) (*artifact.Store, error) {
+	store, err := artifact.Open(filepath.Join(dir, "bundles"))
+	if err != nil {
+		return nil, err
+	}
+	model := filepath.Join(dir, "model.onnx")
+	if err := os.WriteFile(model, []byte("an ONNX file"), 0o600); err != nil {
+		return nil, err
+	}
+	s.bundle, err = store.Push(context.Background(), artifact.Bundle{ModelPath: model, Golden: []byte("golden"),
+		Labels: []string{"circle"}, Provenance: map[string]string{"run": string(sum("run")),
+			"spec": string(sum("spec"))},
+		Signature: delivery.Signature{SchemaVersion: 1, Input: "input", Boxes: "dets", Logits: "labels", Width: 64,
+			Height: 64, Resize: delivery.Resize{Algorithm: "bilinear", Padding: "none", DType: "float32"},
+			Means: []float64{0.5, 0.5, 0.5}, Stds: []float64{0.2, 0.2, 0.2}, Slots: []string{"circle", ""},
+			Background: 1,
+			Select:     100}})
+	return store, err
 }
 
 func (s *shop) Power(_ context.Context, name string) ([]gate.ModelPower, error) {

@@ -148,6 +148,28 @@ func (s *Snapshot) pr(p plan.ProposalReport) web.PR {
 	return pr
 }
 
+// Release returns a release that main has accepted; version 0 is the one that it has now.
+func (s *Snapshot) Release(model string, version int) (web.Released, error) {
+	for _, m := range s.Plan.Main.Models {
+		if m.Model == model && m.Accepted != nil && version == 0 {
+			version = m.Accepted.Version
+		}
+	}
+	for _, a := range s.World.Evidence.Accepted[model] {
+		if a.Version == version {
+			r := web.Released{Model: model, Version: version, Bundle: a.Bundle}
+			r.Quarantined, _ = s.World.Main.Intent.Quarantines[model].Forbids(a.Bundle)
+			return r, nil
+		}
+	}
+	what := model
+	if version > 0 {
+		what = fmt.Sprintf("%s@%d", model, version)
+	}
+	return web.Released{}, s.unknown(explain.Unknown{Kind: explain.Model, ID: what, Do: "main has released no such " +
+		"model; aob status lists the models, and aob explain model NAME the versions of one"})
+}
+
 // waitsFor says in a few words whom or what an open pull request waits for.
 func waitsFor(p plan.ProposalReport, state delivery.CheckState) string {
 	var owners []string

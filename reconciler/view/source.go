@@ -243,6 +243,11 @@ func (s *Source) PR(_ context.Context, number int) (web.PR, error) {
 	})
 }
 
+// Release returns a release that main has accepted; version 0 is the one that it has now.
+func (s *Source) Release(_ context.Context, model string, version int) (web.Released, error) {
+	return answer(s, func(snap *Snapshot) (web.Released, error) { return snap.Release(model, version) })
+}
+
 // Explain returns the chain of one thing.
 func (s *Source) Explain(_ context.Context, kind explain.Kind, id string) (explain.Chain, error) {
 	return answer(s, func(snap *Snapshot) (explain.Chain, error) {

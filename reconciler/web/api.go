@@ -67,6 +67,8 @@ type API struct {
 	Source Source
 	Log    *slog.Logger
 	Refuse error // if not nil, the response to every request that would change something
+	// Bundles serves the released bundles under /v2/, as an OCI registry; nil: none.
+	Bundles http.Handler
 }
 
 // Handler returns the API's handler. The package comment lists its routes.
@@ -169,6 +171,13 @@ func (a API) Handler() http.Handler {
 		powers, err := a.Source.Power(r.Context(), r.PathValue("gate"))
 		return list(powers), err
 	})
+	get("/v1/models/{model}/release", func(r *http.Request) (any, error) {
+		version, err := strconv.Atoi(r.URL.Query().Get("version"))
+		if err != nil || version < 0 {
+			return nil, badRequest("", "version: want a number, got %q", truncate(r.URL.Query().Get("version")))
+		}
+		return a.Source.Release(r.Context(), r.PathValue("model"), version)
+	})
 	get("/v1/compare", func(r *http.Request) (any, error) {
 		return a.Source.Compare(r.Context(), r.URL.Query().Get("a"), r.URL.Query().Get("b"))
 	})
@@ -187,6 +196,9 @@ func (a API) Handler() http.Handler {
 		return struct{}{}, a.Source.ForgetDevice(r.Context(), r.PathValue("fleet"), r.PathValue("device"))
 	})
 	mux.HandleFunc("GET /v1/runs/{run}/log", a.serveLog)
+	if a.Bundles != nil {
+		mux.Handle("GET /v2/", a.Bundles)
+	}
 	handle("/", func(_ http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, &Error{Code: http.StatusNotFound, What: fmt.Sprintf("the API has no %s %s", r.Method,
 			truncate(r.URL.Path)), Do: "use an aob of the same version as the server's"}

@@ -124,6 +124,8 @@ func TestClient(t *testing.T) {
 		"end of none":    func(s web.Source) (any, error) { return nil, s.EndTrial(ctx, "9") },
 		"compare":        func(s web.Source) (any, error) { return s.Compare(ctx, "#3", "a&b=c") },
 		"power":          func(s web.Source) (any, error) { return s.Power(ctx, "production") },
+		"release":        func(s web.Source) (any, error) { return s.Release(ctx, "shapes", 3) },
+		"no release":     func(s web.Source) (any, error) { return s.Release(ctx, "../x?y", 0) },
 		"no gate":        func(s web.Source) (any, error) { return s.Power(ctx, "../x") },
 		"compare itself": func(s web.Source) (any, error) { return s.Compare(ctx, "a", "a") },
 		"log": func(s web.Source) (any, error) {

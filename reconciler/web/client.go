@@ -126,6 +126,17 @@ func (c *Client) Compare(ctx context.Context, a, b string) (Comparison, error) {
 	return get[Comparison](ctx, c, "/v1/compare?a="+url.QueryEscape(a)+"&b="+url.QueryEscape(b))
 }
 
+// Release returns a release that main has accepted.
+func (c *Client) Release(ctx context.Context, model string, version int) (Released, error) {
+	return get[Released](ctx, c, fmt.Sprintf("/v1/models/%s/release?version=%d", url.PathEscape(model), version))
+}
+
+// BundlesURL is the address of the server's bundles for the client that HTTP returns. Only its path matters.
+const BundlesURL = "http://127.0.0.1/bundles"
+
+// HTTP returns an HTTP client that connects to the socket, whatever the address is.
+func (c *Client) HTTP() *http.Client { return c.http }
+
 // Power returns the smallest drops that a gate can detect.
 func (c *Client) Power(ctx context.Context, name string) ([]gate.ModelPower, error) {
 	return get[[]gate.ModelPower](ctx, c, "/v1/gates/"+url.PathEscape(name)+"/power")

@@ -19,9 +19,11 @@
 //	POST   /v1/trials                     a [TrialRequest]
 //	GET    /v1/trials/ID
 //	DELETE /v1/trials/ID
+//	GET    /v1/models/MODEL/release?version=NUMBER
 //	GET    /v1/compare?a=MODEL&b=MODEL
 //	GET    /v1/gates/GATE/power
 //	DELETE /v1/devices/FLEET/DEVICE
+//	GET    /v2/                           bundles, as an OCI registry
 //	GET    /healthz
 //
 // An error response is {"error": what is wrong, "hint": what to do}. Status 404 means that there is no such thing, 409

@@ -19,6 +19,8 @@ type Server struct {
 
 	Socket string // path
 	Refuse error  // see [API]; if not nil, only the socket is served
+	// Bundles serves bundles on the socket; see [API].
+	Bundles http.Handler
 
 	Site           Site
 	Address        Address // of the site
@@ -46,7 +48,7 @@ func (s Server) Run(ctx context.Context) error {
 	}
 	defer socket.Close()
 	handlers := map[net.Listener]http.Handler{
-		socket: API{Source: s.Source, Log: s.Log}.Handler(),
+		socket: API{Source: s.Source, Log: s.Log, Bundles: s.Bundles}.Handler(),
 		site:   s.Site.Handler(),
 	}
 	limits := map[net.Listener]Limits{socket: SocketLimits(), site: cmp.Or(s.Limits, SiteLimits())}
@@ -91,5 +93,6 @@ func (s Server) runSocket(ctx context.Context) error {
 	}
 	defer socket.Close()
 	s.Log.Info("listening", "socket", s.Socket)
-	return SocketLimits().Serve(ctx, socket, API{Source: s.Source, Log: s.Log, Refuse: s.Refuse}.Handler(), s.Log)
+	return SocketLimits().Serve(ctx, socket, API{Source: s.Source, Log: s.Log, Refuse: s.Refuse,
+		Bundles: s.Bundles}.Handler(), s.Log)
 }

@@ -55,6 +55,8 @@ type Source interface {
 	// its ID), #12, pallets@12, or release. The result is pending until the work is done; the work
 	// continues as long as requests repeat.
 	Compare(ctx context.Context, a, b string) (Comparison, error)
+	// Release returns a release that main has accepted; version 0 is the one that it has now.
+	Release(ctx context.Context, model string, version int) (Released, error)
 	// Power returns the smallest drops that a gate of main can detect, for each model that it covers and has judged.
 	Power(ctx context.Context, gate string) ([]gate.ModelPower, error)
 }
@@ -298,6 +300,14 @@ type Device struct {
 	Installed  string            `json:"installed,omitempty"` // id of the agent's state folder
 	Labels     map[string]string `json:"labels,omitempty"`
 	Downloaded int64             `json:"downloaded"` // bytes of bundles since the agent was installed
+}
+
+// Released is a release that main has accepted.
+type Released struct {
+	Model       string          `json:"model"`
+	Version     int             `json:"version"`
+	Bundle      delivery.Digest `json:"bundle"`
+	Quarantined string          `json:"quarantined,omitempty"` // why the bundle must not run any more
 }
 
 // A Plan is the server's current plan.

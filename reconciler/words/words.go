@@ -99,9 +99,14 @@ func statusFacts(facts []delivery.Fact) []delivery.Fact {
 		facts[i].Facts = statusFacts(f.Facts)
 		switch {
 		case f.Code == code.VerdictUnsure && len(f.Facts) == 2: // the reason, and how an owner accepts
-			facts[i].Code, facts[i].Facts = code.VerdictUnsureStatus, facts[i].Facts[:1]
-			if f.Facts[1].Code == code.AcceptBySocket {
-				facts[i].PRs = f.Facts[1].PRs
+			reason, ask := facts[i].Facts[0], facts[i].Facts[1]
+			if ask.Code == code.AcceptByReaction { // an owner has begun to
+				facts[i].Facts = []delivery.Fact{ask, reason}
+				continue
+			}
+			facts[i].Code, facts[i].Facts = code.VerdictUnsureStatus, []delivery.Fact{reason}
+			if ask.Code == code.AcceptBySocket {
+				facts[i].PRs = ask.PRs
 			}
 		case f.Code == code.Several && len(f.Facts) == 2 && f.Facts[0].Code == code.DataReady &&
 			f.Facts[1].Code == code.Finding:

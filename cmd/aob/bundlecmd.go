@@ -1,0 +1,100 @@
+package main
+
+// This file copies the files of a released model.
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/autonomos/aob/reconciler/artifact"
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/web"
+)
+
+func newBundleCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:     "bundle",
+		Short:   "Copy the files of a released model",
+		Example: "  aob bundle pull shapes ./shapes-now\n  aob bundle pull shapes@2 ./shapes-2",
+	}
+	group(c)
+	c.AddCommand(query(&cobra.Command{
+		Use:   "pull MODEL[@VERSION] DIR",
+		Short: "Write a released model into a new folder: ONNX file, labels, signature",
+		Long: `Pull writes the files of a release into DIR: model.onnx, labels.json, signature.json,
+golden.bin, thresholds.json if it has thresholds, and manifest.json. Every file is
+checked against the digest of the bundle that main has accepted. DIR must not exist: it
+appears when all files are there. Without VERSION it is the release that main has now.`,
+		Example: "  aob bundle pull shapes ./shapes-now\n  aob bundle pull shapes@2 ./shapes-2 -o json",
+	}, func(c *cobra.Command, api *web.Client, args []string) (any, func(*terminal), error) {
+		p, err := pullBundle(c.Context(), api, args[0], args[1])
+		return p, func(t *terminal) {
+			if p.Quarantined != "" {
+				t.paragraph("", "warning: this bundle must not run any more: "+p.Quarantined)
+			}
+			t.printf("%s@%d: bundle %s is in %s\n", p.Model, p.Version, p.Bundle, p.Folder)
+		}, err
+	}))
+	return c
+}
+
+// pulled is the result of aob bundle pull.
+type pulled struct {
+	web.Released
+	Folder string `json:"folder"`
+}
+
+// pullBundle copies a release's files from a server into a new folder.
+func pullBundle(ctx context.Context, api *web.Client, what, folder string) (p pulled, err error) {
+	name, number, versioned := strings.Cut(what, "@")
+	version := 0
+	if versioned {
+		if version, err = strconv.Atoi(number); err != nil || version < 1 {
+			return p, hinted{fmt.Errorf("want MODEL or MODEL@VERSION, got %q", what),
+				"as in shapes@2; aob explain model " +
+					cmp.Or(name, "shapes") + " lists the versions"}
+		}
+	}
+	if p.Folder, err = filepath.Abs(folder); err != nil {
+		return p, err
+	}
+	if _, err := os.Lstat(p.Folder); !errors.Is(err, fs.ErrNotExist) {
+		if err != nil {
+			return p, err
+		}
+		return p, delivery.Blockedf("name a folder that does not exist", "%s is there already, and nothing is "+
+			"overwritten",
+			p.Folder)
+	}
+	if p.Released, err = api.Release(ctx, name, version); err != nil {
+		return p, err
+	}
+	// Beside the folder, so that the files can be moved.
+	if err := os.MkdirAll(filepath.Dir(p.Folder), 0o755); err != nil {
+		return p, err
+	}
+	tmp, err := os.MkdirTemp(filepath.Dir(p.Folder), ".aob-pull-")
+	if err != nil {
+		return p, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
+	store, err := artifact.Open(tmp)
+	if err != nil {
+		return p, err
+	}
+	_, err = store.Pull(ctx, artifact.Source{URL: web.BundlesURL, Client: api.HTTP()}, p.Bundle, p.Folder)
+	if errors.Is(err, fs.ErrNotExist) {
+		return p, delivery.Blockedf("restore it from a backup", "the server no longer has bundle %s of %s@%d",
+			p.Bundle.Short(), p.Model, p.Version)
+	}
+	return p, err
+}
