@@ -164,7 +164,7 @@ func (s *story) startAgent(name string) error {
 	if err != nil {
 		return fmt.Errorf("token of device %s: %w", name, err)
 	}
-	return s.start(name, filepath.Join(s.bin, "aob-agent"), "run", "--server", "http://"+s.address, "--ring", "demo",
+	return s.start(name, filepath.Join(s.bin, "aob-agent"), "run", "--server", "http://"+s.address, "--fleet", "demo",
 		"--device", name, "--label", "site=demo", "--state", filepath.Join(s.dir, "devices", name), "--trust",
 		filepath.Join(state, "keys", "desired.key.pub"), "--token-file", token)
 }

@@ -172,7 +172,7 @@ func (m *team) startAgent(t *testing.T, device, ring string, labels ...string) {
 	t.Helper()
 	token := filepath.Join(m.dir, device+".token")
 	writeToken(t, m.bin, filepath.Join(m.dir, "aob.yaml"), ring, device, token)
-	args := []string{"run", "--server", "http://" + m.address, "--ring", ring, "--device", device, "--state",
+	args := []string{"run", "--server", "http://" + m.address, "--fleet", ring, "--device", device, "--state",
 		m.device(device), "--threads", "1",
 		"--trust", filepath.Join(m.dir, "state", "keys", "desired.key.pub"), "--token-file", token,
 		"--detector", filepath.Join(m.bin, "aob-detect"), "--library", m.library}

@@ -36,7 +36,7 @@ func statusCommand() *cobra.Command {
 			row := func(name, format string, args ...any) {
 				fmt.Fprintf(w, "%s\t%s\n", name, delivery.Terminal(fmt.Sprintf(format, args...)))
 			}
-			row("device", "%s in ring %s", s.Device, s.Ring)
+			row("device", "%s in fleet %s", s.Device, s.Ring)
 			switch {
 			case s.Serving:
 				row("serves", "version %d, bundle %s, slot %s", s.Release, s.Bundle.Short(), s.Slot)

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/net/netutil"
 
 	"github.com/autonomos/aob/reconciler/artifact"
@@ -41,7 +42,7 @@ const maxConnections = 32
 func runCommand() *cobra.Command {
 	var o runOptions
 	cmd := &cobra.Command{
-		Use:   "run --server URL --ring NAME --device ID --state DIR --trust FILE --token-file FILE",
+		Use:   "run --server URL --fleet NAME --device ID --state DIR --trust FILE --token-file FILE",
 		Short: "Run the agent until it is stopped",
 		Long: `Run works until SIGTERM or SIGINT, and then ends its detector. It logs JSON lines
 to standard error. Clients reach the detector at DIR/serving.sock: see
@@ -49,7 +50,7 @@ aob-agent infer.
 
 No environment variable is required. AOB_ONNXRUNTIME is the path of ONNX
 Runtime's library if --library is not set.`,
-		Example: `  aob-agent run --server https://aob.example:8443 --ring warehouse-north --device dock-7 \
+		Example: `  aob-agent run --server https://aob.example:8443 --fleet warehouse-north --device dock-7 \
     --label site=north --label board=orin-nano --state /var/lib/aob \
     --trust /etc/aob/desired.pub --token-file /etc/aob/token --ca /etc/aob/ca.pem`,
 		Args: cobra.NoArgs,
@@ -61,7 +62,7 @@ Runtime's library if --library is not set.`,
 	f := cmd.Flags()
 	f.StringVar(&o.server, "server", "", "URL of aob serve: https, or http on this machine")
 	f.StringVar(&o.bundles, "bundles", "", "the OCI repository of the bundles (default: SERVER/bundles)")
-	f.StringVar(&o.ring, "ring", "", "the fleet that this device belongs to")
+	f.StringVar(&o.ring, "fleet", "", "the fleet that this device belongs to")
 	f.StringVar(&o.device, "device", "", "this device's id: lower-case letters, digits and dashes")
 	f.StringArrayVar(&o.labels, "label", nil,
 		"a label by which fleets select devices, such as site=north; can be repeated")
@@ -78,9 +79,15 @@ Runtime's library if --library is not set.`,
 	f.StringVar(&o.metrics, "metrics", "", "serve /metrics for Prometheus on this address, such as 127.0.0.1:9102")
 	f.DurationVar(&o.heartbeat, "heartbeat", 5*time.Minute,
 		"time between reports if nothing changes; the server may ask for a shorter one")
-	for _, name := range []string{"server", "ring", "device", "state", "trust", "token-file"} {
+	for _, name := range []string{"server", "fleet", "device", "state", "trust", "token-file"} {
 		cmd.MarkFlagRequired(name)
 	}
+	f.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		if name == "ring" { // as it was called before
+			name = "fleet"
+		}
+		return pflag.NormalizedName(name)
+	})
 	return cmd
 }
 
@@ -95,7 +102,7 @@ func run(ctx context.Context, o runOptions, log *slog.Logger) (err error) {
 	}
 	if whose, _, _ := strings.Cut(c.Token, ":"); whose != o.ring+"/"+o.device {
 		return errors.Join(delivery.Blockedf("on the server, print it with: aob device token "+o.ring+" "+o.device,
-			"--token-file: %s does not contain the token of device %s in ring %s", o.tokenFile, o.device, o.ring),
+			"--token-file: %s does not contain the token of device %s in fleet %s", o.tokenFile, o.device, o.ring),
 			agent.Close())
 	}
 	if o.metrics == "" {

@@ -175,8 +175,8 @@ func newDeviceTokenCommand() *cobra.Command {
 		Long: `Token prints the token that a device's agent sends with each request. It is derived
 from the fleet's secret, which stays on the server. It is valid only for this device in
 this fleet.`,
-		Example: "  aob device token demo dock-4 --config world/aob.yaml > dock-4.token\n  aob-agent run --ring demo " +
-			"--device dock-4 --token-file dock-4.token …",
+		Example: "  aob device token demo dock-4 --config world/aob.yaml > dock-4.token\n  aob-agent run --fleet " +
+			"demo --device dock-4 --token-file dock-4.token …",
 		RunE: func(c *cobra.Command, args []string) error {
 			s, err := loadServer(config)
 			if err != nil {

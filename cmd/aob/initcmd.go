@@ -232,6 +232,7 @@ func (b *builder) example() error {
 	}
 	data := filepath.Join(b.dir, "datasets", "shapes")
 	if b.images > 0 {
+		b.say("making %d images …", b.images+max(8, b.images/4)+max(8, b.images/2))
 		if err := makeShapes(b.ctx, b.python, data, b.images); err != nil {
 			return err
 		}

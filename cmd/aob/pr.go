@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -102,6 +103,7 @@ changes meanwhile, the merge is refused. The merge is in the name of the user th
 runs the command.`,
 		Example: "  aob pr merge 12\n  aob pr merge 12 --head 4f1c09d2a3",
 	}, func(ctx context.Context, api *web.Client, number int, head string) (any, func(*terminal), error) {
+		printMessage(os.Stderr, "merging #%d …", number)
 		commit, err := api.Merge(ctx, number, head, "")
 		return map[string]any{"number": number, "head": head, "commit": commit}, func(t *terminal) {
 			t.printf("merged #%d: main is at %s\n", number, short(commit))
@@ -232,7 +234,11 @@ func (t *terminal) change(m web.Change) {
 		t.paragraph("", "Bounds cover the choice of test images, not the noise of training.")
 	}
 	for _, gate := range slices.Sorted(maps.Keys(m.Pictures)) {
-		t.printf("the images that got worse, by gate %s: %s\n", gate, m.Pictures[gate])
+		page := m.Pictures[gate]
+		if strings.HasPrefix(page, "/") {
+			page += " on the server's address (listen.url in its configuration makes it a link)"
+		}
+		t.paragraph("", fmt.Sprintf("the images that got worse, by gate %s: %s", gate, page))
 	}
 	for _, s := range m.Settle {
 		t.paragraph("", s.Text)

@@ -315,7 +315,7 @@ func (p *server) openSite(context.Context) error {
 		Address: web.Address{Address: s.Listen.Address, Certificate: s.Listen.Certificate, Key: s.Listen.Key},
 		Listens: p.devices.Listen, MetricsAddress: s.Listen.Metrics,
 		Site: web.Site{Fleet: p.devices.Handler(), Bundles: p.devices.Guard(p.bundles.Handler(p.metrics.BytesServed)),
-			Pictures: web.Pictures(st.files()), Ready: p.source.Ready},
+			Pictures: web.Pictures(st.files(), p.source.PicturesOf), Ready: p.source.Ready},
 	}
 	if connection.Webhook != nil {
 		p.web.Site.Webhook = webhookOf(connection, r, p.metrics, p.log)

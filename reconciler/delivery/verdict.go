@@ -90,10 +90,15 @@ func OneInterval(list []Measured, verdicts []Verdict) []Measured {
 	return list
 }
 
-// CheckOf returns the check of the difference that a loss is about; of several, that with the bounds.
+// CheckOf returns the check of the difference that a loss is about; of several, that with the bounds. Of a single
+// class, AP and mAP are one number.
 func (v Verdict) CheckOf(l Loss) (found CheckVerdict, ok bool) {
+	single := func(metric, class string) bool {
+		return len(v.Classes) == 1 && (metric == MetricMAP || metric == MetricAP && class == v.Classes[0])
+	}
 	for _, c := range v.Checks {
-		of := c.Metric == l.Metric && c.Class == l.Class && c.Diff != nil && c.Outcome != NotApplicable
+		same := c.Metric == l.Metric && c.Class == l.Class || single(c.Metric, c.Class) && single(l.Metric, l.Class)
+		of := same && c.Diff != nil && c.Outcome != NotApplicable
 		if of && (!ok || found.Low == nil) {
 			found, ok = c, true
 		}

@@ -40,4 +40,14 @@ func TestOtherLosses(t *testing.T) {
 	if got := v.OtherLosses(); !slices.Equal(got, v.Lost[1:]) {
 		t.Errorf("got %v, want %v", got, v.Lost[1:])
 	}
+	// With one class, mAP is the AP of that class, so the check of mAP says it already.
+	v = Verdict{Classes: []string{"cat"}, Checks: []CheckVerdict{{Metric: "mAP", Diff: ptr(-0.1), Outcome: Fail}},
+		Lost: []Loss{{Metric: "AP", Class: "cat"}, {Metric: "mAP"}, {Metric: "AP50"}}}
+	if got := v.OtherLosses(); !slices.Equal(got, v.Lost[2:]) {
+		t.Errorf("of one class: got %v, want %v", got, v.Lost[2:])
+	}
+	v.Classes = []string{"cat", "dog"}
+	if got := v.OtherLosses(); len(got) != 2 {
+		t.Errorf("of two classes: got %v", got)
+	}
 }

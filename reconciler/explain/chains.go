@@ -53,6 +53,12 @@ func (r Report) Merged(number int) []ModelVersion {
 	found := slices.DeleteFunc(r.allVersions(), func(v ModelVersion) bool {
 		return v.Commit != r.Heads[number] && (!Mentions(v.Subject, number) || v.Release == nil)
 	})
+	// After a move to a forge, numbers of the local one come again there. Those of the forge count.
+	if here := slices.DeleteFunc(slices.Clone(found), func(v ModelVersion) bool {
+		return v.Commit != r.Heads[number] && local.MatchString(v.Subject)
+	}); len(here) > 0 {
+		found = here
+	}
 	if len(found) == 0 && r.Merge != nil {
 		found = []ModelVersion{{Version: *r.Merge}}
 	}
@@ -66,6 +72,9 @@ func Mentions(subject string, number int) bool {
 		return err == nil && n == number
 	})
 }
+
+// local is how the local forge begins the subject of a merge.
+var local = regexp.MustCompile(`^Merge [0-9]{1,9}: `)
 
 // reference is #12 as most forges write it, !12, or the Merge 12: of the local one.
 var reference = regexp.MustCompile(`(?:[#!]|^Merge )([0-9]{1,9})\b`)

@@ -243,6 +243,27 @@ func (s *Source) PR(_ context.Context, number int) (web.PR, error) {
 	})
 }
 
+// PicturesOf says which model and gate of which pull request the pictures of a comparison are about; "" if no open pull
+// request has them.
+func (s *Source) PicturesOf(key string) string {
+	snap := s.Loop.Last()
+	if snap == nil {
+		return ""
+	}
+	for _, p := range snap.Plan.Proposals {
+		for _, m := range p.Models {
+			for _, l := range m.Links {
+				if l.Path == "/pictures/"+key+"/" && m.Baseline != nil {
+					return fmt.Sprintf("pull request #%d: %s, bundle %s, against version %d, by gate %s", p.PR.Number,
+						m.Model,
+						m.Bundle.Short(), m.Baseline.Version, l.Gate)
+				}
+			}
+		}
+	}
+	return ""
+}
+
 // Release returns a release that main has accepted; version 0 is the one that it has now.
 func (s *Source) Release(_ context.Context, model string, version int) (web.Released, error) {
 	return answer(s, func(snap *Snapshot) (web.Released, error) { return snap.Release(model, version) })

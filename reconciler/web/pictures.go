@@ -29,10 +29,11 @@ var picturePage = template.Must(template.New("pictures").Funcs(template.FuncMap{
 
 // Pictures serves a store's files below pictures/: /pictures/KEY/ is the page of one
 // comparison, and /pictures/KEY/NAME.png a picture. Anybody who knows a key may read it,
-// as with bundles. A key is the digest of a comparison, and keys are never listed.
+// as with bundles. A key is the digest of a comparison, and keys are never listed. about says what a
+// comparison is about; it may be nil, or return "".
 func Pictures(files interface {
 	Open(name string) (io.ReadSeekCloser, error)
-}) http.Handler {
+}, about func(key string) string) http.Handler {
 	read := func(key, name string) ([]byte, error) {
 		f, err := files.Open("pictures/" + key + "/" + name)
 		if err != nil {
@@ -55,13 +56,19 @@ func Pictures(files interface {
 			http.Redirect(w, r, "/pictures/"+key+"/", http.StatusMovedPermanently)
 		case name == "":
 			data, err := read(key, pictureIndex)
-			var entries []struct{ File, Name, Why string }
-			if err != nil || json.Unmarshal(data, &entries) != nil {
+			var page struct {
+				About   string
+				Entries []struct{ File, Name, Why string }
+			}
+			if about != nil {
+				page.About = about(key)
+			}
+			if err != nil || json.Unmarshal(data, &page.Entries) != nil {
 				http.NotFound(w, r)
 				return
 			}
 			h.Set("Content-Type", "text/html; charset=utf-8")
-			picturePage.Execute(w, entries) // it fails only if the client is gone
+			picturePage.Execute(w, page) // it fails only if the client is gone
 		case pictureFile.MatchString(name):
 			data, err := read(key, name)
 			if err != nil {

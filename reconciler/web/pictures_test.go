@@ -34,8 +34,10 @@ func TestPictures(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	h := web.Site{Pictures: web.Pictures(store.Folder(root))}.Handler()
+	about := ""
+	h := web.Site{Pictures: web.Pictures(store.Folder(root), func(string) string { return about })}.Handler()
 	page := func(text string) string {
+		about = "#4: " + text
 		data, err := json.Marshal([]map[string]string{{"file": "01-a.png", "name": text, "why": text}})
 		if err == nil {
 			err = os.WriteFile(filepath.Join(dir, key, "index.json"), data, 0o644)
@@ -67,6 +69,7 @@ func TestPictures(t *testing.T) {
 		want string
 	}{
 		{"/pictures/" + key + "/", 200, "&lt;b&gt;.jpg</b>: &lt;b&gt;.jpg"},
+		{"/pictures/" + key + "/", 200, "<p><b>#4: &lt;b&gt;.jpg</b></p>"},
 		{"/pictures/" + key, 301, ""},
 		{"/pictures/" + key + "/01-a.png", 200, "png"},
 		{"/pictures/" + key + "/02-a.png", 404, ""},

@@ -280,7 +280,8 @@ func TestSite(t *testing.T) {
 			t.Errorf("%s: %d %q, want %q", path, code, body, want)
 		}
 	}
-	for path, want := range map[string]int{"/": 404, "/metrics": 404, "/v1/status": 404, "/fleet": 404} {
+	for path, want := range map[string]int{"/": 200, "/index.html": 404, "/metrics": 404, "/v1/status": 404,
+		"/fleet": 404} {
 		if code, _ := ask(site, "GET", path); code != want {
 			t.Errorf("%s: %d, want %d", path, code, want)
 		}

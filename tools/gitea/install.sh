@@ -21,7 +21,8 @@ cd "$here/build"
 # Only this module's go.mod and go.sum decide what is built: ignore workspaces and
 # flags of the caller, and do not change the module.
 export GOWORK=off GOFLAGS=-mod=readonly CGO_ENABLED=1
-nice -n 10 go build -p 2 -o "$new/gitea" -trimpath \
+echo "building Gitea $version: 10 to 40 minutes, once; each package is named when it is built" >&2
+nice -n 10 go build -v -p 2 -o "$new/gitea" -trimpath \
 	-tags 'sqlite sqlite_unlock_notify' -ldflags "-s -w -X main.Version=$version" code.gitea.io/gitea
 source=$(go list -m -f '{{.Dir}}' code.gitea.io/gitea)
 for part in options public templates; do
