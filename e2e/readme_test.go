@@ -69,14 +69,17 @@ func TestReadme(t *testing.T) {
 		switch {
 		case word == "make":
 			// make itself is running this, or the demo's own job; the target must be there.
-			if out, err := exec.Command("make", "-C", "..", "-n", rest).CombinedOutput(); err != nil {
+			if out, err := exec.Command("make", append([]string{"-C", "..", "-n"},
+				strings.Fields(rest)...)...).CombinedOutput(); err != nil {
 				t.Errorf("%s: %v\n%s", command, err, out)
 			}
 		case word == "export":
 			name, value, _ := strings.Cut(rest, "=")
 			env = append(env, name+"="+filepath.Join(dir, value))
-		case strings.HasPrefix(command, "bin/aob serve"):
+		case strings.HasPrefix(command, "bin/aob doctor"):
 			address = freePort(t, filepath.Join(dir, "world", "aob.yaml"))
+			do(command)
+		case strings.HasPrefix(command, "bin/aob serve"):
 			start(command)
 			// A typo in the model is judged at once, and trains nothing.
 			do(`cd world/intent && git checkout -q -b change &&

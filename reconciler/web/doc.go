@@ -40,6 +40,7 @@
 //	/v2/         bundles, as an OCI registry
 //	/pictures/   pages of pictures; see [Pictures]
 //	/webhook     notifications of a forge; see [Webhook]
+//	/{$}         says what this is
 //	/healthz     200 as long as the process responds
 //	/readyz      200 once the loop has observed everything, else 503
 //
