@@ -70,7 +70,7 @@ func TestRunsShareOnlyTheStore(t *testing.T) {
 	}
 	for _, name := range append(compared.Pictures, "") { // the last is the page
 		r := httptest.NewRecorder()
-		web.Pictures(b.files).ServeHTTP(r, httptest.NewRequest("GET", "/pictures/"+key.Hex()+"/"+name, nil))
+		web.Pictures(b.files, nil).ServeHTTP(r, httptest.NewRequest("GET", "/pictures/"+key.Hex()+"/"+name, nil))
 		if r.Code != 200 || r.Body.Len() == 0 {
 			t.Errorf("picture %q: %d", name, r.Code)
 		}
