@@ -176,9 +176,11 @@ func (t *terminal) pr(p web.PR, now time.Time) {
 		from += " (draft)"
 	}
 	if p.Merged {
-		t.paragraph("", fmt.Sprintf("merged into %s on %s, by %s: %s", p.Base, p.Updated.UTC().Format("2006-01-02 "+
-			"15:04 UTC"),
-			p.Author, p.Text))
+		when := ""
+		if !p.Updated.IsZero() {
+			when = " on " + p.Updated.UTC().Format("2006-01-02 15:04 UTC")
+		}
+		t.paragraph("", fmt.Sprintf("merged into %s%s, by %s: %s", p.Base, when, p.Author, p.Text))
 	} else if p.Head == "" {
 		t.paragraph("", fmt.Sprintf("the commit of branch %s is not known", from))
 	} else {
