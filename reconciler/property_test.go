@@ -248,8 +248,8 @@ func (s *sim) checkOwed() {
 		if f.Runs == "other" || s.fleet.published[name].Model == "other" {
 			continue // stories know
 		}
-		if !named || main.Models[f.Runs].SpecDigest() != release.Spec || !s.accepted(f.Runs, release) ||
-			s.quarantined(release.Bundle) {
+		held, _ := s.quarantines(release.Bundle)
+		if !named || main.Models[f.Runs].SpecDigest() != release.Spec || !s.accepted(f.Runs, release) || held {
 			continue
 		}
 		if !free(name, release) || f.After != nil && (!free(f.After.Fleet, release) ||

@@ -278,9 +278,9 @@ type simRepo struct {
 	refs    map[string]string
 	blobs   map[string][]byte
 	last    string
-	fetched int             // commits that there were when the loop last read the repository
-	made    map[string]bool // commits that AOB made
-	folds   map[string]map[delivery.Digest]simHeld
+	fetched int                               // commits that there were when the loop last read the repository
+	made    map[string]bool                   // commits that AOB made
+	entries map[string][]delivery.Quarantined // of quarantine files, by blob
 	down    bool
 	bad     map[string]error // commits whose tree cannot be read, blobs, and files whose history cannot
 	reads   int              // of such trees
