@@ -15,7 +15,7 @@ import (
 func (s *sim) copyState() {
 	c := *s
 	c.copy, c.did, c.crashIn, c.watching = nil, nil, 0, true
-	c.trained, c.inferred = maps.Clone(s.trained), maps.Clone(s.inferred)
+	c.trained, c.learned, c.inferred = maps.Clone(s.trained), maps.Clone(s.learned), maps.Clone(s.inferred)
 	c.repo, c.forge = &simRepo{}, &simForge{}
 	c.runs, c.signed, c.fleet, c.ledger = s.runs.clone(&c), s.signed.clone(&c), s.fleet.clone(&c),
 		s.ledger.clone(&sim{})
@@ -56,7 +56,7 @@ func (s *sim) takeOver() {
 	}
 	s.happens(copyAdopted)
 	s.runs, s.signed, s.ledger = c.runs.clone(s), c.signed.clone(s), c.ledger.clone(s)
-	s.trained, s.copy = c.trained, nil
+	s.trained, s.learned, s.copy = c.trained, c.learned, nil
 	s.fleet.published, s.fleet.least = c.fleet.published, s.now.Unix()
 	s.server.Least = s.now.Unix()
 	s.restart()

@@ -1,9 +1,9 @@
 package reconciler
 
 // What must never happen, whatever the order of events: nothing is trained or said twice, nothing is green without
-// evidence, fleets run what main has accepted, and no gate is lowered. These checks look at trees, signed statements and
-// devices. They repeat no rule of package plan: what a gate decides, who may approve a run, and what a quarantine means
-// over a history are cases of plan/testdata and of stories.
+// evidence, fleets run what main has accepted, and no gate is lowered. These checks look at trees, signed statements
+// and devices. They repeat no rule of package plan: what a gate decides, who may approve a run, and what a quarantine
+// means over a history are cases of plan/testdata and of stories.
 
 import (
 	"encoding/json"

@@ -40,11 +40,12 @@ type sim struct {
 	ledger   *simLedger
 	loop     *Reconciler
 	server   plan.Server
-	poll     time.Duration            // between two looks at the forge
-	trained  map[delivery.Digest]int  // by run key: how often it was trained to completion
-	inferred map[delivery.Digest]bool // by detect key: whose detections are stored
-	tried    []plan.Variant           // that were asked for as experiments
-	quality  map[int]float64          // by epochs: the mAP that a model of so many epochs reaches
+	poll     time.Duration                       // between two looks at the forge
+	trained  map[delivery.Digest]int             // by run key: how often it was trained to completion
+	learned  map[delivery.Digest]delivery.Digest // run keys, by what a trainer gets
+	inferred map[delivery.Digest]bool            // by detect key: whose detections are stored
+	tried    []plan.Variant                      // that were asked for as experiments
+	quality  map[int]float64                     // by epochs: the mAP that a model of so many epochs reaches
 
 	requests *view.Requests
 
@@ -66,8 +67,9 @@ func newSim(t testing.TB) *sim {
 
 func newSimFailing(fail func(format string, args ...any)) *sim {
 	s := &sim{fail: fail, helper: func() {}, poll: time.Second, now: time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC),
-		trained: map[delivery.Digest]int{}, inferred: map[delivery.Digest]bool{},
-		quality: map[int]float64{1: 0.10, 2: 0.40, 8: 0.60, 14: 0.70, 20: 0.72},
+		trained: map[delivery.Digest]int{}, learned: map[delivery.Digest]delivery.Digest{},
+		inferred: map[delivery.Digest]bool{},
+		quality:  map[int]float64{1: 0.10, 2: 0.40, 8: 0.60, 14: 0.70, 20: 0.72},
 		server: plan.Server{Trainers: tiny(delivery.Sum([]byte("tiny"))),
 			Protocol: delivery.Sum([]byte("protocol")),
 			Numerics: "sim/1", NextPoll: delivery.Duration(time.Second), Expiry: delivery.Duration(24 * time.Hour),

@@ -162,6 +162,11 @@ func (r *simRuns) result(key delivery.Digest, spec delivery.RunSpec) any {
 		if r.sim.trained[key]++; r.sim.trained[key] > 1 {
 			r.sim.fail("run %s was trained to completion %d times", key.Short(), r.sim.trained[key])
 		}
+		content := delivery.DigestOf("content", []any{spec.Train.Spec, spec.Train.Training})
+		if other := r.sim.learned[content]; other != "" {
+			r.sim.fail("runs %s and %s have trained the same", other.Short(), key.Short())
+		}
+		r.sim.learned[content] = key
 		bundle := delivery.DigestOf("bundle", key)
 		r.sim.signed.pack(bundle, *spec.Train)
 		return delivery.TrainResult{Bundle: bundle, Model: delivery.DigestOf("model", key), Size: 1_000_000,
