@@ -86,7 +86,7 @@ func Compare(a, b *Matched, params CompareParams) (*Comparison, error) {
 		return nil, fmt.Errorf("coco: the two models were scored in different ways: %+v and %+v", a.protocol,
 			b.protocol)
 	}
-	r, err := newResampling(a, params)
+	r, err := ofTruths(a, params)
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +113,7 @@ func Compare(a, b *Matched, params CompareParams) (*Comparison, error) {
 
 // Interval computes a bootstrap of one model.
 func Interval(m *Matched, params CompareParams) (delivery.Table, Sampling, error) {
-	r, err := newResampling(m, params)
+	r, err := ofTruths(m, params)
 	if err != nil {
 		return delivery.Table{}, Sampling{}, err
 	}

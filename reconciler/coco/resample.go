@@ -73,10 +73,19 @@ func newResampling(m *Matched, params CompareParams) (*resampling, error) {
 			r.empty = append(r.empty, k)
 		}
 	}
-	if len(r.classes) == 0 {
+	if len(m.classes) == 0 || len(m.images) == 0 {
 		return nil, ErrNoTruth
 	}
 	return r, nil
+}
+
+// ofTruths is newResampling for figures that need annotations.
+func ofTruths(m *Matched, params CompareParams) (*resampling, error) {
+	r, err := newResampling(m, params)
+	if err == nil && len(r.classes) == 0 {
+		err = ErrNoTruth
+	}
+	return r, err
 }
 
 // group sets the units that are drawn: images, or groups of them.

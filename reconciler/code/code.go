@@ -145,11 +145,14 @@ var (
 	CompareUnreadable = fact("compare.unreadable", "the result of the comparison cannot be read: {text}")
 	Evaluated         = fact("eval.done", "mAP {value} on {images} images")
 	EvaluatedBoth     = fact("eval.compared", "mAP {value} on {images} images, release {baseline}")
-	EvalSetUnread     = fact("eval.setUnread", "the eval set of gate {gate} is not read yet")
-	EvalAwaited       = fact("eval.awaited", "waiting for the evaluation")
-	NoValidation      = fact("validation.none", "the dataset has no validation split to evaluate it on; add one")
-	Validated         = fact("validation.done", "mAP {value} on {images} validation images")
-	DraftValidated    = fact("draft.validated", "mAP {value} on {images} validation images; gates judge it when the "+
+	EvaluatedNoTruths = fact("eval.noTruths", "false positives are counted on {images} images, which have no object "+
+		"that "+
+		"counts")
+	EvalSetUnread  = fact("eval.setUnread", "the eval set of gate {gate} is not read yet")
+	EvalAwaited    = fact("eval.awaited", "waiting for the evaluation")
+	NoValidation   = fact("validation.none", "the dataset has no validation split to evaluate it on; add one")
+	Validated      = fact("validation.done", "mAP {value} on {images} validation images")
+	DraftValidated = fact("draft.validated", "mAP {value} on {images} validation images; gates judge it when the "+
 		"pull request is ready for review")
 	DraftCompared = fact("draft.compared", "mAP {value} on {images} validation images, release {baseline}: {diff+} "+
 		"(at worst {low+}, at best {high+}, each 95% sure); gates judge it when the pull request is ready for review")

@@ -83,12 +83,21 @@ func (m *maker) measure(r *progress, gates []judged) (list []judgement, all bool
 	}
 	if all = eval.State == delivery.CheckSuccess && len(list) == len(gates); all {
 		first := list[0]
+		for _, j := range list {
+			if measuresMAP(j.score, j.gate) {
+				first = j
+				break
+			}
+		}
 		var baseline *float64
 		if first.base != nil {
 			v := mapOver(*first.base, first.gate.Classes)
 			baseline = &v
 		}
 		eval.Fact = evaluated(mapOver(first.score, first.gate.Classes), first.score.Scores.Images, baseline)
+		if !measuresMAP(first.score, first.gate) {
+			eval.Fact = fact(code.EvaluatedNoTruths, values{Images: first.score.Scores.Images})
+		}
 	}
 	r.stage(delivery.ContextEval, eval.State, eval.Fact)
 	return list, all
@@ -187,6 +196,11 @@ func verdictState(o delivery.Outcome) delivery.CheckState {
 		return delivery.CheckPending
 	}
 	return delivery.CheckFailure
+}
+
+// measuresMAP reports whether an eval set has objects of a gate's classes that count.
+func measuresMAP(s delivery.Scores, g delivery.Gate) bool {
+	return !math.IsNaN(s.Scores.Table.Figure(delivery.MetricMAP, g.Classes).Value)
 }
 
 // mapOver returns a model's mAP over some classes; 0 where none of them has a ground truth that counts.

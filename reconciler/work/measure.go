@@ -225,7 +225,8 @@ func (s *Stages) eval(ctx context.Context, r *run.Run, e delivery.EvalRun) (any,
 	params.Columns = e.Measures
 	table, sampling, err := coco.Interval(m, params)
 	if errors.Is(err, coco.ErrNoTruth) {
-		return out, nil
+		out.Table, err = o.counted(delivery.Table{}, m, params)
+		return out, err
 	}
 	if err != nil {
 		return nil, err
@@ -237,14 +238,20 @@ func (s *Stages) eval(ctx context.Context, r *run.Run, e delivery.EvalRun) (any,
 	return out, err
 }
 
-// counted adds the counts at the bundle's thresholds to a table, if the bundle has thresholds.
+// counted adds the counts at the bundle's thresholds to a table, if the bundle has thresholds. Without annotations
+// there are only the counts.
 func (o *opened) counted(t delivery.Table, m *coco.Matched, params coco.CompareParams) (delivery.Table, error) {
 	if len(o.input.Thresholds) == 0 {
 		return t, nil
 	}
 	counts, err := o.at(m).Counts(params)
-	if err != nil {
+	switch {
+	case errors.Is(err, coco.ErrNoTruth): // no class or no image
+		return t, nil
+	case err != nil:
 		return t, err
+	case len(t.Classes) == 0:
+		return counts, nil
 	}
 	return t.Add(counts)
 }
@@ -281,6 +288,13 @@ func (s *Stages) compare(ctx context.Context, r *run.Run, input delivery.Compare
 	params := a.resampling(input.Resamples, classes)
 	params.Seed, params.Columns = input.Seed, input.Candidate.Measures
 	c, err := coco.Compare(ma, mb, params)
+	if errors.Is(err, coco.ErrNoTruth) && len(input.Candidate.Thresholds) > 0 && len(input.Baseline.Thresholds) > 0 {
+		if out.Candidate, err = a.counted(out.Candidate, ma, params); err != nil {
+			return nil, err
+		}
+		out.Baseline, err = b.counted(out.Baseline, mb, params)
+		return out, err
+	}
 	if errors.Is(err, coco.ErrNoTruth) {
 		return out, nil
 	}

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/autonomos/aob/reconciler/artifact"
@@ -278,5 +279,40 @@ func TestCompareStage(t *testing.T) {
 	grouped := b.compare(b.ask(half, "box", byVideo), b.ask(all, "box", byVideo), 1000)
 	if grouped.Groups != benchImages/2 {
 		t.Errorf("%d groups", grouped.Groups)
+	}
+}
+
+// An eval set of pictures without objects measures false positives, and a comparison compares them.
+func TestPicturesWithoutObjects(t *testing.T) {
+	b := newBench(t)
+	file := filepath.Join(b.dir, "d", "test", dataset.AnnotationsFile)
+	data, err := os.ReadFile(file)
+	var whole map[string]any
+	if err := errors.Join(err, json.Unmarshal(data, &whole)); err != nil {
+		t.Fatal(err)
+	}
+	whole["annotations"] = []any{}
+	b.write(file, whole)
+	at := func(e *delivery.EvalRun) {
+		e.Classes[1].Labels = []string{"box", "package", "square"}
+		e.Thresholds = map[string]float64{"circle": 0.5, "box": 0.5, "package": 0.5}
+	}
+	half := b.ask(b.bundle("box", func(i int) bool { return i%2 == 0 }), "box", at)
+	all := b.ask(b.bundle("package", always), "box", at)
+	score := b.eval(half)
+	for classes, want := range map[string]float64{"circle": 1, "box": 0.5, "circle box": 1.5} {
+		row := score.Table.Figure(delivery.MetricFalsePositives, strings.Fields(classes))
+		if row.Value != want || len(row.Samples()) == 0 {
+			t.Errorf("%s: %v false positives an image, want %v, %d samples", classes, row.Value, want,
+				len(row.Samples()))
+		}
+	}
+	if _, err := json.Marshal(score); err != nil || len(score.Classes) > 0 {
+		t.Errorf("%v, classes %v", err, score.Classes)
+	}
+	c := b.compare(all, half, 200)
+	if d, ok := c.Compared(delivery.MetricFalsePositives,
+		[]string{"box"}); !ok || d.Value != 0.5 || len(d.Samples) == 0 {
+		t.Errorf("%v: %v more, %d samples", ok, d.Value, len(d.Samples))
 	}
 }
