@@ -187,6 +187,7 @@ type evaluation struct {
 	TIDE       *errorCosts           `json:"tide,omitempty"`
 	Against    *against              `json:"against,omitempty"`
 	Pictures   *worstImages          `json:"pictures,omitempty"`
+	Notes      []string              `json:"notes,omitempty"` // about the ground truth
 }
 
 // worstImages lists the pictures of the worst images.
@@ -248,7 +249,7 @@ func evaluate(r evalRequest, stdin io.Reader) (*evaluation, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &evaluation{Result: m.Result()}
+	v := &evaluation{Result: m.Result(), Notes: truth.Notes()}
 	if r.curves {
 		v.Curves = m.Curves()
 	}

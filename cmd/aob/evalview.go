@@ -44,6 +44,9 @@ func (t *terminal) evaluation(v *evaluation) {
 		}
 	}
 	t.printf("\n")
+	for _, note := range v.Notes {
+		t.paragraph("", "note: "+note)
+	}
 	for _, line := range v.protocol() {
 		t.printf("%s\n", t.styled(faint, line))
 	}
@@ -71,6 +74,9 @@ func (v *evaluation) markdown() string {
 			fmt.Fprintf(&b, "\n%s\n", delivery.Markdown(s.note))
 		}
 		b.WriteString("\n")
+	}
+	for _, note := range v.Notes {
+		fmt.Fprintf(&b, "Note: %s\n\n", delivery.Markdown(note))
 	}
 	b.WriteString(strings.Join(delivery.Each(v.protocol(), delivery.Markdown), "  \n") + "\n")
 	return b.String()

@@ -101,3 +101,56 @@ func (b *Box) fault() string {
 }
 
 func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
+
+// OddArea says why an annotation's area cannot be that of an object in its box; "" if it can. Boxes may be rounded, and
+// crowds have any area.
+func (a *Annotation) OddArea() string {
+	switch {
+	case a.Crowd || a.Box.W < 1 || a.Box.H < 1:
+	case a.Area > (a.Box.W+1)*(a.Box.H+1)*1.02:
+		return "larger than the box"
+	case a.Area < a.Box.W*a.Box.H/100:
+		return "less than a hundredth of the box"
+	}
+	return ""
+}
+
+// Repeats returns the annotations that are the same as an earlier one, as indexes: same image, category, box and crowd.
+func (t *Truth) Repeats() map[int]int {
+	type object struct {
+		image, category int64
+		box             Box
+		crowd           bool
+	}
+	first, out := map[object]int{}, map[int]int{}
+	for i, a := range t.Annotations {
+		key := object{a.Image, a.Category, a.Box, a.Crowd}
+		if at, again := first[key]; again {
+			out[i] = at
+		} else {
+			first[key] = i
+		}
+	}
+	return out
+}
+
+// Notes says what makes the figures on a valid truth hard to read.
+func (t *Truth) Notes() (notes []string) {
+	if n := len(t.Repeats()); n > 0 {
+		notes = append(notes, fmt.Sprintf("%d of %d truths are listed before with the same box and category; a model "+
+			"that "+
+			"finds such an object once misses the other", n, len(t.Annotations)))
+	}
+	odd := map[string]int{}
+	for i := range t.Annotations {
+		odd[t.Annotations[i].OddArea()]++
+	}
+	for _, what := range slices.Sorted(maps.Keys(odd)) {
+		if what != "" {
+			notes = append(notes, fmt.Sprintf("the area is %s in %d of %d truths; APs, APm, APl, ARs, ARm and ARl "+
+				"use it",
+				what, odd[what], len(t.Annotations)))
+		}
+	}
+	return notes
+}

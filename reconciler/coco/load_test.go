@@ -374,3 +374,25 @@ func TestRealDataset(t *testing.T) {
 			len(truth.Annotations), len(problems), problems)
 	}
 }
+
+// What is valid and misleads is noted: equal truths, and areas that are not those of their boxes.
+func TestNotes(t *testing.T) {
+	box := Box{10, 10, 20, 20}
+	truth := &Truth{Images: []Image{{ID: 1}}, Categories: []Category{{1, "a"}, {2, "b"}}, Annotations: []Annotation{
+		{ID: 1, Image: 1, Category: 1, Box: box, Area: 400}, {ID: 2, Image: 1, Category: 2, Box: box, Area: 400},
+		{ID: 3, Image: 1, Category: 1, Box: box, Area: 440}, // rounding
+		{ID: 4, Image: 1, Category: 1, Box: Box{10, 10, 20, 21}, Area: 1},
+		{ID: 5, Image: 1, Category: 1, Box: Box{10, 10, 20, 22}, Area: 1e6},
+		{ID: 6, Image: 1, Category: 1, Box: box, Area: 1e6, Crowd: true}}}
+	got := strings.Join(truth.Notes(), "\n")
+	want := "1 of 6 truths are listed before with the same box and category; a model that finds such an object once " +
+		"misses the other\nthe area is larger than the box in 1 of 6 truths; APs, APm, APl, ARs, ARm and ARl use it\n" +
+		"the area is less than a hundredth of the box in 1 of 6 truths; APs, APm, APl, ARs, ARm and ARl use it"
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	truth.Annotations = truth.Annotations[:2]
+	if notes := truth.Notes(); len(notes) > 0 {
+		t.Errorf("a sound truth: %q", notes)
+	}
+}

@@ -346,8 +346,7 @@ func TestDamagedCopies(t *testing.T) {
 		{"misspelt category", func(c *cells) { c.category("train", "WBC")["name"] = "wbc" },
 			[]string{"error unknown-class " + annotations}, `class "WBC": no category is named "WBC"`},
 		{"category with a space", func(c *cells) { c.category("train", "WBC")["name"] = "WBC " },
-			[]string{"error unknown-class " + annotations}, `"WBC ". To learn it from "WBC ",
-				write in classes: WBC: ["WBC "]`},
+			[]string{"error unknown-class " + annotations}, `To learn it from "WBC ", write in classes: WBC: ["WBC "]`},
 		{"two categories of one name", func(c *cells) {
 			c.add("train", "categories", object{"id": 50, "name": "RBC"})
 		}, []string{"warning duplicate-name " + annotations + ": categories[4].name"}, `"RBC" is the name of`},

@@ -233,33 +233,27 @@ func (c *checker) objects(s *split, prefix string) {
 	for _, cat := range s.truth.Categories {
 		class[cat.ID] = cat.Name
 	}
-	type object struct {
-		image, category int64
-		box             coco.Box
-		crowd           bool
-	}
-	seen, number := map[object]int{}, map[int64]int{}
+	repeats, number, numbers := s.truth.Repeats(), map[int64]int{}, make([]int, len(s.truth.Annotations))
 	large, small, checked := []string{}, []string{}, 0
-	for _, a := range s.truth.Annotations {
+	for i, a := range s.truth.Annotations {
 		number[a.Image]++
-		n := number[a.Image]
-		where := fmt.Sprintf("%s, box %d", shown(prefix+image[a.Image].FileName), n)
-		key := object{a.Image, a.Category, a.Box, a.Crowd}
-		if first, twice := seen[key]; twice {
+		numbers[i] = number[a.Image]
+		where := fmt.Sprintf("%s, box %d", shown(prefix+image[a.Image].FileName), numbers[i])
+		if first, again := repeats[i]; again {
 			c.finding(delivery.LevelWarning, "duplicate-truth", where, fmt.Sprintf("is box %d again: the same box of "+
-				"category %q; a model that finds it once misses the other", first, class[a.Category]))
-		} else {
-			seen[key] = n
+				"category %q; a model that finds it once misses the other", numbers[first], class[a.Category]))
 		}
 		if _, used := inside(a.Box, image[a.Image]); !used || a.Crowd {
 			continue
 		}
 		checked++
-		switch { // a box may be rounded
-		case a.Area > (a.Box.W+1)*(a.Box.H+1)*1.02:
-			large = append(large, fmt.Sprintf("%s: %.6g in a box of %.6g", where, a.Area, a.Box.W*a.Box.H))
-		case a.Area < a.Box.W*a.Box.H/100:
-			small = append(small, fmt.Sprintf("%s: %.6g in a box of %.6g", where, a.Area, a.Box.W*a.Box.H))
+		if what := a.OddArea(); what != "" {
+			text := fmt.Sprintf("%s: %.6g in a box of %.6g", where, a.Area, a.Box.W*a.Box.H)
+			if a.Area > a.Box.W*a.Box.H {
+				large = append(large, text)
+			} else {
+				small = append(small, text)
+			}
 		}
 	}
 	for _, odd := range []struct {
