@@ -198,12 +198,13 @@ type worstImages struct {
 	Trouble string          `json:"trouble,omitempty"` // why images could not be drawn
 }
 
-// errorCosts are the error types of a diagnosis.
+// errorCosts are the error types of a diagnosis, whose confusions are shown on their own.
 type errorCosts struct {
-	Foreground float64 `json:"foreground"` // as coco.Foreground
-	Background float64 `json:"background"` // as coco.Background
-	*coco.Diagnosis
-	Confusions any `json:"confusions,omitempty"` // never set: those of Diagnosis stand outside
+	Foreground float64            `json:"foreground"` // as coco.Foreground
+	Background float64            `json:"background"` // as coco.Background
+	AP50       float64            `json:"AP50"`
+	Errors     []coco.ErrorCost   `json:"errors"`
+	PerClass   []coco.ClassErrors `json:"per_class"`
 }
 
 // against is a comparison with another model.
@@ -267,7 +268,7 @@ func evaluate(r evalRequest, stdin io.Reader) (*evaluation, error) {
 			v.Confusions = d.Confusions
 		}
 		if r.tide {
-			v.TIDE = &errorCosts{Foreground: coco.Foreground, Background: coco.Background, Diagnosis: d}
+			v.TIDE = &errorCosts{coco.Foreground, coco.Background, d.AP50, d.Errors, d.PerClass}
 		}
 	}
 	if r.base != "" {
