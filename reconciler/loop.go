@@ -70,8 +70,8 @@ func (r *Reconciler) Reconcile(ctx context.Context) (again time.Time, err error)
 		return r.nextTurn(), nil
 	}
 	p := r.plan(ctx, &world)
-	if r.Blobs != nil && len(p.Doubted) > 0 {
-		r.Blobs.Ask(p.Doubted...)
+	if r.Blobs != nil && len(p.CheckStore) > 0 {
+		r.Blobs.Ask(p.CheckStore...)
 	}
 	done, shown := 0, p
 	if r.watchOnly == nil {
@@ -148,7 +148,7 @@ func (r *Reconciler) asBefore(p *plan.Plan) {
 
 // requestReads requests the comments and statuses that the plan needs.
 func (r *Reconciler) requestReads(p plan.Plan) {
-	r.answers.Want(p, r.board.RolloutCommits(p), owners(r.observed.world), r.pulls.Doubted(p))
+	r.answers.Want(p, r.board.RolloutCommits(p), owners(r.observed.world), r.pulls.MayBeLost(p))
 }
 
 // settle stores the plan of a turn, and when the next turn is due.

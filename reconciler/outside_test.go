@@ -49,10 +49,10 @@ func pages(t *testing.T) []page {
 									m.Verdicts[j].Checks[k].Outcome = outcome
 								}
 							}
-							for j := range m.Doubts {
-								m.Doubts[j].Code = "0123"
+							for j := range m.Unsure {
+								m.Unsure[j].Code = "0123"
 								if outcome == delivery.Unsure {
-									m.Doubts[j].Accept = nil
+									m.Unsure[j].Accept = nil
 								}
 							}
 						}

@@ -189,9 +189,9 @@ func (r *Reconciler) Wake() {
 	r.wake.Send()
 }
 
-// Look has git and the forge read at once; a turn follows if anything is new. A webhook does only this, because its
+// Refresh has git and the forge read at once; a turn follows if anything is new. A webhook does only this, because its
 // content is not trusted. commit is where a status was set; empty for none.
-func (r *Reconciler) Look(commit string) {
+func (r *Reconciler) Refresh(commit string) {
 	r.git.Poll.Send()
 	r.answers.EventOn(commit)
 }

@@ -206,7 +206,7 @@ func withFailures(pr plan.ProposalReport, stuck []failedStep) []plan.Check {
 
 // blockedStep says why a step cannot be taken. A long text gets a shorter fact, because forges cut long texts.
 func blockedStep(s plan.Step, b delivery.Blocked) delivery.Fact {
-	v := delivery.Values{Text: b.What, Ask: b.Do}
+	v := delivery.Values{Text: b.What, Command: b.Do}
 	if _, ok := s.(plan.CommitRelease); !ok || b.Do == "" || len(b.What)+len(b.Do) < 120 {
 		return delivery.Fact{Code: code.StepBlocked, Values: v}
 	}

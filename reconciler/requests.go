@@ -137,7 +137,7 @@ func (r *Reconciler) Adopt(ctx context.Context, number int, reviewed string) (ad
 	if at != pr.Head {
 		return 0, delivery.Blockedf("run it again", "somebody pushed to %s meanwhile", branch)
 	}
-	defer r.Look("")
+	defer r.Refresh("")
 	title, body := words.AdoptedText(pr)
 	return r.Forge.OpenPR(ctx, branch, r.Main, title, body)
 }

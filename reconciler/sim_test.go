@@ -170,7 +170,7 @@ func (r *Reconciler) send(ctx context.Context) {
 
 // wake does what a webhook, and Run after it, do.
 func (s *sim) wake() {
-	s.loop.Look("")
+	s.loop.Refresh("")
 	s.loop.Wake()
 }
 

@@ -499,7 +499,7 @@ func TestDisputedStatusIsSetAgainWithPauses(t *testing.T) {
 	theirs := delivery.Check{Context: delivery.ContextRelease, State: delivery.CheckFailure, Description: "no"}
 	for range 600 {
 		s.forge.forge(head, "mallory", theirs)
-		s.loop.Look(head)
+		s.loop.Refresh(head)
 		s.turn()
 	}
 	if n := s.forge.said - said; n < 5 || n > 20 {
@@ -523,7 +523,7 @@ func TestDisputedStatusIsSetAgainWithPauses(t *testing.T) {
 		t.Errorf("afterwards the status says %s", notes)
 	}
 	s.forge.forge(head, "mallory", theirs)
-	s.loop.Look(head)
+	s.loop.Refresh(head)
 	s.turn()
 	s.want("words", delivery.CheckSuccess) // a single one is answered at once
 }
@@ -539,7 +539,7 @@ func TestForgedSuccessIsSetAgainAtOnce(t *testing.T) {
 	green := delivery.Check{Context: delivery.ContextRelease, State: delivery.CheckSuccess, Description: "fine"}
 	for i := range 60 {
 		s.forge.forge(head, "mallory", green)
-		s.loop.Look(head)
+		s.loop.Refresh(head)
 		for range 2 { // AOB reads it, and sets it again
 			s.turn()
 		}
@@ -572,7 +572,7 @@ func TestPostsOfAOBsFormerAccountAreNotForged(t *testing.T) {
 	}
 	s.forge.forge(head, "aob-old", delivery.Check{Context: delivery.ContextRelease, State: delivery.CheckFailure,
 		Description: "no"})
-	s.loop.Look(head)
+	s.loop.Refresh(head)
 	s.settle()
 	s.want("first", delivery.CheckSuccess)
 	if body := s.forge.comments[1]; !strings.Contains(body, delivery.Markdown("aob-old")) {

@@ -405,7 +405,7 @@ func TestStatusWebhookReadsBack(t *testing.T) {
 	s.settle()
 	head := s.head("worse")
 	s.forge.forge(head, "mallory", delivery.Check{Context: delivery.ContextRelease, State: delivery.CheckSuccess})
-	s.loop.Look(head)
+	s.loop.Refresh(head)
 	s.turn()
 	s.want("worse", delivery.CheckFailure)
 }

@@ -211,7 +211,7 @@ func TestCorrectedForgeSettingsAreReadSoon(t *testing.T) {
 		t.Fatal("it is not said")
 	}
 	set()
-	s.loop.Look("") // as a webhook does
+	s.loop.Refresh("") // as a webhook does
 	if wrong() {
 		t.Error("a webhook arrived, and the note stays")
 	}

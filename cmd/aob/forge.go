@@ -69,11 +69,11 @@ func connect(s intent.Server, settings forge.Settings, log *slog.Logger) (forge.
 
 // webhookOf wakes the loop where the forge says that something happened.
 func webhookOf(c forge.Connection, r *reconciler.Reconciler, metrics *web.Metrics, log *slog.Logger) http.Handler {
-	return web.Webhook{Unsigned: forge.ErrSignature, Wake: func() { r.Look("") }, Metrics: metrics, Log: log,
+	return web.Webhook{Unsigned: forge.ErrSignature, Wake: func() { r.Refresh("") }, Metrics: metrics, Log: log,
 		Read: func(req *http.Request) (string, error) {
 			event, err := c.Webhook(req)
 			if err == nil && event.Kind == "status" {
-				r.Look(event.Commit)
+				r.Refresh(event.Commit)
 			}
 			return strings.Join([]string{event.Kind, event.Ref, event.Commit}, " "), err
 		}}

@@ -446,10 +446,11 @@ var (
 	DeviceStuck  = fact("device.stuck", "it reports, but has been {stage} since {at}")
 	DeviceTwice  = fact("device.twice", "it reports from two places: two installations have this name; rename one of "+
 		"them")
-	ReportIgnored  = fact("device.ignored", "its report does not count: {text}")
-	ClockAhead     = fact("device.clockAhead", "its clock is {lasts} ahead; set it")
-	ClockBehind    = fact("device.clockBehind", "its clock is {lasts} behind; set it")
-	FailureDoubted = fact("device.doubted", "this failure does not count, as the server has lost {files} of the bundle")
+	ReportIgnored     = fact("device.ignored", "its report does not count: {text}")
+	ClockAhead        = fact("device.clockAhead", "its clock is {lasts} ahead; set it")
+	ClockBehind       = fact("device.clockBehind", "its clock is {lasts} behind; set it")
+	FailureNotCounted = fact("device.doubted", "this failure does not count, as the server has lost {files} of "+
+		"the bundle")
 	FailureChecked = fact("device.checked", "this failure counts once the server has checked its own store")
 )
 

@@ -42,15 +42,15 @@ type Values struct {
 	Names   []string `json:"names,omitempty"`  // classes, owners, fleets or models, depending on the code
 	Labels  []string `json:"labels,omitempty"` // of datasets
 
-	Branch string   `json:"branch,omitempty"`
-	Commit string   `json:"commit,omitempty"`
-	From   string   `json:"from,omitempty"` // the commit before
-	PRs    []int    `json:"prs,omitempty"`
-	File   string   `json:"file,omitempty"`
-	Files  []string `json:"files,omitempty"`
-	By     string   `json:"by,omitempty"`   // a person
-	Text   string   `json:"text,omitempty"` // from people, devices, trainers or the system, not escaped
-	Ask    string   `json:"ask,omitempty"`  // a command to run or to comment
+	Branch  string   `json:"branch,omitempty"`
+	Commit  string   `json:"commit,omitempty"`
+	From    string   `json:"from,omitempty"` // the commit before
+	PRs     []int    `json:"prs,omitempty"`
+	File    string   `json:"file,omitempty"`
+	Files   []string `json:"files,omitempty"`
+	By      string   `json:"by,omitempty"`   // a person
+	Text    string   `json:"text,omitempty"` // from people, devices, trainers or the system, not escaped
+	Command string   `json:"ask,omitempty"`  // a command to run or to comment
 
 	Count      int                `json:"count,omitempty"` // of what the code describes
 	Total      int                `json:"total,omitempty"` // Count is out of this many

@@ -26,8 +26,8 @@ type Metric struct {
 	Mean string
 	// Column is the column in a [Table] that holds the values of classes; empty if it is computed from counts.
 	Column string
-	// Undefined says why there may be no value although the classes have annotations; it may be empty.
-	Undefined string
+	// WhyNoValue says why there may be no value although the classes have annotations; it may be empty.
+	WhyNoValue string
 }
 
 // MetricOf says what a metric describes.
@@ -77,8 +77,8 @@ var metrics = []Metric{
 	{Name: MetricRecall, Of: OfEither, Unit: UnitShare, AtThreshold: true,
 		Doc: "the share of truths that are found at the model's thresholds"},
 	{Name: MetricPrecision, Of: OfEither, Unit: UnitShare, AtThreshold: true,
-		Doc:       "the share of detections that are right at the model's thresholds",
-		Undefined: "nothing is detected at the model's threshold"},
+		Doc:        "the share of detections that are right at the model's thresholds",
+		WhyNoValue: "nothing is detected at the model's threshold"},
 	{Name: MetricFalsePositives, Label: "false positives per image", Of: OfEither, Unit: UnitCount,
 		LessIsBetter: true, AtThreshold: true, Doc: "detections that are wrong at the model's thresholds, per image"},
 	{Name: MetricF1, Of: OfEither, Unit: UnitShare, AtThreshold: true, OnDemand: true,
@@ -86,14 +86,14 @@ var metrics = []Metric{
 	{Name: MetricAR100, Of: OfEither, Unit: UnitShare, OnDemand: true, Column: MetricAR100,
 		Doc: "COCO's average recall: at most 100 detections of a class and image, at IoU 0.50 to 0.95"},
 	{Name: MetricAPSmall, Of: OfEither, Unit: UnitShare, OnDemand: true, Column: MetricAPSmall,
-		Doc:       "the mean of AP over all classes, of objects of up to 32 x 32 pixels",
-		Undefined: "the eval set has no such small object"},
+		Doc:        "the mean of AP over all classes, of objects of up to 32 x 32 pixels",
+		WhyNoValue: "the eval set has no such small object"},
 	{Name: MetricAPMedium, Of: OfEither, Unit: UnitShare, OnDemand: true, Column: MetricAPMedium,
-		Doc:       "the same of objects of 32 x 32 to 96 x 96 pixels",
-		Undefined: "the eval set has no object of that size"},
+		Doc:        "the same of objects of 32 x 32 to 96 x 96 pixels",
+		WhyNoValue: "the eval set has no object of that size"},
 	{Name: MetricAPLarge, Of: OfEither, Unit: UnitShare, OnDemand: true, Column: MetricAPLarge,
-		Doc:       "the same of objects of 96 x 96 pixels and more",
-		Undefined: "the eval set has no such large object"},
+		Doc:        "the same of objects of 96 x 96 pixels and more",
+		WhyNoValue: "the eval set has no such large object"},
 	{Name: MetricSize, Of: OfModel, Unit: UnitBytes, LessIsBetter: true, Doc: "the size of the largest variant"},
 }
 

@@ -36,7 +36,7 @@ type Verdict struct {
 	EvalSet  Digest `json:"evalSet,omitempty"`
 	Images   int    `json:"images,omitempty"`  // number of images that were measured
 	LeftOut  int    `json:"leftOut,omitempty"` // images of the eval set left out because a model was trained on them
-	// Look counts the models that were judged on the eval set against the baseline, this one included. Looks is how
+	// Refresh counts the models that were judged on the eval set against the baseline, this one included. Looks is how
 	// many the gate allows. Look is 0 if it is not counted, Looks if there is no limit. Look is not part of the key:
 	// the same content keeps its first number.
 	Look  int `json:"look,omitempty"`

@@ -98,7 +98,7 @@ func (c *chain) thresholds(r delivery.Resolved) {
 		v := values{Class: class, Text: p.Note, Scores: map[string]float64{"score": p.Score, "precision": p.Precision,
 			"recall": p.Recall}}
 		if t, ok := r.Input.Ask.For(class); ok {
-			v.Ask = t.String()
+			v.Command = t.String()
 		}
 		l.Details = append(l.Details, fact(code.ChainThreshold, v))
 	}
@@ -251,8 +251,8 @@ func (c *chain) withdrawn(model string, bundle delivery.Digest) {
 		}
 		for _, q := range all[name] {
 			add := func(list *[]Link, which delivery.Code) {
-				*list = append(*list, link("quarantine", string(bundle), fact(which, values{Text: q.Why, Ask: q.Lifted,
-					File: file})))
+				why := fact(which, values{Text: q.Why, Command: q.Lifted, File: file})
+				*list = append(*list, link("quarantine", string(bundle), why))
 			}
 			switch {
 			case q.Digest != bundle:

@@ -44,7 +44,7 @@ func bounds(c delivery.GateCheck, limit float64, images int, figures []figure, k
 		case fails && f.samples.Resolves(confidence):
 			f.decide(delivery.Fail, missed, values)
 		default:
-			values.Facts = f.doubt(end, limit, images, confidence)
+			values.Facts = f.whyUnsure(end, limit, images, confidence)
 			f.decide(delivery.Unsure, maybe, values)
 		}
 		return f.verdict.Outcome == delivery.Fail
@@ -66,9 +66,9 @@ func (f *figure) decide(outcome delivery.Outcome, c delivery.Code, v delivery.Va
 	f.verdict.Outcome, f.verdict.Because = outcome, []delivery.Fact{{Code: c, Values: v}}
 }
 
-// doubt says why a figure is unsure although it has samples, and how many images would settle it. end is its bound on
-// the side of the limit.
-func (f *figure) doubt(end *float64, limit float64, images int, confidence float64) []delivery.Fact {
+// whyUnsure says why a figure is unsure although it has samples, and how many images would settle it. end is its bound
+// on the side of the limit.
+func (f *figure) whyUnsure(end *float64, limit float64, images int, confidence float64) []delivery.Fact {
 	if end == nil {
 		return nil
 	}

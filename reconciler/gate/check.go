@@ -178,7 +178,7 @@ func measure(c delivery.GateCheck, in Input, base baseline, truths map[string]in
 		f.verdict.Limit = c.MaxDrop
 	} else {
 		if !measured {
-			if text := delivery.MetricOfFigure(c.Metric).Undefined; text != "" {
+			if text := delivery.MetricOfFigure(c.Metric).WhyNoValue; text != "" {
 				return fact(code.Undefined, delivery.Values{Text: text})
 			}
 			return fact(code.NoTruths, delivery.Values{})

@@ -70,9 +70,9 @@ func (m *maker) refused(list []AcceptComment, owners []string, v delivery.Verdic
 		case a.Code == AcceptCode(v):
 			f = fact(code.AcceptNotOwner, values{By: a.By})
 		case of == nil:
-			f = fact(code.AcceptUnknown, values{By: a.By, Ask: a.Code})
+			f = fact(code.AcceptUnknown, values{By: a.By, Command: a.Code})
 		case of.Gate == v.Gate && of.Model == v.Model:
-			f = fact(code.AcceptStale, values{By: a.By, Ask: a.Code})
+			f = fact(code.AcceptStale, values{By: a.By, Command: a.Code})
 		}
 		if !f.IsZero() && !slices.ContainsFunc(why, f.Is) {
 			why = append(why, f)
@@ -107,33 +107,33 @@ func (m *maker) acceptOf(r *progress, j judged, v delivery.Verdict) (accept *del
 	return nil, false
 }
 
-// A Doubt is an unsure verdict of a gate, and its accept if there is one.
-type Doubt struct {
+// An UnsureVerdict is an unsure verdict of a gate, and its accept if there is one.
+type UnsureVerdict struct {
 	Gate   string
 	Owners []string // who may settle it
 	Code   string   // the code that an accept must name
 	Reason delivery.Fact
 	Accept *delivery.Accept // nil until one has
 	Signed bool             // the accept is in a release statement
-	Ask    delivery.Fact    // how an owner accepts it
+	HowTo  delivery.Fact    // how an owner accepts it
 
 	// Refused says why accept comments do not count.
 	Refused []delivery.Fact
 }
 
 // Fact says who accepted the verdict, or how it can be accepted.
-func (d Doubt) Fact() delivery.Fact {
+func (d UnsureVerdict) Fact() delivery.Fact {
 	switch {
 	case d.Accept != nil:
 		return accepted(*d.Accept, d.Reason)
 	case len(d.Owners) == 0:
 		return d.Reason.In(code.VerdictUnownable, values{})
 	}
-	return fact(code.VerdictUnsure, values{Facts: []delivery.Fact{d.Reason, d.Ask}})
+	return fact(code.VerdictUnsure, values{Facts: []delivery.Fact{d.Reason, d.HowTo}})
 }
 
 // OfGate is Fact with the gate's name.
-func (d Doubt) OfGate() delivery.Fact { return d.Fact().In(code.OfGate, values{Gate: d.Gate}) }
+func (d UnsureVerdict) OfGate() delivery.Fact { return d.Fact().In(code.OfGate, values{Gate: d.Gate}) }
 
 // accepted says who has accepted a verdict, and the gate's reason.
 func accepted(a delivery.Accept, reason delivery.Fact) delivery.Fact {
@@ -141,12 +141,12 @@ func accepted(a delivery.Accept, reason delivery.Fact) delivery.Fact {
 }
 
 // howToAccept says how an owner can accept an unsure verdict.
-func (m *maker) howToAccept(d Doubt, p Proposal) delivery.Fact {
+func (m *maker) howToAccept(d UnsureVerdict, p Proposal) delivery.Fact {
 	switch who := p.Waits[d.Code]; {
 	case m.w.Server.Socket:
-		return fact(code.AcceptBySocket, values{Names: d.Owners, PRs: []int{p.Number}, Ask: d.Code})
+		return fact(code.AcceptBySocket, values{Names: d.Owners, PRs: []int{p.Number}, Command: d.Code})
 	case len(who) > 0:
 		return fact(code.AcceptByReaction, values{Names: who})
 	}
-	return fact(code.AcceptByComment, values{Names: d.Owners, Ask: d.Code})
+	return fact(code.AcceptByComment, values{Names: d.Owners, Command: d.Code})
 }

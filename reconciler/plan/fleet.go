@@ -118,8 +118,8 @@ func (m *maker) fleet(f delivery.Fleet) FleetReport {
 		target = releases[0]
 	}
 	named := m.w.Main.Intent.Fleets[f.Name]
-	if b, ok := m.barOf(f, &named); ok && b.runs != nil {
-		if stage := m.barred(b, target); stage.State != delivery.CheckSuccess {
+	if b, ok := m.fleetGatesOf(f, &named); ok && b.runs != nil {
+		if stage := m.mayChange(b, target); stage.State != delivery.CheckSuccess {
 			stays := b.values()
 			stays.Model, stays.Version = f.Runs, target.Version
 			r.Stays = Stage{State: stage.State, Fact: stage.Fact.In(code.FleetStaysWith, stays)}
@@ -160,7 +160,7 @@ func (m *maker) rollOut(r FleetReport, f delivery.Fleet, releases []delivery.Rel
 		Rollback: rollout.HasRun(f, devices, target.Bundle), Aborted: m.aborted(f),
 		Deadline: time.Duration(m.w.Server.Deadline),
 		Seed:     m.w.Server.Seed, Listening: m.w.Listening[f.Name], Heard: m.w.lastHeard(f.Name),
-		Doubt: m.doubt(devices, target.Bundle)}
+		Untrusted: m.untrusted(devices, target.Bundle)}
 	other := func(r delivery.Release) bool { return r.Bundle != target.Bundle }
 	if before, ok := delivery.Find(releases, other); ok {
 		in.Previous = &delivery.Target{Version: before.Version, Bundle: before.Bundle}
@@ -228,9 +228,9 @@ func (m *maker) modelOf(f delivery.Fleet, t delivery.Target) string {
 	return cmp.Or(a.Model, f.Runs)
 }
 
-// doubt says why reports of a failed bundle do not count yet: the server first checks whether its own store still holds
-// the bundle's files.
-func (m *maker) doubt(devices []delivery.Device, bundle delivery.Digest) delivery.Fact {
+// untrusted says why reports of a failed bundle do not count yet: the server first checks whether its own store still
+// holds the bundle's files.
+func (m *maker) untrusted(devices []delivery.Device, bundle delivery.Digest) delivery.Fact {
 	if m.w.Stored == nil {
 		return delivery.Fact{}
 	}
@@ -244,9 +244,9 @@ func (m *maker) doubt(devices []delivery.Device, bundle delivery.Digest) deliver
 	switch {
 	case since.IsZero():
 	case len(found.Lost) > 0:
-		return fact(code.FailureDoubted, values{Files: found.Lost})
+		return fact(code.FailureNotCounted, values{Files: found.Lost})
 	case found.At.Before(since) && m.w.At.Sub(found.At) > storeCheckLasts:
-		m.plan.Doubted = append(m.plan.Doubted, bundle)
+		m.plan.CheckStore = append(m.plan.CheckStore, bundle)
 		return fact(code.FailureChecked, values{})
 	}
 	return delivery.Fact{}

@@ -147,11 +147,11 @@ func (m *maker) reportVerdict(r *progress, j *judgement) {
 	}
 	state, why := verdictState(v.Outcome), ReasonOf(v)
 	if v.Outcome == delivery.Unsure {
-		doubt := m.unsureVerdict(r, j.judged, v)
-		doubt.Gate = j.label
-		j.accept = doubt.Accept
-		r.Doubts = append(r.Doubts, doubt)
-		if why = doubt.Fact(); j.settled() {
+		unsure := m.unsureVerdict(r, j.judged, v)
+		unsure.Gate = j.label
+		j.accept = unsure.Accept
+		r.Unsure = append(r.Unsure, unsure)
+		if why = unsure.Fact(); j.settled() {
 			state = delivery.CheckSuccess
 		}
 	}
@@ -159,10 +159,10 @@ func (m *maker) reportVerdict(r *progress, j *judgement) {
 }
 
 // unsureVerdict says who may accept an unsure verdict, how, and whether somebody has.
-func (m *maker) unsureVerdict(r *progress, j judged, v delivery.Verdict) Doubt {
-	d := Doubt{Owners: m.owners(j), Code: AcceptCode(v), Reason: ReasonOf(v)}
+func (m *maker) unsureVerdict(r *progress, j judged, v delivery.Verdict) UnsureVerdict {
+	d := UnsureVerdict{Owners: m.owners(j), Code: AcceptCode(v), Reason: ReasonOf(v)}
 	d.Accept, d.Signed = m.acceptOf(r, j, v)
-	d.Ask = m.howToAccept(d, r.proposal)
+	d.HowTo = m.howToAccept(d, r.proposal)
 	if d.Accept != nil {
 		return d
 	}

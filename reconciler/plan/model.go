@@ -34,7 +34,7 @@ type ModelReport struct {
 	Baseline    *delivery.Release                  // main's accepted release; nil for a first model
 	Measured    []delivery.Measured                // by the gates that have a verdict
 	Verdicts    []delivery.Verdict                 // of those gates
-	Doubts      []Doubt                            // the unsure verdicts
+	Unsure      []UnsureVerdict                    // the unsure verdicts
 	Fleets      []delivery.Fact                    // that will run it, and how
 	Against     map[string]*delivery.Release       // by gate of a fleet: the fleet's release, in place of Baseline
 	Carried     []delivery.Fact                    // gates of fleets that judge it
@@ -204,15 +204,16 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 		m.needsUnknown(p)
 		return r.end(delivery.CheckFailure, why.In(code.MainUnread, values{Branch: m.w.Main.Branch}))
 	}
-	bars := slices.DeleteFunc(m.bars(p, name), func(b bar) bool { return slices.Contains(r.names, b.from) })
-	r.reportBars(p, bars)
+	own := func(b fleetGates) bool { return slices.Contains(r.names, b.from) }
+	fleets := slices.DeleteFunc(m.fleetGatesFor(p, name), own)
+	r.reportFleetGates(p, fleets)
 	approval := ApprovalCode(mdl, proposedOf(gates)...)
 	m.cost(p, approval, mdl)
 	r.run = m.runner(p, approval, fmt.Sprintf("%s, #%d", name, p.Number))
 	if isRollback {
-		return m.rollback(r, rollback, gates, bars)
+		return m.rollback(r, rollback, gates, fleets)
 	}
-	return m.promote(r, gates, bars)
+	return m.promote(r, gates, fleets)
 }
 
 // reportRemoved reports a model that the proposal removes.
@@ -238,12 +239,12 @@ func (m *maker) reportFileRemoved(r *progress) ModelReport {
 
 // promote takes a model through data, training, gates and release. Each stage begins after the one before has
 // succeeded.
-func (m *maker) promote(r *progress, gates []judged, bars []bar) ModelReport {
+func (m *maker) promote(r *progress, gates []judged, fleets []fleetGates) ModelReport {
 	p := r.proposal
 	if why := m.wrongClasses(r.model, gates); !why.IsZero() {
 		return r.end(delivery.CheckFailure, why)
 	}
-	if !m.readData(r, gates, bars...) {
+	if !m.readData(r, gates, fleets...) {
 		m.keepTrainingsOf(p, r.model)
 		return r.end(blockedBy(r.Stages))
 	}
@@ -266,7 +267,7 @@ func (m *maker) promote(r *progress, gates []judged, bars []bar) ModelReport {
 		return m.commit(r, p, file, fact(code.ReleasedBefore, values{Version: file.Version}))
 	}
 	judgements, ok := m.judge(r, gates)
-	ofFleets, fleetsPass := m.judgeBars(r, bars)
+	ofFleets, fleetsPass := m.judgeFleetGates(r, fleets)
 	if !ok || !fleetsPass {
 		return r.end(blockedBy(r.Stages))
 	}
@@ -282,7 +283,7 @@ func (m *maker) promote(r *progress, gates []judged, bars []bar) ModelReport {
 
 // rollback takes a model back to a release that main accepted before. The model's gates are shown and block nothing.
 // Gates that fleets bring from another model do block.
-func (m *maker) rollback(r *progress, to delivery.Release, gates []judged, bars []bar) ModelReport {
+func (m *maker) rollback(r *progress, to delivery.Release, gates []judged, fleets []fleetGates) ModelReport {
 	if h, is := m.quarantined(r.names, to.Bundle); is {
 		return r.end(delivery.CheckFailure, h.blocks().In(code.OfVersion, values{Version: to.Version}))
 	}
@@ -290,7 +291,7 @@ func (m *maker) rollback(r *progress, to delivery.Release, gates []judged, bars 
 		return r.end(delivery.CheckFailure, fact(code.ReleaseBundleGone,
 			values{Bundle: to.Bundle, Version: to.Version}))
 	}
-	m.readData(r, gates, bars...)
+	m.readData(r, gates, fleets...)
 	r.stage(delivery.ContextTrain, delivery.CheckSuccess, fact(code.TrainedBefore,
 		values{Version: to.Version, Bundle: to.Bundle}))
 	r.Bundle = to.Bundle
@@ -299,11 +300,11 @@ func (m *maker) rollback(r *progress, to delivery.Release, gates []judged, bars 
 	}
 	m.judge(r, gates)
 	own := len(r.Stages)
-	ofFleets, pass := m.judgeBars(r, bars)
+	ofFleets, pass := m.judgeFleetGates(r, fleets)
 	switch {
 	case !pass:
 		return r.end(blockedBy(r.Stages[own:]))
-	case !m.signBar(r.Model, r.Bundle, ofFleets):
+	case !m.signFleetGates(r.Model, r.Bundle, ofFleets):
 		return r.end(delivery.CheckPending, fact(code.FleetGatesSigning, values{}))
 	}
 	back := fact(code.RollsBack, values{Version: to.Version})
@@ -395,10 +396,10 @@ func (m *maker) run(spec delivery.RunSpec, p Proposal, approval string) (deliver
 		if !slices.Contains(m.approvalCommands[p.Number], command) {
 			m.approvalCommands[p.Number] = append(m.approvalCommands[p.Number], command)
 		}
-		waits := fact(code.ApprovalByComment, values{Ask: command})
+		waits := fact(code.ApprovalByComment, values{Command: command})
 		switch {
 		case m.w.Server.Socket:
-			waits = fact(code.ApprovalBySocket, values{PRs: []int{p.Number}, Ask: command})
+			waits = fact(code.ApprovalBySocket, values{PRs: []int{p.Number}, Command: command})
 		case len(p.Waits[approval]) > 0:
 			waits = fact(code.ApprovalByReaction, values{})
 		}
@@ -483,10 +484,10 @@ func (m *maker) runner(p Proposal, approval, note string) runner {
 	}
 }
 
-// readData fills the aob/data stage: the dataset's digest and checks, and the eval sets of the gates and bars. It
-// reports whether the data can be used.
-func (m *maker) readData(r *progress, gates []judged, bars ...bar) bool {
-	for _, b := range bars {
+// readData fills the aob/data stage: the dataset's digest and checks, and the eval sets of the gates, also those of
+// fleets. It reports whether the data can be used.
+func (m *maker) readData(r *progress, gates []judged, fleets ...fleetGates) bool {
+	for _, b := range fleets {
 		gates = slices.Concat(gates, b.gates)
 	}
 	input := delivery.DataRun{Dataset: r.model.Dataset, Classes: r.model.Classes}

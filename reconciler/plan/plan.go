@@ -18,7 +18,7 @@
 //   - trial.go: experiments, which no gate judges.
 //   - release.go: the release file and its signed statement.
 //   - rename.go, quarantine.go: renamed models, and forbidden bundles.
-//   - bar.go: the gates that judge another model for a fleet.
+//   - fleetgates.go: the gates that judge another model for a fleet.
 //   - lost.go: gates that main lost although no pull request showed it.
 //   - main.go: what main accepts, refuses and rolls back.
 //   - fleet.go: rollouts.
@@ -39,17 +39,17 @@ import (
 
 // A Plan is the steps to take and the reports to post.
 type Plan struct {
-	Steps     []Step
-	Proposals []ProposalReport
-	Main      MainReport
-	Fleets    []FleetReport
-	Trials    []TrialReport
-	Wake      time.Time         // when the plan may change without any event; zero for never
-	Unread    []delivery.Digest // finished runs whose results the next plan needs
-	Scores    []delivery.Digest // bundles whose scores the plan uses or the next plan needs
-	Needed    []delivery.Digest // runs that a pull request, main, an experiment or a comparison needs
-	Reopen    []string          // branches of AOB's own pull requests that were opened before
-	Doubted   []delivery.Digest // bundles whose files in the server's store must be checked
+	Steps      []Step
+	Proposals  []ProposalReport
+	Main       MainReport
+	Fleets     []FleetReport
+	Trials     []TrialReport
+	Wake       time.Time         // when the plan may change without any event; zero for never
+	Unread     []delivery.Digest // finished runs whose results the next plan needs
+	Scores     []delivery.Digest // bundles whose scores the plan uses or the next plan needs
+	Needed     []delivery.Digest // runs that a pull request, main, an experiment or a comparison needs
+	Reopen     []string          // branches of AOB's own pull requests that were opened before
+	CheckStore []delivery.Digest // bundles whose files in the server's store must be checked
 }
 
 // Make makes the plan for a world.

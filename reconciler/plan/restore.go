@@ -9,9 +9,9 @@ import (
 	"github.com/autonomos/aob/reconciler/rollout"
 )
 
-// Restored rebuilds a fleet's published document when it is lost, so that the fleet keeps its bar and its devices keep
-// what they run. The content comes from the fleet's clock, or else from what most devices report. It has version 0, so
-// it is published again.
+// Restored rebuilds a fleet's published document when it is lost, so that the fleet keeps its gates and its devices
+// keep what they run. The content comes from the fleet's clock, or else from what most devices report. It has version
+// 0, so it is published again.
 func Restored(w World, f delivery.Fleet) (delivery.Desired, bool) {
 	d := delivery.Desired{Ring: f.Name, Match: f.Match, Soak: f.Soak}
 	clock := w.Clocks[f.Name]

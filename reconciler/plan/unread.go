@@ -28,7 +28,7 @@ func (m *maker) historyUnknown(names []string) delivery.Fact {
 func (m *maker) baselineUnknown(p Proposal, name string) delivery.Fact {
 	_, names := m.w.renames(p, name)
 	list := [][]string{names}
-	for _, b := range m.bars(p, name) {
+	for _, b := range m.fleetGatesFor(p, name) {
 		if why := m.w.Main.UnreadFleets[b.fleet.Name]; why != "" {
 			return fact(code.FleetGatesUnread, values{Fleet: b.fleet.Name, Text: why})
 		}

@@ -57,27 +57,27 @@ func (o *Orders) waitFor(code, who string) {
 
 // A waiting is what a pull request waits for. The keys are the codes that a comment must contain.
 type waiting struct {
-	runs   map[string]string    // descriptions of the runs to approve
-	doubts map[string]openDoubt // unsure verdicts without a signed accept
+	runs     map[string]string      // descriptions of the runs to approve
+	verdicts map[string]openVerdict // unsure verdicts without a signed accept
 }
 
-type openDoubt struct {
+type openVerdict struct {
 	model string
-	plan.Doubt
+	plan.UnsureVerdict
 }
 
 // waits returns what a pull request waits for, according to a plan.
 func waits(p plan.ProposalReport) waiting {
-	w := waiting{runs: map[string]string{}, doubts: map[string]openDoubt{}}
+	w := waiting{runs: map[string]string{}, verdicts: map[string]openVerdict{}}
 	for _, ask := range p.ApprovalCommands {
 		if code, ok := strings.CutPrefix(ask, "/aob run "); ok {
 			w.runs[code] = words.Text(p.Costs[code])
 		}
 	}
 	for _, m := range p.Models {
-		for _, d := range m.Doubts {
+		for _, d := range m.Unsure {
 			if !d.Signed {
-				w.doubts[d.Code] = openDoubt{m.Model, d}
+				w.verdicts[d.Code] = openVerdict{m.Model, d}
 			}
 		}
 	}
@@ -86,7 +86,7 @@ func waits(p plan.ProposalReport) waiting {
 
 // codes returns all codes, in a fixed order.
 func (w waiting) codes() []string {
-	return slices.Concat(slices.Sorted(maps.Keys(w.runs)), slices.Sorted(maps.Keys(w.doubts)))
+	return slices.Concat(slices.Sorted(maps.Keys(w.runs)), slices.Sorted(maps.Keys(w.verdicts)))
 }
 
 // comments reads the comments of a pull request and returns those orders that it waits for. It stores new approvals in
@@ -159,7 +159,7 @@ func (f *Forge) approvals(ctx context.Context, pr int, w waiting, list []deliver
 // accepts finds who accepts an unsure verdict. If comments can be edited by others, only the newest accept of each
 // person and code counts.
 func (f *Forge) accepts(ctx context.Context, pr int, w waiting, list []delivery.Comment, found *Orders) error {
-	if len(w.doubts) == 0 {
+	if len(w.verdicts) == 0 {
 		return nil
 	}
 	newest := map[string]int64{}
@@ -176,7 +176,7 @@ func (f *Forge) accepts(ctx context.Context, pr int, w waiting, list []delivery.
 		if !ok || c.VerifiedBy == "" && newest[key(a)] != c.ID {
 			continue
 		}
-		doubt, waits := w.doubts[a.Code]
+		verdict, waits := w.verdicts[a.Code]
 		if !waits && (refused >= maxRefused || strangers[a.By] || len(strangers) >= maxStrangers) {
 			continue
 		}
@@ -191,12 +191,12 @@ func (f *Forge) accepts(ctx context.Context, pr int, w waiting, list []delivery.
 		}
 		if a.Teams, err = f.teamsOf(ctx, a.By); err != nil {
 			// A user who is named as an owner needs no team.
-			if errs = append(errs, err); a.Teams == nil || !a.Owns(doubt.Owners) {
+			if errs = append(errs, err); a.Teams == nil || !a.Owns(verdict.Owners) {
 				continue
 			}
 		}
 		if a.Reader {
-			if a.Owns(doubt.Owners) {
+			if a.Owns(verdict.Owners) {
 				found.Accepts = append(found.Accepts, a) // AOB's comment explains why it does not count
 			}
 			continue
@@ -205,8 +205,8 @@ func (f *Forge) accepts(ctx context.Context, pr int, w waiting, list []delivery.
 		if c.VerifiedBy == "" && !login.MatchString(a.By) {
 			continue // the name would be in a comment of AOB, with an @ before it
 		}
-		if waits && a.Owns(doubt.Owners) && c.VerifiedBy == "" {
-			consents, err := f.askBack(ctx, pr, acceptQuestion(doubt, a))
+		if waits && a.Owns(verdict.Owners) && c.VerifiedBy == "" {
+			consents, err := f.askBack(ctx, pr, acceptQuestion(verdict, a))
 			i := slices.IndexFunc(consents, func(by delivery.Consent) bool { return strings.EqualFold(by.By, a.By) })
 			if err != nil || i < 0 {
 				if errs = append(errs, err); err == nil {
@@ -245,7 +245,7 @@ func runQuestion(pr int, code, what string) string {
 }
 
 // acceptQuestion asks an owner of a gate to confirm an accept.
-func acceptQuestion(d openDoubt, a plan.AcceptComment) string {
+func acceptQuestion(d openVerdict, a plan.AcceptComment) string {
 	return fmt.Sprintf("### AOB: @%s, did you write this?\n\nA comment of yours accepts what gate %s could not decide "+
 		"about %s (verdict `%s`), because:\n\n> %s\n\n"+
 		"**If you wrote it, react to this comment with 👍.** Only the reaction of @%s counts, if it comes after the "+
@@ -291,10 +291,10 @@ func (f *Forge) CheckOrder(ctx context.Context, p plan.ProposalReport, user, tex
 	case len(words) < 3:
 		return delivery.Blockedf("write '/aob accept CODE because REASON'", "the code of the verdict is missing")
 	}
-	doubt, waits := w.doubts[words[2]]
+	verdict, waits := w.verdicts[words[2]]
 	if !waits {
 		return delivery.Blockedf(show, "no verdict of pull request %d waits for an accept of code %s; %s", p.PR.Number,
-			delivery.Terminal(words[2]), codesOr(slices.Sorted(maps.Keys(w.doubts)), "no verdict there is unsure"))
+			delivery.Terminal(words[2]), codesOr(slices.Sorted(maps.Keys(w.verdicts)), "no verdict there is unsure"))
 	}
 	a, ok := acceptCommand(delivery.Comment{Author: user, Body: text})
 	if !ok {
@@ -305,10 +305,10 @@ func (f *Forge) CheckOrder(ctx context.Context, p plan.ProposalReport, user, tex
 	if err != nil {
 		return err
 	}
-	if a.Teams = teams; !a.Owns(doubt.Owners) {
+	if a.Teams = teams; !a.Owns(verdict.Owners) {
 		return delivery.Blockedf("an owner has to do it; owners: in the gate on main names them",
-			"%s does not own gate %s; its owners are %s", user, doubt.Gate,
-			cmp.Or(strings.Join(doubt.Owners, ", "), "nobody"))
+			"%s does not own gate %s; its owners are %s", user, verdict.Gate,
+			cmp.Or(strings.Join(verdict.Owners, ", "), "nobody"))
 	}
 	return nil
 }

@@ -13,7 +13,7 @@ func TestOutsideTextIsTextInQuestions(t *testing.T) {
 	for name, write := range map[string]func(text string) string{
 		"a question about a run": func(text string) string { return runQuestion(7, "0123", text) },
 		"a question about an accept": func(text string) string {
-			d := openDoubt{model: text, Doubt: plan.Doubt{Gate: text}}
+			d := openVerdict{model: text, UnsureVerdict: plan.UnsureVerdict{Gate: text}}
 			return acceptQuestion(d, plan.AcceptComment{Code: "0123", By: "ann",
 				Because: text}) // users' names are checked before
 		},

@@ -54,9 +54,9 @@ func (r *Reader) Opened(ctx context.Context) map[string]bool {
 	return opened
 }
 
-// Doubted returns the pull requests of AOB that a plan would open if they had not been opened, and that are not in the
-// list of open ones.
-func (r *Reader) Doubted(p plan.Plan) []poll.Own {
+// MayBeLost returns the pull requests of AOB that a plan would open if they had not been opened, and that are not in
+// the list of open ones.
+func (r *Reader) MayBeLost(p plan.Plan) []poll.Own {
 	var list []poll.Own
 	for _, name := range p.Reopen {
 		own, ok := r.opened[name]

@@ -76,8 +76,8 @@ func (in *turn) judge(s State, d *delivery.Device) (standing, []delivery.Fact) {
 	// A failure that was reported to an earlier rollout of the same bundle does not count: the device has
 	// not tried again yet.
 	case r.Phase == delivery.DeviceFailed && r.Failed == s.Target.Bundle && r.Desired > s.Since && d.Ignored == "":
-		if !in.Doubt.IsZero() {
-			return held, []delivery.Fact{reason(r.Why), in.Doubt}
+		if !in.Untrusted.IsZero() {
+			return held, []delivery.Fact{reason(r.Why), in.Untrusted}
 		}
 		return failed, []delivery.Fact{reason(r.Why)}
 	case lastHeard.Before(s.Started.Add(-in.Deadline)):

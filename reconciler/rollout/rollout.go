@@ -49,8 +49,8 @@ type Input struct {
 	// the network of the site or of the server. Zero: At.
 	Heard time.Time
 
-	Seed  string        // a secret of the server, from which salts are derived
-	Doubt delivery.Fact // why reports that Target failed are not trusted now; zero if they are
+	Seed      string        // a secret of the server, from which salts are derived
+	Untrusted delivery.Fact // why reports that Target failed are not trusted now; zero if they are
 }
 
 // AfterState is the state of another fleet that this one follows; see State.Standing.

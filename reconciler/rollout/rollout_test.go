@@ -254,7 +254,7 @@ func TestNext(t *testing.T) {
 					ignored(broken("x", v2, v1, "no")), device("y", delivery.DeviceHealthy, v2)}},
 			release: 2, previous: 1, devices: 2, hold: `{device=x [device.ignored{text="never offered"}]}`},
 		{name: "a failure while the server's store is damaged does not count", in: rollout.Input{Fleet: fleet("100%"),
-			Target: v2, State: begun, Doubt: delivery.Fact{Code: code.FailureChecked}, Devices: []delivery.Device{
+			Target: v2, State: begun, Untrusted: delivery.Fact{Code: code.FailureChecked}, Devices: []delivery.Device{
 				broken("x", v2, v1, "not an ONNX file"), device("y", delivery.DeviceHealthy, v2)}},
 			release: 2, previous: 1, devices: 2,
 			hold: `{device=x [device.says{text="not an ONNX file"} device.checked]}`},

@@ -98,18 +98,18 @@ func (s *Snapshot) PR(number int) (web.PR, error) {
 			continue
 		}
 		pr := s.pr(p)
-		pr.Gates, pr.Powers, pr.Complaints = delivery.Each(p.Gates, words.Told), p.Powers, p.Problem
+		pr.Gates, pr.Powers, pr.Complaints = delivery.Each(p.Gates, words.WithTexts), p.Powers, p.Problem
 		for _, f := range p.Fleets {
 			pr.Fleets = append(pr.Fleets, sentence(f))
 		}
 		for _, m := range p.Models {
 			c := web.Change{Model: m.Model, Spec: m.Spec, State: m.State, Sentence: sentence(m.Summary()),
-				Bundle: m.Bundle, Baseline: m.Baseline, Verdicts: delivery.Each(m.Verdicts, words.Told),
+				Bundle: m.Bundle, Baseline: m.Baseline, Verdicts: delivery.Each(m.Verdicts, words.WithTexts),
 				Release: m.Release, Measured: m.Measured, Points: m.Points}
 			if m.Data != nil {
 				c.Findings = m.Data.Findings
 			}
-			for _, d := range m.Doubts {
+			for _, d := range m.Unsure {
 				for _, f := range slices.Concat([]delivery.Fact{d.OfGate()}, d.Refused) {
 					c.Settle = append(c.Settle, sentence(f))
 				}
@@ -174,7 +174,7 @@ func (s *Snapshot) Release(model string, version int) (web.Released, error) {
 func waitsFor(p plan.ProposalReport, state delivery.CheckState) string {
 	var owners []string
 	for _, m := range p.Models {
-		for _, d := range m.Doubts {
+		for _, d := range m.Unsure {
 			if d.Accept == nil {
 				owners = append(owners, d.Owners...)
 			}
@@ -224,7 +224,7 @@ func (s *Snapshot) mergedPR(number int, commits Commits) (web.PR, bool, error) {
 		for _, signed := range s.World.Evidence.Releases {
 			if signed.Model == v.Model && delivery.SameRelease(signed.File, *v.Release) {
 				for _, g := range signed.Gates {
-					change.Verdicts = append(change.Verdicts, words.Told(g.Verdict))
+					change.Verdicts = append(change.Verdicts, words.WithTexts(g.Verdict))
 				}
 				break
 			}

@@ -453,8 +453,9 @@ func (l taken) Last() *Snapshot { return l.snap }
 
 // The status says whom each pull request waits for.
 func TestStatusSaysWhomAPullRequestWaitsFor(t *testing.T) {
-	doubt := []plan.ModelReport{{Doubts: []plan.Doubt{{Owners: []string{"vera", "ada"}}}}, {Doubts: []plan.Doubt{
-		{Owners: []string{"ada"}}, {Owners: []string{"eve"}, Accept: &delivery.Accept{}}}}}
+	doubt := []plan.ModelReport{{Unsure: []plan.UnsureVerdict{{Owners: []string{"vera", "ada"}}}},
+		{Unsure: []plan.UnsureVerdict{
+			{Owners: []string{"ada"}}, {Owners: []string{"eve"}, Accept: &delivery.Accept{}}}}}
 	for want, c := range map[string]struct {
 		report plan.ProposalReport
 		state  delivery.CheckState

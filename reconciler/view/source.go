@@ -33,8 +33,8 @@ type Loop interface {
 	Plan(ctx context.Context) (p plan.Plan, notices []string, err error)
 	// Wake requests a turn soon.
 	Wake()
-	// Look has git and the forge read again.
-	Look(commit string)
+	// Refresh has git and the forge read again.
+	Refresh(commit string)
 	Adopt(ctx context.Context, number int, head string) (adopted int, err error)
 	Recheck(ctx context.Context, number int) error
 	// CheckOrder says why a command in a comment would have no effect.
@@ -183,7 +183,7 @@ func (s *Source) Merge(ctx context.Context, number int, head, user string) (stri
 		return "", delivery.Blockedf("merge it there, where aob/release is a required check",
 			"pull requests of this server live on a forge")
 	}
-	defer s.Loop.Look("")
+	defer s.Loop.Refresh("")
 	return s.Merger.Merge(ctx, number, head, user)
 }
 
@@ -197,7 +197,7 @@ func (s *Source) Command(ctx context.Context, number int, user, text string) err
 	if s.UserComments == nil {
 		return delivery.Blockedf("comment there", "pull requests of this server live on a forge")
 	}
-	defer s.Loop.Look("")
+	defer s.Loop.Refresh("")
 	if err := s.Loop.CheckOrder(ctx, number, user, text); err != nil {
 		return err
 	}

@@ -16,7 +16,7 @@ func Chain(c explain.Chain) explain.Chain {
 	for i, l := range c.Links {
 		l.Text, l.Lines = Join(l.Facts), Lines(l.Details)
 		if l.Verdict != nil {
-			v := Told(*l.Verdict)
+			v := WithTexts(*l.Verdict)
 			l.Verdict, l.Lines = &v, append(l.Lines, verdictLines(v)...)
 		}
 		links[i] = l

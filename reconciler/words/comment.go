@@ -144,7 +144,7 @@ func (c *comment) release(pr plan.ProposalReport, check plan.Check) {
 	case len(open(pr)) > 0:
 		c.printf("### AOB: an owner of the gate must decide\n\n")
 		for _, d := range open(pr) {
-			c.doubt(d)
+			c.unsure(d)
 		}
 		c.worse(pr, "accept")
 		c.printf("The code is valid for this verdict alone: another model, gate or release has another one. The " +
@@ -255,13 +255,13 @@ func (c *comment) worse(pr plan.ProposalReport, before string) {
 }
 
 // open lists the unsure verdicts that wait for owners of gates, in a pull request for which nothing else is to be done.
-func open(pr plan.ProposalReport) []plan.Doubt {
+func open(pr plan.ProposalReport) []plan.UnsureVerdict {
 	if len(pr.ApprovalCommands) > 0 {
 		return nil
 	}
-	var list []plan.Doubt
+	var list []plan.UnsureVerdict
 	for _, m := range pr.Models {
-		for _, d := range m.Doubts {
+		for _, d := range m.Unsure {
 			if d.Accept == nil {
 				list = append(list, d)
 			}
@@ -284,8 +284,8 @@ func moreImagesSettle(pr plan.ProposalReport) bool {
 	return false
 }
 
-// doubt writes who may accept an unsure verdict, with a line to copy.
-func (c *comment) doubt(d plan.Doubt) {
+// unsure writes who may accept an unsure verdict, with a line to copy.
+func (c *comment) unsure(d plan.UnsureVerdict) {
 	if len(d.Owners) == 0 {
 		c.printf("Gate %s is unsure, and nobody can accept that, as the gate has no owners.\n\n", d.Gate)
 		return
@@ -322,7 +322,7 @@ func (c *comment) model(m plan.ModelReport) {
 	for _, f := range m.Carried {
 		c.printf("**Gates of the fleet:** %s.\n\n", f)
 	}
-	for _, d := range m.Doubts {
+	for _, d := range m.Unsure {
 		if d.Accept != nil {
 			c.printf("Gate %s was unsure, and its owner %s accepted that: %s\n\n", d.Gate, d.Accept.By,
 				d.Accept.Because)

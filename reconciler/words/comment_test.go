@@ -27,9 +27,9 @@ func TestCommentSaysWhatIsWaitedFor(t *testing.T) {
 		return []plan.Check{{Context: delivery.ContextRelease, State: state, Facts: []delivery.Fact{plain(text)}}}
 	}
 	asking := plan.ProposalReport{ApprovalCommands: []string{"/aob run 3f9c2a10", "/aob run 77aa00ff"}}
-	doubtful := func(d plan.Doubt) plan.ProposalReport {
+	doubtful := func(d plan.UnsureVerdict) plan.ProposalReport {
 		d.Gate, d.Code = "production", "0a1b2c3d4e5f"
-		return plan.ProposalReport{Models: []plan.ModelReport{{Model: "shapes", Doubts: []plan.Doubt{d}}}}
+		return plan.ProposalReport{Models: []plan.ModelReport{{Model: "shapes", Unsure: []plan.UnsureVerdict{d}}}}
 	}
 	settled := func(pr plan.ProposalReport) plan.ProposalReport { // by more images
 		pr.Models[0].Verdicts = []delivery.Verdict{{Checks: []delivery.CheckVerdict{{Outcome: delivery.Unsure,
@@ -53,16 +53,17 @@ func TestCommentSaysWhatIsWaitedFor(t *testing.T) {
 			"version 2"}, "working"},
 		{plan.ProposalReport{}, release(delivery.CheckFailure, "mAP 0.1 < 0.3"), []string{"AOB: not to be merged",
 			"mAP 0.1 &lt; 0.3"}, "working"},
-		{doubtful(plan.Doubt{Owners: []string{"lead", "ada"}}), release(delivery.CheckPending,
+		{doubtful(plan.UnsureVerdict{Owners: []string{"lead", "ada"}}), release(delivery.CheckPending,
 			"gate/production: unsure"),
 			[]string{"AOB: an owner of the gate must decide", "Its owner lead or ada may comment",
 				"```\n/aob accept 0a1b2c3d4e5f because …\n```", "push a better model"}, "more test images"},
-		{settled(doubtful(plan.Doubt{Owners: []string{"lead"}, Refused: []delivery.Fact{plain("ben is no <owner>")}})),
+		{settled(doubtful(plan.UnsureVerdict{Owners: []string{"lead"},
+			Refused: []delivery.Fact{plain("ben is no <owner>")}})),
 			release(delivery.CheckPending, "gate/production: unsure"),
 			[]string{"or give the gate more test images", "- ben is no &lt;owner>"}, "working"},
-		{doubtful(plan.Doubt{}), release(delivery.CheckPending, "gate/production: unsure"),
+		{doubtful(plan.UnsureVerdict{}), release(delivery.CheckPending, "gate/production: unsure"),
 			[]string{"nobody can accept that"}, "/aob accept"},
-		{doubtful(plan.Doubt{Accept: &delivery.Accept{By: "lead", Because: "seen <it>"}}),
+		{doubtful(plan.UnsureVerdict{Accept: &delivery.Accept{By: "lead", Because: "seen <it>"}}),
 			release(delivery.CheckSuccess, "version 2"), []string{"lead accepted that: seen &lt;it>"}, "may comment"},
 		{asking, release(delivery.CheckPending, "train: needs approval"), []string{"AOB: needs approval",
 			"`/aob run 3f9c2a10`, and `/aob run 77aa00ff`"}, "working"},
@@ -177,11 +178,12 @@ func TestComments(t *testing.T) {
 				m.Release = &delivery.Release{Version: 3}
 			}
 			if v.Outcome == delivery.Unsure {
-				d := plan.Doubt{Gate: "cells", Owners: []string{"ada"}, Code: "0a1b2c3d4e5f", Reason: plan.ReasonOf(v)}
+				d := plan.UnsureVerdict{Gate: "cells", Owners: []string{"ada"}, Code: "0a1b2c3d4e5f",
+					Reason: plan.ReasonOf(v)}
 				if c.because != "" {
 					d.Accept = &delivery.Accept{By: "ada", Because: c.because, At: time.Unix(0, 0)}
 				}
-				m.Doubts = append(m.Doubts, d)
+				m.Unsure = append(m.Unsure, d)
 			}
 			got := Comment(plan.ProposalReport{Models: []plan.ModelReport{m}},
 				[]plan.Check{{Context: delivery.ContextRelease, State: c.state, Facts: []delivery.Fact{text}}})

@@ -12,8 +12,8 @@ import (
 // VerdictReason says what decided a verdict.
 func VerdictReason(v delivery.Verdict) string { return Text(plan.ReasonOf(v)) }
 
-// Told returns a verdict with its facts written beside them, for people who read JSON.
-func Told(v delivery.Verdict) delivery.Verdict {
+// WithTexts returns a verdict with its facts written beside them, for people who read JSON.
+func WithTexts(v delivery.Verdict) delivery.Verdict {
 	v.Reason, v.Checks = VerdictReason(v), slices.Clone(v.Checks)
 	for i, c := range v.Checks {
 		v.Checks[i].Reason = Reason(c)

@@ -65,8 +65,9 @@ func example(c delivery.Code) delivery.Fact {
 		Seed: 2, Names: []string{"ada", "ben"}, Labels: []string{"box"}, Branch: "main",
 		Commit: strings.Repeat("c0ffee12", 5), From: strings.Repeat("badcab1e", 5), PRs: []int{3, 4},
 		File: "models/pallets.quarantine.yaml", Files: []string{"gates/a.yaml", "gates/b.yaml"}, By: "ada",
-		Text: "what somebody wrote", Ask: "3f9c2a10", Count: 2, Total: 5, Limit: 1, Counts: map[string]int{"models": 2,
-			"gates": 1, "fleets": 0, "train": 100, "valid": 30, "leftOut": 3, "epochs": 8, "pixels": 640, "seeds": 1,
+		Text: "what somebody wrote", Command: "3f9c2a10", Count: 2, Total: 5, Limit: 1,
+		Counts: map[string]int{"models": 2, "gates": 1, "fleets": 0, "train": 100, "valid": 30, "leftOut": 3,
+			"epochs": 8, "pixels": 640, "seeds": 1,
 			"trained": 2, "total": 5, "failed": 1}, Scores: map[string]float64{"box": 0.25, "person": 0.5}, Bytes: 7e6,
 		Images: 72, Attempt: 2, Value: 0.5, Baseline: 0.48, Diff: 0.02, Low: 0.01, High: 0.03, Bound: 0.51,
 		Confidence: 0.95, Error: "Miss", Device: "dock-7",
@@ -149,11 +150,11 @@ func TestStatusesSayFirstWhatIsToBeDone(t *testing.T) {
 		want string
 	}{
 		{delivery.Fact{Code: code.VerdictUnsure, Values: delivery.Values{Facts: []delivery.Fact{long,
-			{Code: code.AcceptByComment, Values: delivery.Values{Names: []string{"ada"}, Ask: "0a1b"}}}}},
+			{Code: code.AcceptByComment, Values: delivery.Values{Names: []string{"ada"}, Command: "0a1b"}}}}},
 			"unsure: an owner may accept; see the comment: too wide"},
 		{delivery.Fact{Code: code.VerdictUnsure, Values: delivery.Values{Facts: []delivery.Fact{long,
 			{Code: code.AcceptBySocket, Values: delivery.Values{Names: []string{"ada"}, PRs: []int{3},
-				Ask: "0a1b"}}}}}.In(
+				Command: "0a1b"}}}}}.In(
 			code.OfModel, delivery.Values{Model: "shapes"}), "shapes: unsure: an owner may accept; see aob pr show " +
 			"3: too"},
 		{long.In(code.VerdictUnownable, delivery.Values{}), "unsure, and the gate has no owners who may accept that: " +

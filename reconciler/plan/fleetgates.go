@@ -2,8 +2,8 @@ package plan
 
 // This file keeps a fleet's gates when the fleet changes to another model. Gates cover models by name, so the fleet
 // would lose its gates otherwise. The new model is judged by every gate of the model that the fleet runs, with that
-// model's release as the baseline: in the pull request, and again on main before the rollout begins. Such a set of
-// gates is a bar.
+// model's release as the baseline: in the pull request, and again on main before the rollout begins. These are
+// the fleet's gates.
 
 import (
 	"fmt"
@@ -22,16 +22,16 @@ type Repoint struct {
 	Gates  []delivery.Gate // that covered From just before
 }
 
-// A bar is the gates that another model must pass before a fleet runs it.
-type bar struct {
+// fleetGates are the gates that another model must pass before a fleet runs it.
+type fleetGates struct {
 	fleet delivery.Fleet    // as the file says
 	from  string            // the model that the fleet runs now
 	runs  *delivery.Release // the release of that model; nil where none was accepted
 	gates []judged
 }
 
-// values returns the bar's fleet, the release that it runs, and the names of the gates.
-func (b bar) values() values {
+// values returns the fleet, the release that it runs, and the names of the gates.
+func (b fleetGates) values() values {
 	v := values{Fleet: b.fleet.Name, FromModel: b.from}
 	if b.runs != nil {
 		v.FromVersion = b.runs.Version
@@ -49,11 +49,11 @@ func (m *maker) sameLine(a, b string) bool {
 	return a == b || slices.Contains(m.w.names(a), b) || slices.Contains(m.w.names(b), a)
 }
 
-// barOf returns the bar of a fleet whose file changes from before to f; before is nil where main has no such file. The
-// published document says what the fleet runs, because main's file may have been changed and refused since. It reports
-// false where there is no bar.
-func (m *maker) barOf(f delivery.Fleet, before *delivery.Fleet) (bar, bool) {
-	b := bar{fleet: f}
+// fleetGatesOf returns the gates of a fleet whose file changes from before to f; before is nil where main has no such
+// file. The published document says what the fleet runs, because main's file may have been changed and refused since.
+// It reports false where there are none.
+func (m *maker) fleetGatesOf(f delivery.Fleet, before *delivery.Fleet) (fleetGates, bool) {
+	b := fleetGates{fleet: f}
 	published, known := m.w.Published[f.Name]
 	known = known && published.Release.Bundle != ""
 	changes := before != nil && !m.sameLine(before.Runs, f.Runs)
@@ -123,16 +123,16 @@ func (m *maker) published(d delivery.Desired) *delivery.Release {
 	return &r
 }
 
-// mayRunAnyway reports whether a fleet may run a bundle without passing its bar: it runs the bundle now, or has run it
-// before. So a rollback never waits.
-func (m *maker) mayRunAnyway(b bar, bundle delivery.Digest) bool {
+// mayRunAnyway reports whether a fleet may run a bundle without passing its gates: it runs the bundle now, or has run
+// it before. So a rollback never waits.
+func (m *maker) mayRunAnyway(b fleetGates, bundle delivery.Digest) bool {
 	return b.runs != nil && b.runs.Bundle == bundle || rollout.HasRun(b.fleet, m.w.Devices[b.fleet.Name], bundle)
 }
 
-// bars lists the bars that a model must pass in a proposal: those of every fleet that runs another model now. A new
-// fleet that can match the same devices as a removed one must pass the removed fleet's bar.
-func (m *maker) bars(p Proposal, model string) []bar {
-	var list []bar
+// fleetGatesFor lists the gates that a model must pass in a proposal: those of every fleet that runs another model now.
+// A new fleet that can match the same devices as a removed one must pass the removed fleet's gates.
+func (m *maker) fleetGatesFor(p Proposal, model string) []fleetGates {
+	var list []fleetGates
 	for _, name := range slices.Sorted(maps.Keys(p.Merged.Fleets)) {
 		f := p.Merged.Fleets[name]
 		if f.Runs != model {
@@ -140,19 +140,19 @@ func (m *maker) bars(p Proposal, model string) []bar {
 		}
 		onMain, exists := m.w.Main.Intent.Fleets[name]
 		if exists {
-			if b, ok := m.barOf(f, &onMain); ok {
+			if b, ok := m.fleetGatesOf(f, &onMain); ok {
 				list = append(list, b)
 			}
 			continue
 		}
-		if b, ok := m.barOf(f, nil); ok {
+		if b, ok := m.fleetGatesOf(f, nil); ok {
 			list = append(list, b)
 		}
 		for _, old := range slices.Sorted(maps.Keys(m.w.Main.Intent.Fleets)) {
 			removed := m.w.Main.Intent.Fleets[old]
 			if _, kept := p.Merged.Fleets[old]; !kept && overlap(removed.Match, f.Match) {
 				removed.Name = f.Name
-				if b, ok := m.barOf(f, &removed); ok {
+				if b, ok := m.fleetGatesOf(f, &removed); ok {
 					list = append(list, b)
 				}
 			}
@@ -177,7 +177,8 @@ func (m *maker) repointed(p Proposal, changed []string) []string {
 	for _, f := range p.Merged.Fleets {
 		onMain, there := m.w.Main.Intent.Fleets[f.Name]
 		same := there && onMain.Runs == f.Runs && onMain.Version == f.Version
-		if !same && !slices.Contains(changed, f.Runs) && !slices.Contains(names, f.Runs) && len(m.bars(p, f.Runs)) > 0 {
+		if !same && !slices.Contains(changed, f.Runs) && !slices.Contains(names, f.Runs) &&
+			len(m.fleetGatesFor(p, f.Runs)) > 0 {
 			names = append(names, f.Runs)
 		}
 	}
@@ -185,9 +186,9 @@ func (m *maker) repointed(p Proposal, changed []string) []string {
 	return names
 }
 
-// reportBars reports which gates of fleets judge the model, and which of those will not cover it after the merge.
-func (r *ModelReport) reportBars(p Proposal, bars []bar) {
-	for _, b := range bars {
+// reportFleetGates reports which gates of fleets judge the model, and which of those will not cover it after the merge.
+func (r *ModelReport) reportFleetGates(p Proposal, fleets []fleetGates) {
+	for _, b := range fleets {
 		brings := b.values()
 		brings.Model = r.Model
 		r.Carried = append(r.Carried, fact(code.FleetBrings, brings))
@@ -206,18 +207,18 @@ func (r *ModelReport) reportBars(p Proposal, bars []bar) {
 	}
 }
 
-// judgeBars judges a model by the gates of all bars, and reports whether it passes.
-func (m *maker) judgeBars(r *progress, bars []bar) (list []judgement, pass bool) {
+// judgeFleetGates judges a model by the gates of all fleets, and reports whether it passes.
+func (m *maker) judgeFleetGates(r *progress, fleets []fleetGates) (list []judgement, pass bool) {
 	pass = true
-	for _, b := range bars {
-		answers, passed := m.judgeBar(r, b, r.Bundle)
+	for _, b := range fleets {
+		answers, passed := m.judgeFleet(r, b, r.Bundle)
 		list, pass = append(list, answers...), pass && passed
 	}
 	return list, pass
 }
 
-// judgeBar judges a model by the gates of one bar in a pull request.
-func (m *maker) judgeBar(r *progress, b bar, bundle delivery.Digest) ([]judgement, bool) {
+// judgeFleet judges a model by the gates of one fleet in a pull request.
+func (m *maker) judgeFleet(r *progress, b fleetGates, bundle delivery.Digest) ([]judgement, bool) {
 	if m.mayRunAnyway(b, bundle) {
 		for _, j := range b.gates {
 			r.stage(delivery.ContextGate+j.as, delivery.CheckSuccess, fact(code.FleetRanBefore,
@@ -246,7 +247,7 @@ func (m *maker) judgeBar(r *progress, b bar, bundle delivery.Digest) ([]judgemen
 		r.Against[j.as] = b.runs
 	}
 	r.Links, r.Measured = append(r.Links, c.Links...), append(r.Measured, c.Measured...)
-	r.Verdicts, r.Doubts = append(r.Verdicts, c.Verdicts...), append(r.Doubts, c.Doubts...)
+	r.Verdicts, r.Unsure = append(r.Verdicts, c.Verdicts...), append(r.Unsure, c.Unsure...)
 	return list, ok
 }
 
@@ -259,13 +260,13 @@ func (m *maker) repoint(p Proposal, name string) ModelReport {
 		m.needsUnknown(p)
 		return r.end(delivery.CheckPending, why.In(code.Waits, values{}))
 	}
-	bars := m.bars(p, name)
+	fleets := m.fleetGatesFor(p, name)
 	r.Spec, r.Fleets = mdl.SpecDigest(), fleetsOf(p, name)
-	r.reportBars(p, bars)
+	r.reportFleetGates(p, fleets)
 	var list []delivery.Fact
 	all := true
 	judged := map[delivery.Digest][]judgement{}
-	for _, b := range bars {
+	for _, b := range fleets {
 		target, ok := m.target(b.fleet)
 		switch {
 		case !ok && b.fleet.Version > 0:
@@ -278,10 +279,10 @@ func (m *maker) repoint(p Proposal, name string) ModelReport {
 			continue
 		}
 		r.Bundle = target.Bundle
-		if r.Data == nil && !m.mayRunAnyway(b, r.Bundle) && !m.readData(r, nil, bars...) {
+		if r.Data == nil && !m.mayRunAnyway(b, r.Bundle) && !m.readData(r, nil, fleets...) {
 			return r.end(blockedBy(r.Stages))
 		}
-		answers, ok := m.judgeBar(r, b, target.Bundle)
+		answers, ok := m.judgeFleet(r, b, target.Bundle)
 		judged[target.Bundle] = append(judged[target.Bundle], answers...)
 		goes := b.values()
 		goes.Model, goes.Version = name, target.Version
@@ -295,16 +296,16 @@ func (m *maker) repoint(p Proposal, name string) ModelReport {
 		return r.end(blockedBy(r.Stages))
 	}
 	for _, bundle := range slices.Sorted(maps.Keys(judged)) {
-		if signed := m.signBar(name, bundle, judged[bundle]); !signed {
+		if signed := m.signFleetGates(name, bundle, judged[bundle]); !signed {
 			return r.end(delivery.CheckPending, fact(code.FleetGatesSigning, values{}))
 		}
 	}
 	return r.end(delivery.CheckSuccess, several(list...))
 }
 
-// signBar adds the verdicts of fleets' gates to the signed evidence of an accepted release. It reports whether they are
-// signed.
-func (m *maker) signBar(model string, bundle delivery.Digest, list []judgement) bool {
+// signFleetGates adds the verdicts of fleets' gates to the signed evidence of an accepted release. It reports whether
+// they are signed.
+func (m *maker) signFleetGates(model string, bundle delivery.Digest, list []judgement) bool {
 	if len(list) == 0 {
 		return true
 	}
@@ -337,9 +338,9 @@ func (m *maker) target(f delivery.Fleet) (delivery.Release, bool) {
 	return list[0], true
 }
 
-// barred says whether a fleet on main may change to a release of another model: every gate of the bar must have passed
-// it, in a signed statement or by the stored scores.
-func (m *maker) barred(b bar, target delivery.Release) Stage {
+// mayChange says whether a fleet on main may change to a release of another model: every gate of the fleet must have
+// passed it, in a signed statement or by the stored scores.
+func (m *maker) mayChange(b fleetGates, target delivery.Release) Stage {
 	passed := Stage{State: delivery.CheckSuccess}
 	if m.mayRunAnyway(b, target.Bundle) {
 		return passed
