@@ -377,139 +377,166 @@ func (s *scene) line(line string) {
 	if len(s.words) != 2 {
 		s.Fatalf("want two words and then pairs, got %q", line)
 	}
-	switch what := s.words[1]; s.words[0] {
-	case "draft":
-		s.proposal(what).Draft = true
-	case "merged":
-		s.proposal(what).Landed = true
-	case "reads":
-		s.proposal(what).Permission = delivery.PermissionRead
-	case "targets":
-		s.proposal(what).PullRequest.Base = s.value("base")
-	case "unseen":
+	read, ok := readLines[s.words[0]]
+	if !ok {
+		s.Fatalf("what is %q?", line)
+	}
+	read(s, s.words[1])
+	if len(s.values) > 0 {
+		s.Fatalf("%q: what are %v?", line, s.values)
+	}
+}
+
+// readLines reads the lines of a world, by their first word.
+var readLines = map[string]func(s *scene, what string){
+	"draft":   func(s *scene, what string) { s.proposal(what).Draft = true },
+	"merged":  func(s *scene, what string) { s.proposal(what).Landed = true },
+	"reads":   func(s *scene, what string) { s.proposal(what).Permission = delivery.PermissionRead },
+	"targets": func(s *scene, what string) { s.proposal(what).PullRequest.Base = s.value("base") },
+	"unseen": func(s *scene, what string) {
 		s.Proposals = append(s.Proposals, plan.Proposal{
 			Pending: delivery.Fact{Code: code.PermissionAwaited, Values: delivery.Values{By: "dev"}},
 			PullRequest: delivery.PullRequest{Number: s.number(what), Title: "by dev", Author: "dev", Head: "pr/" +
 				what, Base: "main"}})
-	case "crossed":
-		s.proposal(what).Bases = []string{"base", "base~1"}
-	case "unrelated":
-		s.proposal(what).Bases = nil
-	case "held":
-		model := s.value("model")
-		if s.Main.Quarantine == nil {
-			s.Main.Quarantine = map[string][]plan.QuarantineEntry{}
-		}
-		entry := plan.QuarantineEntry{Quarantined: delivery.Quarantined{Digest: bundle(what), Why: s.value("why")},
-			Lost: s.value("in")}
-		s.Main.Quarantine[model] = append(s.Main.Quarantine[model], entry)
-	case "weakened":
-		tree, path := split(what)
-		name := strings.TrimSuffix(filepath.Base(path), ".yaml")
-		g, ok := s.trees[tree].Gates[name]
-		if !ok {
-			s.Fatalf("%s has no gate %s", tree, name)
-		}
-		s.Main.Lost = append(s.Main.Lost, plan.LostGate{Gate: g, Commit: s.value("in")})
-	case "repointed":
-		step := plan.Repoint{Commit: s.value("in"), From: s.value("from")}
-		for _, name := range s.Main.Intent.Covering(step.From) {
-			step.Gates = append(step.Gates, s.Main.Intent.Gates[name])
-		}
-		s.Main.Repointed = map[string][]plan.Repoint{what: append(s.Main.Repointed[what], step)}
-	case "forge":
-		s.ProposalsKnown = what != "away"
-	case "queue":
-		s.Server.Runs = s.number(what)
-	case "trains":
-		s.Server.Trainings = s.number(what)
-	case "rewound":
+	},
+	"crossed":   func(s *scene, what string) { s.proposal(what).Bases = []string{"base", "base~1"} },
+	"unrelated": func(s *scene, what string) { s.proposal(what).Bases = nil },
+	"held":      (*scene).held,
+	"weakened":  (*scene).weakened,
+	"repointed": (*scene).repointed,
+	"forge":     func(s *scene, what string) { s.ProposalsKnown = what != "away" },
+	"queue":     func(s *scene, what string) { s.Server.Runs = s.number(what) },
+	"trains":    func(s *scene, what string) { s.Server.Trainings = s.number(what) },
+	"rewound": func(s *scene, what string) {
 		s.Main.Rewound = []plan.Rewound{{From: what, To: s.Main.Commit, At: s.At, Ahead: true}}
-	case "running":
+	},
+	"running": func(s *scene, what string) {
 		ask, _ := s.data(what)
 		key := delivery.DataKey(ask)
 		s.Runs[key] = delivery.RunState{Phase: delivery.RunRunning, Attempt: 1, Need: s.need(),
 			Spec: delivery.RunSpec{Kind: delivery.RunData, Key: key, Data: &ask}}
-	case "checked":
+	},
+	"checked": func(s *scene, what string) {
 		ask, found := s.data(what)
 		s.run(delivery.RunSpec{Kind: delivery.RunData, Key: delivery.DataKey(ask), Data: &ask}, found)
-	case "had": // a training that is over
+	},
+	"had": func(s *scene, what string) { // a training that is over
 		key := delivery.Sum([]byte(what))
 		s.Runs[key] = delivery.RunState{Phase: delivery.RunFailed, Attempt: 1, Need: s.need(),
 			Started: s.At.Add(-time.Hour),
 			Spec:    delivery.RunSpec{Kind: delivery.RunTrain, Key: key}}
-	case "training":
-		ask := s.training(what)
-		if other := s.value("data"); other != "" {
-			ask.Data = delivery.Sum([]byte(other))
-		}
-		if other := s.value("made"); other != "" {
-			ask.Training = delivery.Sum([]byte(other))
-			s.run(delivery.RunSpec{Kind: delivery.RunData, Key: ask.Data, Data: &delivery.DataRun{}},
-				delivery.DataResult{Training: ask.Training})
-		}
-		r := delivery.RunState{Phase: delivery.RunRunning, Attempt: 1, Status: delivery.RunStatus{Phase: "training"},
-			Spec: delivery.RunSpec{Kind: delivery.RunTrain, Key: delivery.TrainKey(ask), Train: &ask}}
-		if _, err := fmt.Sscanf(s.value("epoch"), "%d/%d", &r.Status.Epoch, &r.Status.Epochs); err != nil {
-			s.Fatal(err)
-		}
-		if r.Need = s.need(); slices.Equal(r.Need.PRs, []int{-1}) {
-			r.Need.PRs = nil
-		} else if r.Need.PRs == nil {
-			r.Need.PRs = []int{3}
-		}
-		if r.EndReason = s.value("ending"); r.EndReason != "" {
-			r.EndRequested = s.At
-		}
-		s.Runs[r.Spec.Key] = r
-	case "bundle":
-		s.bundle(what)
-	case "lost":
-		delete(s.Evidence.Bundles, bundle(what))
-	case "compared":
+	},
+	"training": (*scene).trainingRun,
+	"bundle":   func(s *scene, what string) { s.bundle(what) },
+	"lost":     func(s *scene, what string) { delete(s.Evidence.Bundles, bundle(what)) },
+	"compared": func(s *scene, what string) {
 		baseline := s.value("with")
 		for e := range s.made[what].scores {
 			ask, result := s.comparison(what, baseline, e)
 			s.run(delivery.RunSpec{Kind: delivery.RunCompare, Key: delivery.CompareKey(ask), Compare: &ask}, result)
 		}
-	case "statement":
-		s.statement(what)
-	case "accepted":
+	},
+	"statement": func(s *scene, what string) { s.statement(what) },
+	"accepted": func(s *scene, what string) {
 		m := s.made[what].model
 		s.Evidence.Accepted[m.Name] = append(s.Evidence.Accepted[m.Name], delivery.Acceptance{Model: m.Name,
 			Version: s.number(s.value("version")), Spec: m.SpecDigest(), Bundle: bundle(what),
 			RenamedFrom: s.value("was")})
-	case "fleet":
-		s.fleet(what)
-	case "abort":
-		b := s.value("of")
-		s.Evidence.Aborts = append(s.Evidence.Aborts, delivery.Abort{Fleet: what, Model: s.made[b].model.Name,
-			Bundle: bundle(b), Lifts: s.number(s.value("lifts"))})
-		back := s.Published[what]
-		back.Soak = 0
-		s.Published[what], s.Clocks[what] = back, rollout.State{Base: &back.Release}
-	case "newer":
-		known := 1
-		if k := s.value("known"); k != "" {
-			known = s.number(k)
-		}
-		n := delivery.NewerStatements{Kind: what, Format: s.number(s.value("format")), Known: known, Count: 1}
-		s.Evidence.Newer = append(s.Evidence.Newer, n)
-	case "upgraded":
-		later := delivery.Sum([]byte("later"))
-		switch what {
-		case "trainer":
-			s.Server.Trainers = map[string]delivery.Trainer{"tiny@1": {Files: later, Accelerator: "cpu"}}
-		case "evaluator":
-			s.Server.Protocol = later
-		default:
-			s.Fatalf("nobody upgrades %s", what)
-		}
-	default:
-		s.Fatalf("what is %q?", line)
+	},
+	"fleet":    func(s *scene, what string) { s.fleet(what) },
+	"abort":    (*scene).abort,
+	"newer":    (*scene).newer,
+	"upgraded": (*scene).upgraded,
+}
+
+// held reads an entry of main's quarantine file.
+func (s *scene) held(what string) {
+	model := s.value("model")
+	if s.Main.Quarantine == nil {
+		s.Main.Quarantine = map[string][]plan.QuarantineEntry{}
 	}
-	if len(s.values) > 0 {
-		s.Fatalf("%q: what are %v?", line, s.values)
+	entry := plan.QuarantineEntry{Quarantined: delivery.Quarantined{Digest: bundle(what), Why: s.value("why")},
+		Lost: s.value("in")}
+	s.Main.Quarantine[model] = append(s.Main.Quarantine[model], entry)
+}
+
+// weakened reads a gate that main lost.
+func (s *scene) weakened(what string) {
+	tree, path := split(what)
+	name := strings.TrimSuffix(filepath.Base(path), ".yaml")
+	g, ok := s.trees[tree].Gates[name]
+	if !ok {
+		s.Fatalf("%s has no gate %s", tree, name)
+	}
+	s.Main.Lost = append(s.Main.Lost, plan.LostGate{Gate: g, Commit: s.value("in")})
+}
+
+// repointed reads that main let a fleet run another model.
+func (s *scene) repointed(what string) {
+	step := plan.Repoint{Commit: s.value("in"), From: s.value("from")}
+	for _, name := range s.Main.Intent.Covering(step.From) {
+		step.Gates = append(step.Gates, s.Main.Intent.Gates[name])
+	}
+	s.Main.Repointed = map[string][]plan.Repoint{what: append(s.Main.Repointed[what], step)}
+}
+
+// trainingRun reads a training that runs.
+func (s *scene) trainingRun(what string) {
+	ask := s.training(what)
+	if other := s.value("data"); other != "" {
+		ask.Data = delivery.Sum([]byte(other))
+	}
+	if other := s.value("made"); other != "" {
+		ask.Training = delivery.Sum([]byte(other))
+		s.run(delivery.RunSpec{Kind: delivery.RunData, Key: ask.Data, Data: &delivery.DataRun{}},
+			delivery.DataResult{Training: ask.Training})
+	}
+	r := delivery.RunState{Phase: delivery.RunRunning, Attempt: 1, Status: delivery.RunStatus{Phase: "training"},
+		Spec: delivery.RunSpec{Kind: delivery.RunTrain, Key: delivery.TrainKey(ask), Train: &ask}}
+	if _, err := fmt.Sscanf(s.value("epoch"), "%d/%d", &r.Status.Epoch, &r.Status.Epochs); err != nil {
+		s.Fatal(err)
+	}
+	if r.Need = s.need(); slices.Equal(r.Need.PRs, []int{-1}) {
+		r.Need.PRs = nil
+	} else if r.Need.PRs == nil {
+		r.Need.PRs = []int{3}
+	}
+	if r.EndReason = s.value("ending"); r.EndReason != "" {
+		r.EndRequested = s.At
+	}
+	s.Runs[r.Spec.Key] = r
+}
+
+// abort reads that a fleet fell back.
+func (s *scene) abort(what string) {
+	b := s.value("of")
+	s.Evidence.Aborts = append(s.Evidence.Aborts, delivery.Abort{Fleet: what, Model: s.made[b].model.Name,
+		Bundle: bundle(b), Lifts: s.number(s.value("lifts"))})
+	back := s.Published[what]
+	back.Soak = 0
+	s.Published[what], s.Clocks[what] = back, rollout.State{Base: &back.Release}
+}
+
+// newer reads statements of a newer aob.
+func (s *scene) newer(what string) {
+	known := 1
+	if k := s.value("known"); k != "" {
+		known = s.number(k)
+	}
+	n := delivery.NewerStatements{Kind: what, Format: s.number(s.value("format")), Known: known, Count: 1}
+	s.Evidence.Newer = append(s.Evidence.Newer, n)
+}
+
+// upgraded changes the server after the lines before.
+func (s *scene) upgraded(what string) {
+	later := delivery.Sum([]byte("later"))
+	switch what {
+	case "trainer":
+		s.Server.Trainers = map[string]delivery.Trainer{"tiny@1": {Files: later, Accelerator: "cpu"}}
+	case "evaluator":
+		s.Server.Protocol = later
+	default:
+		s.Fatalf("nobody upgrades %s", what)
 	}
 }
 
