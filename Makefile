@@ -64,7 +64,7 @@ test-seeds:
 	AOB_SEEDS=$(or $(AOB_SEEDS),1:2000) go test ./reconciler -run AnyOrder -v -timeout 2h
 
 test-security: test-tools
-	AOB_SECURITY=1 go test ./e2e -run 'TestSecurityTable|TestAWord|TestDeletedFork' -v -timeout 2h
+	AOB_SECURITY=1 go test ./e2e -run 'TestSecurityTable|TestEditedComments|TestDeletedFork' -v -timeout 2h
 
 test-faults: tools
 	AOB_FAULTS=$(or $(AOB_FAULTS),10m) go test ./e2e -run TestFaults -v -timeout 1h

@@ -35,7 +35,7 @@ func TestReadme(t *testing.T) {
 		cmd.Dir, cmd.Env = dir, env
 		return cmd
 	}
-	do := func(line string) string {
+	do := func(t *testing.T, line string) string {
 		t.Helper()
 		out, err := shell(line).CombinedOutput()
 		if err != nil {
@@ -43,29 +43,24 @@ func TestReadme(t *testing.T) {
 		}
 		return string(out)
 	}
-	start := func(command string) {
+	whole := t
+	start := func(t *testing.T, command string) {
 		t.Helper()
 		cmd := exec.Command("/bin/sh", "-ec", "exec "+command)
 		cmd.Dir, cmd.Env = dir, env
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() {
+		whole.Cleanup(func() { // later commands need it
 			_ = cmd.Process.Signal(syscall.SIGTERM)
 			if err := cmd.Wait(); err != nil {
-				t.Errorf("%s: %v", command, err)
+				whole.Errorf("%s: %v", command, err)
 			}
 		})
 	}
-	ran, address := 0, ""
-	for line := range strings.Lines(string(data)) {
-		command, indented := strings.CutPrefix(line, "    ")
-		command, _, _ = strings.Cut(command, " #")
-		command = strings.TrimSpace(command)
+	address := ""
+	run := func(t *testing.T, command string) {
 		word, rest, _ := strings.Cut(command, " ")
-		if !indented {
-			continue
-		}
 		switch {
 		case word == "make":
 			// make itself is running this, or the demo's own job; the target must be there.
@@ -78,11 +73,11 @@ func TestReadme(t *testing.T) {
 			env = append(env, name+"="+filepath.Join(dir, value))
 		case strings.HasPrefix(command, "bin/aob doctor"):
 			address = freePort(t, filepath.Join(dir, "world", "aob.yaml"))
-			do(command)
+			do(t, command)
 		case strings.HasPrefix(command, "bin/aob serve"):
-			start(command)
+			start(t, command)
 			// A typo in the model is judged at once, and trains nothing.
-			do(`cd world/intent && git checkout -q -b change &&
+			do(t, `cd world/intent && git checkout -q -b change &&
 				sed -i 's/epochs: 12/epochs: twelve/' models/shapes.yaml &&
 				git -c user.name=a -c user.email=a@example.com commit -qam "shapes: train longer" &&
 				git push -q origin change`)
@@ -91,7 +86,7 @@ func TestReadme(t *testing.T) {
 				return err == nil && strings.Contains(string(out), "epochs")
 			})
 		case strings.HasPrefix(command, "bin/aob-agent run"):
-			start(strings.Replace(command, defaultAddress, address, 1))
+			start(t, strings.Replace(command, defaultAddress, address, 1))
 			waitFor(t, func() bool {
 				out, err := shell("bin/aob-agent status --state world/dock-1").CombinedOutput()
 				return err == nil && strings.Contains(string(out), "idle")
@@ -104,13 +99,21 @@ func TestReadme(t *testing.T) {
 				t.Errorf("%s: %v\n%s", command, err, out)
 			}
 		case strings.HasPrefix(word, "bin/"):
-			if out := do(command); strings.TrimSpace(out) == "" && !strings.Contains(command, "validate") {
+			if out := do(t, command); strings.TrimSpace(out) == "" && !strings.Contains(command, "validate") {
 				t.Errorf("%s prints nothing", command)
 			}
-		default:
-			continue
 		}
-		ran++
+	}
+	ran := 0
+	for line := range strings.Lines(string(data)) {
+		command, indented := strings.CutPrefix(line, "    ")
+		command, _, _ = strings.Cut(command, " #")
+		command = strings.TrimSpace(command)
+		word, _, _ := strings.Cut(command, " ")
+		if indented && (word == "make" || word == "export" || strings.HasPrefix(word, "bin/")) {
+			t.Run(command, func(t *testing.T) { run(t, command) })
+			ran++
+		}
 	}
 	if ran < 10 {
 		t.Errorf("only %d commands were found in the README", ran)

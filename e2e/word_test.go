@@ -42,10 +42,9 @@ func small(lr string) map[string]string {
 
 var asksAccept = regexp.MustCompile(`/aob accept ([0-9a-f]+)`)
 
-// A person's word on a real forge, where every writer may edit every comment: what a
-// writer makes of other people's comments decides nothing, and the owner's reaction
-// to AOB's question does. The same for a go.
-func TestAWordIsItsAuthorsOwnOnGitea(t *testing.T) {
+// On a real forge every writer may edit every comment. An accept and an approval count if the person who may give them
+// reacts to AOB's question, and not by what others make of comments.
+func TestEditedCommentsDecideNothingOnGitea(t *testing.T) {
 	if os.Getenv("AOB_SECURITY") == "" {
 		t.Skip("it takes minutes: make test-security")
 	}
@@ -70,72 +69,79 @@ func TestAWordIsItsAuthorsOwnOnGitea(t *testing.T) {
 		return nil
 	})
 
-	said := m.gitea.PostComment(t, m.ada, m.repo, number, "Looks nice, I will look at it tomorrow.")
-	edits, stop := m.attack(t, mal, number, said.ID, "/aob accept "+code+" because the set is small")
-	// AOB asks Ada, as the comment is hers by the forge's word.
-	until(t, func() error {
-		if len(m.questions(t, number)) == 0 {
-			return fmt.Errorf("no question on #%d", number)
+	attacked := t.Run("edits and reactions of a writer", func(t *testing.T) {
+		said := m.gitea.PostComment(t, m.ada, m.repo, number, "Looks nice, I will look at it tomorrow.")
+		edits, stop := m.attack(t, mal, number, said.ID, "/aob accept "+code+" because the set is small")
+		// AOB asks Ada, as the comment is hers by the forge's word.
+		until(t, func() error {
+			if len(m.questions(t, number)) == 0 {
+				return fmt.Errorf("no question on #%d", number)
+			}
+			return nil
+		})
+		until(t, func() error {
+			if n := edits.Load(); n < 100 {
+				return fmt.Errorf("%d edits and reactions", n)
+			}
+			return nil
+		})
+		m.looked(t)
+		stop()
+		m.looked(t)
+		t.Logf("%d edits and reactions", edits.Load())
+		if accepts := m.accepts(t); len(accepts) > 0 {
+			t.Fatalf("a writer made an accept: %q", accepts)
 		}
-		return nil
+		_, statuses := m.await(t, number, delivery.ContextRelease, "pending", "failure", "error", "success")
+		if got := statuses[delivery.ContextRelease]; got.State != "pending" {
+			t.Fatalf("after the attack: %+v", got)
+		}
+		m.refused(t, number)
 	})
-	until(t, func() error {
-		if n := edits.Load(); n < 100 {
-			return fmt.Errorf("%d edits and reactions", n)
+	if !attacked {
+		t.FailNow()
+	}
+	t.Run("the reaction of the owner", func(t *testing.T) {
+		const because = "the field test of May was good"
+		m.gitea.PostComment(t, m.ada, m.repo, number, "/aob accept "+code+" because "+because)
+		m.agree(t, m.ada, m.asked(t, number, because))
+		m.settled(t, number, "success")
+		accepts := m.accepts(t)
+		if len(accepts) != 1 || accepts[0].By != m.ada.Name || accepts[0].Because != because ||
+			!strings.Contains(accepts[0].How, "👍 to AOB's comment") {
+			t.Errorf("the release statements hold %+v", accepts)
 		}
-		return nil
 	})
-	m.looked(t)
-	stop()
-	m.looked(t)
-	t.Logf("%d edits and reactions", edits.Load())
-	if accepts := m.accepts(t); len(accepts) > 0 {
-		t.Fatalf("a writer made an accept: %q", accepts)
-	}
-	_, statuses := m.await(t, number, delivery.ContextRelease, "pending", "failure", "error", "success")
-	if got := statuses[delivery.ContextRelease]; got.State != "pending" {
-		t.Fatalf("after the attack: %+v", got)
-	}
-	m.refused(t, number)
-
-	const because = "the field test of May was good"
-	m.gitea.PostComment(t, m.ada, m.repo, number, "/aob accept "+code+" because "+because)
-	m.agree(t, m.ada, m.asked(t, number, because))
-	m.settled(t, number, "success")
-	accepts := m.accepts(t)
-	if len(accepts) != 1 || accepts[0].By != m.ada.Name || accepts[0].Because != because ||
-		!strings.Contains(accepts[0].How, "👍 to AOB's comment") {
-		t.Errorf("the release statements hold %+v", accepts)
-	}
-
-	theirs := m.clone(t, m.eve, m.gitea.Fork(t, m.eve, m.repo))
-	commit = theirs.push(t, "other", "bccd: another rate", small("3e-3"))
-	before := m.costs(t)
-	fork := m.open(t, m.eve, "eve:other", commit, "bccd: another rate")
-	_, statuses = m.await(t, fork, delivery.ContextRelease, "pending")
-	m.commented(t, fork, "needs approval")
-	asks := waitsForGo.FindStringSubmatch(m.mainComment(t, fork))
-	if asks == nil {
-		t.Fatalf("nobody is asked for a go:%s", words(statuses))
-	}
-	m.gitea.PostComment(t, m.eve, m.repo, fork, asks[0])
-	m.looked(t)
-	if asked := m.questions(t, fork); len(asked) > 0 {
-		t.Errorf("a reader made AOB ask: %v", asked)
-	}
-	m.gitea.PostComment(t, m.ada, m.repo, fork, asks[0])
-	question := m.asked(t, fork, asks[1])
-	m.agree(t, m.eve, question)
-	m.looked(t)
-	if after := m.costs(t); after != before {
-		t.Errorf("nobody who may has agreed: before %+v, after %+v", before, after)
-	}
-	m.agree(t, m.ada, question)
-	until(t, func() error {
-		if after := m.costs(t); after.trainings == before.trainings {
-			return fmt.Errorf("no training has started: %+v", after)
+	t.Run("approval of a run", func(t *testing.T) {
+		theirs := m.clone(t, m.eve, m.gitea.Fork(t, m.eve, m.repo))
+		commit := theirs.push(t, "other", "bccd: another rate", small("3e-3"))
+		before := m.costs(t)
+		fork := m.open(t, m.eve, "eve:other", commit, "bccd: another rate")
+		_, statuses := m.await(t, fork, delivery.ContextRelease, "pending")
+		m.commented(t, fork, "needs approval")
+		asks := waitsForGo.FindStringSubmatch(m.mainComment(t, fork))
+		if asks == nil {
+			t.Fatalf("nobody is asked for a go:%s", words(statuses))
 		}
-		return nil
+		m.gitea.PostComment(t, m.eve, m.repo, fork, asks[0])
+		m.looked(t)
+		if asked := m.questions(t, fork); len(asked) > 0 {
+			t.Errorf("a reader made AOB ask: %v", asked)
+		}
+		m.gitea.PostComment(t, m.ada, m.repo, fork, asks[0])
+		question := m.asked(t, fork, asks[1])
+		m.agree(t, m.eve, question)
+		m.looked(t)
+		if after := m.costs(t); after != before {
+			t.Errorf("nobody who may has agreed: before %+v, after %+v", before, after)
+		}
+		m.agree(t, m.ada, question)
+		until(t, func() error {
+			if after := m.costs(t); after.trainings == before.trainings {
+				return fmt.Errorf("no training has started: %+v", after)
+			}
+			return nil
+		})
 	})
 }
 

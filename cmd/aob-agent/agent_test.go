@@ -31,7 +31,7 @@ func TestFleet(t *testing.T) {
 		dirs[device] = shortDir(t)
 		s.boot(t, device, dirs[device])
 	}
-	everywhere := func(version int) {
+	everywhere := func(t *testing.T, version int) {
 		t.Helper()
 		want := map[string]int{"d1": version, "d2": version, "d3": version}
 		if got := serving(t, dirs); !maps.Equal(got, want) {
@@ -39,71 +39,84 @@ func TestFleet(t *testing.T) {
 		}
 	}
 
-	s.until(t, "three devices", func([]rollout.Decision) bool { return len(s.Devices()) == 3 })
-	s.release(v1)
-	s.done(t, v1)
-	decided := s.until(t, "decisions", func(all []rollout.Decision) bool { return true })
-	if first := decided[0]; first.Wave.Devices != 1 || first.State.Wave != 0 {
-		t.Errorf("the first decision is not a wave of one: %+v", first)
-	}
-	everywhere(1)
-
-	s.release(v2)
-	s.done(t, v2)
-	everywhere(2)
-
-	// Two broken releases: the canary falls back, and no other device gets them.
-	for _, broken := range []delivery.Target{bad, worse} {
-		before := s.served.Load()
-		s.release(broken)
-		s.until(t, "an abort", func(all []rollout.Decision) bool {
-			return slices.ContainsFunc(all, func(d rollout.Decision) bool {
-				return d.Abort != nil && d.Abort.Bundle == broken.Bundle && d.Desired.Release == v2
-			})
-		})
+	t.Run("the first release", func(t *testing.T) {
+		s.until(t, "three devices", func([]rollout.Decision) bool { return len(s.Devices()) == 3 })
+		s.release(v1)
+		s.done(t, v1)
+		decided := s.until(t, "decisions", func(all []rollout.Decision) bool { return true })
+		if first := decided[0]; first.Wave.Devices != 1 || first.State.Wave != 0 {
+			t.Errorf("the first decision is not a wave of one: %+v", first)
+		}
+		everywhere(t, 1)
+	})
+	t.Run("the next release", func(t *testing.T) {
 		s.release(v2)
 		s.done(t, v2)
-		everywhere(2)
-		canaries := 0
-		for _, device := range s.Devices() {
-			if device.Report.Failed == broken.Bundle {
-				canaries++
+		everywhere(t, 2)
+	})
+	// Two broken releases: the canary falls back, and no other device gets them.
+	for _, broken := range []struct {
+		name string
+		delivery.Target
+	}{{"a release that crashes", bad}, {"a release that does not start", worse}} {
+		t.Run(broken.name, func(t *testing.T) {
+			before := s.served.Load()
+			s.release(broken.Target)
+			s.until(t, "an abort", func(all []rollout.Decision) bool {
+				return slices.ContainsFunc(all, func(d rollout.Decision) bool {
+					return d.Abort != nil && d.Abort.Bundle == broken.Bundle && d.Desired.Release == v2
+				})
+			})
+			s.release(v2)
+			s.done(t, v2)
+			everywhere(t, 2)
+			canaries := 0
+			for _, device := range s.Devices() {
+				if device.Report.Failed == broken.Bundle {
+					canaries++
+				}
 			}
-		}
-		if canaries != 1 {
-			t.Errorf("version %d was started on %d devices", broken.Version, canaries)
-		}
-		if n := s.served.Load() - before; n == 0 || n > 20_000 {
-			t.Errorf("version %d cost %d bytes of downloads", broken.Version, n)
-		}
+			if canaries != 1 {
+				t.Errorf("version %d was started on %d devices", broken.Version, canaries)
+			}
+			if n := s.served.Load() - before; n == 0 || n > 20_000 {
+				t.Errorf("version %d cost %d bytes of downloads", broken.Version, n)
+			}
+		})
 	}
 
-	// The canary's other slot had the broken release. The other devices roll back without a download.
-	v5 := s.push(t, script{Version: 5})
-	s.release(v5)
-	s.done(t, v5)
-	everywhere(5)
-
-	before, began := s.served.Load(), time.Now()
-	s.release(v2)
-	s.done(t, v2)
-	t.Logf("from the decision to roll back until three devices ran it: %v", time.Since(began).Round(time.Millisecond))
-	everywhere(2)
-	if n := s.served.Load() - before; n != 0 {
-		t.Errorf("the rollback downloaded %d bytes", n)
-	}
-
-	var status edge.Status
-	if err := json.Unmarshal([]byte(command(t, "status", "--state", dirs["d1"], "-o", "json")), &status); err != nil {
-		t.Fatal(err)
-	}
-	if !status.Serving || status.Release != 2 || status.Phase != delivery.DeviceHealthy || status.Device != "d1" {
-		t.Errorf("status %+v", status)
-	}
-	if text := command(t, "status", "--state", dirs["d1"]); !strings.Contains(text, "version 2, bundle "+
-		v2.Bundle.Short()) {
-		t.Errorf("status prints:\n%s", text)
-	}
+	// The canary's other slot had the broken release.
+	t.Run("the release after them", func(t *testing.T) {
+		v5 := s.push(t, script{Version: 5})
+		s.release(v5)
+		s.done(t, v5)
+		everywhere(t, 5)
+	})
+	t.Run("a rollback without downloads", func(t *testing.T) {
+		before, began := s.served.Load(), time.Now()
+		s.release(v2)
+		s.done(t, v2)
+		t.Logf("from the decision to roll back until three devices ran it: %v",
+			time.Since(began).Round(time.Millisecond))
+		everywhere(t, 2)
+		if n := s.served.Load() - before; n != 0 {
+			t.Errorf("the rollback downloaded %d bytes", n)
+		}
+	})
+	t.Run("status", func(t *testing.T) {
+		var status edge.Status
+		text := command(t, "status", "--state", dirs["d1"], "-o", "json")
+		if err := json.Unmarshal([]byte(text), &status); err != nil {
+			t.Fatal(err)
+		}
+		if !status.Serving || status.Release != 2 || status.Phase != delivery.DeviceHealthy || status.Device != "d1" {
+			t.Errorf("status %+v", status)
+		}
+		text = command(t, "status", "--state", dirs["d1"])
+		if !strings.Contains(text, "version 2, bundle "+v2.Bundle.Short()) {
+			t.Errorf("status prints:\n%s", text)
+		}
+	})
 }
 
 func TestFlags(t *testing.T) {

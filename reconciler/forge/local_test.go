@@ -110,13 +110,15 @@ func TestLocalMerge(t *testing.T) {
 	number := s.propose("side", "")
 	refuse := func(what, want string) {
 		t.Helper()
-		_, err := f.Merge(ctx, number, git.run("rev-parse", "side"), "Ada")
-		if _, ok := errors.AsType[delivery.Blocked](err); !ok || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: got %v, want Blocked with %q", what, err, want)
-		}
-		if at, _ := git.At(ctx, "refs/heads/main"); at != main {
-			t.Fatalf("%s: main moved to %s", what, at)
-		}
+		t.Run(what, func(t *testing.T) {
+			_, err := f.Merge(ctx, number, git.run("rev-parse", "side"), "Ada")
+			if _, ok := errors.AsType[delivery.Blocked](err); !ok || !strings.Contains(err.Error(), want) {
+				t.Errorf("got %v, want Blocked with %q", err, want)
+			}
+			if at, _ := git.At(ctx, "refs/heads/main"); at != main {
+				t.Errorf("main moved to %s", at)
+			}
+		})
 	}
 	check := func(commit string, state delivery.CheckState, text string) {
 		t.Helper()
@@ -163,38 +165,42 @@ func TestLocalMerge(t *testing.T) {
 	git.observe()
 	refuse("rebased, another commit", "has no result")
 	check(rebased, delivery.CheckSuccess, "mAP 0.53")
-	commit, err := f.Merge(ctx, number, git.run("rev-parse", "side"), "Ada")
-	if err != nil {
-		t.Fatal(err)
+	none := func(t *testing.T) {
+		git.observe()
+		if list, err := f.PullRequests(ctx); err != nil || len(list) != 0 {
+			t.Errorf("got %v, %v", list, err)
+		}
 	}
-	if got, want := git.run("rev-list", "--parents", "-1", "main"), commit+" "+main+" "+rebased; got != want {
-		t.Errorf("main is %s, want %s", got, want)
-	}
-	if got := git.run("log", "-1", "--format=%an %s", "main"); got != fmt.Sprintf("Ada Merge %d: Fourth", number) {
-		t.Errorf("got %q", got)
-	}
-	if got := git.run("for-each-ref", "refs/heads/side"); got != "" {
-		t.Errorf("the branch stays: %s", got)
-	}
-	git.observe()
-	if list, err := f.PullRequests(ctx); err != nil || len(list) != 0 {
-		t.Errorf("got %v, %v", list, err)
-	}
-	pr := delivery.PullRequest{Number: number, HeadRef: "side", Head: rebased, Base: "main"}
-	if now, ended, err := f.Ended(ctx, pr); err != nil || !ended || !now.Merged {
-		t.Errorf("the merged one: %+v, %t, %v", now, ended, err)
-	}
-	if _, err := f.Merge(ctx, number, rebased, "Ada"); !strings.Contains(fmt.Sprint(err), "no open pull request") {
-		t.Errorf("again: got %v", err)
-	}
-
-	// A branch that main has all of is no proposal, wherever it is.
-	s.work.branch("old", main)
-	s.work.git("push", "-q", s.work.remote, "old")
-	git.observe()
-	if list, err := f.PullRequests(ctx); err != nil || len(list) != 0 {
-		t.Errorf("got %v, %v", list, err)
-	}
+	t.Run("success", func(t *testing.T) {
+		commit, err := f.Merge(ctx, number, git.run("rev-parse", "side"), "Ada")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := git.run("rev-list", "--parents", "-1", "main"), commit+" "+main+" "+rebased; got != want {
+			t.Errorf("main is %s, want %s", got, want)
+		}
+		if got := git.run("log", "-1", "--format=%an %s", "main"); got != fmt.Sprintf("Ada Merge %d: Fourth", number) {
+			t.Errorf("got %q", got)
+		}
+		if got := git.run("for-each-ref", "refs/heads/side"); got != "" {
+			t.Errorf("the branch stays: %s", got)
+		}
+		none(t)
+		pr := delivery.PullRequest{Number: number, HeadRef: "side", Head: rebased, Base: "main"}
+		if now, ended, err := f.Ended(ctx, pr); err != nil || !ended || !now.Merged {
+			t.Errorf("the merged one: %+v, %t, %v", now, ended, err)
+		}
+	})
+	t.Run("merged already", func(t *testing.T) {
+		if _, err := f.Merge(ctx, number, rebased, "Ada"); !strings.Contains(fmt.Sprint(err), "no open pull request") {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("a branch that main contains", func(t *testing.T) {
+		s.work.branch("old", main)
+		s.work.git("push", "-q", s.work.remote, "old")
+		none(t)
+	})
 }
 
 // A branch that cannot be read is listed with the reason, and the others are listed.

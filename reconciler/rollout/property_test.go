@@ -14,86 +14,90 @@ import (
 // TestInvariants checks the invariants of rollouts on random fleets whose devices appear, fall silent and fail.
 func TestInvariants(t *testing.T) {
 	for seed := range uint64(150) {
-		rng := rand.New(rand.NewPCG(seed, 1))
-		f := fleet("2", "30%", "100%")
-		f.Profiles = map[string]delivery.Profile{"agx": {Board: "agx"}, "nano": {Board: "nano"}}
-		if rng.IntN(2) == 0 {
-			f.Budget.Failures = &delivery.Failures{Tolerable: 0.1}
+		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) { play(t, rand.New(rand.NewPCG(seed, 1))) })
+	}
+}
+
+// play rolls a release out to a random fleet.
+func play(t *testing.T, rng *rand.Rand) {
+	f := fleet("2", "30%", "100%")
+	f.Profiles = map[string]delivery.Profile{"agx": {Board: "agx"}, "nano": {Board: "nano"}}
+	if rng.IntN(2) == 0 {
+		f.Budget.Failures = &delivery.Failures{Tolerable: 0.1}
+	}
+	in := rollout.Input{Fleet: f, Target: v2, Previous: &v1, At: noon}
+	began := map[string]bool{} // devices that were given v2
+	share, done := 0.0, false
+	for turn := range 60 {
+		if err := happen(rng, &in); err != nil {
+			t.Fatal(err)
 		}
-		in := rollout.Input{Fleet: f, Target: v2, Previous: &v1, At: noon}
-		began := map[string]bool{} // devices that were given v2
-		share, done := 0.0, false
-		for turn := range 60 {
-			if err := happen(rng, &in); err != nil {
-				t.Fatal(err)
-			}
-			d := rollout.Next(in)
-			fail := func(format string, args ...any) {
-				t.Helper()
-				t.Fatalf("seed %d, turn %d: %s\nshare before %v, state %+v\n%s", seed, turn,
-					fmt.Sprintf(format, args...), share, in.State, d)
-			}
-			if d.Abort != nil {
-				if d.Desired.Release.Bundle == v2.Bundle && d.Desired.Share > 0 ||
-					inWave(d, in.Devices) < len(in.Devices) && d.Desired.Release == v1 {
-					fail("an abort does not return every device")
-				}
-				if d.Wave.Failed+d.Wave.Silent == 0 {
-					fail("aborted without a failure")
-				}
-				break
-			}
-			if d.Desired.Release != v2 {
-				fail("publishes %+v", d.Desired)
-			}
-			if d.Desired.Share < share {
-				fail("the share shrank to %v", d.Desired.Share)
-			}
-			share = d.Desired.Share
-			present, profiles, reached := 0, map[string]bool{}, map[string]bool{}
-			for _, x := range in.Devices {
-				id := x.Report.Device
-				if began[id] && !d.Desired.InWave(id) {
-					fail("%s lost the release", id)
-				}
-				if d.Desired.InWave(id) {
-					began[id] = true
-					reached[x.Report.Labels["board"]] = true
-				}
-				if in.At.Sub(x.LastHeard) <= rollout.DefaultDeadline {
-					present++
-					profiles[x.Report.Labels["board"]] = true
-				}
-			}
-			if present > 0 && len(reached) < len(profiles) {
-				fail("boards %v are there, the wave has %v", profiles, reached)
-			}
-			if done && !d.Done {
-				fail("a completed rollout is not done any more")
-			}
-			if d.Done && d.Wave.Healthy == 0 && !done {
-				fail("done without a healthy device")
-			}
-			if !d.Done && d.Hold == nil {
-				fail("neither done nor a reason why not")
-			}
-			if !d.Wake.IsZero() && !d.Wake.After(in.At) {
-				fail("wake is in the past: %v, now %v", d.Wake, in.At)
-			}
-			done = d.Done
-			// The state is stored as JSON.
-			kept, err := json.Marshal(d.State)
-			if err != nil {
-				t.Fatal(err)
-			}
-			in.State = rollout.State{}
-			if err := json.Unmarshal(kept, &in.State); err != nil {
-				t.Fatal(err)
-			}
-			published := *d.Desired
-			published.Version = int64(turn + 1)
-			in.Published = &published
+		d := rollout.Next(in)
+		fail := func(format string, args ...any) {
+			t.Helper()
+			t.Fatalf("turn %d: %s\nshare before %v, state %+v\n%s", turn,
+				fmt.Sprintf(format, args...), share, in.State, d)
 		}
+		if d.Abort != nil {
+			if d.Desired.Release.Bundle == v2.Bundle && d.Desired.Share > 0 ||
+				inWave(d, in.Devices) < len(in.Devices) && d.Desired.Release == v1 {
+				fail("an abort does not return every device")
+			}
+			if d.Wave.Failed+d.Wave.Silent == 0 {
+				fail("aborted without a failure")
+			}
+			break
+		}
+		if d.Desired.Release != v2 {
+			fail("publishes %+v", d.Desired)
+		}
+		if d.Desired.Share < share {
+			fail("the share shrank to %v", d.Desired.Share)
+		}
+		share = d.Desired.Share
+		present, profiles, reached := 0, map[string]bool{}, map[string]bool{}
+		for _, x := range in.Devices {
+			id := x.Report.Device
+			if began[id] && !d.Desired.InWave(id) {
+				fail("%s lost the release", id)
+			}
+			if d.Desired.InWave(id) {
+				began[id] = true
+				reached[x.Report.Labels["board"]] = true
+			}
+			if in.At.Sub(x.LastHeard) <= rollout.DefaultDeadline {
+				present++
+				profiles[x.Report.Labels["board"]] = true
+			}
+		}
+		if present > 0 && len(reached) < len(profiles) {
+			fail("boards %v are there, the wave has %v", profiles, reached)
+		}
+		if done && !d.Done {
+			fail("a completed rollout is not done any more")
+		}
+		if d.Done && d.Wave.Healthy == 0 && !done {
+			fail("done without a healthy device")
+		}
+		if !d.Done && d.Hold == nil {
+			fail("neither done nor a reason why not")
+		}
+		if !d.Wake.IsZero() && !d.Wake.After(in.At) {
+			fail("wake is in the past: %v, now %v", d.Wake, in.At)
+		}
+		done = d.Done
+		// The state is stored as JSON.
+		kept, err := json.Marshal(d.State)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in.State = rollout.State{}
+		if err := json.Unmarshal(kept, &in.State); err != nil {
+			t.Fatal(err)
+		}
+		published := *d.Desired
+		published.Version = int64(turn + 1)
+		in.Published = &published
 	}
 }
 

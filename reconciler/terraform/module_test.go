@@ -161,7 +161,12 @@ func TestCommandLines(t *testing.T) {
 			env[line] = true
 		}
 	}
-	wantArgv := []string{
+	t.Run("arguments", func(t *testing.T) { wantArguments(t, argv) })
+	t.Run("environment", func(t *testing.T) { wantEnvironment(t, env, stack) })
+}
+
+func wantArguments(t *testing.T, argv []string) {
+	want := []string{
 		"init -no-color -input=false -backend=true -get=true -upgrade=false",
 		"plan -no-color -input=false -detailed-exitcode -lock-timeout=30s -out=plan.bin -lock=true -parallelism=10 " +
 			"-refresh=true",
@@ -172,9 +177,12 @@ func TestCommandLines(t *testing.T) {
 		"init -no-color -input=false -backend=true -get=true -upgrade=false",
 		"destroy -no-color -auto-approve -input=false -lock-timeout=30s -lock=true -parallelism=10 -refresh=true",
 	}
-	if !slices.Equal(argv, wantArgv) {
-		t.Errorf("told\n%s\nwant\n%s", strings.Join(argv, "\n"), strings.Join(wantArgv, "\n"))
+	if !slices.Equal(argv, want) {
+		t.Errorf("told\n%s\nwant\n%s", strings.Join(argv, "\n"), strings.Join(want, "\n"))
 	}
+}
+
+func wantEnvironment(t *testing.T, env map[string]bool, stack string) {
 	for _, want := range []string{"PATH=" + path, "HOME=" + stack, "TF_DATA_DIR=" + stack + "/.terraform",
 		"TF_CLI_CONFIG_FILE=" + stack + "/cli.tfrc",
 		"CHECKPOINT_DISABLE=1", "TF_IN_AUTOMATION=1", "AOB=/usr/bin/aob"} {
