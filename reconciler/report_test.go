@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/plan"
 )
 
 // AOB is killed at any point of a rollout: main's commit still gets the final rollout status.
@@ -99,6 +100,22 @@ func TestEditedCommentIsWrittenAgain(t *testing.T) {
 		if s.forge.comments[n] != said {
 			t.Errorf("%s: the edited comment stands:\n%s", name, s.forge.comments[n])
 			s.forge.comments[n] = said
+		}
+	}
+}
+
+// A status links to the images that got worse by its gate, or else to the pull request, which has AOB's comment.
+func TestStatusesLinkToTheEvidence(t *testing.T) {
+	pr := plan.ProposalReport{PR: delivery.PullRequest{URL: "https://git.example.com/a/b/pulls/3"},
+		Models: []plan.ModelReport{{Links: []plan.Link{{Gate: "production", Path: "/pictures/0a/",
+			URL: "https://aob.example.com/pictures/0a/"}, {Gate: "night", Path: "/pictures/0b/"}}}}}
+	for context, want := range map[string]string{
+		"aob/gate/production": "https://aob.example.com/pictures/0a/",
+		"aob/gate/night":      "https://git.example.com/a/b/pulls/3", // the server's address is not known
+		"aob/release":         "https://git.example.com/a/b/pulls/3",
+	} {
+		if got := evidenceOf(pr, context); got != want {
+			t.Errorf("%s links to %s, want %s", context, got, want)
 		}
 	}
 }

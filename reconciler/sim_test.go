@@ -271,6 +271,7 @@ type simCommit struct {
 	files   map[string]string // path to blob
 	when    time.Time
 	number  int // the order in which commits were made
+	subject string
 }
 
 type simRepo struct {
@@ -576,6 +577,8 @@ func (r *simRepo) Commit(parents []string, files map[string][]byte, when time.Ti
 	r.made[id] = true
 	return id, nil
 }
+
+func (r *simRepo) Subject(commit string) (string, error) { return r.commits[commit].subject, nil }
 
 func (r *simRepo) Author(commit string) (string, string, time.Time, error) {
 	return "dev", "dev@example.com", r.commits[commit].when, nil

@@ -202,10 +202,10 @@ var (
 var (
 	ModelRemoved = fact("model.removed", "removed; nothing to train[. If it was renamed to {anyName}, write was: "+
 		"{model} there]")
-	ModelRenamedOnMain = fact("model.renamedOnMain", "{branch} renamed {fromModel} to {model}[ (commit {commit})]; "+
-		"rebase onto {branch}, and change models/{model}.yaml instead")
-	ModelRemovedOnMain = fact("model.removedOnMain", "{branch} removed models/{model}.yaml[ (commit {commit})]; "+
-		"rebase onto {branch}, and add the model again if you still want it")
+	ModelRenamedOnMain = fact("model.renamedOnMain", "{branch} renamed {fromModel} to {model}[ in {prs}][ (commit "+
+		"{commit})]; rebase onto {branch}, and change models/{model}.yaml instead")
+	ModelRemovedOnMain = fact("model.removedOnMain", "{branch} removed models/{model}.yaml[ in {prs}][ (commit "+
+		"{commit})]; rebase onto {branch}, and add the model again if you still want it")
 	ModelChangedOnMain = fact("model.changedOnMain", "{branch} changed models/{model}.yaml after this branch was "+
 		"made, and the branch has a release file for the older version of it; rebase onto {branch}")
 	ClassMissing = fact("model.classMissing", "gate {gate} requires class {class}, and models/{model}.yaml does not "+

@@ -1,6 +1,8 @@
 package delivery
 
 import (
+	"regexp"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -85,6 +87,19 @@ const (
 	PermissionRead  Permission = "read"
 	PermissionWrite Permission = "write" // write, maintain, admin, owner
 )
+
+// pullReference is #12 as most forges write it, !12, or the Merge 12: of the local one.
+var pullReference = regexp.MustCompile(`(?:[#!]|^Merge )([0-9]{1,9})\b`)
+
+// Pulls returns the pull requests that a commit's subject names, as merge commits of forges do.
+func Pulls(subject string) []int {
+	var list []int
+	for _, m := range pullReference.FindAllStringSubmatch(subject, -1) {
+		n, _ := strconv.Atoi(m[1]) // nine digits
+		list = append(list, n)
+	}
+	return list
+}
 
 // A Setup lists what is wrong with the forge's settings for AOB.
 type Setup struct {

@@ -67,17 +67,11 @@ func (r Report) Merged(number int) []ModelVersion {
 
 // Mentions reports whether a commit's subject names a pull request, as merge commits of forges do.
 func Mentions(subject string, number int) bool {
-	return slices.ContainsFunc(reference.FindAllStringSubmatch(subject, -1), func(m []string) bool {
-		n, err := strconv.Atoi(m[1])
-		return err == nil && n == number
-	})
+	return slices.Contains(delivery.Pulls(subject), number)
 }
 
 // local is how the local forge begins the subject of a merge.
 var local = regexp.MustCompile(`^Merge [0-9]{1,9}: `)
-
-// reference is #12 as most forges write it, !12, or the Merge 12: of the local one.
-var reference = regexp.MustCompile(`(?:[#!]|^Merge )([0-9]{1,9})\b`)
 
 // A ModelVersion is a version of a model.
 type ModelVersion struct {

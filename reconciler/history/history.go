@@ -27,6 +27,7 @@ type Repo interface {
 	commits.Repo
 	// Missing returns why a ref was not found. It returns nil if it was found, or if the repository is empty.
 	Missing(ref string) error
+	Subject(commit string) (string, error)
 	Has(commit string) error
 	History(head, path string) ([]git.FileVersion, error)
 	Line(head, stop, folder string, limit int) (changes []git.LineChange, reached bool, err error)

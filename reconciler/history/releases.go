@@ -61,6 +61,15 @@ func (h *History) releasesOf(main, model string) ([]plan.Past, error) {
 				}
 			}
 		}
+		if v.Blob == "" && !v.Side {
+			subject, err := h.repo.Subject(v.Commit)
+			if err != nil {
+				return nil, err
+			}
+			if pulls := delivery.Pulls(subject); len(pulls) > 0 {
+				p.Pull = pulls[0]
+			}
+		}
 		past = append(past, p)
 	}
 	return past, nil

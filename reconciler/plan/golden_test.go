@@ -317,6 +317,8 @@ func (s *scene) history(model string) []plan.Past {
 			past := plan.Past{Commit: commit}
 			if now.Version > 0 {
 				past.Release, past.Spec = &now, s.trees[commit].Models[model].SpecDigest()
+			} else {
+				past.Pull = 30
 			}
 			list = append(list, past)
 		}

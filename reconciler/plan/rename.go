@@ -150,17 +150,22 @@ func (m *maker) missingOnMain(p Proposal, name string) delivery.Fact {
 		return delivery.Fact{}
 	}
 	var commit string
+	var pulls []int
 	for _, past := range m.w.Main.History[name] {
 		if past.Release == nil && !past.Side && commit == "" {
 			commit = past.Commit
+			if past.Pull > 0 {
+				pulls = []int{past.Pull}
+			}
 		}
 	}
 	branch := m.w.Main.Branch
 	for _, now := range slices.Sorted(maps.Keys(m.w.Main.Intent.Models)) {
 		_, old := p.Base.Models[now]
 		if !old && slices.Contains(m.w.names(now), name) {
-			return fact(code.ModelRenamedOnMain, values{Branch: branch, FromModel: name, Model: now, Commit: commit})
+			return fact(code.ModelRenamedOnMain, values{Branch: branch, FromModel: name, Model: now, Commit: commit,
+				PRs: pulls})
 		}
 	}
-	return fact(code.ModelRemovedOnMain, values{Branch: branch, Model: name, Commit: commit})
+	return fact(code.ModelRemovedOnMain, values{Branch: branch, Model: name, Commit: commit, PRs: pulls})
 }

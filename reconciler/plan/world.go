@@ -73,6 +73,7 @@ type Past struct {
 	Commit  string
 	Release *delivery.Release // nil: the file was removed, or did not parse
 	Spec    delivery.Digest   // of the model file in the same commit; empty for none
+	Pull    int               // that removed the file, by the commit's subject; 0 if it is not known
 	Side    bool              // the commit is from a merged branch, not one that main was at
 	Order   int               // of the commit in main's history, across models: 0 is the newest
 }
