@@ -271,7 +271,6 @@ type simCommit struct {
 	files   map[string]string // path to blob
 	when    time.Time
 	number  int // the order in which commits were made
-	subject string
 }
 
 type simRepo struct {
@@ -578,7 +577,7 @@ func (r *simRepo) Commit(parents []string, files map[string][]byte, when time.Ti
 	return id, nil
 }
 
-func (r *simRepo) Subject(commit string) (string, error) { return r.commits[commit].subject, nil }
+func (r *simRepo) Subject(string) (string, error) { return "", nil }
 
 func (r *simRepo) Author(commit string) (string, string, time.Time, error) {
 	return "dev", "dev@example.com", r.commits[commit].when, nil

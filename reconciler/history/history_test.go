@@ -31,6 +31,7 @@ func (line) Blob(string, int64) ([]byte, error)                { return nil, nil
 func (line) MergeBases(a, b string) ([]string, error)          { return []string{min(a, b)}, nil }
 func (line) Missing(string) error                              { return nil }
 func (line) Has(string) error                                  { return nil }
+func (line) Subject(string) (string, error)                    { return "", nil }
 func (line) History(string, string) ([]git.FileVersion, error) { return nil, nil }
 func (line) Line(string, string, string, int) ([]git.LineChange, bool, error) {
 	return nil, true, nil
@@ -124,5 +125,24 @@ func TestReadRewound(t *testing.T) {
 		if got := len(readRewound(content)); got != want {
 			t.Errorf("%q: %d moves back, want %d", content, got, want)
 		}
+	}
+}
+
+// renamed is a repository whose last merge has removed a release file.
+type renamed struct{ line }
+
+func (renamed) History(string, string) ([]git.FileVersion, error) {
+	return []git.FileVersion{{Commit: "b"}, {Commit: "s", Side: true}}, nil
+}
+func (renamed) Subject(commit string) (string, error) {
+	return "Merge 30: rename (was #7, " + commit + ")", nil
+}
+
+// The pull request that removed a model's release file on main is known by the subject of its merge.
+func TestRemovalNamesItsPullRequest(t *testing.T) {
+	h, _ := open(renamed{}, book{})
+	past, err := h.releasesOf("b", "raccoon")
+	if err != nil || len(past) != 2 || past[0].Pull != 30 || past[1].Pull != 0 {
+		t.Errorf("got %+v, %v", past, err)
 	}
 }
