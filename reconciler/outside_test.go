@@ -140,7 +140,7 @@ func TestStatusesAreText(t *testing.T) {
 }
 
 // The title of an adopted pull request becomes a commit message.
-func TestAdoptedTitleIsNoOrder(t *testing.T) {
+func TestAdoptedTitleIsNoCommand(t *testing.T) {
 	for _, text := range hostile.Texts {
 		title, _ := words.AdoptedText(delivery.PullRequest{Title: "x " + text})
 		if err := hostile.Commit("x", title); err != nil {

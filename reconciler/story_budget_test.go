@@ -24,7 +24,7 @@ func many(from, n int) map[string]string {
 }
 
 // The work for a stranger's pull request is bounded. A check says so, and others go on.
-func TestLargePullRequestOfAStrangerFailsAlone(t *testing.T) {
+func TestLargePullRequestOfAStrangerDoesNotStopOthers(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds: run it without -short")
 	}
@@ -132,7 +132,7 @@ func TestStrangersPullRequestsShareABound(t *testing.T) {
 }
 
 // One stranger with many large pull requests does not use up what all strangers share: one of everybody comes first.
-func TestOneStrangerLeavesRoomForOthers(t *testing.T) {
+func TestOneStrangerDoesNotUseUpTheShareOfAll(t *testing.T) {
 	s, main := begun(t)
 	for _, author := range []string{"eve", "kim"} {
 		s.forge.permission[author] = delivery.PermissionRead
@@ -180,7 +180,7 @@ func TestLargePullRequestsLeaveRoomForSmallOnes(t *testing.T) {
 }
 
 // A large approved pull request keeps its place when smaller ones are opened later.
-func TestApprovedPullRequestKeepsItsRoom(t *testing.T) {
+func TestApprovedPullRequestKeepsItsPlace(t *testing.T) {
 	s, main := begun(t)
 	s.forge.permission["kim"] = delivery.PermissionRead
 	files := map[string]string{"models/shapes.yaml": model("shapes", 8)}

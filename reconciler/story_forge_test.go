@@ -286,7 +286,7 @@ func TestCommandsAreSeenWhileOtherCommentsCannotBeRead(t *testing.T) {
 
 // Of the owners of gates one cannot be asked about: the others are known all the same. So is the end of a merged pull
 // request beside closed ones that cannot be asked about.
-func TestOneOfManyQuestionsFailsAlone(t *testing.T) {
+func TestFailedQuestionDoesNotStopOthers(t *testing.T) {
 	s, main := begun(t)
 	s.repo.commit("main", main, s.now, map[string]string{"gates/strict.yaml": strings.Replace(gateFile("strict",
 		"shapes", 0.2), "[lead]", "[aaa, bbb, ccc, nobody-at-all]", 1)})
@@ -409,7 +409,7 @@ func TestStatusOfARemovedGateIsSettled(t *testing.T) {
 }
 
 // While main cannot be judged, the failure of a gate stands.
-func TestStatusOfAGateStandsWhileNothingIsKnown(t *testing.T) {
+func TestStatusOfAGateIsKeptWhileNothingIsKnown(t *testing.T) {
 	s, main := begun(t)
 	s.propose("first", 2)
 	s.settle()
@@ -424,7 +424,7 @@ func TestStatusOfAGateStandsWhileNothingIsKnown(t *testing.T) {
 }
 
 // A fleet's gate that could not judge again has failed as before.
-func TestStatusOfAFleetsGateStands(t *testing.T) {
+func TestStatusOfAFleetsGateIsKept(t *testing.T) {
 	s := barred(t)
 	s.releasedOther(2)
 	s.proposes("swap", demoRuns("other", ""))

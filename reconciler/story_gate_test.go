@@ -193,7 +193,7 @@ func TestFailIsNotAccepted(t *testing.T) {
 
 // An accept is about one model, although another one with the same content has the
 // same verdict.
-func TestAcceptIsOfOneModel(t *testing.T) {
+func TestAcceptIsForOneModel(t *testing.T) {
 	s, main := begun(t)
 	s.repo.commit("main", main, s.now, map[string]string{"models/signs.yaml": model("signs", 1),
 		"gates/production.yaml": strings.Replace(strict, "[shapes]", "[shapes, signs]", 1)})

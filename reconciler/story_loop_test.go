@@ -206,7 +206,7 @@ func TestFleetsFollowMainsLastGoodCommit(t *testing.T) {
 
 // One pull request that cannot be read fails alone: it says so, is listed, and the others go on; runs that nobody needs
 // end.
-func TestUnreadablePullRequestFailsAlone(t *testing.T) {
+func TestUnreadablePullRequestDoesNotStopOthers(t *testing.T) {
 	for name, breaks := range map[string]func(s *sim, n int){
 		"too many files": func(s *sim, n int) {
 			s.repo.bad = map[string]error{s.head("bad"): delivery.Blockedf("remove some",

@@ -16,7 +16,7 @@ package reconciler
 //	11  direct pushes            TestMainPushedDirectly, TestRollbackPushedDirectly,
 //	                             TestSpecPushedToMainUnshipsNothing
 //	12  a forge in trouble       TestForgeDown, TestForgeInTrouble
-//	13  a full disk, a loss      TestLedgerDiskFull, TestDownInTheMiddle, TestSettledIsQuiet
+//	13  a full disk, a loss      TestLedgerDiskFull, TestPartsThatFailForAWhile, TestSettledIsQuiet
 //	14  upgrades                 TestUpgrade
 //	15  aob pr merge             forge/local_test.go
 //

@@ -221,7 +221,7 @@ func TestForgeInTrouble(t *testing.T) {
 
 // Case 13: what is full or gone in the middle stops what needs it, and nothing
 // else; afterwards the end is the same.
-func TestDownInTheMiddle(t *testing.T) {
+func TestPartsThatFailForAWhile(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds: run it without -short")
 	}

@@ -18,7 +18,7 @@ import (
 
 // Other users of the machine read nothing of the state, also where an earlier
 // version let them.
-func TestStateIsForItsOwnerAlone(t *testing.T) {
+func TestStateIsPrivate(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "world")
 	w, err := initWorld(t.Context(), initRequest{dir: dir, python: "python3"}, io.Discard)
 	if err != nil {

@@ -288,7 +288,7 @@ func TestFollow(t *testing.T) {
 	}
 }
 
-func TestTelling(t *testing.T) {
+func TestRunToShow(t *testing.T) {
 	run := func(kind delivery.RunKind, phase delivery.RunPhase) web.Run { return web.Run{Kind: kind, Phase: phase} }
 	done, running, failed := delivery.RunDone, delivery.RunRunning, delivery.RunFailed
 	for _, c := range []struct {

@@ -112,7 +112,7 @@ func (b *builder) must() delivery.DataResult {
 	return r
 }
 
-func TestSound(t *testing.T) {
+func TestDatasetWithoutFindings(t *testing.T) {
 	b := newDataset(t)
 	r := b.must()
 	if len(r.Findings) != 0 || r.Images["train"] != 4 || r.Truths["circle"] != 4 || len(r.EvalSets) != 1 ||

@@ -94,7 +94,7 @@ func TestCopiesCountOnce(t *testing.T) {
 }
 
 // Crowds, boxes outside the image and boxes of less than a pixel count nowhere.
-func TestWhatIsCountedIsUsed(t *testing.T) {
+func TestUnusedBoxesAreNotCounted(t *testing.T) {
 	crowd := func(a object) { a["iscrowd"] = 1 }
 	outside := func(a object) { a["bbox"] = []float64{40, 3, 10, 8} }
 	small := func(a object) { a["bbox"] = []float64{2, 3, 0.5, 8} }

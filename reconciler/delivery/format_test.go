@@ -42,7 +42,7 @@ func TestFormatsAreReadFromNames(t *testing.T) {
 	}
 }
 
-func TestWhatANewerAOBSignedIsCounted(t *testing.T) {
+func TestStatementsOfANewerAOBAreCounted(t *testing.T) {
 	got := NewerSigned([]NewerStatements{{"release", 2, 1, 1}, {"acceptance", 3, 1, 12}, {"licence", 1, 0, 2}})
 	want := "a newer aob has signed what this one cannot read: 1 release statement of format 2, where this aob reads " +
 		"formats up to 1, " +

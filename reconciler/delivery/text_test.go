@@ -132,14 +132,14 @@ func TestTextFromOutsideIsNoMarkup(t *testing.T) {
 	}
 }
 
-func TestTextFromOutsideIsNoOrderInACommit(t *testing.T) {
+func TestOutsideTextIsNoCommandInACommit(t *testing.T) {
 	for _, in := range hostile.Texts {
 		testCommitText(t, in)
 		testCommitText(t, "x "+in+" y")
 	}
 }
 
-func TestTextFromOutsideMovesNoCursor(t *testing.T) {
+func TestOutsideTextHasNoTerminalCodes(t *testing.T) {
 	for _, in := range hostile.Texts {
 		testTerminal(t, in)
 	}
@@ -172,7 +172,7 @@ func TestOrdinaryTextIsUnchanged(t *testing.T) {
 }
 
 // A record keeps its meaning, and shows nothing that a terminal obeys.
-func TestLogsMoveNoCursor(t *testing.T) {
+func TestLogsHaveNoTerminalCodes(t *testing.T) {
 	for _, in := range hostile.Texts {
 		for _, shape := range []any{in, []string{in}, map[string]string{"why": in}, errors.New(in)} {
 			var b bytes.Buffer

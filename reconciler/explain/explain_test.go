@@ -544,7 +544,7 @@ func TestThresholdsSeedsAndLooks(t *testing.T) {
 
 // A release that was written twice on its way to main, as by an earlier aob with other figures, is one version. One
 // that came back later is told again.
-func TestAReleaseThatWasWrittenTwiceIsOneVersion(t *testing.T) {
+func TestReleaseWrittenTwiceIsOneVersion(t *testing.T) {
 	f := world()
 	list := f.Versions["shapes"]
 	v2, v1 := list[0], list[2]
@@ -581,7 +581,7 @@ func TestAReleaseThatWasWrittenTwiceIsOneVersion(t *testing.T) {
 }
 
 // Of several quarantine entries about one bundle, one that is not lifted holds it: the story ends with that.
-func TestSecondQuarantineEntryIsToldRight(t *testing.T) {
+func TestSecondQuarantineEntryIsReported(t *testing.T) {
 	bundle := sum("bundle 2")
 	old := delivery.Quarantined{Digest: bundle, Why: "it failed", Lifted: "a camera was broken"}
 	again := delivery.Quarantined{Digest: bundle, Why: "it failed again"}

@@ -204,7 +204,7 @@ func TestLocalMerge(t *testing.T) {
 }
 
 // A branch that cannot be read is listed with the reason, and the others are listed.
-func TestOneUnreadableBranchFailsAlone(t *testing.T) {
+func TestUnreadableBranchDoesNotHideOthers(t *testing.T) {
 	s, f, git := local(t)
 	main := s.work.push("main", map[string]string{"models/a.yaml": "1"}, "first")
 	s.work.branch("good", main)

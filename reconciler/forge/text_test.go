@@ -23,7 +23,7 @@ func TestComment(t *testing.T) {
 }
 
 // Only the first line of a comment is an order.
-func TestWhatIsShownIsNoOrder(t *testing.T) {
+func TestOnlyTheFirstLineIsACommand(t *testing.T) {
 	for body, want := range map[string]bool{
 		"/aob run 3f9c2a": true, "\r\n \n  /aob run 1  \r\nthanks\r\n": true, "/aob": true,
 		"": false, "/aobrun": false, "see /aob run": false, "hi\n/aob run 1": false,
@@ -49,7 +49,7 @@ func TestNewest(t *testing.T) {
 }
 
 // Somebody who writes many comments hides nobody else's, however they are read.
-func TestManyCommentsHideNobodyElses(t *testing.T) {
+func TestManyCommentsDoNotHideOthers(t *testing.T) {
 	order := "/aob accept 0123 because I looked at every image"
 	for name, tt := range map[string]struct {
 		others func(i int) string // who wrote the other comments

@@ -62,7 +62,7 @@ func open(repo Repo, b book) (*History, *turn.Turn) {
 }
 
 // While main cannot be read, its last commit that could be read stands for it, also after a restart.
-func TestLastGoodCommitStandsForMain(t *testing.T) {
+func TestLastGoodCommitIsUsedForMain(t *testing.T) {
 	kept := book{}
 	h, troubles := open(line{damaged: "b"}, kept)
 	main, stale, err := h.Main(t.Context(), "a")

@@ -116,7 +116,7 @@ func TestFiles(t *testing.T) {
 }
 
 // A file in a wrong place is said first, and then what does not find it.
-func TestCauseComesBeforeConsequence(t *testing.T) {
+func TestMisplacedFilesComeFirst(t *testing.T) {
 	const (
 		gate = "apiVersion: aob/v1\nkind: Gate\nname: g\ncovers: [m]\nevaluate: {dataset: {dir: shapes}, split: " +
 			"test}\nclasses: [a]\nchecks: [{metric: mAP, min: 0.5}]\n"

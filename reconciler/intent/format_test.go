@@ -269,7 +269,7 @@ func rounded(r delivery.Release) delivery.Release {
 }
 
 // A file of a newer format is called that and nothing else, whatever else this aob does not know of it.
-func TestFilesOfANewerFormatAreCalledThat(t *testing.T) {
+func TestFilesOfANewerFormatAreReported(t *testing.T) {
 	for path, kind := range map[string]string{"models/a.yaml": "Model", "models/a.release.yaml": "Release",
 		"models/a.quarantine.yaml": "Quarantine",
 		"gates/a.yaml":             "Gate", "fleets/a.yaml": "Fleet"} {

@@ -136,7 +136,7 @@ func shown(p plan.Plan) string {
 }
 
 // The words of every case stand in one file of package words.
-func TestWordsOfGoldenCases(t *testing.T) {
+func TestTextOfGoldenCases(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds: run it without -short")
 	}

@@ -207,7 +207,7 @@ func TestEveryTextOfAWorldIsKnown(t *testing.T) {
 
 // Whatever people, devices and trainers write, a plan prints as many lines, and what AOB proposes says the same in
 // Markdown and in git.
-func TestOutsideTextIsNoOrderInAPlan(t *testing.T) {
+func TestOutsideTextIsEscapedInAPlan(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds: run it without -short")
 	}

@@ -8,7 +8,7 @@ import (
 )
 
 // A forge cuts long posts. Any other difference is an edit.
-func TestOnlyTheForgesOwnCutIsTheSame(t *testing.T) {
+func TestOnlyTextThatTheForgeCutIsEqual(t *testing.T) {
 	const status, comment = "status/f/c/aob/release", "comment/f/7"
 	long := "failure " + strings.Repeat("the gate asks for more, ", 12) + "and more; rebase onto main"
 	kept := "failure " + forge.Describe(strings.TrimPrefix(long, "failure "))

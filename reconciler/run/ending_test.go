@@ -146,7 +146,7 @@ func TestNeedSurvivesRestart(t *testing.T) {
 
 // A run of a newer aob is called that, and not damaged, as long as it is there. Nothing is done to it: it is not
 // started again, not ended and not removed. The other runs are read and started.
-func TestRunOfNewerAOBIsCalledThatAndLeftAlone(t *testing.T) {
+func TestRunOfNewerAOBIsReportedAndLeftAlone(t *testing.T) {
 	b := newBench(t)
 	s := spec("quick")
 	dir := b.folder(t, s)

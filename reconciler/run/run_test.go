@@ -453,7 +453,7 @@ func TestRunnerThatNeverBegins(t *testing.T) {
 }
 
 // What a run's processes write is masked where the loop reads it.
-func TestWhatRunsWriteIsMasked(t *testing.T) {
+func TestOutputOfRunsIsMasked(t *testing.T) {
 	b := newBench(t)
 	b.Env, b.Mask = nil, func() delivery.Mask { return delivery.NewMask(slices.Values([]string{"hf_S3cr3t"})) }
 	s := spec("quick")

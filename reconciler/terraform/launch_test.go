@@ -254,7 +254,7 @@ func TestDeathDuringApply(t *testing.T) {
 	}
 }
 
-func TestSignalOfTheDead(t *testing.T) {
+func TestSignalOfAnEndedProcess(t *testing.T) {
 	if err := (durable.Process{}).Signal(syscall.SIGKILL); !errors.Is(err, os.ErrProcessDone) {
 		t.Errorf("signalled no process: %v", err)
 	}

@@ -159,7 +159,7 @@ func TestViewOfTrouble(t *testing.T) {
 }
 
 // Nothing is said to be missing from a main that cannot be read, or whose evidence a newer aob has signed.
-func TestNothingIsMissingFromWhatCannotBeRead(t *testing.T) {
+func TestUnreadableMainLacksNothing(t *testing.T) {
 	for name, c := range map[string]struct {
 		blind func(*plan.World)
 		why   string
@@ -499,7 +499,7 @@ func TestDeadFleetIsNotShownAsHealthy(t *testing.T) {
 }
 
 // What is strange about a device has a name.
-func TestStrangeDevicesSayWhy(t *testing.T) {
+func TestDeviceProblemsHaveNames(t *testing.T) {
 	s := viewed(t)
 	d := &s.World.Devices["demo"][1] // dock-1
 	d.Skew = 72 * time.Hour

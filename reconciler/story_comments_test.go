@@ -226,7 +226,7 @@ func TestCorrectedForgeSettingsAreReadSoon(t *testing.T) {
 }
 
 // What is wrong with the forge's settings is among the troubles that the status shows.
-func TestTheForgesSettingsAreChecked(t *testing.T) {
+func TestForgeSettingsAreChecked(t *testing.T) {
 	s, _ := begun(t)
 	s.forge.setup.Problems = []string{"ada/intent is archived: take it out of the archive"}
 	s.now = s.now.Add(poll.SetupLasts)
