@@ -15,12 +15,20 @@
 // # Image identity
 //
 // Two files are the same image if their bytes are equal, or if Roboflow made one of them from the other or both from
-// one source: cells_jpg.rf.HASH.jpg has the source cells.jpg. Equal names of two files without ".rf." do not count:
-// every camera has a frame_1.jpg. Training images that are in an eval set are left out of training and counted; more
-// than 5 % is an error.
+// one source: cells_JPG_jpg.rf.HASH.jpg has the source cells.jpg, whatever extensions tools have chained. Names are
+// only a hint: two videos have a frame_1 each. So images of one source name that look clearly different, turned and
+// mirrored in all ways (twins.go), are two images, and a warning. Equal names of two files without ".rf." do not count.
+// Training images that are in an eval set are left out of training and counted; more than 5 % is an error.
 //
-// An image that only looks like one of an eval set, by a hash of its brightness
-// ([twins.go]), is a warning with the pair, and is not left out.
+// An image that only looks like one of an eval set is a warning with the pair, and is not left out.
+//
+// Within a split, two entries for one file and equal bytes under two names are one image. It counts once in training
+// and in evaluation, with the boxes of the entry with the lowest id; other boxes are an error.
+//
+// # What counts
+//
+// Objects that are outside their image, or of which less than a pixel is inside, are neither learnt nor judged. Crowds
+// are not learnt, and in evaluation detections of them are ignored. Counts are without all of these (use.go).
 //
 // # Training images
 //
