@@ -62,7 +62,7 @@ var (
 		"github.com/hashicorp/terraform-json":    {"terraform"},
 		"github.com/yalue/onnxruntime_go":        {"onnx"},
 		"github.com/prometheus/client_golang":    {"web", "edge"},
-		"gopkg.in/yaml.v3":                       {"intent"},
+		"gopkg.in/yaml.v3":                       {"intent", "dataset"},
 		"modernc.org/sqlite":                     {"ledger"},
 		"oras.land/oras-go":                      {"artifact"},
 		"github.com/opencontainers/":             {"artifact"},

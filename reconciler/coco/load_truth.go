@@ -165,6 +165,7 @@ func (p *truthParser) about(image int64, box int) {
 func (p *truthParser) image(at position) {
 	p.first = len(p.problems)
 	var v Image
+	var url string // LVIS names the file only by its address
 	var hasID, hasGroup bool
 	if !p.object(func(name []byte) {
 		switch {
@@ -184,6 +185,8 @@ func (p *truthParser) image(at position) {
 			if p.enter(3, "file_name") {
 				v.FileName, _ = p.name()
 			}
+		case string(name) == "coco_url" && p.peek() == '"':
+			url, _ = p.name()
 		case p.loader.Group != "" && string(name) == p.loader.Group:
 			if p.enter(4, p.loader.Group) {
 				v.Group, hasGroup = p.group()
@@ -193,6 +196,9 @@ func (p *truthParser) image(at position) {
 		}
 	}) {
 		return
+	}
+	if p.fields&(1<<3) == 0 {
+		v.FileName = url
 	}
 	if p.loader.Group != "" && p.fields&(1<<4) == 0 {
 		v.Group, hasGroup = p.ownGroup(v)

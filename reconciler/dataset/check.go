@@ -49,7 +49,7 @@ func (catalog Catalog) Check(ctx context.Context, run delivery.DataRun, out stri
 	c.opened(v)
 	all := make([]string, 0, len(v.files))
 	for _, name := range slices.Sorted(maps.Keys(v.files)) {
-		if f := v.files[name]; f.size > maxImage && path.Base(name) != AnnotationsFile {
+		if f := v.files[name]; f.size > maxImage && !isText(name) {
 			c.finding(delivery.LevelError, "too-large", shown(name), fmt.Sprintf("%s, want at most %s",
 				delivery.Bytes(f.size), delivery.Bytes(maxImage)))
 			continue
@@ -65,24 +65,30 @@ func (catalog Catalog) Check(ctx context.Context, run delivery.DataRun, out stri
 	sets := slices.Clone(run.EvalSets)
 	test := delivery.EvalSet{Dataset: run.Dataset, Split: "test"}
 	splits, broken := map[string]*split{}, map[string]bool{}
-	for _, name := range []string{"train", "valid", "test"} {
+	if err := v.readable(); err != nil {
+		c.finding(delivery.LevelError, "layout", run.Dataset.String(), err.Error())
+		return c.done(), nil
+	}
+	for _, name := range splitNames {
 		s, ok, err := v.split(name, "")
 		switch {
 		case err != nil:
-			where := name + "/" + AnnotationsFile
+			where := v.annotations(name)
 			c.finding(delivery.LevelError, "annotations", where, strings.TrimPrefix(err.Error(), where+": "))
 			broken[name] = true
 		case ok:
 			splits[name] = s
-			c.split(v, s, name+"/", name == "test" || judges(run.EvalSets, run.Dataset, name), "")
+			c.split(v, s, "", name == "test" || judges(run.EvalSets, run.Dataset, name), "")
 			if name != "test" && len(s.images) == 0 && len(s.missing) == 0 {
 				c.finding(delivery.LevelError, "empty-split", name, "has no image")
 			}
 		case name != "test":
 			c.finding(delivery.LevelError, "missing-split", name,
-				fmt.Sprintf("there is no %s/%s; a model is trained on train and chosen on valid", name,
-					AnnotationsFile))
+				v.lacks(name)+"; a model is trained on train and chosen on valid: "+addSplits)
 		}
+	}
+	for _, name := range v.unlisted(splits) {
+		c.finding(delivery.LevelWarning, "unlisted-file", shown(name), "no annotation names it; it is not used")
 	}
 	if splits["test"] != nil && !slices.Contains(sets, test) {
 		sets = append(sets, test)
@@ -200,19 +206,24 @@ type held struct {
 }
 
 // split reports problems of a split's annotations and files, and adds its images to those that are decoded. judged is
-// true if a gate may judge on it; group is the field by which its images are grouped.
-func (c *checker) split(v *version, s *split, prefix string, judged bool, group string) {
+// true if a gate may judge on it; group is the field by which its images are grouped. dataset stands before all places,
+// for an eval set in another dataset.
+func (c *checker) split(v *version, s *split, dataset string, judged bool, group string) {
+	prefix := dataset + s.prefix()
+	for _, f := range s.faults {
+		c.finding(f.level, f.code, dataset+shown(f.where), f.text)
+	}
 	for _, p := range s.problems {
 		if name := field(p); group != "" && name == group {
 			continue // the eval set has a finding for all of them
 		} else {
-			c.finding(level(p.Kind, judged), string(p.Kind), place(prefix, p), name+": "+p.Text)
+			c.finding(level(p.Kind, judged), string(p.Kind), s.place(dataset, p), name+": "+p.Text)
 		}
 	}
 	found := c.missing(v, s, prefix)
 	for _, im := range s.truth.Images {
 		if file, ok := s.images[im.ID]; ok && v.files[file].size <= maxImage {
-			c.decodes = append(c.decodes, imageFile{prefix: prefix, name: strings.TrimPrefix(file, s.name+"/"),
+			c.decodes = append(c.decodes, imageFile{prefix: prefix, name: strings.TrimPrefix(file, s.dir),
 				path: v.path(file), sum: v.files[file].sum, image: im})
 		}
 	}
@@ -223,8 +234,8 @@ func (c *checker) split(v *version, s *split, prefix string, judged bool, group 
 		listed[file] = true
 	}
 	for _, name := range slices.Sorted(maps.Keys(v.files)) {
-		if strings.HasPrefix(name, s.name+"/") && !listed[name] && !found[name] && path.Base(name) != AnnotationsFile {
-			c.finding(delivery.LevelWarning, "unlisted-file", shown(prefix+strings.TrimPrefix(name, s.name+"/")),
+		if s.dir != "" && strings.HasPrefix(name, s.dir) && !listed[name] && !found[name] && path.Base(name) != AnnotationsFile {
+			c.finding(delivery.LevelWarning, "unlisted-file", shown(prefix+strings.TrimPrefix(name, s.dir)),
 				"no image of the annotations names it; it is not used")
 		}
 	}
@@ -276,6 +287,8 @@ func (c *checker) missing(v *version, s *split, prefix string) map[string]bool {
 			these = fmt.Sprintf("%d files of these names are", n)
 		}
 		switch folder := strings.TrimSuffix(prefix, "/"); {
+		case s.dir == "":
+			text += fmt.Sprintf("; %s in %s, and which one is meant is not certain", these, shown(best.folder))
 		case best.letter:
 			text += fmt.Sprintf("; %s there in other upper and lower case: correct file_name", these)
 		case best.folder == s.name:
@@ -290,9 +303,9 @@ func (c *checker) missing(v *version, s *split, prefix string) map[string]bool {
 		where, text := shown(prefix+im.FileName), text
 		switch {
 		case im.FileName == "":
-			where, text = fmt.Sprintf("%s%s: image %d", prefix, AnnotationsFile, im.ID), "has no file_name"
+			where, text = fmt.Sprintf("%s: image %d", s.annotations, im.ID), "has no file_name"
 		case !fs.ValidPath(im.FileName):
-			where = prefix + AnnotationsFile
+			where = s.annotations
 			text = fmt.Sprintf("image %d names the file %q, which is not there: want a path below the folder", im.ID,
 				im.FileName)
 		}
@@ -358,17 +371,18 @@ func (c *checker) evalSet(ctx context.Context, catalog Catalog, v *version, spli
 		}
 	}
 	if s == nil {
-		bad(fmt.Sprintf("there is no %s/%s", e.Split, AnnotationsFile))
+		bad(ev.lacks(e.Split))
 		return nil
 	}
-	prefix := e.Split + "/"
+	dataset := ""
 	if !own {
 		if err := ev.hash(ctx, s.files()); err != nil {
 			return err
 		}
-		if prefix = e.Dataset.String() + " " + e.Split + "/"; !c.checked[prefix] {
-			c.checked[prefix] = true
-			c.split(ev, s, prefix, true, e.Group)
+		dataset = e.Dataset.String() + " "
+		if key := dataset + e.Split; !c.checked[key] {
+			c.checked[key] = true
+			c.split(ev, s, dataset, true, e.Group)
 		}
 	}
 	if text := s.ungrouped(e.Group); text != "" {
@@ -396,7 +410,7 @@ func (c *checker) evalSet(ctx context.Context, catalog Catalog, v *version, spli
 		return nil // an eval set of training images is reported by leaks
 	}
 	for _, file := range s.files() {
-		h := held{shown(prefix + strings.TrimPrefix(file, s.name+"/")), ev.path(file)}
+		h := held{shown(dataset + s.prefix() + strings.TrimPrefix(file, s.dir)), ev.path(file)}
 		for _, id := range identities(file, ev.files[file].sum) {
 			heldOut[id] = append(heldOut[id], h)
 		}
@@ -556,7 +570,7 @@ func (c *checker) decode(ctx context.Context, progress func(done, total int)) er
 	}
 	for _, prefix := range prefixes {
 		if t := exif[prefix]; t.n > 0 {
-			c.finding(delivery.LevelWarning, "exif-orientation", strings.TrimSuffix(prefix, "/"),
+			c.finding(delivery.LevelWarning, "exif-orientation", strings.TrimRight(prefix, "/: "),
 				fmt.Sprintf("%d of %s "+
 					"have an EXIF orientation, so viewers turn them, as %q (orientation %d). Training and detection "+
 					"do not: save them upright, or make sure that the boxes are those of the stored picture", t.n,

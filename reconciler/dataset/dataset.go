@@ -53,7 +53,6 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -90,6 +89,13 @@ type version struct {
 	dir     string
 	inPlace bool             // dir is the dataset itself, and not fetched
 	files   map[string]*file // by slash path below dir
+
+	// What [version.layout] and the readers found, once.
+	lay        *layout
+	layErr     error
+	sorted     []string          // names of files
+	byBase     map[string]string // images by base name
+	assignment map[string]string // splits by image
 }
 
 // A file of a dataset.
@@ -97,6 +103,13 @@ type file struct {
 	size int64
 	time time.Time // of the last change
 	sum  string    // hex SHA-256, once hashed
+
+	width, height int // of an image, once read
+}
+
+// validPath reports whether a name is a path below a folder.
+func validPath(name string) bool {
+	return fs.ValidPath(name) && name != "." && !strings.ContainsRune(name, 0)
 }
 
 // open lists a dataset. Links and devices in it are Blocked errors.
@@ -219,43 +232,14 @@ func (c Catalog) Changed(ctx context.Context, run delivery.DataRun, folders map[
 
 // A split is a parsed split with the files of its images.
 type split struct {
-	name     string
-	truth    *coco.Truth
-	problems []coco.Problem
-	images   map[int64]string // existing files, by slash path below the version
-	missing  []coco.Image
-}
-
-// split reads a split's annotations, with the images' field group if that is not empty.
-// It reports false if the split does not exist.
-func (v *version) split(name, group string) (*split, bool, error) {
-	annotations := name + "/" + AnnotationsFile
-	f, ok := v.files[annotations]
-	if !ok {
-		return nil, false, nil
-	}
-	if f.size > maxAnnotations {
-		return nil, true, fmt.Errorf("%s: %d bytes, want at most %d", annotations, f.size, maxAnnotations)
-	}
-	in, err := os.Open(v.path(annotations))
-	if err != nil {
-		return nil, true, pathless(err)
-	}
-	defer in.Close()
-	truth, problems, err := coco.Loader{Group: group}.ReadTruthLenient(in)
-	if err != nil {
-		return nil, true, fmt.Errorf("%s: %w", annotations, err)
-	}
-	s := &split{name: name, truth: truth, problems: problems, images: map[int64]string{}}
-	for _, im := range truth.Images {
-		file := path.Join(name, im.FileName)
-		if _, ok := v.files[file]; ok && im.FileName != "" && fs.ValidPath(im.FileName) {
-			s.images[im.ID] = file
-		} else {
-			s.missing = append(s.missing, im)
-		}
-	}
-	return s, true, nil
+	name        string
+	annotations string // the file that has the truths or lists the images
+	dir         string // the folder that only this split uses, with a slash at its end; "" if there is none
+	truth       *coco.Truth
+	problems    []coco.Problem
+	images      map[int64]string // existing files, by slash path below the version
+	missing     []coco.Image
+	faults      []fault // what the layout's reader found
 }
 
 // ungrouped returns the problem of the first image without a group, or "".
@@ -326,8 +310,7 @@ func (c Catalog) evalSplit(ctx context.Context, e delivery.EvalSet) (*version, *
 	case err != nil:
 		return nil, nil, delivery.Blockedf("correct the file", "eval set %s: %v", e, err)
 	case !ok:
-		return nil, nil, delivery.Blockedf("check the name of the split", "eval set %s: there is no %s/%s", e, e.Split,
-			AnnotationsFile)
+		return nil, nil, delivery.Blockedf("check the name of the split", "eval set %s: %s", e, v.lacks(e.Split))
 	case len(s.missing) > 0:
 		return nil, nil, delivery.Blockedf("put the image there", "eval set %s: image %s is missing", e,
 			s.missing[0].FileName)

@@ -26,7 +26,10 @@ const Some = "error or warning"
 
 // Rules lists all checks. Findings of one level have this order, so that a cause comes before what follows from it.
 var Rules = []Rule{
+	{"layout", delivery.LevelError, "a folder in no layout that can be read, or without splits"},
 	{"annotations", delivery.LevelError, "an annotation file that cannot be read"},
+	{codeNoSplit, delivery.LevelError, "an image that splits.json does not name"},
+	{codeLabel, delivery.LevelError, "a line or element of labels that cannot be read; it is left out"},
 	{"missing-split", delivery.LevelError, "no split train or valid"},
 	{"empty-split", delivery.LevelError, "a split train or valid without images"},
 	{"too-large", delivery.LevelError, "a file, or an image in pixels or in memory, above the limits"},
@@ -67,6 +70,9 @@ var Rules = []Rule{
 	{"perceptual-twin", delivery.LevelWarning, "an image that looks like one of an eval set"},
 	{"near-duplicate", delivery.LevelWarning, "two images of a split that look the same"},
 	{"unlisted-file", delivery.LevelWarning, "a file that no image of the annotations names"},
+	{codeShape, delivery.LevelWarning, "a shape that has no box, as points; it is left out"},
+	{codeRotated, delivery.LevelWarning, "a box that is turned; the upright box around it is used"},
+	{codeSeveral, delivery.LevelWarning, "an image that was labelled more than once; the last labels are used"},
 	{"unused-category", delivery.LevelWarning, "a category with objects that no class of the model has"},
 	{string(coco.MoreProblems), delivery.LevelError, "more problems in an annotation file than are listed"},
 }
@@ -133,11 +139,20 @@ func level(k coco.Kind, judged bool) string {
 	return delivery.LevelWarning
 }
 
+// prefix stands before the names of the split's images in findings.
+func (s *split) prefix() string {
+	if s.dir != "" {
+		return s.dir
+	}
+	return s.name + ": "
+}
+
 // place returns where a problem of an annotation file is: the image and the number of the box, if they are known.
-func place(prefix string, p coco.Problem) string {
+func (s *split) place(dataset string, p coco.Problem) string {
+	prefix := dataset + s.prefix()
 	switch {
 	case p.File == "":
-		return prefix + AnnotationsFile + ": " + p.Path
+		return dataset + s.annotations + ": " + p.Path
 	case p.Box > 0:
 		return fmt.Sprintf("%s, box %d", shown(prefix+p.File), p.Box)
 	}

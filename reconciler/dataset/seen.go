@@ -189,7 +189,7 @@ func (c Catalog) Freeze(ctx context.Context, e delivery.EvalSet) (Frozen, error)
 		return out, err
 	}
 	for _, p := range s.problems {
-		out.Problems = append(out.Problems, fmt.Sprintf("%s: %s: %s", place(s.name+"/", p), field(p), p.Text))
+		out.Problems = append(out.Problems, fmt.Sprintf("%s: %s: %s", s.place("", p), field(p), p.Text))
 	}
 	if n := len(v.copies(s)); n > 0 {
 		out.Problems = append(out.Problems, fmt.Sprintf("%s of other images count once", delivery.Count(n, "copy")))

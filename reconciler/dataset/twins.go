@@ -251,6 +251,10 @@ func (c *checker) twins(v *version, splits map[string]*split) {
 			}
 		}
 	}
+	trainPrefix := ""
+	if s := splits["train"]; s != nil {
+		trainPrefix = s.prefix()
+	}
 	for _, prefix := range prefixes {
 		var before bands
 		for _, i := range bySplit[prefix] {
@@ -258,7 +262,7 @@ func (c *checker) twins(v *version, splits map[string]*split) {
 			name, made := source(im.name)
 			twin := before.nearest(c.decodes, i, func(j int) bool {
 				other, _ := source(c.decodes[j].name)
-				augmented := made && prefix == "train/" && name == other // as it should be
+				augmented := made && prefix == trainPrefix && name == other // as it should be
 				return c.decodes[j].sum != im.sum && !augmented
 			})
 			if twin >= 0 {

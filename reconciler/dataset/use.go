@@ -181,7 +181,7 @@ func (c *checker) labels(v *version, train *split) {
 			names = append(names, cat.Name)
 		}
 	}
-	where := "train/" + AnnotationsFile
+	where := train.annotations
 	for _, class := range c.classes {
 		sum, known := tally{shares: true}, false
 		for _, label := range class.Labels {
@@ -261,10 +261,11 @@ func (c *checker) objects(s *split, prefix string) {
 		what string
 	}{{large, "larger than the box"}, {small, "less than a hundredth of the box"}} {
 		if len(odd.list) > 0 {
-			where, what, _ := strings.Cut(odd.list[0], ": ")
+			colon := strings.LastIndex(odd.list[0], ": ")
+			where, what := odd.list[0][:colon], odd.list[0][colon+2:]
 			c.finding(delivery.LevelWarning, "implausible-area", where, fmt.Sprintf("area %s; the area is %s in %d "+
 				"of %d annotations of %s. Only the scores of small, medium and large objects use it", what, odd.what,
-				len(odd.list), checked, strings.TrimSuffix(prefix, "/")))
+				len(odd.list), checked, strings.TrimRight(prefix, "/: ")))
 		}
 	}
 }

@@ -1,0 +1,547 @@
+package dataset
+
+// This file finds out in which layout a dataset is: AOB's own, which is Roboflow's COCO export, or one of those in
+// layout_*.go. A reader of a layout yields the truths of a split in COCO form, with the file of each image.
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"image"
+	"io"
+	"maps"
+	"math"
+	"net/url"
+	"os"
+	"path"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/autonomos/aob/reconciler/coco"
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// A layout is how the files of a dataset are arranged.
+type layout struct {
+	name    string // as people call it
+	subsets []subset
+}
+
+// A subset is a part of a dataset, as its files divide it.
+type subset struct {
+	split string // train, valid or test; "" if the files do not say
+	file  string // what has its truths or lists its images
+	read  func(group string) (*split, error)
+}
+
+// The findings of readers.
+const (
+	codeShape   = "left-out-shape"      // a shape that has no box
+	codeRotated = "rotated-box"         // replaced by the upright box around it
+	codeLabel   = "bad-label"           // a line or element that cannot be read
+	codeNoImage = "missing-file"        // an image that is not there
+	codeSeveral = "several-annotations" // an image that two people labelled
+	codeNoSplit = "no-split"            // an image that splits.json does not name
+)
+
+// native is the name of AOB's own layout.
+const native = "COCO in split folders (Roboflow)"
+
+// layout returns the dataset's layout. Its error says what the folder holds and what to do.
+func (v *version) layout() (*layout, error) {
+	if v.lay == nil && v.layErr == nil {
+		v.lay, v.layErr = v.detect()
+	}
+	return v.lay, v.layErr
+}
+
+// detect looks for the layouts, the more certain ones first.
+func (v *version) detect() (*layout, error) {
+	for _, read := range []func() (*layout, error){v.nativeLayout, v.darknet, v.ultralytics, v.cvat, v.voc,
+		v.yoloTree, v.cocoFiles, v.labelStudio} {
+		l, err := read()
+		switch {
+		case err != nil:
+			return nil, err
+		case l == nil:
+			continue
+		case len(l.subsets) == 0:
+			return nil, delivery.Blockedf("put the images into the folder", "the folder looks like %s, and has no images",
+				l.name)
+		}
+		slices.SortStableFunc(l.subsets, func(a, b subset) int {
+			return cmp.Compare(slices.Index(splitNames, a.split), slices.Index(splitNames, b.split))
+		})
+		for i, s := range l.subsets[1:] {
+			if before := l.subsets[i]; before.split == s.split {
+				return nil, delivery.Blockedf("leave one of them in the folder", "%s and %s both hold the images of %s",
+					before.file, s.file, cmp.Or(s.split, "the dataset"))
+			}
+		}
+		return l, nil
+	}
+	return nil, v.refusal()
+}
+
+// addSplits says how a dataset gets the splits that it lacks.
+const addSplits = "aob data split makes them out of train"
+
+// readable returns an error if the dataset is in no layout that can be read, or is not divided into splits.
+func (v *version) readable() error {
+	l, err := v.layout()
+	if err != nil {
+		return err
+	}
+	assigned, err := v.assigned()
+	if s, ok := l.unsplit(); ok && err == nil && assigned == nil {
+		return delivery.Blockedf("run aob data split in its folder, which writes "+SplitsFile,
+			"%s (%s) has all images in one set, without train, valid and test", s.file, l.name)
+	}
+	return err
+}
+
+// lacks says that the dataset does not have a split.
+func (v *version) lacks(name string) string {
+	if l, _ := v.layout(); l == nil || l.name == native {
+		return fmt.Sprintf("there is no %s/%s", name, AnnotationsFile)
+	}
+	return "there is no split " + name
+}
+
+// annotations returns the file that has the truths of a split.
+func (v *version) annotations(name string) string {
+	if l, _ := v.layout(); l != nil {
+		for _, s := range l.subsets {
+			if s.split == name {
+				return s.file
+			}
+		}
+	}
+	return name
+}
+
+// unlisted returns the images that no split has, for a layout whose splits share folders.
+func (v *version) unlisted(splits map[string]*split) []string {
+	used, shared := map[string]bool{}, false
+	for _, s := range splits {
+		shared = shared || s.dir == ""
+		for _, file := range s.files() {
+			used[file] = true
+		}
+		for _, r := range s.faults {
+			used[r.where] = true // has a finding
+		}
+	}
+	if !shared {
+		return nil
+	}
+	return slices.DeleteFunc(v.images(""), func(name string) bool { return used[name] })
+}
+
+// splitNames are the names of splits, in their order.
+var splitNames = []string{"train", "valid", "test"}
+
+func (v *version) nativeLayout() (*layout, error) {
+	l := &layout{name: native}
+	for _, name := range splitNames {
+		if file := name + "/" + AnnotationsFile; v.files[file] != nil {
+			l.subsets = append(l.subsets, subset{name, file, func(group string) (*split, error) {
+				s, err := v.cocoSplit(name, file, group, func(im coco.Image) (string, bool) {
+					in := path.Join(name, im.FileName)
+					return in, v.files[in] != nil && im.FileName != "" && validPath(im.FileName)
+				})
+				if err == nil {
+					s.dir = name + "/"
+				}
+				return s, err
+			}})
+		}
+	}
+	if len(l.subsets) == 0 {
+		return nil, nil
+	}
+	return l, nil
+}
+
+// splitName returns the split that the name of a file or folder stands for, as train for instances_train2017.json.
+func splitName(name string) string {
+	found := ""
+	for word := range strings.FieldsFuncSeq(strings.ToLower(name), func(r rune) bool { return r < 'a' || r > 'z' }) {
+		split := ""
+		switch word {
+		case "train", "training":
+			split = "train"
+		case "val", "valid", "validation":
+			split = "valid"
+		case "test", "testing":
+			split = "test"
+		default:
+			continue
+		}
+		if found != "" && found != split {
+			return ""
+		}
+		found = split
+	}
+	return found
+}
+
+// isImage reports whether a name is that of an image. Only JPEG and PNG can be used; the others are there so that a
+// finding names them.
+func isImage(name string) bool {
+	switch strings.ToLower(path.Ext(name)) {
+	case ".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".jfif", ".mpo", ".heic", ".avif":
+		return true
+	}
+	return false
+}
+
+// stem returns a name without its extension.
+func stem(name string) string { return strings.TrimSuffix(name, path.Ext(name)) }
+
+// isText reports whether a file may be larger than an image, since it can hold the truths of a whole split.
+func isText(name string) bool {
+	switch strings.ToLower(path.Ext(name)) {
+	case ".json", ".xml", ".txt", ".yaml", ".yml", ".csv":
+		return true
+	}
+	return false
+}
+
+// names returns the dataset's files, sorted.
+func (v *version) names() []string {
+	if v.sorted == nil {
+		v.sorted = slices.Sorted(maps.Keys(v.files))
+	}
+	return v.sorted
+}
+
+// below returns the files below a folder, sorted; "" is the dataset's own.
+func (v *version) below(dir string) []string {
+	all := v.names()
+	if dir = path.Clean("/" + dir)[1:]; dir == "" {
+		return all
+	}
+	first, _ := slices.BinarySearch(all, dir+"/")
+	last, _ := slices.BinarySearch(all, dir+"0") // the byte after the slash
+	return all[first:last]
+}
+
+// images returns the images below a folder, sorted.
+func (v *version) images(dir string) []string {
+	return slices.DeleteFunc(slices.Clone(v.below(dir)), func(name string) bool { return !isImage(name) })
+}
+
+// read returns the content of a file of at most so many bytes.
+func (v *version) read(name string, most int64) ([]byte, error) {
+	if size := v.files[name].size; size > most {
+		return nil, fmt.Errorf("%s: %s, want at most %s", name, delivery.Bytes(size), delivery.Bytes(most))
+	}
+	f, err := os.Open(v.path(name))
+	if err != nil {
+		return nil, pathless(err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && int64(len(data)) > most {
+		err = fmt.Errorf("%s: more than %s", name, delivery.Bytes(most))
+	}
+	if err != nil {
+		return nil, pathless(err)
+	}
+	return bytes.TrimPrefix(data, []byte("\ufeff")), nil // some editors of Windows write this mark
+}
+
+// peek returns the first bytes of a file.
+func (v *version) peek(name string, n int) []byte {
+	f, err := os.Open(v.path(name))
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	head := make([]byte, n)
+	n, _ = io.ReadFull(f, head)
+	return bytes.TrimPrefix(head[:n], []byte("\ufeff"))
+}
+
+// size returns the width and height of an image in pixels; zeros if it cannot be read. Then checking it says why.
+func (v *version) size(name string) (width, height int) {
+	f := v.files[name]
+	if f.width == 0 && f.size <= maxImage {
+		in, err := os.Open(v.path(name))
+		if err != nil {
+			return 0, 0
+		}
+		defer in.Close()
+		if c, _, err := image.DecodeConfig(in); err == nil {
+			f.width, f.height = c.Width, c.Height
+		}
+	}
+	return f.width, f.height
+}
+
+// uploaded matches what Label Studio puts before the name of an uploaded file.
+var uploaded = regexp.MustCompile(`^[0-9a-f]{8}-`)
+
+// locate finds the image that an annotation file of another machine names, below one of the folders: the whole path,
+// or its end, and last the only file of that name. The result is always a file of the dataset.
+func (v *version) locate(name string, dirs ...string) (string, bool) {
+	names := []string{name}
+	if decoded, err := url.PathUnescape(name); err == nil && decoded != name {
+		names = append(names, decoded)
+	}
+	for _, name := range slices.Clone(names) {
+		if base := path.Base(strings.ReplaceAll(name, `\`, "/")); uploaded.MatchString(base) {
+			names = append(names, base[len("01234567-"):])
+		}
+	}
+	for _, name := range names {
+		if file, ok := v.located(name, dirs); ok {
+			return file, true
+		}
+	}
+	return "", false
+}
+
+func (v *version) located(name string, dirs []string) (string, bool) {
+	name = strings.ReplaceAll(name, `\`, "/")
+	if _, file, ok := strings.Cut(name, "?d="); ok { // Label Studio: /data/local-files/?d=FILE
+		name = file
+	}
+	name = strings.TrimLeft(path.Clean("/"+name), "/")
+	for rest := name; rest != ""; {
+		for _, dir := range dirs {
+			if file := path.Join(dir, rest); v.files[file] != nil {
+				return file, true
+			}
+		}
+		_, after, more := strings.Cut(rest, "/")
+		if rest = after; !more {
+			break
+		}
+	}
+	if v.byBase == nil {
+		v.byBase = map[string]string{}
+		for _, file := range v.names() {
+			if base := path.Base(file); isImage(file) {
+				if _, twice := v.byBase[base]; twice {
+					file = "" // not certain which one is meant
+				}
+				v.byBase[base] = file
+			}
+		}
+	}
+	file := v.byBase[path.Base(name)]
+	return file, file != ""
+}
+
+// parallel calls work for each number below n, on all processors.
+func parallel(ctx context.Context, n int, work func(i int)) error {
+	g, ctx := errgroup.WithContext(ctx)
+	const batch = 64
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for first := 0; first < n; first += batch {
+		g.Go(func() error {
+			for i := first; i < min(first+batch, n); i++ {
+				work(i)
+			}
+			return ctx.Err()
+		})
+	}
+	return g.Wait()
+}
+
+// A sheet collects the images and boxes of one subset.
+type sheet struct {
+	images     []sheetImage
+	categories []coco.Category
+	ids        map[string]int64 // of categories, by name
+	boxes      []sheetBox
+	faults     []fault
+}
+
+type sheetImage struct {
+	file          string // of the dataset
+	width, height int    // pixels; 0 if unknown
+}
+
+type sheetBox struct {
+	image    int // index into images
+	category int64
+	box      coco.Box
+	crowd    bool
+}
+
+// A position is a line of a file.
+type position struct {
+	file   string
+	number int // from 1
+}
+
+func (p position) String() string { return fmt.Sprintf("%s:%d", p.file, p.number) }
+
+// category returns the id of the category with a name, which it adds if necessary.
+func (s *sheet) category(name string) int64 {
+	id, ok := s.ids[name]
+	if !ok {
+		if s.ids == nil {
+			s.ids = map[string]int64{}
+		}
+		id = int64(len(s.categories) + 1)
+		s.ids[name] = id
+		s.categories = append(s.categories, coco.Category{ID: id, Name: name})
+	}
+	return id
+}
+
+// fault adds a finding of level error.
+func (s *sheet) fault(code, where, format string, args ...any) {
+	s.faults = append(s.faults, fault{delivery.LevelError, code, where, fmt.Sprintf(format, args...)})
+}
+
+// warn adds a finding of level warning.
+func (s *sheet) warn(code, where, format string, args ...any) {
+	s.faults = append(s.faults, fault{delivery.LevelWarning, code, where, fmt.Sprintf(format, args...)})
+}
+
+// reader returns the function of a subset that makes a split from a sheet.
+func reader(name, file string, read func() (*sheet, error)) func(group string) (*split, error) {
+	return func(group string) (*split, error) {
+		if group != "" {
+			return nil, fmt.Errorf("only images of COCO annotation files have a field %s to group by", quote(group))
+		}
+		s, err := read()
+		if err != nil {
+			return nil, err
+		}
+		return s.split(name, file)
+	}
+}
+
+// split turns the sheet into a split. It writes the truths as a COCO annotation file and reads that, so that they are
+// checked like those of any other dataset. Images are numbered from 1 in the order of their files.
+func (s *sheet) split(name, file string) (*split, error) {
+	var b bytes.Buffer
+	text := func(s string) []byte { return delivery.Canonical(s) }
+	number := func(v float64) []byte { return strconv.AppendFloat(nil, v, 'g', -1, 64) }
+	out := &split{name: name, annotations: file, images: map[int64]string{}, faults: s.faults}
+	b.WriteString(`{"images":[`)
+	for i, im := range s.images {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		fmt.Fprintf(&b, `{"id":%d,"file_name":%s,"width":%d,"height":%d}`, i+1, text(im.file), im.width, im.height)
+		out.images[int64(i+1)] = im.file
+	}
+	b.WriteString(`],"categories":[`)
+	for i, c := range s.categories {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		fmt.Fprintf(&b, `{"id":%d,"name":%s}`, c.ID, text(c.Name))
+	}
+	b.WriteString(`],"annotations":[`)
+	for i, a := range s.boxes {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		crowd := 0
+		if a.crowd {
+			crowd = 1
+		}
+		fmt.Fprintf(&b, `{"id":%d,"image_id":%d,"category_id":%d,"bbox":[%s,%s,%s,%s],"area":%s,"iscrowd":%d}`, i+1,
+			a.image+1, a.category, number(a.box.X), number(a.box.Y), number(a.box.W), number(a.box.H),
+			number(max(a.box.W, 0)*max(a.box.H, 0)), crowd)
+	}
+	b.WriteString("]}")
+	var err error
+	out.truth, out.problems, err = coco.Loader{}.ReadTruthLenient(&b)
+	return out, err
+}
+
+// cocoSplit reads a COCO annotation file. find returns the file of an image.
+func (v *version) cocoSplit(name, file, group string, find func(coco.Image) (string, bool)) (*split, error) {
+	if size := v.files[file].size; size > maxAnnotations {
+		return nil, fmt.Errorf("%s: %d bytes, want at most %d", file, size, maxAnnotations)
+	}
+	in, err := os.Open(v.path(file))
+	if err != nil {
+		return nil, pathless(err)
+	}
+	defer in.Close()
+	truth, problems, err := coco.Loader{Group: group}.ReadTruthLenient(in)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	s := &split{name: name, annotations: file, truth: truth, problems: problems, images: map[int64]string{}}
+	for _, im := range truth.Images {
+		if found, ok := find(im); ok {
+			s.images[im.ID] = found
+		} else {
+			s.missing = append(s.missing, im)
+		}
+	}
+	return s, nil
+}
+
+// float reads a finite number of an annotation file.
+func float(text string) (float64, error) {
+	v, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
+	switch {
+	case errors.Is(err, strconv.ErrRange), err == nil && (math.IsNaN(v) || math.Abs(v) > 1e9):
+		return 0, fmt.Errorf("want a number up to 1e9, got %s", quote(text))
+	case err != nil:
+		return 0, fmt.Errorf("want a number, got %s", quote(text))
+	}
+	return v, nil
+}
+
+// floats reads several numbers.
+func floats(texts ...string) ([]float64, error) {
+	out := make([]float64, len(texts))
+	for i, text := range texts {
+		var err error
+		if out[i], err = float(text); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// quote quotes a text of a dataset for a message, shortened.
+func quote(text string) string {
+	if runes := []rune(text); len(runes) > 80 {
+		text = string(runes[:80]) + "…"
+	}
+	return strconv.Quote(text)
+}
+
+// around returns the smallest upright box that holds points, given as x and y in turn.
+func around(points []float64) coco.Box {
+	low, high := [2]float64{math.Inf(1), math.Inf(1)}, [2]float64{math.Inf(-1), math.Inf(-1)}
+	for i, v := range points {
+		low[i%2], high[i%2] = min(low[i%2], v), max(high[i%2], v)
+	}
+	return coco.Box{X: low[0], Y: low[1], W: high[0] - low[0], H: high[1] - low[1]}
+}
+
+// turned returns the upright box around a box that is turned clockwise about a point, by degrees.
+func turned(b coco.Box, degrees, x, y float64) coco.Box {
+	sin, cos := math.Sincos(degrees * math.Pi / 180)
+	var points []float64
+	for _, corner := range [][2]float64{{b.X, b.Y}, {b.X + b.W, b.Y}, {b.X + b.W, b.Y + b.H}, {b.X, b.Y + b.H}} {
+		dx, dy := corner[0]-x, corner[1]-y
+		points = append(points, round(x+float64(dx*cos)-float64(dy*sin)), round(y+float64(dx*sin)+float64(dy*cos)))
+	}
+	return around(points)
+}
+
+// round rounds to a hundredth of a pixel, so that every machine computes the same.
+func round(v float64) float64 { return math.Round(v*100) / 100 }

@@ -1,0 +1,393 @@
+package dataset
+
+import (
+	"bytes"
+	"fmt"
+	"hash/fnv"
+	"image"
+	"image/color"
+	"image/jpeg"
+	"image/png"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/tools/txtar"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// unpack writes the files of an archive into a new folder. The content of an image is its size, as 64x48: it becomes a
+// picture of its own.
+func unpack(t testing.TB, files []txtar.File) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, f := range files {
+		data := f.Data
+		if isImage(f.Name) {
+			data = picture(t, f.Name, strings.TrimSpace(string(f.Data)))
+		}
+		file := filepath.Join(dir, filepath.FromSlash(f.Name))
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// picture returns an image file with noise that its name decides.
+func picture(t testing.TB, name, size string) []byte {
+	t.Helper()
+	var w, h int
+	if _, err := fmt.Sscanf(size, "%dx%d", &w, &h); err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	seed := fnv.New64a()
+	seed.Write([]byte(name))
+	state := seed.Sum64()
+	m := image.NewRGBA(image.Rect(0, 0, w, h))
+	for y := range h {
+		for x := range w {
+			if x%8 == 0 {
+				state = state*6364136223846793005 + 1442695040888963407
+			}
+			m.SetRGBA(x, y, color.RGBA{uint8(state >> 33), uint8(state >> 41), uint8(state >> 49), 255})
+		}
+	}
+	var b bytes.Buffer
+	var err error
+	if strings.EqualFold(path.Ext(name), ".png") {
+		err = png.Encode(&b, m)
+	} else {
+		err = jpeg.Encode(&b, m, nil)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// told describes a dataset in the form of the archives' want.
+func told(d Description) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "layout: %s\n", d.Layout)
+	for _, s := range d.Splits {
+		name := s.Name
+		if name == "" {
+			name = "unsplit"
+		}
+		fmt.Fprintf(&b, "%s: %s", name, delivery.Count(s.Images, "image"))
+		for _, label := range slices.Sorted(maps.Keys(s.Boxes)) {
+			fmt.Fprintf(&b, ", %s %d", label, s.Boxes[label])
+		}
+		if s.Crowds > 0 {
+			fmt.Fprintf(&b, ", %s", delivery.Count(s.Crowds, "crowd"))
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}
+
+// Public datasets and exports of tools, written anew in small, are read with the right counts and boxes, and what is
+// found about them is only what the archive says.
+func TestLayouts(t *testing.T) {
+	archives, err := filepath.Glob("testdata/layouts/*.txtar")
+	if err != nil || len(archives) < 12 {
+		t.Fatal(err, archives)
+	}
+	for _, archive := range archives {
+		t.Run(strings.TrimSuffix(filepath.Base(archive), ".txtar"), func(t *testing.T) {
+			a, err := txtar.ParseFile(archive)
+			if err != nil {
+				t.Fatal(err)
+			}
+			dir := unpack(t, a.Files[1:])
+			c, d, err := Folder(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := c.Describe(t.Context(), d)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var want, found strings.Builder
+			var boxes []string
+			for line := range strings.Lines(string(a.Files[0].Data)) {
+				switch kind, rest, _ := strings.Cut(line, " "); kind {
+				case "box":
+					boxes = append(boxes, strings.TrimSuffix(rest, "\n"))
+				case "finding":
+					found.WriteString(rest)
+				default:
+					parts := strings.Split(strings.TrimSuffix(line, "\n"), ", ")
+					slices.SortFunc(parts[1:], func(a, b string) int {
+						if a, b := strings.HasSuffix(a, "crowd"), strings.HasSuffix(b, "crowd"); a != b {
+							return map[bool]int{true: 1, false: -1}[a]
+						}
+						return strings.Compare(a, b)
+					})
+					want.WriteString(strings.Join(parts, ", ") + "\n")
+				}
+			}
+			if told(got) != want.String() {
+				t.Errorf("got\n%swant\n%s", told(got), want.String())
+			}
+			if all := boxesOf(t, dir); !containsAll(all, boxes) {
+				t.Errorf("boxes\n%s\nwant\n%s", strings.Join(all, "\n"), strings.Join(boxes, "\n"))
+			}
+			findings(t, c, d, found.String())
+		})
+	}
+}
+
+// boxesOf lists all boxes of a dataset: split, file, label and box.
+func boxesOf(t *testing.T, dir string) []string {
+	t.Helper()
+	v, err := openFolder(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, name := range splitNames {
+		s, ok, err := v.split(name, "")
+		if l, _ := v.layout(); err != nil {
+			if sub, unsplit := l.unsplit(); unsplit {
+				s, err = sub.read("")
+				ok, name = true, ""
+			}
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !ok {
+			continue
+		}
+		label := map[int64]string{}
+		for _, c := range s.truth.Categories {
+			label[c.ID] = c.Name
+		}
+		for _, a := range s.truth.Annotations {
+			b := a.Box
+			out = append(out, fmt.Sprintf("%s %s %s %.6g %.6g %.6g %.6g", name, strings.TrimPrefix(s.images[a.Image],
+				"train2017/"), label[a.Category], b.X, b.Y, b.W, b.H))
+		}
+	}
+	return out
+}
+
+func containsAll(all, some []string) bool {
+	return !slices.ContainsFunc(some, func(s string) bool { return !slices.Contains(all, s) })
+}
+
+// findings checks a dataset and compares levels and codes. Findings that any set of a few images has are left out.
+func findings(t *testing.T, c Catalog, d delivery.Dataset, want string) {
+	t.Helper()
+	description, _ := c.Describe(t.Context(), d)
+	var classes delivery.Classes
+	for _, s := range description.Splits {
+		if s.Name == "train" {
+			for _, label := range slices.Sorted(maps.Keys(s.Boxes)) {
+				if s.Boxes[label] > 0 {
+					classes = append(classes, delivery.Class{Name: label, Labels: []string{label}})
+				}
+			}
+		}
+	}
+	r, err := c.Check(t.Context(), delivery.DataRun{Dataset: d, Classes: classes}, "", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got strings.Builder
+	for _, f := range r.Findings {
+		switch f.Code {
+		case "few-images", "no-truth", "eval-set", "leaks", "perceptual-twin":
+		default:
+			line := f.Level + " " + f.Code + "\n"
+			if !strings.Contains(got.String(), line) {
+				got.WriteString(line)
+			}
+			if !strings.Contains(want, line) {
+				t.Errorf("%+v", f)
+			}
+		}
+	}
+	for line := range strings.Lines(want) {
+		if !strings.Contains(got.String(), line) {
+			t.Errorf("no finding %sin\n%s", line, got.String())
+		}
+	}
+}
+
+// What cannot be read is refused with what it is and what to do.
+func TestRefusals(t *testing.T) {
+	const task = `[{"annotations": [], "data": {"image": "a.jpg"}}]`
+	for _, c := range []struct {
+		name  string
+		files map[string]string
+		says  string
+		do    string
+	}{
+		{"nothing", nil, "holds no dataset", "name the folder of a dataset"},
+		{"only images", map[string]string{"a.jpg": "8x8", "b.png": "8x8"}, "holds 2 images and no annotations",
+			"docs/datasets.md"},
+		{"not unpacked", map[string]string{"export.zip": "PK"}, "export.zip: the folder holds an archive", "unpack"},
+		{"CrowdHuman", map[string]string{"annotation_train.odgt": `{"ID": "x", "gtboxes": []}`, "Images/a.jpg": "8x8"},
+			"CrowdHuman's annotations", "convert them to COCO"},
+		{"KITTI", map[string]string{"training/label_2/000000.txt": "Pedestrian 0.00 0 -0.20 712.40 143.00 810.73 307.92 1.89 " +
+			"0.48 1.20 1.84 1.47 8.41 0.01\n", "training/image_2/000000.png": "8x8"}, "labels of KITTI", "COCO or YOLO"},
+		{"VisDrone", map[string]string{"annotations/a.txt": "684,8,273,116,0,0,0,0\n", "images/a.jpg": "8x8"},
+			"labels of VisDrone", "VisDrone.yaml"},
+		{"WIDER FACE", map[string]string{"wider_face_split/wider_face_train_bbx_gt.txt": "0--Parade/a.jpg\n1\n1 2 3 4\n"},
+			"WIDER FACE", "convert"},
+		{"Open Images", map[string]string{"train-annotations-bbox.csv": "ImageID,Source\n"}, "tables of boxes", "convert"},
+		{"xView", map[string]string{"xView_train.geojson": `{"type": "FeatureCollection"}`}, "GeoJSON", "convert"},
+		{"CreateML", map[string]string{"train/_annotations.createml.json": `[]`}, "CreateML", "export it as COCO"},
+		{"TFRecord", map[string]string{"train/cells.tfrecord": "x"}, "TFRecord", "export it as COCO"},
+		{"Datumaro", map[string]string{"annotations/default.json": `{"info":{},"categories":{},"items":[]}`}, "Datumaro",
+			"export it as COCO"},
+		{"labelme", map[string]string{"a.json": `{"version":"5.0","shapes":[]}`, "a.jpg": "8x8"}, "labelme", "labelme2coco"},
+		{"VIA", map[string]string{"via_region_data.json": `{"a.jpg1": {"regions": []}}`}, "VGG Image Annotator",
+			"export it as COCO"},
+		{"only captions", map[string]string{"annotations/captions_train2017.json": `{"images":[],"annotations":[]}`},
+			"without boxes", "add instances_*.json"},
+		{"YOLO without names", map[string]string{"labels/a.txt": "0 0.5 0.5 0.1 0.1\n", "images/a.jpg": "8x8"},
+			"YOLO labels without the names", "add data.yaml"},
+		{"CVAT for video", map[string]string{"annotations.xml": `<annotations><version>1.1</version><track id="0"/>` +
+			`</annotations>`}, "CVAT for video", "CVAT for images 1.1"},
+		{"two of VOC", map[string]string{"VOC2007/Annotations/a.xml": "<annotation/>", "VOC2012/Annotations/a.xml": "<annotation/>"},
+			"in VOC2007 and VOC2012", "name the folder of one"},
+		{"two of COCO", map[string]string{"a.json": `{"images":[]}`, "b.json": `{"images":[]}`}, "2 COCO annotation files",
+			"instances_train.json"},
+		{"two of train", map[string]string{"a_train.json": `{"images":[]}`, "b_train.json": `{"images":[]}`},
+			"a_train.json and b_train.json both hold the images of train", "leave one"},
+		{"two of Label Studio", map[string]string{"a.json": task, "b.json": task}, "both exports of Label Studio",
+			"leave one"},
+		{"data.yaml of nothing", map[string]string{"data.yaml": "train: images/train\nnames: [a]\n"},
+			`"images/train" is not in the folder`, "put the images there"},
+		{"data.yaml with an alias", map[string]string{"data.yaml": "train: &a [x]\nval: *a\nnames: [a]\n"}, "val: want a path",
+			""},
+		{"data.yaml without names", map[string]string{"data.yaml": "train: x\nnames:\n"}, "names: want a list", ""},
+		{"subsets of CVAT", map[string]string{"annotations.xml": `<annotations><image name="a.jpg" subset="Train"/>` +
+			`<image name="b.jpg" subset="Monday"/></annotations>`}, `subset "Monday" is no split`, "call the project's subsets"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var files []txtar.File
+			for name, content := range c.files {
+				files = append(files, txtar.File{Name: name, Data: []byte(content)})
+			}
+			catalog, d, err := Folder(unpack(t, files))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = catalog.Describe(t.Context(), d)
+			if err == nil || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), c.do) {
+				t.Fatalf("got %v", err)
+			}
+			r, err := catalog.Check(t.Context(), delivery.DataRun{Dataset: d}, "", nil, nil)
+			if err != nil || len(r.Findings) != 1 || r.Findings[0].Code != "layout" || !strings.Contains(r.Findings[0].Text, c.says) {
+				t.Errorf("%v, %+v", err, r.Findings)
+			}
+		})
+	}
+}
+
+// A fault is named with its file and line, and the others of the file are read.
+func TestLabelFaults(t *testing.T) {
+	voc := func(object string) map[string]string {
+		return map[string]string{"Annotations/a.xml": "<annotation>\n<filename>a.jpg</filename>\n<size><width>64</width>" +
+			"<height>48</height></size>\n" + object + "</annotation>\n", "JPEGImages/a.jpg": "64x48"}
+	}
+	yolo := func(labels string) map[string]string {
+		return map[string]string{"classes.txt": "car\n", "images/a.jpg": "64x48",
+			"labels/a.txt": "0 0.5 0.5 0.1 0.1\n" + labels}
+	}
+	cvat := func(shape string) map[string]string {
+		return map[string]string{"annotations.xml": "<annotations>\n<image name=\"a.jpg\" width=\"64\" height=\"48\">\n" + shape +
+			"\n</image>\n</annotations>\n", "images/a.jpg": "64x48"}
+	}
+	tasks := func(value string) map[string]string {
+		return map[string]string{"project.json": `[{"annotations": [{"result": [{"type": "rectanglelabels", "value": ` + value +
+			`}]}], "data": {"image": "a.jpg"}}]`, "images/a.jpg": "64x48"}
+	}
+	for _, c := range []struct {
+		name  string
+		files map[string]string
+		where string
+		says  string
+	}{
+		{"yolo: not a number", yolo("0 0.5 nan 0.1 0.1\n"), "labels/a.txt:2", `got "nan"`},
+		{"yolo: infinite", yolo("0 0.5 Inf 0.1 0.1\n"), "labels/a.txt:2", `got "Inf"`},
+		{"yolo: overflow", yolo("0 0.5 1e999 0.1 0.1\n"), "labels/a.txt:2", `got "1e999"`},
+		{"yolo: a word", yolo("0 0.5 x 0.1 0.1\n"), "labels/a.txt:2", `want a number, got "x"`},
+		{"yolo: pixels", yolo("0 120 80 30 20\n"), "labels/a.txt:2", "are these pixels?"},
+		{"yolo: a score", yolo("0 0.5 0.5 0.1 0.1 0.9\n"), "labels/a.txt:2", "with a score"},
+		{"yolo: too few", yolo("\n0 0.5 0.5\n"), "labels/a.txt:3", "got 2 numbers"},
+		{"yolo: unknown class", yolo("1 0.5 0.5 0.1 0.1\n"), "labels/a.txt:2", "class 1 has no name"},
+		{"yolo: class -1", yolo("-1 0.5 0.5 0.1 0.1\n"), "labels/a.txt:2", "class's number first"},
+		{"yolo: class 0.5", yolo("0.5 0.5 0.5 0.1 0.1\n"), "labels/a.txt:2", "class's number first"},
+		{"voc: not a number", voc("<object><name>a</name><bndbox><xmin>1</xmin><ymin>NaN</ymin><xmax>9</xmax><ymax>9</ymax>" +
+			"</bndbox></object>"), "Annotations/a.xml:4", `bndbox: want a number up to 1e9, got "NaN"`},
+		{"voc: no box", voc("<object><name>a</name></object>"), "Annotations/a.xml:4", "want one bndbox"},
+		{"voc: no name", voc("<object><bndbox/></object>"), "Annotations/a.xml:4", "without a name"},
+		{"voc: an entity", voc("<object><name>&x;</name></object>"), "Annotations/a.xml", "line 4: no XML: invalid character entity"},
+		{"voc: entities that grow", map[string]string{"Annotations/a.xml": `<!DOCTYPE a [<!ENTITY b "ha"><!ENTITY c "&b;&b;">]>` +
+			`<annotation><filename>&c;</filename></annotation>`, "JPEGImages/a.jpg": "8x8"}, "Annotations/a.xml", "entity"},
+		{"voc: a file of the machine", map[string]string{"Annotations/a.xml": `<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]>` +
+			`<annotation><filename>&b;</filename></annotation>`, "JPEGImages/a.jpg": "8x8"}, "Annotations/a.xml", "entity"},
+		{"voc: cut", map[string]string{"Annotations/a.xml": "<annotation><object>", "JPEGImages/a.jpg": "8x8"},
+			"Annotations/a.xml", "unexpected EOF"},
+		{"voc: no image", map[string]string{"Annotations/b.xml": "<annotation/>", "JPEGImages/a.jpg": "8x8"},
+			"Annotations/b.xml", `there is no image "b".jpg`},
+		{"voc: out of the folder", map[string]string{"Annotations/b.xml": "<annotation><filename>../../../etc/hostname</filename>" +
+			"</annotation>", "JPEGImages/a.jpg": "8x8"}, "Annotations/b.xml", "there is no image"},
+		{"voc: a list of nothing", map[string]string{"Annotations/a.xml": "<annotation/>", "JPEGImages/a.jpg": "8x8",
+			"ImageSets/Main/train.txt": "a\nb\n"}, "ImageSets/Main/train.txt:2", `names "b"`},
+		{"cvat: not a number", cvat(`<box label="a" xtl="1" ytl="x" xbr="9" ybr="9"/>`), "annotations.xml:3", `ytl: want a number`},
+		{"cvat: no label", cvat(`<box xtl="1" ytl="1" xbr="9" ybr="9"/>`), "annotations.xml:3", "has no label"},
+		{"cvat: half a point", cvat(`<polygon label="a" points="1,2;3"/>`), "annotations.xml:3", "points: want a number"},
+		{"cvat: no image", map[string]string{"annotations.xml": "<annotations>\n<image name=\"../x/b.jpg\"/>\n</annotations>"},
+			"annotations.xml:2", `names the image "../x/b.jpg", which is not in the folder`},
+		{"label studio: overflow", tasks(`{"x": 1e999, "y": 1, "width": 1, "height": 1, "rectanglelabels": ["a"]}`),
+			"project.json: tasks[0].annotations[0].result[0]", "1e999"},
+		{"label studio: no number", tasks(`{"x": 1, "y": 1, "width": 1, "rectanglelabels": ["a"]}`),
+			"project.json: tasks[0].annotations[0].result[0]", `want a number, got ""`},
+		{"label studio: no image", map[string]string{"project.json": `[{"annotations": [], "data": {"image": "../../b.jpg"}}]`},
+			"project.json: tasks[0]", `"../../b.jpg"`},
+		{"yolo: list of nothing", map[string]string{"data.yaml": "train: train.txt\nval: val.txt\nnames: [a]\n",
+			"train.txt": "images/a.jpg\n../../b.jpg\n", "val.txt": "images/a.jpg", "images/a.jpg": "8x8"}, "train.txt:2",
+			`names the image "../../b.jpg"`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var files []txtar.File
+			for name, content := range c.files {
+				files = append(files, txtar.File{Name: name, Data: []byte(content)})
+			}
+			v, err := openFolder(t.Context(), unpack(t, files))
+			if err != nil {
+				t.Fatal(err)
+			}
+			l, err := v.layout()
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, err := l.subsets[0].read("")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(s.faults) != 1 || s.faults[0].level != delivery.LevelError || s.faults[0].where != c.where ||
+				!strings.Contains(s.faults[0].text, c.says) {
+				t.Errorf("got %+v", s.faults)
+			}
+			if strings.HasPrefix(c.name, "yolo: ") && !strings.Contains(c.name, "list") && len(s.truth.Annotations) != 1 {
+				t.Errorf("the good label is lost: %+v", s.truth.Annotations)
+			}
+		})
+	}
+}

@@ -1,0 +1,581 @@
+package dataset
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/autonomos/aob/reconciler/coco"
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+const maxVOC = 4 << 20 // bytes of the file of one image
+
+// newXML returns a decoder of a file in UTF-8. It expands no entity that the document defines, and opens no other file.
+func newXML(r io.Reader) *xml.Decoder {
+	d := xml.NewDecoder(r)
+	d.CharsetReader = func(charset string, in io.Reader) (io.Reader, error) {
+		switch strings.ToLower(charset) {
+		case "utf-8", "utf8", "us-ascii", "ascii":
+			return in, nil
+		}
+		return nil, fmt.Errorf("it is written in %s; save it as UTF-8", quote(charset))
+	}
+	return d
+}
+
+// xmlFault describes an error of a decoder, with the line.
+func xmlFault(d *xml.Decoder, err error) error {
+	if syntax, ok := errors.AsType[*xml.SyntaxError](err); ok {
+		return fmt.Errorf("line %d: no XML: %s", syntax.Line, syntax.Msg)
+	}
+	if errors.Is(err, io.EOF) {
+		err = errors.New("the file ends early")
+	}
+	line, _ := d.InputPos()
+	return fmt.Errorf("line %d: %w", line, err)
+}
+
+// elements calls each for the elements inside the root of a document. each reads its element to the end.
+func elements(r io.Reader, root string, each func(*xml.Decoder, xml.StartElement) error) error {
+	d := newXML(r)
+	inside := false
+	for {
+		token, err := d.Token()
+		switch {
+		case errors.Is(err, io.EOF) && !inside:
+			return fmt.Errorf("want an element %s, got none", root)
+		case err != nil:
+			return xmlFault(d, err)
+		}
+		switch t := token.(type) {
+		case xml.StartElement:
+			if !inside {
+				if t.Name.Local != root {
+					return xmlFault(d, fmt.Errorf("want an element %s, got %s", root, quote(t.Name.Local)))
+				}
+				inside = true
+			} else if err := each(d, t); err != nil {
+				if _, ok := errors.AsType[delivery.Blocked](err); ok {
+					return err
+				}
+				return xmlFault(d, err)
+			}
+		case xml.EndElement:
+			return nil // of the root
+		}
+	}
+}
+
+// An element is an XML element without its content.
+type element struct {
+	name       string
+	attributes []xml.Attr
+	line       int
+}
+
+// UnmarshalXML implements [xml.Unmarshaler].
+func (e *element) UnmarshalXML(d *xml.Decoder, start xml.StartElement) error {
+	e.line, _ = d.InputPos()
+	e.name, e.attributes = start.Name.Local, slices.Clone(start.Attr)
+	return d.Skip()
+}
+
+// get returns an attribute, or "".
+func (e element) get(name string) string {
+	for _, a := range e.attributes {
+		if a.Name.Local == name {
+			return a.Value
+		}
+	}
+	return ""
+}
+
+// numbers returns attributes as numbers.
+func (e element) numbers(names ...string) ([]float64, error) {
+	out := make([]float64, len(names))
+	for i, name := range names {
+		var err error
+		if out[i], err = float(e.get(name)); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return out, nil
+}
+
+// A cvatFile is the content of CVAT's annotations.xml.
+type cvatFile struct {
+	labels []string
+	images []cvatImage
+}
+
+type cvatImage struct {
+	Name   string    `xml:"name,attr"`
+	Subset string    `xml:"subset,attr"`
+	Width  string    `xml:"width,attr"`
+	Height string    `xml:"height,attr"`
+	Shapes []element `xml:",any"`
+	line   int
+}
+
+// cvat reads annotations.xml of CVAT for images 1.1, with the images in images/.
+func (v *version) cvat() (*layout, error) {
+	var file string
+	for _, name := range v.names() {
+		if path.Ext(name) == ".xml" && bytes.Contains(v.peek(name, 1024), []byte("<annotations>")) {
+			if file != "" {
+				return nil, delivery.Blockedf("leave one in the folder", "%s and %s are both annotations of CVAT", file, name)
+			}
+			file = name
+		}
+	}
+	if file == "" {
+		return nil, nil
+	}
+	l := &layout{name: "CVAT for images 1.1"}
+	if size := v.files[file].size; size > maxAnnotations {
+		return nil, fmt.Errorf("%s: %s, want at most %s", file, delivery.Bytes(size), delivery.Bytes(maxAnnotations))
+	}
+	in, err := os.Open(v.path(file))
+	if err != nil {
+		return nil, pathless(err)
+	}
+	defer in.Close()
+	content, err := readCVAT(in)
+	if _, blocked := errors.AsType[delivery.Blocked](err); err != nil && !blocked {
+		err = fmt.Errorf("%s: %w", file, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	subsets := map[string]bool{}
+	for _, im := range content.images {
+		subsets[im.Subset] = true
+	}
+	for _, name := range slices.Sorted(maps.Keys(subsets)) {
+		split := splitName(name)
+		if len(subsets) > 1 && split == "" {
+			return nil, delivery.Blockedf("call the project's subsets Train, Validation and Test in CVAT, and export it again",
+				"%s: subset %s is no split", file, quote(name))
+		}
+		l.subsets = append(l.subsets, subset{split: split, file: file, read: reader(split, file, func() (*sheet, error) {
+			return v.cvatSheet(content, file, name), nil
+		})})
+	}
+	return l, nil
+}
+
+// readCVAT reads annotations.xml.
+func readCVAT(r io.Reader) (*cvatFile, error) {
+	out := &cvatFile{}
+	return out, elements(r, "annotations", func(d *xml.Decoder, start xml.StartElement) error {
+		switch start.Name.Local {
+		case "meta":
+			var meta struct {
+				Task    []string `xml:"task>labels>label>name"`
+				Project []string `xml:"project>labels>label>name"`
+				Job     []string `xml:"job>labels>label>name"`
+			}
+			if err := d.DecodeElement(&meta, &start); err != nil {
+				return err
+			}
+			out.labels = append(out.labels, slices.Concat(meta.Task, meta.Project, meta.Job)...)
+			return nil
+		case "image":
+			var im cvatImage
+			im.line, _ = d.InputPos()
+			if err := d.DecodeElement(&im, &start); err != nil {
+				return err
+			}
+			out.images = append(out.images, im)
+			return nil
+		case "track":
+			return delivery.Blockedf(`export the task again as "CVAT for images 1.1" or "COCO 1.0"`,
+				"annotations.xml is an export of CVAT for video, with tracks")
+		}
+		return d.Skip()
+	})
+}
+
+// cvatSheet returns the images and boxes of a subset. Polygons, masks and ellipses become the box around them, and so
+// do turned boxes.
+func (v *version) cvatSheet(content *cvatFile, file, name string) *sheet {
+	s := &sheet{}
+	for _, label := range content.labels {
+		s.category(label)
+	}
+	images := slices.Clone(content.images)
+	images = slices.DeleteFunc(images, func(im cvatImage) bool { return im.Subset != name })
+	slices.SortStableFunc(images, func(a, b cvatImage) int { return strings.Compare(a.Name, b.Name) })
+	for _, im := range images {
+		found, ok := v.locate(im.Name, "images/"+name, "images", path.Join(path.Dir(file), "images/"+name),
+			path.Join(path.Dir(file), "images"), path.Dir(file))
+		if !ok {
+			s.fault(codeNoImage, position{file, im.line}.String(), "names the image %s, which is not in the folder; export "+
+				"the task with its images", quote(im.Name))
+			continue
+		}
+		width, _ := strconv.Atoi(im.Width) // 0 where it is no number; checking the picture says more
+		height, _ := strconv.Atoi(im.Height)
+		s.images = append(s.images, sheetImage{found, max(width, 0), max(height, 0)})
+		for _, e := range im.Shapes {
+			at := position{file, e.line}
+			box, note, err := e.box()
+			switch {
+			case err != nil:
+				s.fault(codeLabel, at.String(), "image %s, %s: %v", quote(im.Name), e.name, err)
+			case note == codeShape:
+				s.warn(codeShape, at.String(), "image %s: a %s has no box; it is left out", quote(im.Name), e.name)
+			case note == "ignore":
+			default:
+				if note == codeRotated {
+					s.warn(codeRotated, at.String(), "image %s: the box is turned by %s degrees; the upright box around it is "+
+						"used", quote(im.Name), e.get("rotation"))
+				}
+				label := e.get("label")
+				if label == "" {
+					s.fault(codeLabel, at.String(), "image %s: the %s has no label", quote(im.Name), e.name)
+					continue
+				}
+				s.boxes = append(s.boxes, sheetBox{len(s.images) - 1, s.category(label), box, false})
+			}
+		}
+	}
+	return s
+}
+
+// box returns the box of a shape of CVAT, with a note about what was done.
+func (e element) box() (box coco.Box, note string, err error) {
+	if e.get("outside") == "1" {
+		return box, "ignore", nil
+	}
+	turn := 0.0
+	if r := e.get("rotation"); r != "" {
+		if turn, err = float(r); err != nil {
+			return box, "", fmt.Errorf("rotation: %w", err)
+		}
+	}
+	if turn != 0 {
+		note = codeRotated
+	}
+	switch e.name {
+	case "box":
+		n, err := e.numbers("xtl", "ytl", "xbr", "ybr")
+		if err != nil {
+			return box, "", err
+		}
+		box = coco.Box{X: n[0], Y: n[1], W: n[2] - n[0], H: n[3] - n[1]}
+		if turn != 0 {
+			box = turned(box, turn, (n[0]+n[2])/2, (n[1]+n[3])/2)
+		}
+		return box, note, nil
+	case "polygon":
+		var points []float64
+		for pair := range strings.SplitSeq(e.get("points"), ";") {
+			x, y, _ := strings.Cut(pair, ",")
+			n, err := floats(x, y)
+			if err != nil {
+				return box, "", fmt.Errorf("points: %w", err)
+			}
+			points = append(points, n...)
+		}
+		return around(points), "", nil
+	case "mask":
+		n, err := e.numbers("left", "top", "width", "height")
+		if err != nil {
+			return box, "", err
+		}
+		return coco.Box{X: n[0], Y: n[1], W: n[2], H: n[3]}, "", nil
+	case "ellipse":
+		n, err := e.numbers("cx", "cy", "rx", "ry")
+		if err != nil {
+			return box, "", err
+		}
+		box = coco.Box{X: n[0] - n[2], Y: n[1] - n[3], W: 2 * n[2], H: 2 * n[3]}
+		if turn != 0 {
+			box = turned(box, turn, n[0], n[1])
+		}
+		return box, note, nil
+	case "tag", "attribute":
+		return box, "ignore", nil
+	}
+	return box, codeShape, nil
+}
+
+// A vocFile is the annotation of one image in Pascal VOC's form.
+type vocFile struct {
+	Filename string
+	Database string
+	Width    string
+	Height   string
+	Objects  []vocObject
+}
+
+type vocObject struct {
+	Name      string   `xml:"name"`
+	Difficult string   `xml:"difficult"`
+	Box       []vocBox `xml:"bndbox"`
+	line      int
+}
+
+type vocBox struct {
+	Left   string `xml:"xmin"`
+	Top    string `xml:"ymin"`
+	Right  string `xml:"xmax"`
+	Bottom string `xml:"ymax"`
+}
+
+// readVOC reads the annotation of one image.
+func readVOC(r io.Reader) (*vocFile, error) {
+	out := &vocFile{}
+	return out, elements(r, "annotation", func(d *xml.Decoder, start xml.StartElement) error {
+		switch start.Name.Local {
+		case "filename":
+			return d.DecodeElement(&out.Filename, &start)
+		case "source":
+			var source struct {
+				Database string `xml:"database"`
+			}
+			err := d.DecodeElement(&source, &start)
+			out.Database = source.Database
+			return err
+		case "size":
+			var size struct {
+				Width  string `xml:"width"`
+				Height string `xml:"height"`
+			}
+			err := d.DecodeElement(&size, &start)
+			out.Width, out.Height = size.Width, size.Height
+			return err
+		case "object":
+			var o vocObject
+			o.line, _ = d.InputPos()
+			err := d.DecodeElement(&o, &start)
+			out.Objects = append(out.Objects, o)
+			return err
+		}
+		return d.Skip()
+	})
+}
+
+// xmlFolder matches the folder of the annotations.
+var xmlFolder = regexp.MustCompile(`(?i)(^|/)(annotations|xmls)/`)
+
+// voc reads Pascal VOC: Annotations/*.xml, JPEGImages/ and ImageSets/Main/*.txt, as VOC itself, CVAT and Label Studio
+// write it, and the XML files beside the images in train/, valid/ and test/ that Roboflow writes.
+func (v *version) voc() (*layout, error) {
+	byRoot := map[string][]string{} // annotation files by folder of the dataset
+	for _, name := range v.names() {
+		if path.Ext(name) != ".xml" || !bytes.Contains(v.peek(name, 1024), []byte("<annotation")) {
+			continue
+		}
+		root := "."
+		if at := xmlFolder.FindStringIndex(name); at != nil {
+			root = path.Clean("./" + name[:at[0]])
+		}
+		byRoot[root] = append(byRoot[root], name)
+	}
+	roots := slices.Sorted(maps.Keys(byRoot))
+	switch {
+	case len(roots) == 0:
+		return nil, nil
+	case len(roots) > 1:
+		return nil, delivery.Blockedf("name the folder of one of them", "several datasets in the layout of Pascal VOC, in %s",
+			strings.Join(roots, " and "))
+	}
+	root := roots[0]
+	l := &layout{name: "Pascal VOC"}
+	files := map[string]string{} // by id: the path below Annotations without extension
+	bySplit := map[string][]string{}
+	for _, name := range byRoot[root] {
+		id := stem(name)
+		if at := xmlFolder.FindStringIndex(name); at != nil {
+			id = stem(name[at[1]:])
+		}
+		files[id] = name
+		split := ""
+		if root == "." { // perhaps train/a.xml beside train/a.jpg
+			first, _, _ := strings.Cut(name, "/")
+			split = splitName(first)
+		}
+		bySplit[split] = append(bySplit[split], id)
+	}
+	sets := path.Join(root, "ImageSets/Main")
+	lists := map[string]string{} // by split
+	for _, name := range v.below(sets) {
+		if base := path.Base(name); path.Ext(base) == ".txt" && !strings.Contains(stem(base), "_") && path.Dir(name) == sets {
+			split := splitName(stem(base))
+			if split != "" {
+				lists[split] = name
+			}
+			if base == "trainval.txt" && v.files[sets+"/train.txt"] == nil {
+				lists["train"] = name
+			}
+		}
+	}
+	all := slices.Sorted(maps.Keys(files))
+	add := func(split, file string, ids []string, faults []fault) {
+		slices.Sort(ids)
+		l.subsets = append(l.subsets, subset{split: split, file: file, read: reader(split, file, func() (*sheet, error) {
+			s, err := v.vocSheet(root, ids, files)
+			if err == nil {
+				s.faults = append(faults, s.faults...)
+			}
+			return s, err
+		})})
+	}
+	switch {
+	case len(lists) > 0:
+		for split, list := range lists {
+			ids, faults, err := v.vocList(list, files)
+			if err != nil {
+				return nil, err
+			}
+			add(split, list, ids, faults)
+		}
+	case len(bySplit[""]) == 0:
+		for split, ids := range bySplit {
+			add(split, split, ids, nil)
+		}
+	default:
+		add("", cmp.Or(strings.TrimPrefix(path.Join(root, "Annotations"), "./"), "."), all, nil)
+	}
+	return l, nil
+}
+
+// vocList reads the ids in a file of ImageSets/Main, one a line.
+func (v *version) vocList(list string, files map[string]string) (ids []string, faults []fault, err error) {
+	data, err := v.read(list, maxAnnotations)
+	if err != nil {
+		return nil, nil, err
+	}
+	seen := map[string]bool{}
+	n := 0
+	for line := range strings.Lines(string(data)) {
+		n++
+		id := strings.TrimSpace(line)
+		if files[id] == "" && len(strings.Fields(id)) == 2 { // "000012 -1", as in the lists of one class
+			id = strings.Fields(id)[0]
+		}
+		switch {
+		case id == "" || seen[id]:
+		case files[id] == "":
+			faults = append(faults, fault{delivery.LevelError, codeLabel, position{list, n}.String(),
+				fmt.Sprintf("names %s, and there is no Annotations/%s.xml", quote(id), delivery.Terminal(id))})
+		default:
+			ids = append(ids, id)
+		}
+		seen[id] = true
+	}
+	return ids, faults, nil
+}
+
+// vocSheet reads the annotations of images.
+//
+// Pascal VOC counts pixels from 1 and a box's last pixel is inside, so 1 is taken from xmin and ymin of its own files,
+// as detectron2 does. The tools that write its layout (labelImg, CVAT, Label Studio, Roboflow) give edges counted from
+// 0, which are used as they are. Objects marked difficult count neither for nor against a model in Pascal VOC, so they
+// become crowds.
+func (v *version) vocSheet(root string, ids []string, files map[string]string) (*sheet, error) {
+	s := &sheet{}
+	read := make([]*vocFile, len(ids))
+	faults := make([]error, len(ids))
+	err := parallel(context.Background(), len(ids), func(i int) {
+		data, err := v.read(files[ids[i]], maxVOC)
+		if err == nil {
+			if read[i], err = readVOC(bytes.NewReader(data)); err != nil {
+				err = fmt.Errorf("%s: %w", files[ids[i]], err)
+			}
+		}
+		faults[i] = err
+	})
+	if err != nil {
+		return nil, err
+	}
+	names := map[string]bool{}
+	for _, f := range read {
+		if f != nil {
+			for _, o := range f.Objects {
+				names[o.Name] = true
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		if name != "" {
+			s.category(name)
+		}
+	}
+	for i, id := range ids {
+		file, f := files[id], read[i]
+		if faults[i] != nil {
+			where, text, _ := strings.Cut(faults[i].Error(), ": ")
+			s.fault(codeLabel, where, "%s", text)
+			continue
+		}
+		found, ok := v.vocImage(root, id, file, f.Filename)
+		if !ok {
+			s.fault(codeNoImage, file, "there is no image %s.jpg or .png, nor %s", quote(path.Base(id)), quote(f.Filename))
+			continue
+		}
+		width, _ := strconv.Atoi(strings.TrimSpace(f.Width))
+		height, _ := strconv.Atoi(strings.TrimSpace(f.Height))
+		s.images = append(s.images, sheetImage{found, max(width, 0), max(height, 0)})
+		first := 0.0
+		if strings.HasPrefix(f.Database, "The VOC") {
+			first = 1
+		}
+		for _, o := range f.Objects {
+			at := position{file, o.line}
+			switch {
+			case o.Name == "":
+				s.fault(codeLabel, at.String(), "an object without a name")
+				continue
+			case len(o.Box) != 1:
+				s.fault(codeLabel, at.String(), "object %s has %s, want one bndbox with xmin, ymin, xmax and ymax",
+					quote(o.Name), delivery.Count(len(o.Box), "bndbox"))
+				continue
+			}
+			b := o.Box[0]
+			n, err := floats(b.Left, b.Top, b.Right, b.Bottom)
+			if err != nil {
+				s.fault(codeLabel, at.String(), "object %s: bndbox: %v", quote(o.Name), err)
+				continue
+			}
+			box := coco.Box{X: n[0] - first, Y: n[1] - first, W: n[2] - n[0] + first, H: n[3] - n[1] + first}
+			s.boxes = append(s.boxes, sheetBox{len(s.images) - 1, s.category(o.Name), box,
+				strings.TrimSpace(o.Difficult) == "1"})
+		}
+	}
+	return s, nil
+}
+
+// vocImage finds the image of an annotation: by the annotation's own name, and else by the file that it names.
+func (v *version) vocImage(root, id, file, filename string) (string, bool) {
+	for _, dir := range []string{"JPEGImages", "images", "Images"} {
+		for _, ext := range []string{".jpg", ".png", ".jpeg", ".JPG", ".JPEG", ".PNG"} {
+			if name := path.Join(root, dir, id+ext); v.files[name] != nil {
+				return name, true
+			}
+		}
+	}
+	for _, ext := range []string{".jpg", ".png", ".jpeg", ".JPG", ".JPEG", ".PNG"} {
+		if name := stem(file) + ext; v.files[name] != nil {
+			return name, true
+		}
+	}
+	if filename == "" {
+		return "", false
+	}
+	return v.locate(filename, path.Join(root, "JPEGImages"), path.Join(root, "images"), path.Dir(file), root)
+}

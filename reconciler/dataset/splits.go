@@ -1,0 +1,249 @@
+package dataset
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"path"
+	"path/filepath"
+	"slices"
+
+	"github.com/autonomos/aob/reconciler/coco"
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/durable"
+)
+
+// SplitsFile is the file in a dataset that says in which split each image is. [WriteSplits] writes it for exports of
+// labelling tools, which have all images in one set.
+const SplitsFile = "splits.json"
+
+// Splits lists images by split, as slash paths below the dataset.
+type Splits struct {
+	Train []string `json:"train"`
+	Valid []string `json:"valid"`
+	Test  []string `json:"test"`
+}
+
+func (s *Splits) lists() map[string]*[]string {
+	return map[string]*[]string{"train": &s.Train, "valid": &s.Valid, "test": &s.Test}
+}
+
+// assigned returns the split of each image by splits.json; nil if there is no such file.
+func (v *version) assigned() (map[string]string, error) {
+	if v.files[SplitsFile] == nil || v.assignment != nil {
+		return v.assignment, nil
+	}
+	data, err := v.read(SplitsFile, maxAnnotations)
+	if err != nil {
+		return nil, err
+	}
+	s, err := readSplits(data)
+	if err != nil {
+		return nil, delivery.Blockedf("correct it, or remove it and run aob data split", "%s: %v", SplitsFile, err)
+	}
+	v.assignment = map[string]string{}
+	for name, list := range s.lists() {
+		for _, image := range *list {
+			v.assignment[image] = name
+		}
+	}
+	return v.assignment, nil
+}
+
+// readSplits reads splits.json.
+func readSplits(data []byte) (Splits, error) {
+	var s Splits
+	if err := json.Unmarshal(data, &s); err != nil {
+		return s, err
+	}
+	seen := map[string]string{}
+	for _, name := range splitNames {
+		for _, image := range *s.lists()[name] {
+			if !validPath(image) {
+				return s, fmt.Errorf("%s: %s is not the path of a file below the dataset", name, quote(image))
+			}
+			if other, twice := seen[image]; twice {
+				return s, fmt.Errorf("image %s is in %s and in %s", quote(image), other, name)
+			}
+			seen[image] = name
+		}
+	}
+	return s, nil
+}
+
+// unsplit returns the subset of a dataset whose files do not divide it into splits.
+func (l *layout) unsplit() (subset, bool) {
+	i := slices.IndexFunc(l.subsets, func(s subset) bool { return s.split == "" })
+	if i < 0 {
+		return subset{}, false
+	}
+	return l.subsets[i], true
+}
+
+// split reads a split, with the images' field group if that is not empty. It reports false if the split does not exist.
+func (v *version) split(name, group string) (*split, bool, error) {
+	if err := v.readable(); err != nil {
+		return nil, false, err
+	}
+	l, _ := v.layout()
+	if assigned, _ := v.assigned(); assigned != nil {
+		return v.assignedSplit(l, assigned, name, group)
+	}
+	for _, s := range l.subsets {
+		if s.split == name {
+			out, err := s.read(group)
+			return out, true, err
+		}
+	}
+	return nil, false, nil
+}
+
+// assignedSplit reads the images that splits.json gives to a split.
+func (v *version) assignedSplit(l *layout, assigned map[string]string, name, group string) (*split, bool, error) {
+	var out *split
+	for _, sub := range l.subsets {
+		s, err := sub.read(group)
+		if err != nil {
+			return nil, true, err
+		}
+		if s.only(name, assigned); len(s.truth.Images) == 0 {
+			continue
+		}
+		if out != nil {
+			return nil, true, delivery.Blockedf("let each split have images of one of them", "%s puts images of %s and of %s "+
+				"into %s", SplitsFile, out.annotations, sub.file, name)
+		}
+		s.name, s.dir = name, ""
+		out = s
+	}
+	return out, out != nil, nil
+}
+
+// only removes the images of other splits, with their truths and problems. An image without a split is a fault, which
+// stays with train, as the problems do that belong to no image.
+func (s *split) only(name string, assigned map[string]string) {
+	all := name == "train"
+	keep := map[int64]bool{}
+	for _, im := range s.truth.Images {
+		file, there := s.images[im.ID]
+		in, known := assigned[file]
+		if keep[im.ID] = in == name || all && !there; known || !there {
+			continue
+		}
+		if all {
+			s.faults = append(s.faults, fault{delivery.LevelError, codeNoSplit, file, SplitsFile +
+				" does not name it; run aob data split again, which keeps the others where they are"})
+		}
+	}
+	if !all {
+		s.faults = nil
+	}
+	other := map[int64]bool{} // annotations of other splits
+	s.truth.Images = slices.DeleteFunc(s.truth.Images, func(im coco.Image) bool { return !keep[im.ID] })
+	s.truth.Annotations = slices.DeleteFunc(s.truth.Annotations, func(a coco.Annotation) bool {
+		other[a.ID] = !keep[a.Image]
+		return !keep[a.Image]
+	})
+	s.missing = slices.DeleteFunc(s.missing, func(im coco.Image) bool { return !keep[im.ID] })
+	maps.DeleteFunc(s.images, func(id int64, _ string) bool { return !keep[id] })
+	s.problems = slices.DeleteFunc(s.problems, func(p coco.Problem) bool {
+		elsewhere, known := other[p.ID]
+		if len(p.Path) > 6 && p.Path[:6] == "images" {
+			kept, listed := keep[p.ID]
+			return listed && !kept || !listed && !all
+		}
+		return known && elsewhere || !known && !all
+	})
+}
+
+// WriteSplits divides the images of a dataset's folder into train, valid and test, in shares of parts, and writes
+// splits.json. Images that the file names already stay where they are. Images with one source, as copies that Roboflow
+// made, come into one split; the order of sources is that of their SHA-256, so everybody divides in the same way. Where
+// the dataset's files have a split valid or test, its images stay in it.
+func WriteSplits(ctx context.Context, dir string, shares [3]int) (Splits, error) {
+	var out Splits
+	v, err := openFolder(ctx, dir)
+	if err != nil {
+		return out, err
+	}
+	l, err := v.layout()
+	if err != nil {
+		return out, err
+	}
+	assigned, err := v.assigned()
+	if err != nil {
+		return out, err
+	}
+	total := shares[0] + shares[1] + shares[2]
+	if total <= 0 || min(shares[0], shares[1], shares[2]) < 0 {
+		return out, delivery.Blockedf("give shares as 70,15,15", "the shares of train, valid and test must be from 0 up, "+
+			"with one above 0")
+	}
+	lists := out.lists()
+	have := map[string]string{}      // split by source
+	open := map[string][]string{}    // images by source that are in no split
+	put := func(file, name string) { // files of one source stay together
+		have[sourceName(file)] = name
+		*lists[name] = append(*lists[name], file)
+	}
+	for _, sub := range l.subsets {
+		s, err := sub.read("")
+		if err != nil {
+			return out, err
+		}
+		for _, file := range s.files() {
+			name := assigned[file]
+			if name == "" && (sub.split == "valid" || sub.split == "test") {
+				name = sub.split
+			}
+			if name != "" {
+				put(file, name)
+			} else {
+				open[sourceName(file)] = append(open[sourceName(file)], file)
+			}
+		}
+	}
+	sources := slices.SortedFunc(maps.Keys(open), func(a, b string) int {
+		x, y := sha256.Sum256([]byte(a)), sha256.Sum256([]byte(b))
+		return cmp.Or(slices.Compare(x[:], y[:]), cmp.Compare(a, b))
+	})
+	for _, source := range sources {
+		name := have[source]
+		if name == "" { // the split that lacks the most
+			worst := 0.0
+			images := len(out.Train) + len(out.Valid) + len(out.Test) + len(open[source])
+			for i, candidate := range splitNames {
+				want := float64(images*shares[i]) / float64(total)
+				if lack := want - float64(len(*lists[candidate])); shares[i] > 0 && (name == "" || lack > worst) {
+					name, worst = candidate, lack
+				}
+			}
+		}
+		for _, file := range open[source] {
+			put(file, name)
+		}
+	}
+	for _, list := range lists {
+		slices.Sort(*list)
+		if *list == nil {
+			*list = []string{}
+		}
+	}
+	data, err := json.MarshalIndent(out, "", " ")
+	if err != nil {
+		return out, err
+	}
+	return out, durable.WriteFile(filepath.Join(dir, SplitsFile), append(data, '\n'), 0o644)
+}
+
+// sourceName returns the name of the picture from which an image was made.
+func sourceName(file string) string {
+	name, made := source(file)
+	if !made {
+		name = file // two folders may have a frame_1.jpg each
+	}
+	return path.Clean(name)
+}
