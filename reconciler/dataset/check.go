@@ -3,24 +3,17 @@ package dataset
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"image"
-	_ "image/jpeg" // the two formats that trainers and detectors read
-	_ "image/png"
-	"io"
 	"io/fs"
 	"iter"
 	"maps"
-	"math"
-	"os"
 	"path"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/autonomos/aob/reconciler/coco"
@@ -37,7 +30,7 @@ const maxLeak = 0.05
 // The list of training images is written beside out and put into the store lists. If out is empty, Check writes nothing
 // at all, and lists may be nil. If the run names no classes, every category with objects in train is a class.
 func (catalog Catalog) Check(ctx context.Context, run delivery.DataRun, out string, lists Store,
-	progress func(done, total int)) (delivery.DataResult, error) {
+	progress Progress) (delivery.DataResult, error) {
 	c := &checker{classes: run.Classes, sets: map[string]held{}, checked: map[string]bool{},
 		leftOut: map[string]map[int64]bool{"train": {}, "valid": {}}, looks: map[string]look{},
 		result: delivery.DataResult{Images: map[string]int{}, Truths: map[string]int{},
@@ -56,10 +49,11 @@ func (catalog Catalog) Check(ctx context.Context, run delivery.DataRun, out stri
 		}
 		all = append(all, name)
 	}
-	if err := v.hash(ctx, all); err != nil {
+	if err := v.hash(ctx, all, progress); err != nil {
 		return c.result, err
 	}
 	c.result.Content = v.content()
+	defer v.keep(catalog.memory(v.dir))
 
 	// The gates' eval sets, and the dataset's own test split if no gate has it.
 	sets := slices.Clone(run.EvalSets)
@@ -117,7 +111,7 @@ func (catalog Catalog) Check(ctx context.Context, run delivery.DataRun, out stri
 			c.objectless("valid", data.Content)
 		}
 	}
-	if err := c.decode(ctx, progress); err != nil {
+	if err := c.decode(ctx, v, catalog.HeadersOnly, progress); err != nil {
 		return c.result, err
 	}
 	c.leaks(v, splits, heldOut)
@@ -191,10 +185,9 @@ type imageFile struct {
 	prefix string // of the split, for findings
 	name   string // below the prefix
 	path   string
-	sum    string
+	file   *file
 	image  coco.Image
 	hash   imageHash
-	turned int // its EXIF orientation
 }
 
 func (im imageFile) where() string { return shown(im.prefix + im.name) }
@@ -224,7 +217,7 @@ func (c *checker) split(v *version, s *split, dataset string, judged bool, group
 	for _, im := range s.truth.Images {
 		if file, ok := s.images[im.ID]; ok && v.files[file].size <= maxImage {
 			c.decodes = append(c.decodes, imageFile{prefix: prefix, name: strings.TrimPrefix(file, s.dir),
-				path: v.path(file), sum: v.files[file].sum, image: im})
+				path: v.path(file), file: v.files[file], image: im})
 		}
 	}
 	c.copies(v, s, prefix)
@@ -376,7 +369,7 @@ func (c *checker) evalSet(ctx context.Context, catalog Catalog, v *version, spli
 	}
 	dataset := ""
 	if !own {
-		if err := ev.hash(ctx, s.files()); err != nil {
+		if err := ev.hash(ctx, s.files(), nil); err != nil {
 			return err
 		}
 		dataset = e.Dataset.String() + " "
@@ -513,34 +506,50 @@ func (c *checker) match(file string, identities []string, others map[string][]he
 }
 
 // decode decodes every image, so that a damaged one is found before the training.
-func (c *checker) decode(ctx context.Context, progress func(done, total int)) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(2)
-	var mu sync.Mutex
-	done := 0
-	free := semaphore.NewWeighted(memory)
+func (c *checker) decode(ctx context.Context, v *version, headersOnly bool, progress Progress) error {
 	named := map[string]int{} // images by source name
 	for _, im := range c.decodes {
 		name, _ := source(im.name)
 		named[name]++
 	}
-	found := make([]decodedImage, len(c.decodes))
-	for i, im := range c.decodes {
-		g.Go(func() (err error) {
-			name, _ := source(im.name)
-			if found[i], err = decodeImage(ctx, im, named[name] > 1, free); err != nil {
-				return err
-			}
+	looks := func(im imageFile) bool {
+		name, _ := source(im.name)
+		return named[name] > 1
+	}
+	var todo []*file
+	path, wanted := map[*file]string{}, map[*file]bool{}
+	for _, im := range c.decodes {
+		f := im.file
+		if f.header == nil {
+			h := imageHeader{Code: "unreadable-image", Text: "no JPEG or PNG: its name does not end in .jpg, .jpeg or .png"}
+			f.header = &h
+		}
+		if headersOnly || f.header.Code != "" || f.picture != nil && (f.picture.Look != nil || !looks(im)) {
+			continue
+		}
+		if path[f] == "" {
+			todo, path[f] = append(todo, f), im.path
+		}
+		wanted[f] = wanted[f] || looks(im)
+	}
+	v.fresh = v.fresh || len(todo) > 0
+	free := semaphore.NewWeighted(memory)
+	var done atomic.Int64
+	var mu sync.Mutex
+	err := parallel(ctx, len(todo), func(i int) error {
+		f := todo[i]
+		out, err := f.header.decode(ctx, path[f], wanted[f], free)
+		if f.picture = &out; err != nil {
+			return err
+		}
+		if n := done.Add(1); progress != nil {
 			mu.Lock()
 			defer mu.Unlock()
-			done++
-			if progress != nil {
-				progress(done, len(c.decodes))
-			}
-			return nil
-		})
-	}
-	if err := g.Wait(); err != nil {
+			progress(DecodeImages, int(n), len(todo))
+		}
+		return nil
+	})
+	if err != nil {
 		return err
 	}
 	type turned struct {
@@ -549,21 +558,29 @@ func (c *checker) decode(ctx context.Context, progress func(done, total int)) er
 		how    int
 	}
 	exif, prefixes := map[string]turned{}, []string{}
-	for i, b := range found {
+	for i := range c.decodes {
 		im := &c.decodes[i]
-		if im.hash = b.hash; b.look != nil {
-			c.looks[im.path] = *b.look
+		h := im.file.header
+		switch p := im.file.picture; {
+		case h.Code != "":
+			c.finding(delivery.LevelError, h.Code, im.where(), h.Text)
+		case h.otherSize(im.image) != "":
+			c.finding(delivery.LevelError, "size-mismatch", im.where(), h.otherSize(im.image))
+		case p != nil && p.Code != "":
+			c.finding(delivery.LevelError, p.Code, im.where(), p.Text)
 		}
-		if b.code != "" {
-			c.finding(delivery.LevelError, b.code, im.where(), b.text)
+		if p := im.file.picture; p != nil {
+			if im.hash = p.Hash; p.Look != nil {
+				c.looks[im.path] = *p.Look
+			}
 		}
 		t, known := exif[im.prefix]
 		if !known {
 			prefixes = append(prefixes, im.prefix)
 		}
-		if t.all++; b.orientation > upright {
+		if t.all++; h.Orientation > upright {
 			if t.n++; t.n == 1 {
-				t.first, t.how = im.name, b.orientation
+				t.first, t.how = im.name, h.Orientation
 			}
 		}
 		exif[im.prefix] = t
@@ -578,86 +595,4 @@ func (c *checker) decode(ctx context.Context, progress func(done, total int)) er
 		}
 	}
 	return nil
-}
-
-// pointer reports whether a file is a Git LFS pointer.
-func pointer(f *os.File) bool {
-	const start = "version https://git-lfs.github.com/spec/"
-	head := make([]byte, len(start))
-	n, err := f.ReadAt(head, 0)
-	return err == nil && string(head[:n]) == start
-}
-
-// A decodedImage is what decoding an image yields: code and text of a finding, or its looks.
-type decodedImage struct {
-	code, text  string
-	hash        imageHash
-	look        *look
-	orientation int
-}
-
-// decodeImage decodes an image; with its look, if that is wanted. Its error is the context's. free is memory that it
-// shares with others.
-func decodeImage(ctx context.Context, im imageFile, looks bool, free *semaphore.Weighted) (out decodedImage,
-	err error) {
-	bad := func(code, format string, args ...any) (decodedImage, error) {
-		out.code, out.text = code, fmt.Sprintf(format, args...)
-		return out, nil
-	}
-	if err := ctx.Err(); err != nil {
-		return out, err
-	}
-	f, err := os.Open(im.path)
-	if err != nil {
-		return bad("unreadable-image", "%v", pathless(err))
-	}
-	defer f.Close()
-	config, format, err := image.DecodeConfig(f)
-	if err == nil && format != "jpeg" && format != "png" {
-		err = errors.New(format)
-	}
-	if err != nil {
-		if pointer(f) {
-			return bad("unreadable-image", "is a Git LFS pointer, not the image; run git lfs pull in the dataset's "+
-				"folder")
-		}
-		return bad("unreadable-image", "no JPEG or PNG: %v", err)
-	}
-	if config.Width < 1 || config.Height < 1 || config.Width > math.MaxInt/config.Height ||
-		config.Width*config.Height > maxPixels {
-		return bad("too-large", "%d x %d pixels, want at most %d in all", config.Width, config.Height, maxPixels)
-	}
-	header := func() io.Reader { return io.NewSectionReader(f, 0, math.MaxInt64) }
-	out.orientation = orientation(format, header())
-	if (im.image.Width > 0 && im.image.Width != config.Width) || (im.image.Height > 0 &&
-		im.image.Height != config.Height) {
-		text := fmt.Sprintf("the file has %d x %d pixels, its annotations say %d x %d", config.Width, config.Height,
-			im.image.Width, im.image.Height)
-		if turnsSide(out.orientation) && im.image.Width == config.Height && im.image.Height == config.Width {
-			text += fmt.Sprintf(", which is what viewers show: they turn it by its EXIF orientation %d, training and "+
-				"detection do not; save the picture upright", out.orientation)
-		}
-		return bad("size-mismatch", "%s", text)
-	}
-	if grey16(format, header()) {
-		return bad("16-bit-image", "is greyscale with 16 bits a pixel, which trainers read as white and the detector "+
-			"does not; save it with 8 bits")
-	}
-	need := decoded(config, format, header())
-	if need > maxMemory {
-		return bad("too-large", "%d x %d pixels take %s of memory when they are decoded, want at most %s; "+
-			"save it with 8 bits a channel, not progressive or interlaced, or smaller",
-			config.Width, config.Height, delivery.Bytes(need), delivery.Bytes(maxMemory))
-	}
-	err = spend(ctx, free, need, func() {
-		picture, _, err := image.Decode(header())
-		if err != nil {
-			out.code, out.text = "truncated-image", fmt.Sprintf("damaged or truncated: %v", err)
-			return
-		}
-		if out.hash = hashImage(picture); looks {
-			out.look = lookOf(picture)
-		}
-	})
-	return out, err
 }

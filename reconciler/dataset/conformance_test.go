@@ -49,7 +49,7 @@ func conform(t *testing.T, name string, make func(t *testing.T) sourceKit) {
 			Locations: map[string]map[string]string{name: {"d": at.location}}}
 		v, err := c.open(t.Context(), delivery.Dataset{Source: name, Path: strings.Trim("d/"+at.path, "/")})
 		if err == nil {
-			err = v.hash(t.Context(), names(v))
+			err = v.hash(t.Context(), names(v), nil)
 		}
 		return v, err
 	}

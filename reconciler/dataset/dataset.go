@@ -49,16 +49,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/autonomos/aob/reconciler/coco"
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -96,15 +92,9 @@ type version struct {
 	sorted     []string          // names of files
 	byBase     map[string]string // images by base name
 	assignment map[string]string // splits by image
-}
 
-// A file of a dataset.
-type file struct {
-	size int64
-	time time.Time // of the last change
-	sum  string    // hex SHA-256, once hashed
-
-	width, height int // of an image, once read
+	began time.Time // of the listing of the files
+	fresh bool      // something was read that the memory lacks
 }
 
 // validPath reports whether a name is a path below a folder.
@@ -118,7 +108,7 @@ func (c Catalog) open(ctx context.Context, d delivery.Dataset) (*version, error)
 	if err != nil {
 		return nil, err
 	}
-	v := &version{ref: d, dir: dir, inPlace: inPlace, files: map[string]*file{}}
+	v := &version{ref: d, dir: dir, inPlace: inPlace, files: map[string]*file{}, began: time.Now()}
 	err = filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() {
 			return err
@@ -136,7 +126,7 @@ func (c Catalog) open(ctx context.Context, d delivery.Dataset) (*version, error)
 		if err != nil {
 			return err
 		}
-		v.files[rel] = &file{size: info.Size(), time: info.ModTime()}
+		v.files[rel] = &file{size: info.Size(), stamp: stampOf(info)}
 		if len(v.files) > maxFiles {
 			return delivery.Blockedf("split the dataset", "dataset %s has more than %d files", d, maxFiles)
 		}
@@ -148,36 +138,8 @@ func (c Catalog) open(ctx context.Context, d delivery.Dataset) (*version, error)
 		}
 		return nil, fmt.Errorf("list dataset %s: %w", d, pathless(err))
 	}
+	v.recall(c.memory(dir))
 	return v, nil
-}
-
-// hash computes the files' digests, in parallel.
-func (v *version) hash(ctx context.Context, names []string) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(4)
-	for _, name := range names {
-		f := v.files[name]
-		if f.sum != "" {
-			continue
-		}
-		g.Go(func() error {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			in, err := os.Open(v.path(name))
-			if err != nil {
-				return fmt.Errorf("dataset %s: %w", v.ref, pathless(err))
-			}
-			defer in.Close()
-			h := sha256.New()
-			if _, err := io.Copy(h, in); err != nil {
-				return fmt.Errorf("dataset %s: %w", v.ref, pathless(err))
-			}
-			f.sum = hex.EncodeToString(h.Sum(nil))
-			return nil
-		})
-	}
-	return g.Wait()
 }
 
 func (v *version) path(name string) string { return filepath.Join(v.dir, filepath.FromSlash(name)) }
@@ -196,7 +158,7 @@ func (v *version) state() delivery.Digest {
 	h := sha256.New()
 	for _, name := range slices.Sorted(maps.Keys(v.files)) {
 		f := v.files[name]
-		fmt.Fprintf(h, "%d %d %q\n", f.size, f.time.UnixNano(), name)
+		fmt.Fprintf(h, "%d %d %q\n", f.size, f.stamp.Modified, name)
 	}
 	return delivery.Digest("sha256:" + hex.EncodeToString(h.Sum(nil)))
 }
@@ -319,7 +281,7 @@ func (c Catalog) evalSplit(ctx context.Context, e delivery.EvalSet) (*version, *
 		return nil, nil, delivery.Blockedf("give every image the field, or judge the images without group", "eval set "+
 			"%s: %s", e, text)
 	}
-	return v, s, v.hash(ctx, s.files())
+	return v, s, v.hash(ctx, s.files(), nil)
 }
 
 // EvalSet opens an eval set with a model's classes applied.

@@ -9,7 +9,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"image"
 	"io"
 	"maps"
 	"math"
@@ -21,6 +20,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sync/errgroup"
 
@@ -274,17 +274,19 @@ func (v *version) peek(name string, n int) []byte {
 // size returns the width and height of an image in pixels; zeros if it cannot be read. Then checking it says why.
 func (v *version) size(name string) (width, height int) {
 	f := v.files[name]
-	if f.width == 0 && f.size <= maxImage {
-		in, err := os.Open(v.path(name))
+	if f.header == nil && f.size <= maxImage {
+		in, err := os.OpenFile(v.path(name), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 		if err != nil {
 			return 0, 0
 		}
 		defer in.Close()
-		if c, _, err := image.DecodeConfig(in); err == nil {
-			f.width, f.height = c.Width, c.Height
-		}
+		h := readHeader(in)
+		f.header = &h
 	}
-	return f.width, f.height
+	if f.header == nil {
+		return 0, 0
+	}
+	return f.header.Width, f.header.Height
 }
 
 // uploaded matches what Label Studio puts before the name of an uploaded file.
@@ -342,17 +344,22 @@ func (v *version) located(name string, dirs []string) (string, bool) {
 	return file, file != ""
 }
 
-// parallel calls work for each number below n, on all processors.
-func parallel(ctx context.Context, n int, work func(i int)) error {
+// parallel calls work for each number below n, on all processors, until there is an error.
+func parallel(ctx context.Context, n int, work func(i int) error) error {
 	g, ctx := errgroup.WithContext(ctx)
-	const batch = 64
+	const batch = 16
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	for first := 0; first < n; first += batch {
 		g.Go(func() error {
 			for i := first; i < min(first+batch, n); i++ {
-				work(i)
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				if err := work(i); err != nil {
+					return err
+				}
 			}
-			return ctx.Err()
+			return nil
 		})
 	}
 	return g.Wait()

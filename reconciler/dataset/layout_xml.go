@@ -491,7 +491,7 @@ func (v *version) vocSheet(root string, ids []string, files map[string]string) (
 	s := &sheet{}
 	read := make([]*vocFile, len(ids))
 	faults := make([]error, len(ids))
-	err := parallel(context.Background(), len(ids), func(i int) {
+	err := parallel(context.Background(), len(ids), func(i int) error {
 		data, err := v.read(files[ids[i]], maxVOC)
 		if err == nil {
 			if read[i], err = readVOC(bytes.NewReader(data)); err != nil {
@@ -499,6 +499,7 @@ func (v *version) vocSheet(root string, ids []string, files map[string]string) (
 			}
 		}
 		faults[i] = err
+		return nil
 	})
 	if err != nil {
 		return nil, err

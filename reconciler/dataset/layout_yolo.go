@@ -352,22 +352,23 @@ func (v *version) yoloSheet(images []string, y *yoloFile) (*sheet, error) {
 	}
 	slices.SortFunc(s.categories, func(a, b coco.Category) int { return int(a.ID - b.ID) })
 	read := make([]sheet, len(images))
-	err := parallel(context.Background(), len(images), func(i int) {
+	err := parallel(context.Background(), len(images), func(i int) error {
 		width, height := v.size(images[i])
 		r := &read[i]
 		r.images = []sheetImage{{images[i], width, height}}
 		file := v.labelFile(images[i])
 		if file == "" {
-			return
+			return nil
 		}
 		data, err := v.read(file, maxLabels)
 		if err != nil {
 			r.fault(codeLabel, file, "%v", err)
-			return
+			return nil
 		}
 		if width > 0 && height > 0 { // otherwise checking the image says what is wrong
 			r.labels(data, file, float64(width), float64(height), y)
 		}
+		return nil
 	})
 	if err != nil {
 		return nil, err

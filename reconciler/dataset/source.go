@@ -54,6 +54,13 @@ type Catalog struct {
 	Cache     string                       // the folder of fetched datasets
 	MaxBytes  int64                        // of one fetched dataset; 0 is 1 TiB
 	Secret    func(name string) (string, error)
+
+	// Memory is a folder that keeps what Check found about files, so that a file that did not change is not read again.
+	// It must be writable by nobody else. Empty: nothing is kept.
+	Memory string
+	// HeadersOnly makes Check read the digests and headers of images, and not their pixels: damage inside an image and
+	// images that look the same are not found.
+	HeadersOnly bool
 }
 
 // folder returns the folder with a dataset's files, and whether that is the dataset itself. It fetches them if

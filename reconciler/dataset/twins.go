@@ -17,8 +17,8 @@ import (
 // An imageHash is a difference hash: one bit for each cell of a grid of 16 x 16, set where the image gets brighter from
 // left to right ("dHash"; Krawetz, "Kind of like that", 2013). Hashes of images without texture are not compared.
 type imageHash struct {
-	bits    [4]uint64
-	texture bool
+	Bits    [4]uint64
+	Texture bool
 }
 
 const (
@@ -36,7 +36,7 @@ const (
 // hashImage computes the hash of an image.
 func hashImage(m image.Image) imageHash {
 	list, low, high := brightnesses(m, grid+1, grid)
-	return imageHash{bits: brighter(func(x, y int) int { return list[y][x] }), texture: high-low >= minTexture}
+	return imageHash{Bits: brighter(func(x, y int) int { return list[y][x] }), Texture: high-low >= minTexture}
 }
 
 // brightnesses returns the brightness of the cells of a grid over an image, row by row, and the least and largest of
@@ -99,8 +99,8 @@ func brightness(m image.Image, r image.Rectangle) int {
 // apart counts the bits in which two hashes differ.
 func (l imageHash) apart(o imageHash) int {
 	n := 0
-	for i := range l.bits {
-		n += bits.OnesCount64(l.bits[i] ^ o.bits[i])
+	for i := range l.Bits {
+		n += bits.OnesCount64(l.Bits[i] ^ o.Bits[i])
 	}
 	return n
 }
@@ -110,15 +110,15 @@ func (l imageHash) apart(o imageHash) int {
 func (l imageHash) bands() [16]uint32 {
 	var out [16]uint32
 	for i := range out {
-		out[i] = uint32(i)<<16 | uint32(l.bits[i/4]>>(i%4*16)&0xffff)
+		out[i] = uint32(i)<<16 | uint32(l.Bits[i/4]>>(i%4*16)&0xffff)
 	}
 	return out
 }
 
 // A look is the hash of an image as it is, and as it is turned and mirrored in all ways.
 type look struct {
-	known  bool
-	turned [8][4]uint64
+	Known  bool
+	Turned [8][4]uint64
 }
 
 // maxApartNamed is how many of the 256 bits may differ between two images with one source name, in the best of all
@@ -130,15 +130,15 @@ const maxApartNamed = 60
 func lookOf(m image.Image) *look {
 	wide, low, high := brightnesses(m, grid+1, grid)
 	tall, _, _ := brightnesses(m, grid, grid+1)
-	l := &look{known: high-low >= minTexture}
-	for i := range l.turned {
+	l := &look{Known: high-low >= minTexture}
+	for i := range l.Turned {
 		flip := func(v, last, bit int) int {
 			if i&bit != 0 {
 				return last - v
 			}
 			return v
 		}
-		l.turned[i] = brighter(func(x, y int) int {
+		l.Turned[i] = brighter(func(x, y int) int {
 			if i&4 != 0 {
 				return tall[flip(x, grid, 1)][flip(y, grid-1, 2)]
 			}
@@ -150,11 +150,11 @@ func lookOf(m image.Image) *look {
 
 // differs reports whether two looks are clearly those of different pictures.
 func (l look) differs(o look) bool {
-	if !l.known || !o.known {
+	if !l.Known || !o.Known {
 		return false
 	}
-	for _, turned := range l.turned {
-		if (imageHash{bits: turned}).apart(imageHash{bits: o.turned[0]}) <= maxApartNamed {
+	for _, turned := range l.Turned {
+		if (imageHash{Bits: turned}).apart(imageHash{Bits: o.Turned[0]}) <= maxApartNamed {
 			return false
 		}
 	}
@@ -163,10 +163,10 @@ func (l look) differs(o look) bool {
 
 // text writes the look of an image as it is; "" if it is unknown.
 func (l imageHash) text() string {
-	if !l.texture {
+	if !l.Texture {
 		return ""
 	}
-	return fmt.Sprintf("%016x%016x%016x%016x", l.bits[0], l.bits[1], l.bits[2], l.bits[3])
+	return fmt.Sprintf("%016x%016x%016x%016x", l.Bits[0], l.Bits[1], l.Bits[2], l.Bits[3])
 }
 
 // otherLook reports whether an image file is clearly another picture than all of those whose looks are listed. The
@@ -192,9 +192,9 @@ func otherLook(path string, listed []string) bool {
 	}
 	this := lookOf(picture)
 	for _, text := range listed {
-		other := look{known: true}
-		if n, err := fmt.Sscanf(text, "%16x%16x%16x%16x", &other.turned[0][0], &other.turned[0][1], &other.turned[0][2],
-			&other.turned[0][3]); n != 4 || err != nil || !this.differs(other) {
+		other := look{Known: true}
+		if n, err := fmt.Sscanf(text, "%16x%16x%16x%16x", &other.Turned[0][0], &other.Turned[0][1], &other.Turned[0][2],
+			&other.Turned[0][3]); n != 4 || err != nil || !this.differs(other) {
 			return false
 		}
 	}
@@ -221,7 +221,7 @@ func (c *checker) twins(v *version, splits map[string]*split) {
 	index := map[string]int{}
 	prefixes := []string{}
 	for i, im := range c.decodes {
-		if !im.hash.texture {
+		if !im.hash.Texture {
 			continue
 		}
 		if _, twice := index[im.path]; !twice {
@@ -263,7 +263,7 @@ func (c *checker) twins(v *version, splits map[string]*split) {
 			twin := before.nearest(c.decodes, i, func(j int) bool {
 				other, _ := source(c.decodes[j].name)
 				augmented := made && prefix == trainPrefix && name == other // as it should be
-				return c.decodes[j].sum != im.sum && !augmented
+				return c.decodes[j].file.sum != im.file.sum && !augmented
 			})
 			if twin >= 0 {
 				c.finding(delivery.LevelWarning, "near-duplicate", im.where(), fmt.Sprintf("looks the same as %q; "+

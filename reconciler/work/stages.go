@@ -117,7 +117,14 @@ func (s *Stages) data(ctx context.Context, r *run.Run, input delivery.DataRun) (
 		return nil, err
 	}
 	prepared := filepath.Join(r.Dir, preparedFolder)
-	result, err := s.Datasets.Check(ctx, input, prepared, s.Files, s.progress(r, "checking images"))
+	var phase dataset.Phase
+	var report func(done, total int)
+	result, err := s.Datasets.Check(ctx, input, prepared, s.Files, func(now dataset.Phase, done, total int) {
+		if phase != now {
+			phase, report = now, s.progress(r, string(now))
+		}
+		report(done, total)
+	})
 	if err == nil && !result.Failed() {
 		err = s.Files.Put(run.OutputName(r.Spec.Kind, r.Spec.Key, preparedFolder), prepared)
 	}

@@ -1,0 +1,309 @@
+package dataset
+
+// This file reads the files of a dataset: their digests and the headers of images in one pass, and then the pixels. What
+// it found can be remembered, so that a folder that did not change is not read again.
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/gob"
+	"encoding/hex"
+	"fmt"
+	"image"
+	_ "image/jpeg" // the two formats that trainers and detectors read
+	_ "image/png"
+	"io"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/autonomos/aob/reconciler/coco"
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/durable"
+)
+
+// A Phase is a part of a check that takes long.
+type Phase string
+
+// The phases, in their order.
+const (
+	ReadFiles    Phase = "reading files"   // digests and headers
+	DecodeImages Phase = "decoding images" // pixels: damage and looks
+)
+
+// A Progress is told how far a phase is.
+type Progress func(phase Phase, done, total int)
+
+// A file of a dataset.
+type file struct {
+	size    int64
+	sum     string // hex SHA-256, once read
+	header  *imageHeader
+	picture *decodedImage
+	stamp   stamp
+}
+
+// A stamp changes whenever a file does.
+type stamp struct {
+	Size, Modified, Changed int64 // times in nanoseconds
+	Inode, Device           uint64
+}
+
+func stampOf(info fs.FileInfo) stamp {
+	s := stamp{Size: info.Size(), Modified: info.ModTime().UnixNano()}
+	if sys, ok := info.Sys().(*syscall.Stat_t); ok {
+		s.Changed, s.Inode, s.Device = sys.Ctim.Nano(), sys.Ino, uint64(sys.Dev)
+	}
+	return s
+}
+
+// An imageHeader has what the first bytes of an image say.
+type imageHeader struct {
+	Code, Text    string // of a finding, if it is no image that can be used
+	Format        string
+	Width, Height int
+	Orientation   int
+	Memory        int64 // that decoding needs
+}
+
+// A decodedImage is what decoding an image yields: code and text of a finding, or its looks.
+type decodedImage struct {
+	Code, Text string
+	Hash       imageHash
+	Look       *look // nil if it was not wanted
+}
+
+// wholeFile is the size up to which a file is read at once.
+const wholeFile = 4 << 20
+
+// hash computes the files' digests, and reads the headers of images, in parallel. progress may be nil.
+func (v *version) hash(ctx context.Context, names []string, progress Progress) error {
+	var todo []string
+	for _, name := range names {
+		if v.files[name].sum == "" {
+			todo = append(todo, name)
+		}
+	}
+	v.fresh = v.fresh || len(todo) > 0
+	const batch = 32
+	var done atomic.Int64
+	var mu sync.Mutex
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(2 * runtime.GOMAXPROCS(0)) // more than processors, since reading may wait for the disk
+	buffers := sync.Pool{New: func() any { return new(bytes.Buffer) }}
+	for first := 0; first < len(todo); first += batch {
+		g.Go(func() error {
+			buffer := buffers.Get().(*bytes.Buffer)
+			defer buffers.Put(buffer)
+			for _, name := range todo[first:min(first+batch, len(todo))] {
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				if err := v.files[name].load(v.path(name), isImage(name), buffer); err != nil {
+					return fmt.Errorf("dataset %s: %w", v.ref, pathless(err))
+				}
+			}
+			if n := done.Add(int64(min(batch, len(todo)-first))); progress != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				progress(ReadFiles, int(n), len(todo))
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// load reads a file once: its digest, and the header of an image.
+func (f *file) load(path string, isImage bool, buffer *bytes.Buffer) error {
+	// A link that was put there since the folder was listed is not followed.
+	in, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	if f.size <= wholeFile {
+		buffer.Reset()
+		if _, err := buffer.ReadFrom(io.LimitReader(in, wholeFile+1)); err != nil {
+			return err
+		}
+		if data := buffer.Bytes(); len(data) <= wholeFile {
+			sum := sha256.Sum256(data)
+			if isImage {
+				h := readHeader(bytes.NewReader(data))
+				f.header = &h
+			}
+			f.sum = hex.EncodeToString(sum[:])
+			return nil
+		}
+		if _, err := in.Seek(0, io.SeekStart); err != nil { // it has grown
+			return err
+		}
+	}
+	h := sha256.New()
+	if _, err := io.Copy(h, in); err != nil {
+		return err
+	}
+	if isImage {
+		h := readHeader(in)
+		f.header = &h
+	}
+	f.sum = hex.EncodeToString(h.Sum(nil))
+	return nil
+}
+
+// readHeader reads what the first bytes of an image say.
+func readHeader(r io.ReaderAt) (h imageHeader) {
+	bad := func(code, format string, args ...any) imageHeader {
+		h.Code, h.Text = code, fmt.Sprintf(format, args...)
+		return h
+	}
+	start := func() io.Reader { return io.NewSectionReader(r, 0, math.MaxInt64) }
+	config, format, err := image.DecodeConfig(start())
+	if err != nil {
+		if pointer(r) {
+			return bad("unreadable-image", "is a Git LFS pointer, not the image; run git lfs pull in the dataset's folder")
+		}
+		return bad("unreadable-image", "no JPEG or PNG: %v", err)
+	}
+	if config.Width < 1 || config.Height < 1 || config.Width > math.MaxInt/config.Height ||
+		config.Width*config.Height > maxPixels {
+		return bad("too-large", "%d x %d pixels, want at most %d in all", config.Width, config.Height, maxPixels)
+	}
+	h.Format, h.Width, h.Height = format, config.Width, config.Height
+	h.Orientation = orientation(format, start())
+	if grey16(format, start()) {
+		return bad("16-bit-image", "is greyscale with 16 bits a pixel, which trainers read as white and the detector does "+
+			"not; save it with 8 bits")
+	}
+	if h.Memory = decoded(config, format, start()); h.Memory > maxMemory {
+		return bad("too-large", "%d x %d pixels take %s of memory when they are decoded, want at most %s; "+
+			"save it with 8 bits a channel, not progressive or interlaced, or smaller",
+			config.Width, config.Height, delivery.Bytes(h.Memory), delivery.Bytes(maxMemory))
+	}
+	return h
+}
+
+// otherSize says that the image is not of the size that its annotations say; "" if it is.
+func (h *imageHeader) otherSize(im coco.Image) string {
+	if (im.Width == 0 || im.Width == h.Width) && (im.Height == 0 || im.Height == h.Height) {
+		return ""
+	}
+	text := fmt.Sprintf("the file has %d x %d pixels, its annotations say %d x %d", h.Width, h.Height, im.Width, im.Height)
+	if turnsSide(h.Orientation) && im.Width == h.Height && im.Height == h.Width {
+		text += fmt.Sprintf(", which is what viewers show: they turn it by its EXIF orientation %d, training and "+
+			"detection do not; save the picture upright", h.Orientation)
+	}
+	return text
+}
+
+// pointer reports whether a file is a Git LFS pointer.
+func pointer(f io.ReaderAt) bool {
+	const start = "version https://git-lfs.github.com/spec/"
+	head := make([]byte, len(start))
+	n, err := f.ReadAt(head, 0)
+	return err == nil && string(head[:n]) == start
+}
+
+// decode decodes an image of which the header was read; with its look, if that is wanted. Its error is the context's.
+// free is memory that it shares with others.
+func (h *imageHeader) decode(ctx context.Context, path string, looks bool, free *semaphore.Weighted) (out decodedImage,
+	err error) {
+	if err := ctx.Err(); err != nil {
+		return out, err
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		out.Code, out.Text = "unreadable-image", pathless(err).Error()
+		return out, nil
+	}
+	defer f.Close()
+	err = spend(ctx, free, h.Memory, func() {
+		picture, _, err := image.Decode(io.LimitReader(f, maxImage))
+		if err != nil {
+			out.Code, out.Text = "truncated-image", fmt.Sprintf("damaged or truncated: %v", err)
+			return
+		}
+		if out.Hash = hashImage(picture); looks {
+			out.Look = lookOf(picture)
+		}
+	})
+	return out, err
+}
+
+// A memoryFile has what was found about the files of a folder.
+type memoryFile struct {
+	Format  int
+	Entries []remembered
+}
+
+// A remembered file is known by its stamp.
+type remembered struct {
+	Name    string
+	Stamp   stamp
+	Sum     string
+	Header  *imageHeader
+	Picture *decodedImage
+}
+
+// memoryFormat changes when an entry means something else, as after a change of the hash of looks.
+const memoryFormat = 1
+
+// settled is how old a change must be to be remembered: a file may change twice within the resolution of its times.
+const settled = 2 * time.Second
+
+// memory returns the path of the memory of a folder, or "" if there is none.
+func (c Catalog) memory(dir string) string {
+	if c.Memory == "" {
+		return ""
+	}
+	return filepath.Join(c.Memory, delivery.Sum([]byte(dir)).Hex()+".gob")
+}
+
+// recall fills in what is remembered of files that did not change.
+func (v *version) recall(path string) {
+	f, err := os.Open(path)
+	if path == "" || err != nil {
+		return
+	}
+	defer f.Close()
+	var m memoryFile
+	if err := gob.NewDecoder(f).Decode(&m); err != nil || m.Format != memoryFormat {
+		return // it is written anew
+	}
+	for _, r := range m.Entries {
+		if f := v.files[r.Name]; f != nil && f.stamp == r.Stamp {
+			f.sum, f.header, f.picture = r.Sum, r.Header, r.Picture
+		}
+	}
+}
+
+// keep writes what was found, if something new was. The memory only saves time, so nothing is said if it cannot be
+// written.
+func (v *version) keep(path string) {
+	if path == "" || !v.fresh {
+		return
+	}
+	m := memoryFile{Format: memoryFormat}
+	for _, name := range v.names() {
+		f := v.files[name]
+		last := max(f.stamp.Modified, f.stamp.Changed)
+		if f.sum != "" && last < v.began.Add(-settled).UnixNano() {
+			m.Entries = append(m.Entries, remembered{name, f.stamp, f.sum, f.header, f.picture})
+		}
+	}
+	var b bytes.Buffer
+	if err := gob.NewEncoder(&b).Encode(m); err == nil && os.MkdirAll(filepath.Dir(path), 0o700) == nil {
+		_ = durable.WriteFile(path, b.Bytes(), 0o600)
+	}
+}
