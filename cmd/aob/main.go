@@ -60,7 +60,7 @@ git revert rolls back.`,
 	root.AddCommand(
 		newServeCommand(), newRunnerCommand(), newLaunchCommand(), newInitCommand(),
 		newStatusCommand(), newExplainCommand(), newPRCommand(), newLogsCommand(), newPlanCommand(),
-		newTryCommand(), newRunsCommand(), newCompareCommand(), newGateCommand(), newDeviceCommand(),
+		newTryCommand(), newRunsCommand(), newCompareCommand(), newGateCommand(), newDataCommand(), newDeviceCommand(),
 		newBundleCommand(),
 		newEvalCommand(), newDoctorCommand(), newValidateCommand(), newSchemaCommand(), newVersionCommand(),
 	)

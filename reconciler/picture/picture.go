@@ -219,7 +219,11 @@ func render(p Picture) (out *image.RGBA, legend []string, err error) {
 		at := image.Rect(x, top, x+w, top+h)
 		text(out, x, 2*line, ink, fit(clean(s.title, maxText), max(w, 200)))
 		draw.Draw(out, at, small, image.Point{}, draw.Src)
-		boxes(out.SubImage(at).(*image.RGBA), s.boxes, names, scale, i == 0)
+		all := 0 // found boxes that have names
+		if i == 0 {
+			all = 12
+		}
+		boxes(out.SubImage(at).(*image.RGBA), s.boxes, names, scale, all)
 	}
 	x := gap
 	for _, l := range []struct {
@@ -247,9 +251,9 @@ func headline(name string, s coco.Side) string {
 	return fmt.Sprintf("%s: %d found, %d missed, %d false", name, s.Found, s.Missed, s.False)
 }
 
-// boxes draws matched boxes first, so that errors lie on top. It labels errors only; on the truth panel it labels all
-// boxes if there are at most 12. A label that would overlap another one is left out.
-func boxes(out *image.RGBA, list []coco.Drawn, names label, scale float64, truth bool) {
+// boxes draws matched boxes first, so that errors lie on top. It labels errors, and all boxes if there are at most all.
+// A label that would overlap another one is left out.
+func boxes(out *image.RGBA, list []coco.Drawn, names label, scale float64, all int) {
 	at := out.Bounds().Min
 	place := func(d coco.Drawn) image.Rectangle {
 		bound := func(v float64) int { return int(max(-10_000, min(v*scale, 10_000))) }
@@ -265,7 +269,7 @@ func boxes(out *image.RGBA, list []coco.Drawn, names label, scale float64, truth
 	}
 	taken := []image.Rectangle{}
 	for _, d := range list {
-		if d.Mark == coco.Found && (!truth || len(list) > 12) {
+		if d.Mark == coco.Found && len(list) > all {
 			continue
 		}
 		name := fit(names.of(d.Class), 16*7)
@@ -310,4 +314,27 @@ func frame(out *image.RGBA, r image.Rectangle, c color.RGBA, dashed bool) {
 			set(r.Max.X-1-width, y, y-r.Min.Y)
 		}
 	}
+}
+
+// Boxes draws an image with boxes and their names, or numbers if the font cannot write a name, at most 1600 pixels on
+// the longer side. The error does not contain the path of the image.
+func Boxes(path string, list []coco.Drawn) (*image.RGBA, error) {
+	source, err := load(path)
+	if err != nil {
+		return nil, err
+	}
+	const largest, least = 1600, 320 // names are readable in a small image too
+	b := source.Bounds()
+	longer := max(b.Dx(), b.Dy())
+	scale := float64(min(max(longer, least), largest)) / float64(longer)
+	out := image.NewRGBA(image.Rect(0, 0, max(int(float64(b.Dx())*scale), 1), max(int(float64(b.Dy())*scale), 1)))
+	scaled.ApproxBiLinear.Scale(out, out.Bounds(), source, b, draw.Src, nil)
+	names := label{}
+	for i, d := range list {
+		if !writable(d.Class) {
+			names[d.Class] = fmt.Sprintf("box %d", i+1)
+		}
+	}
+	boxes(out, list, names, scale, len(list))
+	return out, nil
 }

@@ -147,3 +147,21 @@ func TestScripts(t *testing.T) {
 		t.Errorf("two names look the same: %v", err)
 	}
 }
+
+// The boxes of an image are drawn on it, at a size at which names can be read.
+func TestBoxes(t *testing.T) {
+	drawn, err := Boxes(grey(t, 40, 20), []coco.Drawn{{Box: coco.Box{X: 10, Y: 5, W: 20, H: 10}, Class: "1 car"},
+		{Box: coco.Box{X: -5, Y: 0, W: 1e9, H: 1e9}, Class: "2 \u0000"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if size := drawn.Bounds().Size(); size.X != 320 || size.Y != 160 {
+		t.Errorf("got %v", size)
+	}
+	if got := drawn.RGBAAt(80, 90); got != colours[coco.Found] {
+		t.Errorf("no edge at the left of the box: %v", got)
+	}
+	if _, err := Boxes("none.png", nil); err == nil {
+		t.Error("no error without an image")
+	}
+}

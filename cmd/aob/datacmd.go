@@ -1,0 +1,451 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"image/png"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/autonomos/aob/reconciler/dataset"
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/picture"
+)
+
+func newDataCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "data",
+		Short: "Check a dataset, count what is in it, show an image, or divide it into splits",
+		Long: `These commands read a dataset before a pull request does, and without a server. They
+read the layouts that Roboflow, CVAT, Label Studio, Pascal VOC, YOLO and COCO have.`,
+		Example: `  aob data check ~/pallets
+  aob data stats shapes/v3 --config aob.yaml
+  aob data show ~/pallets/train/a.jpg
+  aob data split ~/pallets`,
+	}
+	group(c)
+	c.AddCommand(newDataCheckCommand(), newDataStatsCommand(), newDataShowCommand(), newDataSplitCommand())
+	return c
+}
+
+// A dataRequest has the flags that say which dataset is meant.
+type dataRequest struct {
+	config   string
+	noMemory bool
+}
+
+func (r *dataRequest) register(c *cobra.Command) {
+	c.Flags().StringVar(&r.config, "config", "aob.yaml",
+		"the server's configuration `file`, which has the locations of datasets; only for a NAME")
+}
+
+// find returns the dataset of a folder, or else of a name in the server's configuration.
+func (r *dataRequest) find(name string) (dataset.Catalog, delivery.Dataset, error) {
+	if info, err := os.Stat(name); err == nil && info.IsDir() {
+		c, d, err := dataset.Folder(name)
+		c.Memory = r.memory()
+		return c, d, err
+	}
+	if _, err := os.Stat(r.config); errors.Is(err, os.ErrNotExist) {
+		return dataset.Catalog{}, delivery.Dataset{}, hinted{fmt.Errorf("%s: no such folder", name),
+			"name a folder, or with --config a dataset of a server, as in shapes/v3"}
+	}
+	server, err := loadServer(r.config)
+	if err != nil {
+		return dataset.Catalog{}, delivery.Dataset{}, err
+	}
+	source, path, named := strings.Cut(name, ":")
+	if !named {
+		source, path = "dir", name
+	}
+	c := datasets(server)
+	c.Memory = r.memory()
+	return c, delivery.Dataset{Source: source, Path: path}, nil
+}
+
+// memory returns the folder that keeps what was found about files.
+func (r *dataRequest) memory() string {
+	cache, err := os.UserCacheDir()
+	if err != nil || r.noMemory {
+		return ""
+	}
+	return filepath.Join(cache, "aob", "datasets")
+}
+
+// A dataReport is what aob data check prints.
+type dataReport struct {
+	Dataset string `json:"dataset"`
+	delivery.DataResult
+}
+
+func newDataCheckCommand() *cobra.Command {
+	var o output
+	var r dataRequest
+	var headers bool
+	var classes []string
+	c := &cobra.Command{
+		Use:   "check DIR|NAME",
+		Short: "Find what is wrong in a dataset, as the server's check does before a training",
+		Long: `Check reads a dataset as the server does for a pull request: annotations, files, images,
+copies and leaks between splits. docs/datasets.md lists all findings. It fails if one
+of them is an error, since nothing would be trained then.
+
+It first reads all files for their digests and the sizes of images, and then decodes the
+images, which finds damaged ones and those that look the same. --headers-only leaves
+the second part out. What was found is kept in the user's cache, so a second check of a
+folder that did not change is quick; a file counts as changed if its size, times or
+inode differ.
+
+Without --classes each label of the train split is a class.`,
+		Example: `  aob data check ~/pallets
+  aob data check shapes/v3 --config aob.yaml --classes circle,square
+  aob data check ~/pallets -o json | jq '.findings[] | select(.level == "error")'`,
+		RunE: func(c *cobra.Command, args []string) error {
+			catalog, d, err := r.find(args[0])
+			if err != nil {
+				return err
+			}
+			catalog.HeadersOnly = headers
+			run := delivery.DataRun{Dataset: d}
+			for _, name := range classes {
+				run.Classes = append(run.Classes, delivery.Class{Name: name, Labels: []string{name}})
+			}
+			progress, done := showProgress(c.ErrOrStderr())
+			result, err := catalog.Check(c.Context(), run, "", nil, progress)
+			if done(); err != nil {
+				return err
+			}
+			report := dataReport{Dataset: args[0], DataResult: result}
+			if err := o.print(c.OutOrStdout(), report, func(t *terminal) { t.dataReport(report) }); err != nil {
+				return err
+			}
+			if result.Failed() {
+				return hinted{fmt.Errorf("%s cannot be trained on", args[0]), "correct what is an error above, and check again"}
+			}
+			return nil
+		},
+	}
+	o.register(c)
+	r.register(c)
+	c.Flags().BoolVar(&headers, "headers-only", false, "do not decode images")
+	c.Flags().BoolVar(&r.noMemory, "reread", false, "read all files, also those that did not change since the last check")
+	c.Flags().StringSliceVar(&classes, "classes", nil, "the model's `classes`, separated by commas")
+	return c
+}
+
+// dataReport writes the findings, and what would be trained on.
+func (t *terminal) dataReport(r dataReport) {
+	for _, f := range r.Findings {
+		style := yellow
+		if f.Level == delivery.LevelError {
+			style = red
+		}
+		for i, line := range f.Lines() {
+			if i == 0 {
+				t.printf("%s %s: %s\n", t.styled(style, f.Level), f.Code, line)
+			} else {
+				t.printf("    %s\n", line)
+			}
+		}
+	}
+	var splits []string
+	for _, name := range []string{"train", "valid", "test"} {
+		if n, ok := r.Images[name]; ok {
+			splits = append(splits, fmt.Sprintf("%s %s", name, delivery.Count(n, "image")))
+		}
+	}
+	if len(splits) > 0 {
+		t.printf("%s: %s\n", r.Dataset, strings.Join(splits, ", "))
+	}
+	if len(r.Findings) == 0 {
+		t.printf("no findings\n")
+	}
+}
+
+// showProgress returns a function that shows on a terminal how far the work is and how long it will take, and one that
+// ends that. Elsewhere it writes a line every ten seconds.
+func showProgress(w io.Writer) (dataset.Progress, func()) {
+	file, _ := w.(*os.File)
+	tty := file != nil && term.IsTerminal(int(file.Fd())) && os.Getenv("TERM") != "dumb"
+	every := 10 * time.Second
+	if tty {
+		every = 200 * time.Millisecond
+	}
+	var phase dataset.Phase
+	var began, last time.Time
+	drawn := false
+	return func(now dataset.Phase, done, total int) {
+			at := time.Now()
+			if now != phase {
+				phase, began, last = now, at, at
+			}
+			if at.Sub(last) < every {
+				return
+			}
+			last = at
+			left := time.Duration(float64(at.Sub(began)) / float64(max(done, 1)) * float64(total-done))
+			line := fmt.Sprintf("%s: %d of %d, about %s left", phase, done, total, span(left))
+			if tty {
+				drawn = true
+				fmt.Fprintf(w, "\r\x1b[K%s", line)
+			} else {
+				fmt.Fprintln(w, line)
+			}
+		}, func() {
+			if drawn {
+				fmt.Fprint(w, "\r\x1b[K")
+			}
+		}
+}
+
+func newDataStatsCommand() *cobra.Command {
+	var o output
+	var r dataRequest
+	c := &cobra.Command{
+		Use:   "stats DIR|NAME",
+		Short: "Count images, boxes and classes of a dataset",
+		Long: `Stats prints for each split the number and sizes of images, images without boxes and
+copies, boxes by COCO's sizes (small below 32 x 32 pixels, medium below 96 x 96, large)
+and the boxes of each class. Boxes that do not count, as crowds, are counted apart.`,
+		Example: `  aob data stats ~/pallets
+  aob data stats shapes/v3 --config aob.yaml -o json | jq .splits[].classes`,
+		RunE: func(c *cobra.Command, args []string) error {
+			catalog, d, err := r.find(args[0])
+			if err != nil {
+				return err
+			}
+			progress, done := showProgress(c.ErrOrStderr())
+			s, err := catalog.Stats(c.Context(), d, progress)
+			if done(); err != nil {
+				return err
+			}
+			return o.print(c.OutOrStdout(), s, func(t *terminal) { t.dataStats(s) })
+		},
+	}
+	o.register(c)
+	r.register(c)
+	return c
+}
+
+func (t *terminal) dataStats(s dataset.Stats) {
+	t.printf("%s: %s, %s\n", s.Layout, delivery.Count(s.Files, "file"), delivery.Bytes(s.Bytes))
+	rows := [][]cell{append(heading("SPLIT"), heading("IMAGES", "EMPTY", "COPIES", "WIDTH", "HEIGHT", "BOXES", "SMALL",
+		"MEDIUM", "LARGE", "CROWDS")...)}
+	for _, p := range s.Splits {
+		size := func(v [3]int) string {
+			if v[0] == v[2] {
+				return strconv.Itoa(v[0])
+			}
+			return fmt.Sprintf("%d to %d", v[0], v[2])
+		}
+		name := p.Name
+		if name == "" {
+			name = "not divided"
+		}
+		rows = append(rows, cells(name, strconv.Itoa(p.Images), strconv.Itoa(p.Empty), strconv.Itoa(p.Duplicates),
+			size(p.Widths), size(p.Heights), strconv.Itoa(p.Boxes), strconv.Itoa(p.Small), strconv.Itoa(p.Medium),
+			strconv.Itoa(p.Large), strconv.Itoa(p.Crowds)))
+	}
+	t.table("  ", rows)
+	rows = [][]cell{heading("CLASS")}
+	var order []string
+	boxes := map[string][]string{}
+	for i, p := range s.Splits {
+		rows[0] = append(rows[0], heading(strings.ToUpper(p.Name)+" BOXES", "IN IMAGES")...)
+		for _, c := range p.Classes {
+			if boxes[c.Label] == nil {
+				order = append(order, c.Label)
+			}
+			for len(boxes[c.Label]) < 2*i {
+				boxes[c.Label] = append(boxes[c.Label], "")
+			}
+			boxes[c.Label] = append(boxes[c.Label], strconv.Itoa(c.Boxes), strconv.Itoa(c.Images))
+		}
+	}
+	for _, label := range order {
+		rows = append(rows, cells(append([]string{label}, boxes[label]...)...))
+	}
+	t.printf("\n")
+	t.table("  ", rows)
+}
+
+// A shownImage is what aob data show prints.
+type shownImage struct {
+	dataset.ImageTruths
+	Picture string `json:"picture"`
+}
+
+func newDataShowCommand() *cobra.Command {
+	var o output
+	var r dataRequest
+	var in, out string
+	c := &cobra.Command{
+		Use:   "show IMAGE",
+		Short: "Draw the boxes of an image, and list them",
+		Long: `Show writes a PNG of an image with its boxes, numbered as findings number them, and
+prints the path. IMAGE is the path of a file, or with --dataset its path in the dataset.`,
+		Example: `  aob data show ~/pallets/train/a.jpg
+  aob data show train/a.jpg --dataset shapes/v3 --config aob.yaml --out a.png`,
+		RunE: func(c *cobra.Command, args []string) error {
+			image, err := r.image(c.Context(), in, args[0])
+			if err != nil {
+				return err
+			}
+			shown := shownImage{ImageTruths: image, Picture: out}
+			if out == "" {
+				dir, err := os.MkdirTemp("", "aob-show-")
+				if err != nil {
+					return err
+				}
+				base := filepath.Base(image.Name)
+				shown.Picture = filepath.Join(dir, strings.TrimSuffix(base, filepath.Ext(base))+".png")
+			}
+			if err := drawTruths(image, shown.Picture); err != nil {
+				return err
+			}
+			return o.print(c.OutOrStdout(), shown, func(t *terminal) { t.shownImage(shown) })
+		},
+	}
+	o.register(c)
+	r.register(c)
+	c.Flags().StringVar(&in, "dataset", "", "the `dataset` with the image: a folder, or a name of the configuration; "+
+		"default: the nearest folder above the image that is one")
+	c.Flags().StringVar(&out, "out", "", "the PNG `file` to write; default: one in the folder for temporary files")
+	return c
+}
+
+// image finds an image, in a dataset or in the nearest folder above it that is one.
+func (r *dataRequest) image(ctx context.Context, in, name string) (dataset.ImageTruths, error) {
+	if in != "" {
+		catalog, d, err := r.find(in)
+		if err != nil {
+			return dataset.ImageTruths{}, err
+		}
+		if dir, err := filepath.Abs(in); err == nil {
+			if file, err := filepath.Abs(name); err == nil && strings.HasPrefix(file, dir+string(filepath.Separator)) {
+				name = strings.TrimPrefix(file, dir)
+			}
+		}
+		return catalog.Image(ctx, d, filepath.ToSlash(name))
+	}
+	file, err := filepath.Abs(name)
+	if err == nil {
+		_, err = os.Stat(file)
+	}
+	if err != nil {
+		return dataset.ImageTruths{}, hinted{fmt.Errorf("%s: no such file", name), "--dataset names its dataset"}
+	}
+	const levels = 4 // images/train/a.jpg is two below its dataset; more may be a large part of the disk
+	dir := filepath.Dir(file)
+	for range levels {
+		catalog, d, err := dataset.Folder(dir)
+		if err != nil {
+			return dataset.ImageTruths{}, err
+		}
+		rest, err := filepath.Rel(dir, file)
+		if err != nil {
+			return dataset.ImageTruths{}, err
+		}
+		if image, err := catalog.Image(ctx, d, filepath.ToSlash(rest)); err == nil {
+			return image, nil
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			break
+		}
+		dir = parent
+	}
+	return dataset.ImageTruths{}, hinted{fmt.Errorf("%s: no folder above it is a dataset that has this image", name),
+		"--dataset names the dataset; aob data check says what is wrong with it"}
+}
+
+// drawTruths writes a PNG of an image with its boxes.
+func drawTruths(image dataset.ImageTruths, to string) error {
+	drawn, err := picture.Boxes(image.Path, image.Drawn())
+	if err != nil {
+		return fmt.Errorf("%s: %w", image.Name, err)
+	}
+	f, err := os.Create(to)
+	if err != nil {
+		return err
+	}
+	return errors.Join(png.Encode(f, drawn), f.Close())
+}
+
+func (t *terminal) shownImage(s shownImage) {
+	t.printf("%s: %d x %d pixels", s.Name, s.Width, s.Height)
+	if s.Split != "" {
+		t.printf(", in %s", s.Split)
+	}
+	t.printf("\n")
+	rows := [][]cell{heading("BOX", "LABEL", "LEFT", "TOP", "WIDTH", "HEIGHT")}
+	for i, b := range s.Boxes {
+		label := b.Label
+		if b.Crowd {
+			label += " (crowd)"
+		}
+		row := cells(strconv.Itoa(i+1), label)
+		for _, v := range b.Box {
+			row = append(row, cell{text: strconv.FormatFloat(v, 'g', 6, 64)})
+		}
+		rows = append(rows, row)
+	}
+	if len(s.Boxes) > 0 {
+		t.table("  ", rows)
+	}
+	t.printf("%s\n", s.Picture)
+}
+
+// A splitResult is what aob data split prints.
+type splitResult struct {
+	File   string         `json:"file"`
+	Images map[string]int `json:"images"` // by split
+}
+
+func newDataSplitCommand() *cobra.Command {
+	var o output
+	var shares []int
+	c := &cobra.Command{
+		Use:   "split DIR",
+		Short: "Divide a dataset into train, valid and test",
+		Long: `Split writes splits.json into the folder of a dataset: the images of train, valid and
+test. It moves no file. Exports of CVAT and Label Studio need it, since they have all
+images in one set.
+
+The division depends on nothing but the names of the files, so it is the same on every
+machine. Images that Roboflow made from one picture come into one split. Where the
+dataset has its own valid or test, their images stay there. Run it again after images
+were added: the others stay where they are. The file may also be edited by hand, as to
+keep all frames of one video in one split.`,
+		Example: `  aob data split ~/pallets
+  aob data split ~/pallets --shares 80,10,10
+  aob data split ~/gold --shares 0,0,100      # all images judge models`,
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(shares) != 3 {
+				return hinted{fmt.Errorf("--shares: want the shares of train, valid and test, got %d numbers", len(shares)),
+					"as in --shares 70,15,15"}
+			}
+			s, err := dataset.WriteSplits(c.Context(), args[0], [3]int(shares))
+			if err != nil {
+				return err
+			}
+			r := splitResult{File: filepath.Join(args[0], dataset.SplitsFile), Images: map[string]int{"train": len(s.Train),
+				"valid": len(s.Valid), "test": len(s.Test)}}
+			return o.print(c.OutOrStdout(), r, func(t *terminal) {
+				t.printf("wrote %s: train %s, valid %d, test %d\n", r.File, delivery.Count(len(s.Train), "image"), len(s.Valid),
+					len(s.Test))
+			})
+		},
+	}
+	o.register(c)
+	c.Flags().IntSliceVar(&shares, "shares", []int{70, 15, 15}, "the `shares` of train, valid and test")
+	return c
+}
