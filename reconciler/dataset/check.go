@@ -40,8 +40,17 @@ func (catalog Catalog) Check(ctx context.Context, run delivery.DataRun, out stri
 		return c.result, err
 	}
 	c.opened(v)
+	memory, key := "", delivery.Digest("")
+	if memory = catalog.memory(v.dir); memory != "" && out == "" {
+		key = v.resultKey(run, catalog.HeadersOnly)
+		if known, ok := recallResult(memory, key); ok {
+			return known, nil
+		}
+		v.recall(memory)
+		defer v.keep(memory)
+	}
 	all := make([]string, 0, len(v.files))
-	for _, name := range slices.Sorted(maps.Keys(v.files)) {
+	for _, name := range v.names() {
 		if f := v.files[name]; f.size > maxImage && !isText(name) {
 			c.finding(delivery.LevelError, "too-large", shown(name), fmt.Sprintf("%s, want at most %s",
 				delivery.Bytes(f.size), delivery.Bytes(maxImage)))
@@ -53,7 +62,6 @@ func (catalog Catalog) Check(ctx context.Context, run delivery.DataRun, out stri
 		return c.result, err
 	}
 	c.result.Content = v.content()
-	defer v.keep(catalog.memory(v.dir))
 
 	// The gates' eval sets, and the dataset's own test split if no gate has it.
 	sets := slices.Clone(run.EvalSets)
@@ -133,7 +141,10 @@ func (catalog Catalog) Check(ctx context.Context, run delivery.DataRun, out stri
 			}
 		}
 	}
-	if c.done(); c.result.Failed() || out == "" {
+	if c.done(); out == "" {
+		keepResult(memory, key, c.result)
+	}
+	if c.result.Failed() || out == "" {
 		return c.result, nil
 	}
 	if len(c.leftOut["valid"]) > 0 {
@@ -226,8 +237,8 @@ func (c *checker) split(v *version, s *split, dataset string, judged bool, group
 	for _, file := range s.files() {
 		listed[file] = true
 	}
-	for _, name := range slices.Sorted(maps.Keys(v.files)) {
-		if s.dir != "" && strings.HasPrefix(name, s.dir) && !listed[name] && !found[name] && path.Base(name) != AnnotationsFile {
+	for _, name := range v.below(s.dir) {
+		if s.dir != "" && !listed[name] && !found[name] && path.Base(name) != AnnotationsFile {
 			c.finding(delivery.LevelWarning, "unlisted-file", shown(prefix+strings.TrimPrefix(name, s.dir)),
 				"no image of the annotations names it; it is not used")
 		}
@@ -244,7 +255,7 @@ func (c *checker) missing(v *version, s *split, prefix string) map[string]bool {
 		letter bool // only upper and lower case differ
 	}
 	elsewhere, lower := map[string][]string{}, map[string][]string{}
-	for _, file := range slices.Sorted(maps.Keys(v.files)) {
+	for _, file := range v.names() {
 		elsewhere[path.Base(file)] = append(elsewhere[path.Base(file)], file)
 		lower[strings.ToLower(file)] = append(lower[strings.ToLower(file)], file)
 	}

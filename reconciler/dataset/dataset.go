@@ -138,7 +138,6 @@ func (c Catalog) open(ctx context.Context, d delivery.Dataset) (*version, error)
 		}
 		return nil, fmt.Errorf("list dataset %s: %w", d, pathless(err))
 	}
-	v.recall(c.memory(dir))
 	return v, nil
 }
 
@@ -147,7 +146,7 @@ func (v *version) path(name string) string { return filepath.Join(v.dir, filepat
 // content returns the dataset's digest: SHA-256 of the sorted files and their SHA-256.
 func (v *version) content() delivery.Digest {
 	h := sha256.New()
-	for _, name := range slices.Sorted(maps.Keys(v.files)) {
+	for _, name := range v.names() {
 		fmt.Fprintf(h, "%s  %s\n", v.files[name].sum, name)
 	}
 	return delivery.Digest("sha256:" + hex.EncodeToString(h.Sum(nil)))
@@ -156,7 +155,7 @@ func (v *version) content() delivery.Digest {
 // state returns a digest of the names, sizes and times of all files. It is read much faster than content.
 func (v *version) state() delivery.Digest {
 	h := sha256.New()
-	for _, name := range slices.Sorted(maps.Keys(v.files)) {
+	for _, name := range v.names() {
 		f := v.files[name]
 		fmt.Fprintf(h, "%d %d %q\n", f.size, f.stamp.Modified, name)
 	}
@@ -201,7 +200,8 @@ type split struct {
 	problems    []coco.Problem
 	images      map[int64]string // existing files, by slash path below the version
 	missing     []coco.Image
-	faults      []fault // what the layout's reader found
+	faults      []fault         // what the layout's reader found
+	copied      map[int64]int64 // what [version.copies] found
 }
 
 // ungrouped returns the problem of the first image without a group, or "".

@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"encoding/gob"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"image"
 	_ "image/jpeg" // the two formats that trainers and detectors read
@@ -288,6 +289,57 @@ func (v *version) recall(path string) {
 	}
 }
 
+// A rememberedResult is the result of a check of a folder.
+type rememberedResult struct {
+	Key    delivery.Digest     `json:"key"`
+	Result delivery.DataResult `json:"result"`
+}
+
+// resultKey returns a digest of all that the result of a check depends on: the run, the files by their stamps, and the
+// program. It is empty if something is not certain: a file that was just changed, or a dataset elsewhere.
+func (v *version) resultKey(run delivery.DataRun, headersOnly bool) delivery.Digest {
+	program, err := os.Executable()
+	if err != nil || len(run.EvalSets) > 0 {
+		return ""
+	}
+	info, err := os.Stat(program)
+	if err != nil {
+		return ""
+	}
+	h := sha256.New()
+	for _, name := range v.names() {
+		f := v.files[name]
+		if !v.settled(f) {
+			return ""
+		}
+		fmt.Fprintf(h, "%q %v\n", name, f.stamp)
+	}
+	return delivery.DigestOf("check", []any{run, headersOnly, stampOf(info), hex.EncodeToString(h.Sum(nil))})
+}
+
+// recallResult returns the remembered result of a check.
+func recallResult(path string, key delivery.Digest) (delivery.DataResult, bool) {
+	var r rememberedResult
+	data, err := durable.ReadFile(path+".result", 64<<20)
+	if path == "" || key == "" || err != nil || json.Unmarshal(data, &r) != nil || r.Key != key {
+		return r.Result, false
+	}
+	return r.Result, true
+}
+
+// keepResult remembers the result of a check.
+func keepResult(path string, key delivery.Digest, result delivery.DataResult) {
+	data, err := json.Marshal(rememberedResult{key, result})
+	if path != "" && key != "" && err == nil && os.MkdirAll(filepath.Dir(path), 0o700) == nil {
+		_ = durable.WriteFile(path+".result", data, 0o600) // it only saves time
+	}
+}
+
+// settled reports whether the last change of a file was well before the files were listed.
+func (v *version) settled(f *file) bool {
+	return max(f.stamp.Modified, f.stamp.Changed) < v.began.Add(-settled).UnixNano()
+}
+
 // keep writes what was found, if something new was. The memory only saves time, so nothing is said if it cannot be
 // written.
 func (v *version) keep(path string) {
@@ -297,8 +349,7 @@ func (v *version) keep(path string) {
 	m := memoryFile{Format: memoryFormat}
 	for _, name := range v.names() {
 		f := v.files[name]
-		last := max(f.stamp.Modified, f.stamp.Changed)
-		if f.sum != "" && last < v.began.Add(-settled).UnixNano() {
+		if f.sum != "" && v.settled(f) {
 			m.Entries = append(m.Entries, remembered{name, f.stamp, f.sum, f.header, f.picture})
 		}
 	}

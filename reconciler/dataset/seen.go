@@ -29,21 +29,45 @@ var (
 	inner    = regexp.MustCompile(`^(.+)\.rf\.[A-Za-z0-9]{16,}$`)
 )
 
-// extension matches an extension, and what Roboflow makes of it in a name: _jpg.
-var extension = regexp.MustCompile(`(?i)^(.+)[._](jpeg|jpg|png|webp|bmp|tiff|tif|heic)$`)
+// cut returns what an expression for Roboflow's names finds before .rf.
+func cut(e *regexp.Regexp, name string) (before string, ok bool) {
+	if !strings.Contains(name, ".rf.") { // much quicker than the expression
+		return "", false
+	}
+	if m := e.FindStringSubmatch(name); m != nil {
+		return m[1], true
+	}
+	return "", false
+}
+
+// cutExtension returns a name before an extension, or before what Roboflow makes of one: _jpg.
+func cutExtension(name string) (before, extension string, ok bool) {
+	i := strings.LastIndexAny(name, "._")
+	if i < 1 {
+		return "", "", false
+	}
+	switch extension = strings.ToLower(name[i+1:]); extension {
+	case "jpeg":
+		extension = "jpg"
+	case "jpg", "png", "webp", "bmp", "tiff", "tif", "heic":
+	default:
+		return "", "", false
+	}
+	return name[:i], extension, true
+}
 
 // source returns the name of the image from which a file was made, with its first extension: IMG_1_jpg for
 // IMG_1_JPG_jpg.rf.HASH.jpg. made is true if the file has a Roboflow name; other files may be sources themselves.
 func source(file string) (name string, made bool) {
 	name, ext := path.Base(file), ""
-	if m := roboflow.FindStringSubmatch(name); m != nil {
-		name, made = m[1], true
+	if before, ok := cut(roboflow, name); ok {
+		name, made = before, true
 	}
 	for {
-		if m := inner.FindStringSubmatch(name); m != nil {
-			name, ext, made = m[1], "", true
-		} else if m := extension.FindStringSubmatch(name); m != nil {
-			name, ext = m[1], "_"+strings.Replace(strings.ToLower(m[2]), "jpeg", "jpg", 1)
+		if before, ok := cut(inner, name); ok {
+			name, ext, made = before, "", true
+		} else if before, extension, ok := cutExtension(name); ok {
+			name, ext = before, "_"+extension
 		} else {
 			return name + ext, made
 		}

@@ -53,6 +53,7 @@ func (c Catalog) Stats(ctx context.Context, d delivery.Dataset, progress Progres
 	if err != nil {
 		return Stats{}, err
 	}
+	v.recall(c.memory(v.dir))
 	if err := v.hash(ctx, v.names(), progress); err != nil {
 		return Stats{}, err
 	}

@@ -28,6 +28,9 @@ func inside(b coco.Box, in coco.Image) (coco.Box, bool) {
 // names the same file, or a file with the same bytes. The first is the one with the lowest id. The files must be
 // hashed.
 func (v *version) copies(s *split) map[int64]int64 {
+	if s.copied != nil {
+		return s.copied
+	}
 	first, out := map[string]int64{}, map[int64]int64{}
 	for _, im := range byID(s.truth.Images) {
 		file, ok := s.images[im.ID]
@@ -44,6 +47,7 @@ func (v *version) copies(s *split) map[int64]int64 {
 			first[v.files[file].sum] = im.ID
 		}
 	}
+	s.copied = out
 	return out
 }
 
