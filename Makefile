@@ -3,6 +3,7 @@
 # make test         everything that passes in CI
 # make bench        the figures of BENCHMARKS.md
 # make bench-coco   aob eval beside other evaluators, where Python can import them
+# make bench-data   aob data check on 100,000 images beside sha256sum (2 GB of disk)
 # make bench-hostile  a promotion beside attacks (ten minutes)
 # make test-seeds   2,000 random orders of events against the loop (12 minutes of a core)
 # make test-security  every cell of docs/security.md, on a real Gitea and on the local forge
@@ -14,7 +15,7 @@ SHELL := /bin/sh
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/aob
 export PATH := $(PATH):$(CACHE)/bin
 
-.PHONY: demo check test test-seeds test-faults test-security bench bench-hostile bench-coco bench-intervals build tools test-tools schemas
+.PHONY: demo check test test-seeds test-faults test-security bench bench-data bench-hostile bench-coco bench-intervals build tools test-tools schemas
 
 build:
 	CGO_ENABLED=0 go build -trimpath -o bin/aob ./cmd/aob
@@ -56,6 +57,9 @@ bench-coco: build
 	@test -e $(COCO_CASE)/dt.json || /usr/bin/python3 $(AOB_SHARED)/coco/make_case.py --seed 7 $(COCO_CASE)
 	/usr/bin/python3 reconciler/coco/testdata/peers.py bin/aob $(COCO_CASE)
 	@test ! -e $(AOB_SHARED)/coco/make_case.py || /usr/bin/python3 reconciler/coco/testdata/peers.py --growth bin/aob $(AOB_SHARED)/coco/make_case.py
+
+bench-data: build
+	go run ./tools/databench -aob bin/aob $(BENCH_DATA)
 
 bench-hostile: test-tools
 	AOB_HOSTILE=1 go test ./e2e -run TestHostile -v -timeout 2h

@@ -128,7 +128,8 @@ Without --classes each label of the train split is a class.`,
 				return err
 			}
 			if result.Failed() {
-				return hinted{fmt.Errorf("%s cannot be trained on", args[0]), "correct what is an error above, and check again"}
+				return hinted{fmt.Errorf("%s cannot be trained on", args[0]),
+					"correct what is an error above, and check again"}
 			}
 			return nil
 		},
@@ -136,7 +137,8 @@ Without --classes each label of the train split is a class.`,
 	o.register(c)
 	r.register(c)
 	c.Flags().BoolVar(&headers, "headers-only", false, "do not decode images")
-	c.Flags().BoolVar(&r.noMemory, "reread", false, "read all files, also those that did not change since the last check")
+	c.Flags().BoolVar(&r.noMemory, "reread", false, "read all files, also those that did not change since the last "+
+		"check")
 	c.Flags().StringSliceVar(&classes, "classes", nil, "the model's `classes`, separated by commas")
 	return c
 }
@@ -430,17 +432,20 @@ keep all frames of one video in one split.`,
   aob data split ~/gold --shares 0,0,100      # all images judge models`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(shares) != 3 {
-				return hinted{fmt.Errorf("--shares: want the shares of train, valid and test, got %d numbers", len(shares)),
+				return hinted{fmt.Errorf("--shares: want the shares of train, valid and test, got %d numbers",
+					len(shares)),
 					"as in --shares 70,15,15"}
 			}
 			s, err := dataset.WriteSplits(c.Context(), args[0], [3]int(shares))
 			if err != nil {
 				return err
 			}
-			r := splitResult{File: filepath.Join(args[0], dataset.SplitsFile), Images: map[string]int{"train": len(s.Train),
-				"valid": len(s.Valid), "test": len(s.Test)}}
+			r := splitResult{File: filepath.Join(args[0], dataset.SplitsFile),
+				Images: map[string]int{"train": len(s.Train),
+					"valid": len(s.Valid), "test": len(s.Test)}}
 			return o.print(c.OutOrStdout(), r, func(t *terminal) {
-				t.printf("wrote %s: train %s, valid %d, test %d\n", r.File, delivery.Count(len(s.Train), "image"), len(s.Valid),
+				t.printf("wrote %s: train %s, valid %d, test %d\n", r.File, delivery.Count(len(s.Train), "image"),
+					len(s.Valid),
 					len(s.Test))
 			})
 		},

@@ -2,7 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
+	"fmt"
+	"image"
+	"image/jpeg"
 	"io"
 	"log/slog"
 	"os"
@@ -87,6 +91,20 @@ func TestScripts(t *testing.T) {
 					ts.Check(os.Chmod(file, 0o600))
 					ts.Check(os.WriteFile(file, []byte("an 0NNX file"), 0o600))
 				}
+			},
+			// picture FILE WxH makes a JPEG of that size.
+			"picture": func(ts *testscript.TestScript, _ bool, args []string) {
+				var w, h int
+				_, err := fmt.Sscanf(args[1], "%dx%d", &w, &h)
+				ts.Check(err)
+				m := image.NewGray(image.Rect(0, 0, w, h))
+				for i := range m.Pix {
+					m.Pix[i] = uint8(i*i) ^ uint8(len(args[0])*i) ^ args[0][len(args[0])-5]
+				}
+				ts.Check(os.MkdirAll(filepath.Dir(ts.MkAbs(args[0])), 0o755))
+				f, err := os.Create(ts.MkAbs(args[0]))
+				ts.Check(err)
+				ts.Check(errors.Join(jpeg.Encode(f, m, nil), f.Close()))
 			},
 			// asked FILE writes what was asked on pull requests, a line each.
 			"asked": func(ts *testscript.TestScript, _ bool, args []string) {

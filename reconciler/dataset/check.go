@@ -532,8 +532,7 @@ func (c *checker) decode(ctx context.Context, v *version, headersOnly bool, prog
 	for _, im := range c.decodes {
 		f := im.file
 		if f.header == nil {
-			h := imageHeader{Code: "unreadable-image", Text: "no JPEG or PNG: its name does not end in .jpg, .jpeg or .png"}
-			f.header = &h
+			f.loadHeader(im.path) // its name is not that of an image
 		}
 		if headersOnly || f.header.Code != "" || f.picture != nil && (f.picture.Look != nil || !looks(im)) {
 			continue

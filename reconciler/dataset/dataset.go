@@ -1,16 +1,18 @@
-// Package dataset reads datasets in COCO layout, computes their digests, checks them
-// before a training, and writes the trainer's input.
+// Package dataset reads datasets, computes their digests, checks them before a training, and writes the trainer's
+// input.
 //
-// A dataset is a folder with one folder for each split: train, valid and optionally test. Each holds
-// _annotations.coco.json and the images that it lists. A dataset comes from a [Source]: a folder of this machine
-// ([Dir]), or a storage from which it is fetched. Intent has no addresses: the first part of a reference is a name in
-// the server's configuration ([Catalog]), and the rest is a path below it. Symbolic links are refused.
+// A dataset is a folder with images and labels, in a layout that a labelling tool or a public dataset has (layout.go).
+// For each split, train, valid and optionally test, the reader of the layout yields the truths as COCO has them, and
+// the file of each image. A dataset comes from a [Source]: a folder of this machine ([Dir]), or a storage from which it
+// is fetched. Intent has no addresses: the first part of a reference is a name in the server's configuration
+// ([Catalog]), and the rest is a path below it. Symbolic links are refused.
 //
 // Datasets are hostile input. Sizes are bounded, and images are decoded here before any
 // other program reads them. All problems are reported as findings with their place.
 //
 //   - [Catalog.Check] does a data run: digest, findings, the prepared folder.
 //   - [Catalog.EvalSet] opens one split to judge a model on.
+//   - [Catalog.Describe], [Catalog.Stats] and [Catalog.Image] say what a dataset has, for people.
 //
 // # Image identity
 //

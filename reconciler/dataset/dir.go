@@ -45,7 +45,7 @@ func isFolder(at, name string) error {
 	case info.Mode()&fs.ModeSymlink != 0:
 		return delivery.Blockedf("put the files themselves there", "%s is a symbolic link", name)
 	case !info.IsDir():
-		return delivery.Blockedf("name the folder that has train, valid and test", "%s is not a folder", name)
+		return delivery.Blockedf("name the folder of a dataset", "%s is not a folder", name)
 	}
 	return nil
 }

@@ -1,7 +1,7 @@
 package dataset
 
-// This file reads the files of a dataset: their digests and the headers of images in one pass, and then the pixels. What
-// it found can be remembered, so that a folder that did not change is not read again.
+// This file reads the files of a dataset: their digests and the headers of images in one pass, and then the pixels.
+// What it found can be remembered, so that a folder that did not change is not read again.
 
 import (
 	"bytes"
@@ -127,8 +127,7 @@ func (v *version) hash(ctx context.Context, names []string, progress Progress) e
 
 // load reads a file once: its digest, and the header of an image.
 func (f *file) load(path string, isImage bool, buffer *bytes.Buffer) error {
-	// A link that was put there since the folder was listed is not followed.
-	in, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	in, err := openFile(path)
 	if err != nil {
 		return err
 	}
@@ -163,6 +162,24 @@ func (f *file) load(path string, isImage bool, buffer *bytes.Buffer) error {
 	return nil
 }
 
+// loadHeader reads the header of an image.
+func (f *file) loadHeader(path string) {
+	h := imageHeader{Code: "unreadable-image"}
+	in, err := openFile(path)
+	if err == nil {
+		defer in.Close()
+		h = readHeader(in)
+	} else {
+		h.Text = pathless(err).Error()
+	}
+	f.header = &h
+}
+
+// openFile opens a file of a dataset. A link that was put there since the dataset was listed is not followed.
+func openFile(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+}
+
 // readHeader reads what the first bytes of an image say.
 func readHeader(r io.ReaderAt) (h imageHeader) {
 	bad := func(code, format string, args ...any) imageHeader {
@@ -173,7 +190,8 @@ func readHeader(r io.ReaderAt) (h imageHeader) {
 	config, format, err := image.DecodeConfig(start())
 	if err != nil {
 		if pointer(r) {
-			return bad("unreadable-image", "is a Git LFS pointer, not the image; run git lfs pull in the dataset's folder")
+			return bad("unreadable-image", "is a Git LFS pointer, not the image; run git lfs pull in the dataset's "+
+				"folder")
 		}
 		return bad("unreadable-image", "no JPEG or PNG: %v", err)
 	}
@@ -184,7 +202,8 @@ func readHeader(r io.ReaderAt) (h imageHeader) {
 	h.Format, h.Width, h.Height = format, config.Width, config.Height
 	h.Orientation = orientation(format, start())
 	if grey16(format, start()) {
-		return bad("16-bit-image", "is greyscale with 16 bits a pixel, which trainers read as white and the detector does "+
+		return bad("16-bit-image", "is greyscale with 16 bits a pixel, which trainers read as white and the "+
+			"detector does "+
 			"not; save it with 8 bits")
 	}
 	if h.Memory = decoded(config, format, start()); h.Memory > maxMemory {
@@ -200,7 +219,8 @@ func (h *imageHeader) otherSize(im coco.Image) string {
 	if (im.Width == 0 || im.Width == h.Width) && (im.Height == 0 || im.Height == h.Height) {
 		return ""
 	}
-	text := fmt.Sprintf("the file has %d x %d pixels, its annotations say %d x %d", h.Width, h.Height, im.Width, im.Height)
+	text := fmt.Sprintf("the file has %d x %d pixels, its annotations say %d x %d", h.Width, h.Height, im.Width,
+		im.Height)
 	if turnsSide(h.Orientation) && im.Width == h.Height && im.Height == h.Width {
 		text += fmt.Sprintf(", which is what viewers show: they turn it by its EXIF orientation %d, training and "+
 			"detection do not; save the picture upright", h.Orientation)
@@ -223,7 +243,7 @@ func (h *imageHeader) decode(ctx context.Context, path string, looks bool, free 
 	if err := ctx.Err(); err != nil {
 		return out, err
 	}
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	f, err := openFile(path)
 	if err != nil {
 		out.Code, out.Text = "unreadable-image", pathless(err).Error()
 		return out, nil

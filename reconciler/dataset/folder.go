@@ -14,7 +14,8 @@ func Folder(dir string) (Catalog, delivery.Dataset, error) {
 		dir, err = filepath.EvalSymlinks(dir) // the person who names it may use a link
 	}
 	name := filepath.Base(dir)
-	return Catalog{Sources: map[string]Source{"dir": Dir{}}, Locations: map[string]map[string]string{"dir": {name: dir}}},
+	return Catalog{Sources: map[string]Source{"dir": Dir{}},
+			Locations: map[string]map[string]string{"dir": {name: dir}}},
 		delivery.Dataset{Source: "dir", Path: name}, pathless(err)
 }
 
@@ -30,7 +31,7 @@ func openFolder(ctx context.Context, dir string) (*version, error) {
 // A Description says what a dataset has.
 type Description struct {
 	Layout  string             `json:"layout"`            // as people call it
-	Unsplit bool               `json:"unsplit,omitempty"` // it has neither splits nor splits.json; then Splits has one entry
+	Unsplit bool               `json:"unsplit,omitempty"` // it has no splits: Splits has one entry without a name
 	Splits  []SplitDescription `json:"splits"`
 }
 

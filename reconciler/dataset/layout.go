@@ -13,14 +13,12 @@ import (
 	"maps"
 	"math"
 	"net/url"
-	"os"
 	"path"
 	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sync/errgroup"
 
@@ -73,7 +71,8 @@ func (v *version) detect() (*layout, error) {
 		case l == nil:
 			continue
 		case len(l.subsets) == 0:
-			return nil, delivery.Blockedf("put the images into the folder", "the folder looks like %s, and has no images",
+			return nil, delivery.Blockedf("put the images into the folder",
+				"the folder looks like %s, and has no images",
 				l.name)
 		}
 		slices.SortStableFunc(l.subsets, func(a, b subset) int {
@@ -196,6 +195,9 @@ func splitName(name string) string {
 // isImage reports whether a name is that of an image. Only JPEG and PNG can be used; the others are there so that a
 // finding names them.
 func isImage(name string) bool {
+	if strings.HasPrefix(path.Base(name), ".") {
+		return false // macOS puts ._a.jpg beside a.jpg
+	}
 	switch strings.ToLower(path.Ext(name)) {
 	case ".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".jfif", ".mpo", ".heic", ".avif":
 		return true
@@ -244,7 +246,7 @@ func (v *version) read(name string, most int64) ([]byte, error) {
 	if size := v.files[name].size; size > most {
 		return nil, fmt.Errorf("%s: %s, want at most %s", name, delivery.Bytes(size), delivery.Bytes(most))
 	}
-	f, err := os.Open(v.path(name))
+	f, err := openFile(v.path(name))
 	if err != nil {
 		return nil, pathless(err)
 	}
@@ -261,7 +263,7 @@ func (v *version) read(name string, most int64) ([]byte, error) {
 
 // peek returns the first bytes of a file.
 func (v *version) peek(name string, n int) []byte {
-	f, err := os.Open(v.path(name))
+	f, err := openFile(v.path(name))
 	if err != nil {
 		return nil
 	}
@@ -274,17 +276,11 @@ func (v *version) peek(name string, n int) []byte {
 // size returns the width and height of an image in pixels; zeros if it cannot be read. Then checking it says why.
 func (v *version) size(name string) (width, height int) {
 	f := v.files[name]
-	if f.header == nil && f.size <= maxImage {
-		in, err := os.OpenFile(v.path(name), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
-		if err != nil {
-			return 0, 0
-		}
-		defer in.Close()
-		h := readHeader(in)
-		f.header = &h
+	if f.size > maxImage {
+		return 0, 0
 	}
 	if f.header == nil {
-		return 0, 0
+		f.loadHeader(v.path(name))
 	}
 	return f.header.Width, f.header.Height
 }
@@ -478,7 +474,7 @@ func (v *version) cocoSplit(name, file, group string, find func(coco.Image) (str
 	if size := v.files[file].size; size > maxAnnotations {
 		return nil, fmt.Errorf("%s: %d bytes, want at most %d", file, size, maxAnnotations)
 	}
-	in, err := os.Open(v.path(file))
+	in, err := openFile(v.path(file))
 	if err != nil {
 		return nil, pathless(err)
 	}

@@ -12,8 +12,8 @@ import (
 )
 
 // cocoFiles reads COCO annotation files with the images in other folders: COCO itself (annotations/instances_*.json
-// beside train2017/ and val2017/), LVIS, Objects365, BDD100K, and the exports of CVAT (annotations/instances_default.json
-// and images/) and Label Studio (result.json and images/).
+// beside train2017/ and val2017/), LVIS, Objects365, BDD100K, and the exports of CVAT
+// (annotations/instances_default.json and images/) and Label Studio (result.json and images/).
 func (v *version) cocoFiles() (*layout, error) {
 	var found []subset
 	for _, file := range v.names() {
@@ -34,8 +34,10 @@ func (v *version) cocoFiles() (*layout, error) {
 	l := &layout{name: "COCO annotation files"}
 	for _, s := range found {
 		if len(found) > 1 && s.split == "" {
-			return nil, delivery.Blockedf("name them instances_train.json, instances_valid.json and instances_test.json, "+
-				"or leave only one in the folder", "%d COCO annotation files, and the name of %s does not say of which split",
+			return nil, delivery.Blockedf("name them instances_train.json, instances_valid.json and "+
+				"instances_test.json, "+
+				"or leave only one in the folder", "%d COCO annotation files, and the name of %s does not say of "+
+				"which split",
 				len(found), s.file)
 		}
 		dirs := v.imageFolders(s)
@@ -85,7 +87,8 @@ func (v *version) imageFolders(s subset) []string {
 	}
 	var dirs []string
 	for _, base := range []string{dir, root, "."} {
-		for _, below := range []string{name, "images/" + name, cmp.Or(s.split, "."), "images/" + s.split, "images", "data", "."} {
+		for _, below := range []string{name, "images/" + name, cmp.Or(s.split, "."), "images/" + s.split, "images",
+			"data", "."} {
 			if d := path.Join(base, below); !slices.Contains(dirs, d) && len(v.below(d)) > 0 {
 				dirs = append(dirs, d)
 			}

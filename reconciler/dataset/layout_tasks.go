@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"path"
 	"slices"
 	"strings"
@@ -62,18 +61,20 @@ func (v *version) labelStudio() (*layout, error) {
 			continue
 		}
 		if file != "" {
-			return nil, delivery.Blockedf("leave one in the folder", "%s and %s are both exports of Label Studio", file, name)
+			return nil, delivery.Blockedf("leave one in the folder", "%s and %s are both exports of Label Studio",
+				file, name)
 		}
 		file = name
 	}
 	if file == "" {
 		return nil, nil
 	}
-	return &layout{name: "Label Studio JSON", subsets: []subset{{file: file, read: reader("", file, func() (*sheet, error) {
+	read := func() (*sheet, error) {
 		if size := v.files[file].size; size > maxAnnotations {
-			return nil, fmt.Errorf("%s: %s, want at most %s", file, delivery.Bytes(size), delivery.Bytes(maxAnnotations))
+			return nil, fmt.Errorf("%s: %s, want at most %s", file, delivery.Bytes(size),
+				delivery.Bytes(maxAnnotations))
 		}
-		in, err := os.Open(v.path(file))
+		in, err := openFile(v.path(file))
 		if err != nil {
 			return nil, pathless(err)
 		}
@@ -83,7 +84,8 @@ func (v *version) labelStudio() (*layout, error) {
 			return nil, fmt.Errorf("%s: %w", file, err)
 		}
 		return v.taskSheet(tasks, file), nil
-	})}}}, nil
+	}
+	return &layout{name: "Label Studio JSON", subsets: []subset{{file: file, read: reader("", file, read)}}}, nil
 }
 
 // readTasks reads the tasks of an export.

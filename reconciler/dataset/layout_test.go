@@ -240,19 +240,25 @@ func TestRefusals(t *testing.T) {
 		{"not unpacked", map[string]string{"export.zip": "PK"}, "export.zip: the folder holds an archive", "unpack"},
 		{"CrowdHuman", map[string]string{"annotation_train.odgt": `{"ID": "x", "gtboxes": []}`, "Images/a.jpg": "8x8"},
 			"CrowdHuman's annotations", "convert them to COCO"},
-		{"KITTI", map[string]string{"training/label_2/000000.txt": "Pedestrian 0.00 0 -0.20 712.40 143.00 810.73 307.92 1.89 " +
-			"0.48 1.20 1.84 1.47 8.41 0.01\n", "training/image_2/000000.png": "8x8"}, "labels of KITTI", "COCO or YOLO"},
+		{"KITTI", map[string]string{"training/label_2/000000.txt": "Pedestrian 0.00 0 -0.20 712.40 143.00 810.73 " +
+			"307.92 1.89 " +
+			"0.48 1.20 1.84 1.47 8.41 0.01\n", "training/image_2/000000.png": "8x8"}, "labels of KITTI",
+			"COCO or YOLO"},
 		{"VisDrone", map[string]string{"annotations/a.txt": "684,8,273,116,0,0,0,0\n", "images/a.jpg": "8x8"},
 			"labels of VisDrone", "VisDrone.yaml"},
-		{"WIDER FACE", map[string]string{"wider_face_split/wider_face_train_bbx_gt.txt": "0--Parade/a.jpg\n1\n1 2 3 4\n"},
+		{"WIDER FACE", map[string]string{"wider_face_split/wider_face_train_bbx_gt.txt": "0--Parade/a.jpg\n1\n1 2 3 " +
+			"4\n"},
 			"WIDER FACE", "convert"},
-		{"Open Images", map[string]string{"train-annotations-bbox.csv": "ImageID,Source\n"}, "tables of boxes", "convert"},
+		{"Open Images", map[string]string{"train-annotations-bbox.csv": "ImageID,Source\n"}, "tables of boxes",
+			"convert"},
 		{"xView", map[string]string{"xView_train.geojson": `{"type": "FeatureCollection"}`}, "GeoJSON", "convert"},
 		{"CreateML", map[string]string{"train/_annotations.createml.json": `[]`}, "CreateML", "export it as COCO"},
 		{"TFRecord", map[string]string{"train/cells.tfrecord": "x"}, "TFRecord", "export it as COCO"},
-		{"Datumaro", map[string]string{"annotations/default.json": `{"info":{},"categories":{},"items":[]}`}, "Datumaro",
+		{"Datumaro", map[string]string{"annotations/default.json": `{"info":{},"categories":{},"items":[]}`},
+			"Datumaro",
 			"export it as COCO"},
-		{"labelme", map[string]string{"a.json": `{"version":"5.0","shapes":[]}`, "a.jpg": "8x8"}, "labelme", "labelme2coco"},
+		{"labelme", map[string]string{"a.json": `{"version":"5.0","shapes":[]}`, "a.jpg": "8x8"}, "labelme",
+			"labelme2coco"},
 		{"VIA", map[string]string{"via_region_data.json": `{"a.jpg1": {"regions": []}}`}, "VGG Image Annotator",
 			"export it as COCO"},
 		{"only captions", map[string]string{"annotations/captions_train2017.json": `{"images":[],"annotations":[]}`},
@@ -261,9 +267,11 @@ func TestRefusals(t *testing.T) {
 			"YOLO labels without the names", "add data.yaml"},
 		{"CVAT for video", map[string]string{"annotations.xml": `<annotations><version>1.1</version><track id="0"/>` +
 			`</annotations>`}, "CVAT for video", "CVAT for images 1.1"},
-		{"two of VOC", map[string]string{"VOC2007/Annotations/a.xml": "<annotation/>", "VOC2012/Annotations/a.xml": "<annotation/>"},
+		{"two of VOC", map[string]string{"VOC2007/Annotations/a.xml": "<annotation/>",
+			"VOC2012/Annotations/a.xml": "<annotation/>"},
 			"in VOC2007 and VOC2012", "name the folder of one"},
-		{"two of COCO", map[string]string{"a.json": `{"images":[]}`, "b.json": `{"images":[]}`}, "2 COCO annotation files",
+		{"two of COCO", map[string]string{"a.json": `{"images":[]}`, "b.json": `{"images":[]}`},
+			"2 COCO annotation files",
 			"instances_train.json"},
 		{"two of train", map[string]string{"a_train.json": `{"images":[]}`, "b_train.json": `{"images":[]}`},
 			"a_train.json and b_train.json both hold the images of train", "leave one"},
@@ -271,11 +279,13 @@ func TestRefusals(t *testing.T) {
 			"leave one"},
 		{"data.yaml of nothing", map[string]string{"data.yaml": "train: images/train\nnames: [a]\n"},
 			`"images/train" is not in the folder`, "put the images there"},
-		{"data.yaml with an alias", map[string]string{"data.yaml": "train: &a [x]\nval: *a\nnames: [a]\n"}, "val: want a path",
+		{"data.yaml with an alias", map[string]string{"data.yaml": "train: &a [x]\nval: *a\nnames: [a]\n"},
+			"val: want a path",
 			""},
 		{"data.yaml without names", map[string]string{"data.yaml": "train: x\nnames:\n"}, "names: want a list", ""},
 		{"subsets of CVAT", map[string]string{"annotations.xml": `<annotations><image name="a.jpg" subset="Train"/>` +
-			`<image name="b.jpg" subset="Monday"/></annotations>`}, `subset "Monday" is no split`, "call the project's subsets"},
+			`<image name="b.jpg" subset="Monday"/></annotations>`}, `subset "Monday" is no split`,
+			"call the project's subsets"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var files []txtar.File
@@ -291,7 +301,8 @@ func TestRefusals(t *testing.T) {
 				t.Fatalf("got %v", err)
 			}
 			r, err := catalog.Check(t.Context(), delivery.DataRun{Dataset: d}, "", nil, nil)
-			if err != nil || len(r.Findings) != 1 || r.Findings[0].Code != "layout" || !strings.Contains(r.Findings[0].Text, c.says) {
+			if err != nil || len(r.Findings) != 1 || r.Findings[0].Code != "layout" ||
+				!strings.Contains(r.Findings[0].Text, c.says) {
 				t.Errorf("%v, %+v", err, r.Findings)
 			}
 		})
@@ -301,20 +312,21 @@ func TestRefusals(t *testing.T) {
 // A fault is named with its file and line, and the others of the file are read.
 func TestLabelFaults(t *testing.T) {
 	voc := func(object string) map[string]string {
-		return map[string]string{"Annotations/a.xml": "<annotation>\n<filename>a.jpg</filename>\n<size><width>64</width>" +
-			"<height>48</height></size>\n" + object + "</annotation>\n", "JPEGImages/a.jpg": "64x48"}
+		return map[string]string{"Annotations/a.xml": "<annotation>\n<filename>a.jpg</filename>\n" +
+			"<size><width>64</width><height>48</height></size>\n" + object + "</annotation>\n", "JPEGImages/a.jpg": "64x48"}
 	}
 	yolo := func(labels string) map[string]string {
 		return map[string]string{"classes.txt": "car\n", "images/a.jpg": "64x48",
 			"labels/a.txt": "0 0.5 0.5 0.1 0.1\n" + labels}
 	}
 	cvat := func(shape string) map[string]string {
-		return map[string]string{"annotations.xml": "<annotations>\n<image name=\"a.jpg\" width=\"64\" height=\"48\">\n" + shape +
+		return map[string]string{"annotations.xml": "<annotations>\n<image name=\"a.jpg\" width=\"64\" " +
+			"height=\"48\">\n" + shape +
 			"\n</image>\n</annotations>\n", "images/a.jpg": "64x48"}
 	}
 	tasks := func(value string) map[string]string {
-		return map[string]string{"project.json": `[{"annotations": [{"result": [{"type": "rectanglelabels", "value": ` + value +
-			`}]}], "data": {"image": "a.jpg"}}]`, "images/a.jpg": "64x48"}
+		return map[string]string{"project.json": `[{"annotations": [{"result": [{"type": "rectanglelabels", ` +
+			`"value": ` + value + `}]}], "data": {"image": "a.jpg"}}]`, "images/a.jpg": "64x48"}
 	}
 	for _, c := range []struct {
 		name  string
@@ -332,36 +344,48 @@ func TestLabelFaults(t *testing.T) {
 		{"yolo: unknown class", yolo("1 0.5 0.5 0.1 0.1\n"), "labels/a.txt:2", "class 1 has no name"},
 		{"yolo: class -1", yolo("-1 0.5 0.5 0.1 0.1\n"), "labels/a.txt:2", "class's number first"},
 		{"yolo: class 0.5", yolo("0.5 0.5 0.5 0.1 0.1\n"), "labels/a.txt:2", "class's number first"},
-		{"voc: not a number", voc("<object><name>a</name><bndbox><xmin>1</xmin><ymin>NaN</ymin><xmax>9</xmax><ymax>9</ymax>" +
-			"</bndbox></object>"), "Annotations/a.xml:4", `bndbox: want a number up to 1e9, got "NaN"`},
+		{"voc: not a number",
+			voc("<object><name>a</name><bndbox><xmin>1</xmin><ymin>NaN</ymin><xmax>9</xmax><ymax>9</ymax>" +
+				"</bndbox></object>"), "Annotations/a.xml:4", `bndbox: want a number up to 1e9, got "NaN"`},
 		{"voc: no box", voc("<object><name>a</name></object>"), "Annotations/a.xml:4", "want one bndbox"},
 		{"voc: no name", voc("<object><bndbox/></object>"), "Annotations/a.xml:4", "without a name"},
-		{"voc: an entity", voc("<object><name>&x;</name></object>"), "Annotations/a.xml", "line 4: no XML: invalid character entity"},
-		{"voc: entities that grow", map[string]string{"Annotations/a.xml": `<!DOCTYPE a [<!ENTITY b "ha"><!ENTITY c "&b;&b;">]>` +
-			`<annotation><filename>&c;</filename></annotation>`, "JPEGImages/a.jpg": "8x8"}, "Annotations/a.xml", "entity"},
-		{"voc: a file of the machine", map[string]string{"Annotations/a.xml": `<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]>` +
-			`<annotation><filename>&b;</filename></annotation>`, "JPEGImages/a.jpg": "8x8"}, "Annotations/a.xml", "entity"},
+		{"voc: an entity", voc("<object><name>&x;</name></object>"), "Annotations/a.xml",
+			"line 4: no XML: invalid character entity"},
+		{"voc: entities that grow",
+			map[string]string{"Annotations/a.xml": `<!DOCTYPE a [<!ENTITY b "ha"><!ENTITY c "&b;&b;">]>` +
+				`<annotation><filename>&c;</filename></annotation>`, "JPEGImages/a.jpg": "8x8"}, "Annotations/a.xml",
+			"entity"},
+		{"voc: a file of the machine",
+			map[string]string{"Annotations/a.xml": `<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]>` +
+				`<annotation><filename>&b;</filename></annotation>`, "JPEGImages/a.jpg": "8x8"}, "Annotations/a.xml",
+			"entity"},
 		{"voc: cut", map[string]string{"Annotations/a.xml": "<annotation><object>", "JPEGImages/a.jpg": "8x8"},
 			"Annotations/a.xml", "unexpected EOF"},
 		{"voc: no image", map[string]string{"Annotations/b.xml": "<annotation/>", "JPEGImages/a.jpg": "8x8"},
 			"Annotations/b.xml", `there is no image "b".jpg`},
-		{"voc: out of the folder", map[string]string{"Annotations/b.xml": "<annotation><filename>../../../etc/hostname</filename>" +
-			"</annotation>", "JPEGImages/a.jpg": "8x8"}, "Annotations/b.xml", "there is no image"},
+		{"voc: out of the folder",
+			map[string]string{"Annotations/b.xml": "<annotation><filename>../../../etc/hostname</filename>" +
+				"</annotation>", "JPEGImages/a.jpg": "8x8"}, "Annotations/b.xml", "there is no image"},
 		{"voc: a list of nothing", map[string]string{"Annotations/a.xml": "<annotation/>", "JPEGImages/a.jpg": "8x8",
 			"ImageSets/Main/train.txt": "a\nb\n"}, "ImageSets/Main/train.txt:2", `names "b"`},
-		{"cvat: not a number", cvat(`<box label="a" xtl="1" ytl="x" xbr="9" ybr="9"/>`), "annotations.xml:3", `ytl: want a number`},
+		{"cvat: not a number", cvat(`<box label="a" xtl="1" ytl="x" xbr="9" ybr="9"/>`), "annotations.xml:3",
+			`ytl: want a number`},
 		{"cvat: no label", cvat(`<box xtl="1" ytl="1" xbr="9" ybr="9"/>`), "annotations.xml:3", "has no label"},
-		{"cvat: half a point", cvat(`<polygon label="a" points="1,2;3"/>`), "annotations.xml:3", "points: want a number"},
-		{"cvat: no image", map[string]string{"annotations.xml": "<annotations>\n<image name=\"../x/b.jpg\"/>\n</annotations>"},
+		{"cvat: half a point", cvat(`<polygon label="a" points="1,2;3"/>`), "annotations.xml:3",
+			"points: want a number"},
+		{"cvat: no image", map[string]string{"annotations.xml": "<annotations>\n<image " +
+			"name=\"../x/b.jpg\"/>\n</annotations>"},
 			"annotations.xml:2", `names the image "../x/b.jpg", which is not in the folder`},
 		{"label studio: overflow", tasks(`{"x": 1e999, "y": 1, "width": 1, "height": 1, "rectanglelabels": ["a"]}`),
 			"project.json: tasks[0].annotations[0].result[0]", "1e999"},
 		{"label studio: no number", tasks(`{"x": 1, "y": 1, "width": 1, "rectanglelabels": ["a"]}`),
 			"project.json: tasks[0].annotations[0].result[0]", `want a number, got ""`},
-		{"label studio: no image", map[string]string{"project.json": `[{"annotations": [], "data": {"image": "../../b.jpg"}}]`},
+		{"label studio: no image",
+			map[string]string{"project.json": `[{"annotations": [], "data": {"image": "../../b.jpg"}}]`},
 			"project.json: tasks[0]", `"../../b.jpg"`},
 		{"yolo: list of nothing", map[string]string{"data.yaml": "train: train.txt\nval: val.txt\nnames: [a]\n",
-			"train.txt": "images/a.jpg\n../../b.jpg\n", "val.txt": "images/a.jpg", "images/a.jpg": "8x8"}, "train.txt:2",
+			"train.txt": "images/a.jpg\n../../b.jpg\n", "val.txt": "images/a.jpg", "images/a.jpg": "8x8"},
+			"train.txt:2",
 			`names the image "../../b.jpg"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -385,7 +409,8 @@ func TestLabelFaults(t *testing.T) {
 				!strings.Contains(s.faults[0].text, c.says) {
 				t.Errorf("got %+v", s.faults)
 			}
-			if strings.HasPrefix(c.name, "yolo: ") && !strings.Contains(c.name, "list") && len(s.truth.Annotations) != 1 {
+			if strings.HasPrefix(c.name, "yolo: ") && !strings.Contains(c.name, "list") &&
+				len(s.truth.Annotations) != 1 {
 				t.Errorf("the good label is lost: %+v", s.truth.Annotations)
 			}
 		})

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"path"
 	"regexp"
 	"slices"
@@ -135,7 +134,8 @@ func (v *version) cvat() (*layout, error) {
 	for _, name := range v.names() {
 		if path.Ext(name) == ".xml" && bytes.Contains(v.peek(name, 1024), []byte("<annotations>")) {
 			if file != "" {
-				return nil, delivery.Blockedf("leave one in the folder", "%s and %s are both annotations of CVAT", file, name)
+				return nil, delivery.Blockedf("leave one in the folder", "%s and %s are both annotations of CVAT",
+					file, name)
 			}
 			file = name
 		}
@@ -147,7 +147,7 @@ func (v *version) cvat() (*layout, error) {
 	if size := v.files[file].size; size > maxAnnotations {
 		return nil, fmt.Errorf("%s: %s, want at most %s", file, delivery.Bytes(size), delivery.Bytes(maxAnnotations))
 	}
-	in, err := os.Open(v.path(file))
+	in, err := openFile(v.path(file))
 	if err != nil {
 		return nil, pathless(err)
 	}
@@ -166,10 +166,12 @@ func (v *version) cvat() (*layout, error) {
 	for _, name := range slices.Sorted(maps.Keys(subsets)) {
 		split := splitName(name)
 		if len(subsets) > 1 && split == "" {
-			return nil, delivery.Blockedf("call the project's subsets Train, Validation and Test in CVAT, and export it again",
+			return nil, delivery.Blockedf("call the project's subsets Train, Validation and Test in CVAT, and "+
+				"export it again",
 				"%s: subset %s is no split", file, quote(name))
 		}
-		l.subsets = append(l.subsets, subset{split: split, file: file, read: reader(split, file, func() (*sheet, error) {
+		l.subsets = append(l.subsets, subset{split: split, file: file, read: reader(split, file, func() (*sheet,
+			error) {
 			return v.cvatSheet(content, file, name), nil
 		})})
 	}
@@ -222,7 +224,8 @@ func (v *version) cvatSheet(content *cvatFile, file, name string) *sheet {
 		found, ok := v.locate(im.Name, "images/"+name, "images", path.Join(path.Dir(file), "images/"+name),
 			path.Join(path.Dir(file), "images"), path.Dir(file))
 		if !ok {
-			s.fault(codeNoImage, position{file, im.line}.String(), "names the image %s, which is not in the folder; export "+
+			s.fault(codeNoImage, position{file, im.line}.String(), "names the image %s, which is not in the folder; "+
+				"export "+
 				"the task with its images", quote(im.Name))
 			continue
 		}
@@ -240,7 +243,8 @@ func (v *version) cvatSheet(content *cvatFile, file, name string) *sheet {
 			case note == "ignore":
 			default:
 				if note == codeRotated {
-					s.warn(codeRotated, at.String(), "image %s: the box is turned by %s degrees; the upright box around it is "+
+					s.warn(codeRotated, at.String(), "image %s: the box is turned by %s degrees; the upright box "+
+						"around it is "+
 						"used", quote(im.Name), e.get("rotation"))
 				}
 				label := e.get("label")
@@ -391,7 +395,8 @@ func (v *version) voc() (*layout, error) {
 	case len(roots) == 0:
 		return nil, nil
 	case len(roots) > 1:
-		return nil, delivery.Blockedf("name the folder of one of them", "several datasets in the layout of Pascal VOC, in %s",
+		return nil, delivery.Blockedf("name the folder of one of them",
+			"several datasets in the layout of Pascal VOC, in %s",
 			strings.Join(roots, " and "))
 	}
 	root := roots[0]
@@ -414,7 +419,8 @@ func (v *version) voc() (*layout, error) {
 	sets := path.Join(root, "ImageSets/Main")
 	lists := map[string]string{} // by split
 	for _, name := range v.below(sets) {
-		if base := path.Base(name); path.Ext(base) == ".txt" && !strings.Contains(stem(base), "_") && path.Dir(name) == sets {
+		if base := path.Base(name); path.Ext(base) == ".txt" && !strings.Contains(stem(base), "_") &&
+			path.Dir(name) == sets {
 			split := splitName(stem(base))
 			if split != "" {
 				lists[split] = name
@@ -427,7 +433,8 @@ func (v *version) voc() (*layout, error) {
 	all := slices.Sorted(maps.Keys(files))
 	add := func(split, file string, ids []string, faults []fault) {
 		slices.Sort(ids)
-		l.subsets = append(l.subsets, subset{split: split, file: file, read: reader(split, file, func() (*sheet, error) {
+		l.subsets = append(l.subsets, subset{split: split, file: file, read: reader(split, file, func() (*sheet,
+			error) {
 			s, err := v.vocSheet(root, ids, files)
 			if err == nil {
 				s.faults = append(faults, s.faults...)
@@ -526,7 +533,8 @@ func (v *version) vocSheet(root string, ids []string, files map[string]string) (
 		}
 		found, ok := v.vocImage(root, id, file, f.Filename)
 		if !ok {
-			s.fault(codeNoImage, file, "there is no image %s.jpg or .png, nor %s", quote(path.Base(id)), quote(f.Filename))
+			s.fault(codeNoImage, file, "there is no image %s.jpg or .png, nor %s", quote(path.Base(id)),
+				quote(f.Filename))
 			continue
 		}
 		width, _ := strconv.Atoi(strings.TrimSpace(f.Width))

@@ -52,7 +52,8 @@ func (v *version) ultralytics() (*layout, error) {
 			continue
 		}
 		if file != "" {
-			return nil, delivery.Blockedf("leave one in the folder", "%s and %s both name the classes of a YOLO dataset",
+			return nil, delivery.Blockedf("leave one in the folder",
+				"%s and %s both name the classes of a YOLO dataset",
 				file, name)
 		}
 		file = name
@@ -78,7 +79,8 @@ func (v *version) ultralytics() (*layout, error) {
 			case err != nil && name == "test" && len(y.sets["train"]) > 0:
 				continue // COCO's data.yaml names a test set that nobody has
 			case err != nil:
-				return nil, delivery.Blockedf("put the images there, or correct "+path.Base(file), "%s: %s: %v", file, name, err)
+				return nil, delivery.Blockedf("put the images there, or correct "+path.Base(file), "%s: %s: %v", file,
+					name, err)
 			}
 			images, faults = append(images, found...), append(faults, bad...)
 		}
@@ -87,7 +89,8 @@ func (v *version) ultralytics() (*layout, error) {
 		}
 	}
 	if len(l.subsets) == 0 && len(y.sets) > 0 {
-		return nil, delivery.Blockedf("put the images into the folder", "%s describes a YOLO dataset without images", file)
+		return nil, delivery.Blockedf("put the images into the folder", "%s describes a YOLO dataset without images",
+			file)
 	}
 	if len(l.subsets) == 0 { // only names:
 		return v.yoloSets(y, file)
@@ -221,7 +224,8 @@ func (v *version) darknet() (*layout, error) {
 	for _, name := range v.names() {
 		if path.Ext(name) == ".data" && bytes.Contains(v.peek(name, 4096), []byte("names")) {
 			if file != "" {
-				return nil, delivery.Blockedf("leave one in the folder", "%s and %s both describe a YOLO dataset", file, name)
+				return nil, delivery.Blockedf("leave one in the folder", "%s and %s both describe a YOLO dataset",
+					file, name)
 			}
 			file = name
 		}
@@ -242,7 +246,8 @@ func (v *version) darknet() (*layout, error) {
 		case "names":
 			at := path.Join(path.Dir(file), path.Base(value))
 			if v.files[at] == nil {
-				return nil, delivery.Blockedf("put it into the folder", "%s names %s, which is not there", file, quote(value))
+				return nil, delivery.Blockedf("put it into the folder", "%s names %s, which is not there", file,
+					quote(value))
 			}
 			if y.names, err = v.classes(at); err != nil {
 				return nil, err
@@ -250,7 +255,8 @@ func (v *version) darknet() (*layout, error) {
 		case "train", "valid", "test":
 			at := path.Join(path.Dir(file), path.Base(value))
 			if v.files[at] == nil {
-				return nil, delivery.Blockedf("put it into the folder", "%s names %s, which is not there", file, quote(value))
+				return nil, delivery.Blockedf("put it into the folder", "%s names %s, which is not there", file,
+					quote(value))
 			}
 			images, faults, err := v.listed(at)
 			if err != nil {
@@ -314,8 +320,9 @@ func (v *version) yoloSets(y *yoloFile, file string) (*layout, error) {
 		}
 	}
 	if len(l.subsets) == 0 {
-		return nil, delivery.Blockedf("put the images into images/", "%s names the classes of a YOLO dataset, and there is "+
-			"no image", file)
+		return nil, delivery.Blockedf("put the images into images/",
+			"%s names the classes of a YOLO dataset, and there is "+
+				"no image", file)
 	}
 	return l, nil
 }
@@ -418,7 +425,8 @@ func (s *sheet) labels(data []byte, file string, width, height float64, y *yoloF
 			s.fault(codeLabel, at.String(), "%s", text)
 			continue
 		}
-		s.boxes = append(s.boxes, sheetBox{0, int64(class), coco.Box{X: float64(box.X * width), Y: float64(box.Y * height),
+		s.boxes = append(s.boxes, sheetBox{0, int64(class), coco.Box{X: float64(box.X * width),
+			Y: float64(box.Y * height),
 			W: float64(box.W * width), H: float64(box.H * height)}, false})
 	}
 }

@@ -28,7 +28,8 @@ var refused = []struct {
 	{"annotations of Datumaro", "export it as COCO: datum convert -f coco_instances", func(_ string, head []byte) bool {
 		return bytes.Contains(head, []byte(`"items"`)) && bytes.Contains(head, []byte(`"categories"`))
 	}},
-	{"annotations of labelme", "convert them to COCO with labelme's labelme2coco.py", func(name string, head []byte) bool {
+	{"annotations of labelme", "convert them to COCO with labelme's labelme2coco.py", func(name string,
+		head []byte) bool {
 		return strings.HasSuffix(name, ".json") && bytes.Contains(head, []byte(`"shapes"`))
 	}},
 	{"a project of VGG Image Annotator", "export it as COCO: Annotation, Export Annotations (COCO format)",
@@ -56,7 +57,8 @@ var refused = []struct {
 		line, _, _ := bytes.Cut(head, []byte("\n"))
 		return strings.HasSuffix(name, ".txt") && len(bytes.Fields(line)) >= 15
 	}},
-	{"labels of VisDrone", "convert them to YOLO, as Ultralytics' VisDrone.yaml does", func(name string, head []byte) bool {
+	{"labels of VisDrone", "convert them to YOLO, as Ultralytics' VisDrone.yaml does", func(name string,
+		head []byte) bool {
 		line, _, _ := bytes.Cut(head, []byte("\n"))
 		return strings.HasSuffix(name, ".txt") && bytes.Count(line, []byte(",")) >= 7
 	}},
@@ -80,17 +82,20 @@ var refused = []struct {
 // refusal says what the folder holds, of which no layout can be read, and what to do.
 func (v *version) refusal() error {
 	const most = 2000 // of files that are looked into
+	type begun struct {
+		name string
+		head []byte
+	}
+	var files []begun
+	for _, name := range v.names() {
+		if !isImage(name) && len(files) < most {
+			files = append(files, begun{name, v.peek(name, 16<<10)})
+		}
+	}
 	for _, r := range refused {
-		n := 0
-		for _, name := range v.names() {
-			if isImage(name) || path.Base(name) == AnnotationsFile {
-				continue
-			}
-			if n++; n > most {
-				break
-			}
-			if r.match(strings.ToLower(path.Base(name)), v.peek(name, 16<<10)) {
-				return delivery.Blockedf(r.do, "%s: the folder holds %s, which cannot be read", name, r.name)
+		for _, f := range files {
+			if r.match(strings.ToLower(path.Base(f.name)), f.head) {
+				return delivery.Blockedf(r.do, "%s: the folder holds %s, which cannot be read", f.name, r.name)
 			}
 		}
 	}

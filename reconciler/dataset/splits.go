@@ -113,8 +113,9 @@ func (v *version) assignedSplit(l *layout, assigned map[string]string, name, gro
 			continue
 		}
 		if out != nil {
-			return nil, true, delivery.Blockedf("let each split have images of one of them", "%s puts images of %s and of %s "+
-				"into %s", SplitsFile, out.annotations, sub.file, name)
+			return nil, true, delivery.Blockedf("let each split have images of one of them",
+				"%s puts images of %s and of %s "+
+					"into %s", SplitsFile, out.annotations, sub.file, name)
 		}
 		s.name, s.dir = name, ""
 		out = s
@@ -179,7 +180,8 @@ func WriteSplits(ctx context.Context, dir string, shares [3]int) (Splits, error)
 	}
 	total := shares[0] + shares[1] + shares[2]
 	if total <= 0 || min(shares[0], shares[1], shares[2]) < 0 {
-		return out, delivery.Blockedf("give shares as 70,15,15", "the shares of train, valid and test must be from 0 up, "+
+		return out, delivery.Blockedf("give shares as 70,15,15", "the shares of train, valid and test must be from "+
+			"0 up, "+
 			"with one above 0")
 	}
 	lists := out.lists()

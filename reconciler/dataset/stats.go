@@ -205,7 +205,8 @@ func (c Catalog) Image(ctx context.Context, d delivery.Dataset, name string) (Im
 			t.Width, t.Height = v.size(file)
 			for _, a := range s.truth.Annotations {
 				if a.Image == im.ID {
-					t.Boxes = append(t.Boxes, TruthBox{label[a.Category], [4]float64{a.Box.X, a.Box.Y, a.Box.W, a.Box.H},
+					t.Boxes = append(t.Boxes, TruthBox{label[a.Category], [4]float64{a.Box.X, a.Box.Y, a.Box.W,
+						a.Box.H},
 						a.Crowd})
 				}
 			}
@@ -217,11 +218,13 @@ func (c Catalog) Image(ctx context.Context, d delivery.Dataset, name string) (Im
 	}
 	switch {
 	case len(out) == 0:
-		return ImageTruths{}, delivery.Blockedf("name it by its path below the dataset", "no annotation names an image %s",
+		return ImageTruths{}, delivery.Blockedf("name it by its path below the dataset",
+			"no annotation names an image %s",
 			quote(name))
 	case len(out) > 1 && out[0].Name != out[1].Name:
-		return ImageTruths{}, delivery.Blockedf("name it by its path below the dataset", "%d images are called %s, as %s "+
-			"and %s", len(out), quote(name), out[0].Name, out[1].Name)
+		return ImageTruths{}, delivery.Blockedf("name it by its path below the dataset",
+			"%d images are called %s, as %s "+
+				"and %s", len(out), quote(name), out[0].Name, out[1].Name)
 	}
 	return out[0], nil
 }
@@ -230,8 +233,9 @@ func (c Catalog) Image(ctx context.Context, d delivery.Dataset, name string) (Im
 func (t ImageTruths) Drawn() []coco.Drawn {
 	out := make([]coco.Drawn, len(t.Boxes))
 	for i, b := range t.Boxes {
-		out[i] = coco.Drawn{Box: coco.Box{X: b.Box[0], Y: b.Box[1], W: b.Box[2], H: b.Box[3]}, Class: fmt.Sprintf("%d %s", i+1,
-			b.Label), Mark: coco.Found}
+		out[i] = coco.Drawn{Box: coco.Box{X: b.Box[0], Y: b.Box[1], W: b.Box[2], H: b.Box[3]},
+			Class: fmt.Sprintf("%d %s", i+1,
+				b.Label), Mark: coco.Found}
 	}
 	return out
 }

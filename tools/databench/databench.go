@@ -57,7 +57,8 @@ func bench(in, aob string, n, turns int, pixels bool) error {
 		}
 	}
 	sums := func() (time.Duration, error) {
-		return timed(exec.Command("sh", "-c", `find "$0" -type f -print0 | xargs -0 -P2 -n500 sha256sum >"$0.sums"`, data))
+		return timed(exec.Command("sh", "-c", `find "$0" -type f -print0 | xargs -0 -P2 -n500 sha256sum >"$0.sums"`,
+			data))
 	}
 	figures := map[string][]time.Duration{}
 	measure := func(name string, run func() (time.Duration, error)) error {
@@ -66,7 +67,8 @@ func bench(in, aob string, n, turns int, pixels bool) error {
 		fmt.Printf("%-28s %v\n", name, took.Round(time.Millisecond))
 		return err
 	}
-	const sum, headers, again, whole, wholeAgain = "sha256sum", "check --headers-only", "the same again", "check", "check again"
+	const sum, headers, again, whole, wholeAgain = "sha256sum", "check --headers-only", "the same again", "check",
+		"check again"
 	for range turns {
 		if err := os.RemoveAll(cache); err != nil {
 			return err
