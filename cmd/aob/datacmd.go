@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/autonomos/aob/reconciler/dataset"
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -175,37 +174,33 @@ func (t *terminal) dataReport(r dataReport) {
 // showProgress returns a function that shows on a terminal how far the work is and how long it will take, and one that
 // ends that. Elsewhere it writes a line every ten seconds.
 func showProgress(w io.Writer) (dataset.Progress, func()) {
-	file, _ := w.(*os.File)
-	tty := file != nil && term.IsTerminal(int(file.Fd())) && os.Getenv("TERM") != "dumb"
-	every := 10 * time.Second
-	if tty {
-		every = 200 * time.Millisecond
+	t := newTerminal(w)
+	every, before, after := 10*time.Second, "", "\n"
+	if t.tty {
+		every, before, after = 200*time.Millisecond, "\r\x1b[K", ""
 	}
 	var phase dataset.Phase
 	var began, last time.Time
 	drawn := false
-	return func(now dataset.Phase, done, total int) {
-			at := time.Now()
-			if now != phase {
-				phase, began, last = now, at, at
-			}
-			if at.Sub(last) < every {
-				return
-			}
-			last = at
-			left := time.Duration(float64(at.Sub(began)) / float64(max(done, 1)) * float64(total-done))
-			line := fmt.Sprintf("%s: %d of %d, about %s left", phase, done, total, span(left))
-			if tty {
-				drawn = true
-				fmt.Fprintf(w, "\r\x1b[K%s", line)
-			} else {
-				fmt.Fprintln(w, line)
-			}
-		}, func() {
-			if drawn {
-				fmt.Fprint(w, "\r\x1b[K")
-			}
+	progress := func(now dataset.Phase, done, total int) {
+		at := time.Now()
+		if now != phase {
+			phase, began, last = now, at, at
 		}
+		if at.Sub(last) < every {
+			return
+		}
+		last, drawn = at, t.tty
+		left := time.Duration(float64(at.Sub(began)) / float64(max(done, 1)) * float64(total-done))
+		t.printf("%s%s: %d of %d, about %s left%s", safeText(before), phase, done, total, span(left), safeText(after))
+		_ = t.flush() // the result does not depend on it
+	}
+	return progress, func() {
+		if drawn {
+			t.printf("%s", safeText(before))
+			_ = t.flush()
+		}
+	}
 }
 
 func newDataStatsCommand() *cobra.Command {

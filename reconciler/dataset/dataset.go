@@ -272,7 +272,12 @@ func (c Catalog) evalSplit(ctx context.Context, e delivery.EvalSet) (*version, *
 	s, ok, err := v.split(e.Split, e.Group)
 	switch {
 	case err != nil:
-		return nil, nil, delivery.Blockedf("correct the file", "eval set %s: %v", e, err)
+		blocked, ok := errors.AsType[delivery.Blocked](err)
+		if !ok {
+			blocked = delivery.Blocked{What: err.Error(), Do: "correct the file"}
+		}
+		blocked.What = fmt.Sprintf("eval set %s: %s", e, blocked.What)
+		return nil, nil, blocked
 	case !ok:
 		return nil, nil, delivery.Blockedf("check the name of the split", "eval set %s: %s", e, v.lacks(e.Split))
 	case len(s.missing) > 0:

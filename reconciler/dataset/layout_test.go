@@ -313,7 +313,8 @@ func TestRefusals(t *testing.T) {
 func TestLabelFaults(t *testing.T) {
 	voc := func(object string) map[string]string {
 		return map[string]string{"Annotations/a.xml": "<annotation>\n<filename>a.jpg</filename>\n" +
-			"<size><width>64</width><height>48</height></size>\n" + object + "</annotation>\n", "JPEGImages/a.jpg": "64x48"}
+			"<size><width>64</width><height>48</height></size>\n" + object + "</annotation>\n",
+			"JPEGImages/a.jpg": "64x48"}
 	}
 	yolo := func(labels string) map[string]string {
 		return map[string]string{"classes.txt": "car\n", "images/a.jpg": "64x48",
