@@ -230,7 +230,8 @@ func (p *server) openStores(ctx context.Context) (err error) {
 	p.mask = secretMask(p.settings)
 	kind, settings := p.settings.Forge.Kind()
 	p.mirror, err = git.Open(p.state.mirror(), git.Remote{URL: p.settings.Repository, Auth: gitAuth(kind, settings),
-		Transport: p.metrics.CountGit(git.Transport()), Main: p.settings.Main, Pulls: forge.Kinds[kind].Pulls})
+		Transport: p.metrics.CountGit(git.Transport()), Main: p.settings.Main, Pulls: forge.Kinds[kind].Pulls,
+		Refusals: forge.Kinds[kind].Refusals})
 	if err != nil {
 		return err
 	}

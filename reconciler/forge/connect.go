@@ -12,7 +12,11 @@ import (
 var Kinds = map[string]Kind{
 	"local": {Connect: connectLocal},
 	"gitea": {Connect: connectGitea, Pulls: "refs/pull/",
-		TokenHelp: "make an access token for AOB's user in Gitea, and write it there; docs/gitea.md lists its scopes"},
+		TokenHelp: "make an access token for AOB's user in Gitea, and write it there; docs/gitea.md lists its scopes",
+		Refusals: map[string]delivery.Blocked{"unverified commit": {
+			What: "the server accepts only commits whose signatures it can verify",
+			Do: "set commits.signingKey in aob's configuration (see docs/gitea.md), or remove the protection of this " +
+				"branch"}}},
 }
 
 // A Kind is one kind of forge. One without TokenHelp is the bare repository alone: it
@@ -27,6 +31,8 @@ type Kind struct {
 	GitUser string
 	// TokenHelp is the hint for a missing token.
 	TokenHelp string
+	// Refusals say why the forge refuses a push, by a text in its answer.
+	Refusals map[string]delivery.Blocked
 }
 
 // Settings are the forge's settings from the server's configuration.

@@ -138,7 +138,7 @@ func TestRequiredSignatures(t *testing.T) {
 			"require_signed_commits": true}, nil)
 		m, err := git.Open(t.TempDir(), git.Remote{URL: repo.CloneURL, Auth: func() (string, string) {
 			return "", robot.Token
-		}})
+		}, Refusals: Kinds["gitea"].Refusals})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -93,10 +93,10 @@ func (m *Mirror) Push(ctx context.Context, hash, ref, old string) error {
 		return refused("remove the file if no git is running there: a git that was killed has left it",
 			"the lock file "+delivery.Terminal(path.Clean(lock[1]))+" exists")
 	}
-	if strings.Contains(output.b.String(), "unverified commit") { // Gitea's text
-		return refused(
-			"set commits.signingKey in aob's configuration (see docs/gitea.md), or remove the protection of "+
-				"this branch", "the server accepts only commits whose signatures it can verify: "+why)
+	for text, b := range m.remote.refusals {
+		if strings.Contains(output.b.String(), text) {
+			return refused(b.Do, b.What+": "+why)
+		}
 	}
 	return refused("allow aob's user to push to this branch, or change its protection", why)
 }

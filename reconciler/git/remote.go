@@ -29,6 +29,7 @@ type Remote struct {
 	Transport http.RoundTripper           // nil: a transport of its own
 	Main      string                      // the branch that is fetched before all others; empty: the target of HEAD
 	Pulls     string                      // prefix of the remote's refs of pull requests; empty: [Pull]
+	Refusals  map[string]delivery.Blocked // why the remote refuses a push, by a text in its output
 }
 
 // Maximum sizes of responses in bytes.
@@ -43,6 +44,7 @@ type remote struct {
 	folder   string // path of a local repository, else empty
 	main     string // Remote.Main
 	pulls    string // Remote.Pulls
+	refusals map[string]delivery.Blocked
 	auth     func() (user, token string)
 	endpoint *transport.Endpoint
 	client   transport.Transport
@@ -69,7 +71,8 @@ func newRemote(r Remote) (*remote, error) {
 		return nil, delivery.Blockedf("use http, https or a folder",
 			"the repository's address %s: aob does not support %s", r.URL, u.Scheme)
 	}
-	rem := &remote{url: strings.TrimSuffix(u.String(), "/"), main: r.Main, auth: r.Auth, pulls: cmp.Or(r.Pulls, Pull)}
+	rem := &remote{url: strings.TrimSuffix(u.String(), "/"), main: r.Main, auth: r.Auth, pulls: cmp.Or(r.Pulls, Pull),
+		refusals: r.Refusals}
 	if rem.endpoint, err = transport.NewEndpoint(rem.url); err != nil {
 		return nil, delivery.Blockedf("write it as https://host/owner/name", "the repository's address is not a URL")
 	}
