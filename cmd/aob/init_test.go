@@ -17,6 +17,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/autonomos/aob/reconciler/dataset"
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
@@ -180,6 +181,34 @@ func TestInitLeavesNothingAfterAFailure(t *testing.T) {
 			if there != (err == nil) || len(list) > 0 {
 				t.Errorf("%s: it leaves %v, %v", name, list, err)
 			}
+		}
+	}
+}
+
+// A label that cannot be the name of a class is mapped to one.
+func TestInitMapsOddLabels(t *testing.T) {
+	data := ownDataset(t, map[string]int{"train": 6, "valid": 3, "test": 5})
+	for _, split := range []string{"train", "valid", "test"} {
+		path := filepath.Join(data, split, dataset.AnnotationsFile)
+		text, err := os.ReadFile(path)
+		if err == nil {
+			err = os.WriteFile(path, bytes.ReplaceAll(text, []byte("EUR pallet"), []byte("EUR\u00a0pallet ")), 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	w, err := initWorld(t.Context(), initRequest{dir: filepath.Join(t.TempDir(), "w"), dataset: data, name: "p",
+		python: "python3"}, io.Discard)
+	if err != nil || !slices.Equal(w.Own.Classes, []string{"EUR pallet", "yes"}) ||
+		w.Own.Splits[0].Objects["EUR pallet"] == 0 {
+		t.Fatalf("%+v, %v", w.Own, err)
+	}
+	for file, want := range map[string]string{"models/p.yaml": "classes: {EUR pallet: [\"EUR\\u00a0pallet \"], " +
+		"\"yes\": [\"yes\"]}",
+		"gates/p.yaml": "labels: {EUR pallet: [\"EUR\\u00a0pallet \"]}"} {
+		if got := gitOutput(t, "-C", w.Repository, "show", "first-model:"+file); !strings.Contains(got, want) {
+			t.Errorf("%s has no %s:\n%s", file, want, got)
 		}
 	}
 }

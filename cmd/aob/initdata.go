@@ -19,12 +19,14 @@ import (
 
 // ownData is what aob init found in a dataset, and what it made for it.
 type ownData struct {
-	Model   string     `json:"model"`
-	Branch  string     `json:"branch"` // that proposes it
-	Gate    string     `json:"gate"`
-	Owner   string     `json:"owner"`
-	Classes []string   `json:"classes"`
-	Splits  []ownSplit `json:"splits"`
+	Model   string   `json:"model"`
+	Branch  string   `json:"branch"` // that proposes it
+	Gate    string   `json:"gate"`
+	Owner   string   `json:"owner"`
+	Classes []string `json:"classes"`
+	// Labels are the dataset's labels of the classes.
+	Labels delivery.Labels `json:"labels,omitempty"`
+	Splits []ownSplit      `json:"splits"`
 	// Warnings say what makes the gate's decisions hard.
 	Warnings []string `json:"warnings,omitempty"`
 }
@@ -99,26 +101,44 @@ func (b *builder) readOwn() (err error) {
 	b.Own = &ownData{Model: name, Branch: firstModel, Gate: name, Owner: u.Username}
 	b.say("reading %s …", b.dataset)
 	catalog := dataset.Catalog{Sources: sources, Locations: map[string]map[string]string{"dir": {name: b.dataset}}}
-	found := map[string]bool{}
+	labels := delivery.Labels{}
 	for _, split := range []string{"train", "valid", "test"} {
 		f, err := catalog.Freeze(b.ctx, delivery.EvalSet{Dataset: delivery.Dataset{Source: "dir", Path: name},
 			Split: split})
 		if err != nil {
 			return err
 		}
-		b.Own.Splits = append(b.Own.Splits, ownSplit{Name: split, Images: f.Images, Objects: f.Truths})
-		for class, n := range f.Truths {
-			found[class] = found[class] || n > 0
+		own := ownSplit{Name: split, Images: f.Images, Objects: map[string]int{}}
+		for label, n := range f.Truths {
+			class := delivery.ClassOf(label)
+			if own.Objects[class] += n; n > 0 && !slices.Contains(labels[class], label) {
+				labels[class] = append(labels[class], label)
+				slices.Sort(labels[class])
+			}
 		}
+		b.Own.Splits = append(b.Own.Splits, own)
 		if split == "test" {
 			b.Own.Warnings = frozenWarnings(f)
 		}
 	}
-	maps.DeleteFunc(found, func(_ string, used bool) bool { return !used })
-	if b.Own.Classes = slices.Sorted(maps.Keys(found)); len(found) == 0 {
+	if b.Own.Classes = slices.Sorted(maps.Keys(labels)); len(labels) == 0 {
 		return delivery.Blockedf("label objects in it", "no object of %s is labelled", b.dataset)
 	}
+	if slices.ContainsFunc(b.Own.Classes, func(class string) bool {
+		return !slices.Equal(labels[class],
+			[]string{class})
+	}) {
+		b.Own.Labels = labels
+	}
 	return nil
+}
+
+// yaml returns the classes of the model: a list, or a map to labels that are no names of classes.
+func (o *ownData) yaml() string {
+	if o.Labels != nil {
+		return o.Labels.String()
+	}
+	return delivery.FlowList(o.Classes)
 }
 
 // notOfName matches what a model's name does not have.
@@ -137,7 +157,7 @@ func (b *builder) own() error {
 	if err := b.configure(own.Model, b.dataset); err != nil {
 		return err
 	}
-	model := fmt.Appendf(nil, ownModel, own.Model, delivery.FlowList(own.Classes), own.epochs())
+	model := fmt.Appendf(nil, ownModel, own.Model, own.yaml(), own.epochs())
 	gate := fmt.Appendf(nil, ownGate, own.Gate, delivery.YAMLScalar(own.Owner))
 	if err := b.write("models/"+own.Model+".yaml", model); err != nil {
 		return err

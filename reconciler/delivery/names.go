@@ -49,3 +49,26 @@ func SameButSpaces(a, b string) bool {
 	}
 	return a != b && fold(a) == fold(b)
 }
+
+// ClassOf makes the name of a class of a dataset's label: the label itself if it can be one, or else the nearest text
+// that can.
+func ClassOf(label string) string {
+	if CheckClass(label) == nil {
+		return label
+	}
+	spaced := strings.Map(func(r rune) rune {
+		switch {
+		case unicode.IsSpace(r):
+			return ' '
+		case hidden(r):
+			return -1
+		}
+		return r
+	}, label)
+	runes := []rune(strings.Join(strings.Fields(spaced), " "))
+	name := strings.TrimSpace(string(runes[:min(len(runes), MaxClass)]))
+	if CheckClass(name) != nil {
+		return "class"
+	}
+	return name
+}

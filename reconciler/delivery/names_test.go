@@ -53,3 +53,15 @@ func TestTerminalJoiners(t *testing.T) {
 		}
 	}
 }
+
+// A label that cannot be a class gets the nearest name that can.
+func TestClassOf(t *testing.T) {
+	for label, want := range map[string]string{"circle": "circle", "circle ": "circle", "fire\u00a0square": "fire " +
+		"square",
+		" a\t\nb ": "a b", "نیم\u200cبها": "نیم\u200cبها", "a\u200b": "a", "\u200b": "class", "": "class",
+		strings.Repeat("a", 200): strings.Repeat("a", MaxClass)} {
+		if got := ClassOf(label); got != want || CheckClass(got) != nil {
+			t.Errorf("%q: %q, want %q", label, got, want)
+		}
+	}
+}
