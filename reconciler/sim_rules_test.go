@@ -127,7 +127,7 @@ func (s *sim) checkGreen(commit string) {
 		case s.accepted(name, release):
 			continue // a rollback
 		}
-		s.checkEvidence(fmt.Sprintf("green on %.8s", commit), name, release, head)
+		s.checkEvidence(fmt.Sprintf("green on %.8s", commit), name, release, head, true)
 	}
 }
 
@@ -138,8 +138,9 @@ func (s *sim) bothChanged(a, b, path string) bool {
 }
 
 // checkEvidence fails unless signed statements say that a bundle was made of exactly a release's spec, and that it
-// passes every gate of main that covers the model, as that gate is on main now.
-func (s *sim) checkEvidence(what, name string, release delivery.Release, tree delivery.Intent) {
+// passes every gate of main that covers the model, as that gate is on main now. A release that main accepts may be
+// judged by its signed scores alone, if the gate has changed since the release was made.
+func (s *sim) checkEvidence(what, name string, release delivery.Release, tree delivery.Intent, always bool) {
 	ran, ok := s.signed.bundles[release.Bundle]
 	ran.Spec.Classes = nil // the labels of a class may have other names
 	if !ok || !slices.ContainsFunc(seedSpecs(tree.Models[name]), func(spec delivery.Spec) bool {
@@ -163,24 +164,30 @@ func (s *sim) checkEvidence(what, name string, release delivery.Release, tree de
 		gates = append(gates, main.Covering(tree.Models[name].RenamedFrom)...) // renaming leaves no gate behind
 	}
 	for _, g := range gates {
-		s.checkPasses(what, main.Gates[g], release.Bundle)
+		s.checkPasses(what, main.Gates[g], release.Bundle, always)
 	}
 }
 
 // checkPasses fails unless a bundle has signed scores on a gate's eval set, and a signed verdict of that very gate that
-// passes, or that is unsure and that an owner has accepted.
-func (s *sim) checkPasses(what string, g delivery.Gate, bundle delivery.Digest) {
+// passes, or that is unsure and that an owner has accepted. Unless always is set, the bundle may have no verdict of it.
+func (s *sim) checkPasses(what string, g delivery.Gate, bundle delivery.Digest, always bool) {
 	if !slices.ContainsFunc(slices.Collect(maps.Values(s.signed.index.Scores)), func(sc delivery.Scores) bool {
 		return sc.Input.Bundle == bundle && sc.Input.EvalSet == g.Evaluate
 	}) {
 		s.fail("%s: no signed scores of bundle %s on the eval set of gate %s", what, bundle.Short(), g.Name)
 	}
-	if !slices.ContainsFunc(s.signed.statements, func(st simStatement) bool {
+	judged := always
+	for _, st := range s.signed.statements {
 		v, ok := st.predicate.(delivery.Verdict)
-		return ok && st.bundle == bundle && v.Bundle == bundle && v.GateSpec == g.Digest() &&
-			(v.Outcome == delivery.Pass || v.Outcome == delivery.NotApplicable ||
-				v.Outcome == delivery.Unsure && s.saidByOwner(g, v))
-	}) {
+		if !ok || st.bundle != bundle || v.Bundle != bundle || v.GateSpec != g.Digest() {
+			continue
+		}
+		if judged = true; v.Outcome == delivery.Pass || v.Outcome == delivery.NotApplicable ||
+			v.Outcome == delivery.Unsure && s.saidByOwner(g, v) {
+			return
+		}
+	}
+	if judged {
 		s.fail("%s: no signed verdict of gate %s passes bundle %s", what, g.Name, bundle.Short())
 	}
 }
@@ -274,7 +281,7 @@ func (s *sim) checkAcceptance(a delivery.Acceptance) {
 			s.fail("%s, which is accepted with bundle %s already", what, other.Bundle.Short())
 		}
 	}
-	s.checkEvidence(what, a.Model, release, main)
+	s.checkEvidence(what, a.Model, release, main, false)
 	if len(main.Covering(a.Model)) == 0 {
 		s.fail("%s, and no gate covers it on main", what)
 	}

@@ -342,7 +342,7 @@ func TestGitea(t *testing.T) {
 			}
 			setup, err := f.Check(t.Context())
 			if err != nil || c.open != strings.Contains(setup.Unprotected, "main of ada/modest does not require the "+
-				"status aob/release") || setup.Now.Sub(time.Now()).Abs() > time.Minute {
+				"status aob/release") || time.Until(setup.Now).Abs() > time.Minute {
 				t.Errorf("with %q required: %+v, %v", c.contexts, setup, err)
 			}
 			if c.contexts != nil {
