@@ -258,6 +258,10 @@ func TestDamagedCopies(t *testing.T) {
 			_ = gif.Encode(&b, image.NewPaletted(image.Rect(0, 0, 640, 480), color.Palette{color.Black}), nil)
 			c.put("train", c.name("train", 5), b.Bytes())
 		}, []string{"error unreadable-image " + train(5)}, "no JPEG or PNG"},
+		{"JPEG with arithmetic coding", func(c *cells) {
+			c.put("train", c.name("train", 5), bytes.Replace(c.read("train", c.name("train", 5)), []byte("\xff\xc0"),
+				[]byte("\xff\xc9"), 1))
+		}, []string{"error unreadable-image " + train(5)}, "save it as an ordinary one"},
 		{"grey with 16 bits", func(c *cells) {
 			var b bytes.Buffer
 			m := c.picture("train", c.name("train", 0))

@@ -10,16 +10,18 @@ import (
 	"encoding/gob"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"image"
-	_ "image/jpeg" // the two formats that trainers and detectors read
-	_ "image/png"
+	"image/jpeg"
+	"image/png"
 	"io"
 	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -193,7 +195,14 @@ func readHeader(r io.ReaderAt) (h imageHeader) {
 			return bad("unreadable-image", "is a Git LFS pointer, not the image; run git lfs pull in the dataset's "+
 				"folder")
 		}
+		if unsupported(err) {
+			return bad("unreadable-image", "is a JPEG or PNG of a kind that the detector does not read (%v); save it "+
+				"as an ordinary one", err)
+		}
 		return bad("unreadable-image", "no JPEG or PNG: %v", err)
+	}
+	if format != "jpeg" && format != "png" {
+		return bad("unreadable-image", "no JPEG or PNG, but %s", strings.ToUpper(format))
 	}
 	if config.Width < 1 || config.Height < 1 || config.Width > math.MaxInt/config.Height ||
 		config.Width*config.Height > maxPixels {
@@ -203,8 +212,7 @@ func readHeader(r io.ReaderAt) (h imageHeader) {
 	h.Orientation = orientation(format, start())
 	if grey16(format, start()) {
 		return bad("16-bit-image", "is greyscale with 16 bits a pixel, which trainers read as white and the "+
-			"detector does "+
-			"not; save it with 8 bits")
+			"detector does not; save it with 8 bits")
 	}
 	if h.Memory = decoded(config, format, start()); h.Memory > maxMemory {
 		return bad("too-large", "%d x %d pixels take %s of memory when they are decoded, want at most %s; "+
@@ -212,6 +220,13 @@ func readHeader(r io.ReaderAt) (h imageHeader) {
 			config.Width, config.Height, delivery.Bytes(h.Memory), delivery.Bytes(maxMemory))
 	}
 	return h
+}
+
+// unsupported reports whether a decoder knows a file and does not support its kind.
+func unsupported(err error) bool {
+	_, photo := errors.AsType[jpeg.UnsupportedError](err)
+	_, drawing := errors.AsType[png.UnsupportedError](err)
+	return photo || drawing
 }
 
 // otherSize says that the image is not of the size that its annotations say; "" if it is.
@@ -253,6 +268,10 @@ func (h *imageHeader) decode(ctx context.Context, path string, looks bool, free 
 		picture, _, err := image.Decode(io.LimitReader(f, maxImage))
 		if err != nil {
 			out.Code, out.Text = "truncated-image", fmt.Sprintf("damaged or truncated: %v", err)
+			if unsupported(err) {
+				out.Code, out.Text = "unreadable-image", fmt.Sprintf("is a JPEG or PNG of a kind that the detector "+
+					"does not read (%v); save it as an ordinary one", err)
+			}
 			return
 		}
 		if out.Hash = hashImage(picture); looks {
@@ -278,7 +297,7 @@ type remembered struct {
 }
 
 // memoryFormat changes when an entry means something else, as after a change of the hash of looks.
-const memoryFormat = 1
+const memoryFormat = 2
 
 // settled is how old a change must be to be remembered: a file may change twice within the resolution of its times.
 const settled = 2 * time.Second

@@ -73,6 +73,8 @@ var Rules = []Rule{
 	{codeShape, delivery.LevelWarning, "a shape that has no box, as points; it is left out"},
 	{codeRotated, delivery.LevelWarning, "a box that is turned; the upright box around it is used"},
 	{codeSeveral, delivery.LevelWarning, "an image that was labelled more than once; the last labels are used"},
+	{"category-name", delivery.LevelWarning, "a category that no class can have as its name, as with a space at its " +
+		"end"},
 	{"unused-category", delivery.LevelWarning, "a category with objects that no class of the model has"},
 	{string(coco.MoreProblems), delivery.LevelError, "more problems in an annotation file than are listed"},
 }

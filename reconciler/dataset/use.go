@@ -127,7 +127,10 @@ func (t tally) lost() string {
 	say(t.leftOut, "is on an image that is left out", "are on images that are left out")
 	say(t.copies, "is on a copy of another image", "are on copies of other images")
 	say(t.missing, "is on an image whose file is missing", "are on images whose files are missing")
-	text := strings.Join(list, ", ")
+	text := fmt.Sprintf("of %s in train %s", delivery.Count(t.total(), "object"), strings.Join(list, ", "))
+	if n := t.total(); len(list) == 1 && n > 1 {
+		text = "all " + strings.Replace(list[0], " ", " objects in train ", 1)
+	}
 	if t.shares && t.small > 0 {
 		text += "; the boxes look like shares of the image from 0 to 1, but COCO has pixels"
 	}
@@ -214,7 +217,14 @@ func (c *checker) labels(v *version, train *split) {
 				"is nothing to learn it from", class.Name))
 		case sum.used == 0 && sum.missing == 0:
 			c.finding(delivery.LevelError, "empty-class", where, fmt.Sprintf("class %q: nothing is left to learn it "+
-				"from; of %s in train %s", class.Name, delivery.Count(sum.total(), "object"), sum.lost()))
+				"from: %s", class.Name, sum.lost()))
+		}
+	}
+	for _, class := range c.classes {
+		if delivery.CheckClass(class.Name) != nil { // a category, as the check was asked for all of them
+			c.finding(delivery.LevelWarning, "category-name", where, fmt.Sprintf("category %q cannot be the name of a "+
+				"class: want %s. A model maps it, as in classes: {%s: [%s]}", class.Name, delivery.WantClass,
+				delivery.YAMLScalar(delivery.ClassOf(class.Name)), delivery.YAMLScalar(class.Name)))
 		}
 	}
 	if unknown {

@@ -117,7 +117,7 @@ func TestUnusedBoxesAreNotCounted(t *testing.T) {
 				}
 				empty := find(r, "empty-class")
 				if split == "train" && (r.Truths["circle"] != 0 || !strings.Contains(empty.Text,
-					"of 4 objects in train 4 are")) {
+					"all 4 objects in train are")) {
 					t.Errorf("%+v, %v", empty, r.Truths)
 				}
 				if split == "test" {
