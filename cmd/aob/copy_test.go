@@ -25,7 +25,7 @@ func TestCopiedStateOnlyWatches(t *testing.T) {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	at := func(names ...string) string { return filepath.Join(append([]string{dir}, names...)...) }
-	w, err := initWorld(t.Context(), initRequest{dir: at("a"), python: "python3"}, io.Discard)
+	w, err := initWorld(t.Context(), initRequest{dir: at("a"), python: "python3"}, io.Discard, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,7 +17,7 @@ import (
 // Everything that a server needs around it is checked, each with what to do.
 func TestDoctorSaysWhatIsMissing(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "world")
-	w, err := initWorld(t.Context(), initRequest{dir: dir, python: "python3"}, io.Discard)
+	w, err := initWorld(t.Context(), initRequest{dir: dir, python: "python3"}, io.Discard, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}

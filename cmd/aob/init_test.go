@@ -77,7 +77,7 @@ func TestInitOfADataset(t *testing.T) {
 	data := ownDataset(t, map[string]int{"train": 30, "valid": 8, "test": 24})
 	w, err := initWorld(t.Context(), initRequest{dir: filepath.Join(t.TempDir(), "w"), python: "python3",
 		dataset: data},
-		io.Discard)
+		io.Discard, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,12 +125,44 @@ func TestInitOfADataset(t *testing.T) {
 	}
 }
 
+// A dataset that is not divided gets as many test images as a gate needs, if it can.
+func TestInitDividesADataset(t *testing.T) {
+	for images, want := range map[int][3]int{1000: {70, 15, 15}, 140: {70, 15, 15}, 100: {64, 15, 21}, 60: {50, 15, 35},
+		10: {45, 15, 40}, 0: {45, 15, 40}} {
+		if got := splitShares(images); got != want {
+			t.Errorf("%d images: %v, want %v", images, got, want)
+		}
+	}
+	// One with train alone is one that is not divided.
+	data := ownDataset(t, map[string]int{"train": 60})
+	splits := filepath.Join(data, dataset.SplitsFile)
+	if _, err := initWorld(t.Context(), initRequest{dir: filepath.Join(data, "train"), dataset: data}, io.Discard,
+		io.Discard); err == nil {
+		t.Error("a folder that is not empty is written into")
+	}
+	if _, err := os.Stat(splits); err == nil {
+		t.Error("a failed init leaves splits.json in the dataset")
+	}
+	w, err := initWorld(t.Context(), initRequest{dir: filepath.Join(t.TempDir(), "w"), dataset: data,
+		python: "python3"},
+		io.Discard, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := w.Own.Splits; len(got) != 3 || got[0].Images+got[1].Images+got[2].Images != 60 || got[2].Images < 20 {
+		t.Errorf("divided into %+v", got)
+	}
+	if _, err := os.Stat(splits); err != nil {
+		t.Error(err)
+	}
+}
+
 // What makes the gate's decisions hard is said at once.
 func TestInitWarnsOfASmallTestSplit(t *testing.T) {
 	data := ownDataset(t, map[string]int{"train": 6, "valid": 3, "test": 5})
 	w, err := initWorld(t.Context(), initRequest{dir: filepath.Join(t.TempDir(), "w"), dataset: data, name: "p",
-		python: "python3"}, io.Discard)
-	if err != nil || len(w.Own.Warnings) == 0 || !strings.Contains(w.Own.Warnings[0], "5 images are too few") {
+		python: "python3"}, io.Discard, io.Discard)
+	if err != nil || !strings.Contains(strings.Join(w.Own.Warnings, "\n"), "5 images are too few") {
 		t.Errorf("%+v, %v", w.Own, err)
 	}
 }
@@ -148,10 +180,9 @@ func TestInitLeavesNothingAfterAFailure(t *testing.T) {
 		"no Python": {"", initRequest{images: 8}, "Python does not run", "apt-get install python3"},
 		"a generator that fails": {"#!/bin/sh\n[ \"$1\" = -c ] && exit\necho broken\nexit 1\n", initRequest{images: 8},
 			"make the dataset: exit status 1: broken", ""},
-		"no dataset": {"", initRequest{dataset: filepath.Join(t.TempDir(), "none")}, "no such folder",
-			"check the name"},
-		"a folder of no use": {"", initRequest{dataset: t.TempDir(), name: "p"}, "train",
-			"name the folder of a dataset"},
+		"no dataset": {"", initRequest{dataset: filepath.Join(t.TempDir(), "none")}, "there is no folder",
+			"name the folder"},
+		"a folder of no use": {"", initRequest{dataset: t.TempDir(), name: "p"}, "holds no dataset", "CVAT"},
 		"no name": {"", initRequest{dataset: ownDataset(t, map[string]int{"train": 1, "valid": 1, "test": 1}),
 			name: "Ä b"},
 			`"Ä b" is no name for a model`, "--name"},
@@ -169,7 +200,7 @@ func TestInitLeavesNothingAfterAFailure(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			_, err := initWorld(t.Context(), c.request, io.Discard)
+			_, err := initWorld(t.Context(), c.request, io.Discard, io.Discard)
 			hint := ""
 			if b, ok := errors.AsType[delivery.Blocked](err); ok {
 				hint = b.Do
@@ -199,7 +230,7 @@ func TestInitMapsOddLabels(t *testing.T) {
 		}
 	}
 	w, err := initWorld(t.Context(), initRequest{dir: filepath.Join(t.TempDir(), "w"), dataset: data, name: "p",
-		python: "python3"}, io.Discard)
+		python: "python3"}, io.Discard, io.Discard)
 	if err != nil || !slices.Equal(w.Own.Classes, []string{"EUR pallet", "yes"}) ||
 		w.Own.Splits[0].Objects["EUR pallet"] == 0 {
 		t.Fatalf("%+v, %v", w.Own, err)

@@ -37,8 +37,10 @@ func newInitCommand() *cobra.Command {
   DIR/devices      the tokens of three devices of fleet demo: dock-1 to dock-3
   DIR/aob.yaml     the server's configuration
 
-With --dataset it is for a dataset of yours, which stays where it is. Main gets a gate
-that judges on its test split and that you own. The branch first-model, which is pull
+With --dataset it is for a dataset of yours, which stays where it is. It may be an export
+of CVAT, Roboflow or Label Studio, or in the layout of COCO, Pascal VOC or YOLO. If it
+has no train, valid and test split, splits.json is written into it, which divides it.
+Main gets a gate that judges on its test split and that you own. The branch first-model, which is pull
 request #1, has a model of its classes and a fleet.
 
 Without --dataset, Python needs NumPy and Pillow, which make the small dataset.`,
@@ -49,7 +51,7 @@ Without --dataset, Python needs NumPy and Pillow, which make the small dataset.`
 				progress = io.Discard
 			}
 			r.dir = args[0]
-			w, err := initWorld(c.Context(), r, progress)
+			w, err := initWorld(c.Context(), r, progress, c.ErrOrStderr())
 			if err != nil {
 				return err
 			}
@@ -104,11 +106,13 @@ type builder struct {
 	initRequest
 	ctx      context.Context
 	progress io.Writer
+	messages io.Writer // for what is no part of the result
+	divided  string    // the file that divides the user's dataset, if it was written
 }
 
 // initWorld writes a world. After an error it removes what it has written.
-func initWorld(ctx context.Context, r initRequest, progress io.Writer) (w world, err error) {
-	b := builder{initRequest: r, ctx: ctx, progress: progress}
+func initWorld(ctx context.Context, r initRequest, progress, messages io.Writer) (w world, err error) {
+	b := builder{initRequest: r, ctx: ctx, progress: progress, messages: messages}
 	if b.dir, err = filepath.Abs(b.dir); err != nil {
 		return w, err
 	}
@@ -125,6 +129,11 @@ func initWorld(ctx context.Context, r initRequest, progress io.Writer) (w world,
 	}
 	b.Repository, b.Clone = filepath.Join(b.dir, "intent.git"), filepath.Join(b.dir, "intent")
 	b.Config = filepath.Join(b.dir, "aob.yaml")
+	defer func() {
+		if err != nil && b.divided != "" {
+			err = errors.Join(err, os.Remove(b.divided))
+		}
+	}()
 	write := b.example
 	if b.dataset != "" {
 		if err := b.readOwn(); err != nil {

@@ -3,7 +3,9 @@ package main
 // This file begins with a dataset of the user's own.
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"os/user"
@@ -12,6 +14,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/autonomos/aob/reconciler/coco"
 	"github.com/autonomos/aob/reconciler/dataset"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/intent"
@@ -99,36 +102,99 @@ func (b *builder) readOwn() (err error) {
 		return fmt.Errorf("the gate needs an owner: %w", err)
 	}
 	b.Own = &ownData{Model: name, Branch: firstModel, Gate: name, Owner: u.Username}
-	b.say("reading %s …", b.dataset)
-	catalog := dataset.Catalog{Sources: sources, Locations: map[string]map[string]string{"dir": {name: b.dataset}}}
-	labels := delivery.Labels{}
-	for _, split := range []string{"train", "valid", "test"} {
-		f, err := catalog.Freeze(b.ctx, delivery.EvalSet{Dataset: delivery.Dataset{Source: "dir", Path: name},
-			Split: split})
-		if err != nil {
+	return b.inspect()
+}
+
+// splitShares is how a dataset of so many images is divided into train, valid and test, in percent. A gate decides
+// nothing on fewer test images than an interval needs, so a small dataset gives more of its images to test.
+func splitShares(images int) [3]int {
+	test := 15
+	if enough := (100*(coco.MinUnits+1) + images - 1) / max(1, images); enough > test {
+		test = min(enough, 40)
+	}
+	return [3]int{85 - test, 15, test}
+}
+
+// inspect reads what the dataset has, divides it if it is not, and checks it.
+func (b *builder) inspect() error {
+	if info, err := os.Stat(b.dataset); err != nil || !info.IsDir() {
+		return delivery.Blockedf("name the folder of your dataset", "there is no folder %s", b.dataset)
+	}
+	catalog, ref, err := dataset.Folder(b.dataset)
+	if err != nil {
+		return err
+	}
+	cache, err := os.UserCacheDir()
+	if err == nil {
+		catalog.Memory = filepath.Join(cache, "aob", "datasets") // aob data check uses it too
+	}
+	d, err := catalog.Describe(b.ctx, ref)
+	if err != nil {
+		return err
+	}
+	if b.say("%s: %s", b.dataset, d.Layout); d.Unsplit || len(d.Splits) < 3 {
+		written := filepath.Join(b.dataset, dataset.SplitsFile)
+		if _, err := os.Lstat(written); errors.Is(err, fs.ErrNotExist) {
+			b.divided = written
+		}
+		images := 0
+		for _, split := range d.Splits {
+			images += split.Images
+		}
+		shares := splitShares(images)
+		if _, err := dataset.WriteSplits(b.ctx, b.dataset, shares); err != nil {
 			return err
 		}
-		own := ownSplit{Name: split, Images: f.Images, Objects: map[string]int{}}
-		for label, n := range f.Truths {
+		b.say("%s: which image is in train (%d %%), valid (%d %%) and test (%d %%), as it was not divided", written,
+			shares[0], shares[1], shares[2])
+		if d, err = catalog.Describe(b.ctx, ref); err != nil {
+			return err
+		}
+	}
+	labels := delivery.Labels{}
+	for _, split := range d.Splits {
+		own := ownSplit{Name: split.Name, Images: split.Images, Objects: map[string]int{}}
+		for label, n := range split.Boxes {
 			class := delivery.ClassOf(label)
-			if own.Objects[class] += n; n > 0 && !slices.Contains(labels[class], label) {
+			own.Objects[class] += n
+			if n > 0 && split.Name == "train" {
 				labels[class] = append(labels[class], label)
 				slices.Sort(labels[class])
 			}
 		}
 		b.Own.Splits = append(b.Own.Splits, own)
-		if split == "test" {
-			b.Own.Warnings = frozenWarnings(f)
-		}
 	}
 	if b.Own.Classes = slices.Sorted(maps.Keys(labels)); len(labels) == 0 {
-		return delivery.Blockedf("label objects in it", "no object of %s is labelled", b.dataset)
+		return delivery.Blockedf("label objects in it", "no object of the train split of %s is labelled", b.dataset)
 	}
 	if slices.ContainsFunc(b.Own.Classes, func(class string) bool {
-		return !slices.Equal(labels[class],
-			[]string{class})
+		return !slices.Equal(labels[class], []string{class})
 	}) {
 		b.Own.Labels = labels
+	}
+	return b.check(catalog, ref, labels)
+}
+
+// check checks the dataset as the server would before a training.
+func (b *builder) check(catalog dataset.Catalog, ref delivery.Dataset, labels delivery.Labels) error {
+	run := delivery.DataRun{Dataset: ref}
+	for _, class := range b.Own.Classes {
+		run.Classes = append(run.Classes, delivery.Class{Name: class, Labels: labels[class]})
+	}
+	progress, done := showProgress(b.messages)
+	result, err := catalog.Check(b.ctx, run, "", nil, progress)
+	if done(); err != nil {
+		return err
+	}
+	for _, f := range result.Findings {
+		if f.Level == delivery.LevelError {
+			return delivery.Blockedf("aob data check "+b.dataset+" lists all that is wrong; correct it, and try again",
+				"%s cannot be trained on: %s: %s", b.dataset, f.Place(), f.Text)
+		}
+	}
+	if n := len(result.Findings); n > 0 {
+		b.Own.Warnings = append(b.Own.Warnings, fmt.Sprintf("the dataset has %s; aob data check %s lists them",
+			delivery.Count(n, "finding"), b.dataset))
 	}
 	return nil
 }
@@ -165,10 +231,12 @@ func (b *builder) own() error {
 	if err := b.write("gates/"+own.Gate+".yaml", gate); err != nil {
 		return err
 	}
-	if _, err := freeze(b.ctx, freezeRequest{name: own.Gate, config: b.Config, dir: b.Clone,
-		dataset: "dir:" + own.Model, split: "test"}); err != nil {
+	frozen, err := freeze(b.ctx, freezeRequest{name: own.Gate, config: b.Config, dir: b.Clone,
+		dataset: "dir:" + own.Model, split: "test"})
+	if err != nil {
 		return err
 	}
+	own.Warnings = append(own.Warnings, frozenWarnings(frozen.Frozen)...)
 	// Main gets the gate alone: it is there before its first model.
 	path := filepath.Join(b.Clone, "models")
 	if err := os.RemoveAll(path); err != nil {

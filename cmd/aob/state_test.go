@@ -20,7 +20,7 @@ import (
 // version let them.
 func TestStateIsPrivate(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "world")
-	w, err := initWorld(t.Context(), initRequest{dir: dir, python: "python3"}, io.Discard)
+	w, err := initWorld(t.Context(), initRequest{dir: dir, python: "python3"}, io.Discard, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +61,7 @@ func TestStateIsPrivate(t *testing.T) {
 // says what is wrong.
 func TestServerStartsWhileBundlesCannotBeRead(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "world")
-	w, err := initWorld(t.Context(), initRequest{dir: dir, python: "python3"}, io.Discard)
+	w, err := initWorld(t.Context(), initRequest{dir: dir, python: "python3"}, io.Discard, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +93,7 @@ func TestServerStartsWhileBundlesCannotBeRead(t *testing.T) {
 // A state folder that a newer version has used is refused with the sentence that says so, and stays as it is.
 func TestServerRefusesTheStateOfANewerVersion(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "world")
-	w, err := initWorld(t.Context(), initRequest{dir: dir, python: "python3"}, io.Discard)
+	w, err := initWorld(t.Context(), initRequest{dir: dir, python: "python3"}, io.Discard, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +123,7 @@ func TestServerSignsItsCommits(t *testing.T) {
 		t.Skip("no ssh-keygen on PATH")
 	}
 	dir := filepath.Join(t.TempDir(), "world")
-	w, err := initWorld(t.Context(), initRequest{dir: dir, python: "python3"}, io.Discard)
+	w, err := initWorld(t.Context(), initRequest{dir: dir, python: "python3"}, io.Discard, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
