@@ -215,8 +215,11 @@ func (c Catalog) Freeze(ctx context.Context, e delivery.EvalSet) (Frozen, error)
 	for _, p := range s.problems {
 		out.Problems = append(out.Problems, fmt.Sprintf("%s: %s: %s", s.place("", p), field(p), p.Text))
 	}
-	if n := len(v.copies(s)); n > 0 {
-		out.Problems = append(out.Problems, fmt.Sprintf("%s of other images count once", delivery.Count(n, "copy")))
+	switch n := len(v.copies(s)); {
+	case n == 1:
+		out.Problems = append(out.Problems, "1 image is a copy of another, and does not count again")
+	case n > 1:
+		out.Problems = append(out.Problems, fmt.Sprintf("%d images are copies of others, and do not count again", n))
 	}
 	groups := map[string]bool{}
 	usable := v.usable(s)

@@ -82,7 +82,7 @@ func TestCopiesCountOnce(t *testing.T) {
 			}
 			f, err := folders("d", b.dir).Freeze(t.Context(), e)
 			if err != nil || f.Images != 4 || f.Truths["circle"] != 4 ||
-				!slices.Contains(f.Problems, "1 copy of other images count once") {
+				!slices.Contains(f.Problems, "1 image is a copy of another, and does not count again") {
 				t.Errorf("freeze: %v, %+v", err, f)
 			}
 			b.twice("train", r.Findings[0].Where[len("train/"):], func(a object) { a["category_id"] = 1 })
