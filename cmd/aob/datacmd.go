@@ -446,6 +446,6 @@ keep all frames of one video in one split.`,
 		},
 	}
 	o.register(c)
-	c.Flags().IntSliceVar(&shares, "shares", []int{70, 15, 15}, "the `shares` of train, valid and test")
+	c.Flags().IntSliceVar(&shares, "shares", dataset.DefaultShares[:], "the `shares` of train, valid and test")
 	return c
 }

@@ -2,6 +2,7 @@ package dataset
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"hash/fnv"
 	"image"
@@ -19,6 +20,7 @@ import (
 	"golang.org/x/tools/txtar"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/store"
 )
 
 // unpack writes the files of an archive into a new folder. The content of an image is its size, as 64x48: it becomes a
@@ -415,5 +417,87 @@ func TestLabelFaults(t *testing.T) {
 				t.Errorf("the good label is lost: %+v", s.truth.Annotations)
 			}
 		})
+	}
+}
+
+// The same pictures and boxes give the same training input in every layout, and the digest of a dataset covers all
+// files.
+func TestLayoutsAreOneForm(t *testing.T) {
+	const coco = `{"images":[{"id":7,"file_name":"a.jpg","width":64,"height":48},` +
+		`{"id":9,"file_name":"b.jpg","width":64,"height":48}],"categories":[{"id":3,"name":"car"}],` +
+		`"annotations":[{"id":4,"image_id":7,"category_id":3,"bbox":[8,12,32,24],"area":768,"iscrowd":0}]}`
+	voc := func(objects string) string {
+		return `<annotation><size><width>64</width><height>48</height></size>` + objects + `</annotation>`
+	}
+	const object = `<object><name>car</name><bndbox><xmin>8</xmin><ymin>12</ymin><xmax>40</xmax><ymax>36</ymax>` +
+		`</bndbox></object>`
+	const shape = `<box label="car" xtl="8" ytl="12" xbr="40" ybr="36"/>`
+	const task = `[{"annotations":[{"result":[{"type":"rectanglelabels","value":{"x":12.5,"y":25,"width":50,` +
+		`"height":50,"rectanglelabels":["car"]}}]}],"data":{"image":"a.jpg"}},` +
+		`{"annotations":[{"result":[]}],"data":{"image":"b.jpg"}}]`
+	const splits = `{"train":["images/a.jpg"],"valid":["images/b.jpg"]}`
+	layouts := map[string]map[string]string{
+		"native": {"train/_annotations.coco.json": strings.Replace(coco, `,{"id":9,"file_name":"b.jpg","width":64,`+
+			`"height":48}`, "", 1),
+			"valid/_annotations.coco.json": `{"images":[{"id":9,"file_name":"b.jpg","width":64,` +
+				`"height":48}],"categories":[{"id":3,"name":"car"}],"annotations":[]}`, "train/a.jpg": "64x48",
+			"valid/b.jpg": "64x48"},
+		"COCO files": {"annotations/instances_default.json": coco, SplitsFile: splits},
+		"VOC":        {"Annotations/a.xml": voc(object), "Annotations/b.xml": voc(""), SplitsFile: splits},
+		"CVAT": {"annotations.xml": `<annotations><image name="a.jpg" width="64" height="48">` + shape + `</image>` +
+			`<image name="b.jpg" width="64" height="48"/></annotations>`, SplitsFile: splits},
+		"YOLO":         {"classes.txt": "car\n", "labels/a.txt": "0 0.375 0.5 0.5 0.5\n", SplitsFile: splits},
+		"Label Studio": {"export.json": task, SplitsFile: splits},
+	}
+	training := map[delivery.Digest][]string{}
+	for name, content := range layouts {
+		var files []txtar.File
+		for file, text := range content {
+			files = append(files, txtar.File{Name: file, Data: []byte(text)})
+		}
+		if name != "native" {
+			files = append(files, txtar.File{Name: "images/a.jpg", Data: []byte("64x48")},
+				txtar.File{Name: "images/b.jpg", Data: []byte("64x48")})
+		}
+		dir := unpack(t, files)
+		for _, image := range []string{"a.jpg", "b.jpg"} { // the same bytes in every layout
+			for _, in := range []string{"images/", "train/", "valid/"} {
+				if _, err := os.Stat(filepath.Join(dir, in+image)); err == nil {
+					if err := os.WriteFile(filepath.Join(dir, in+image), picture(t, image, "64x48"),
+						0o644); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		}
+		c, d, err := Folder(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := filepath.Join(t.TempDir(), "out")
+		r, err := c.Check(t.Context(), delivery.DataRun{Dataset: d, Classes: delivery.Classes{{Name: "car",
+			Labels: []string{"car"}}}}, out, store.Folder(t.TempDir()), nil)
+		if err != nil || r.Failed() {
+			t.Fatalf("%s: %v, %+v", name, err, r.Findings)
+		}
+		training[r.Training] = append(training[r.Training], name)
+		v, err := openFolder(t.Context(), dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := sha256.New()
+		for _, file := range v.names() {
+			data, err := os.ReadFile(v.path(file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprintf(h, "%x  %s\n", sha256.Sum256(data), file)
+		}
+		if want := fmt.Sprintf("sha256:%x", h.Sum(nil)); string(r.Content) != want {
+			t.Errorf("%s: content %s, want %s", name, r.Content, want)
+		}
+	}
+	if len(training) != 1 {
+		t.Errorf("the training input differs: %v", training)
 	}
 }

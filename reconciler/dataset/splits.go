@@ -20,6 +20,9 @@ import (
 // labelling tools, which have all images in one set.
 const SplitsFile = "splits.json"
 
+// DefaultShares are shares of train, valid and test.
+var DefaultShares = [3]int{70, 15, 15}
+
 // Splits lists images by split, as slash paths below the dataset.
 type Splits struct {
 	Train []string `json:"train"`
@@ -191,14 +194,16 @@ func WriteSplits(ctx context.Context, dir string, shares [3]int) (Splits, error)
 		have[sourceName(file)] = name
 		*lists[name] = append(*lists[name], file)
 	}
+	own := map[string]bool{} // splits of the dataset's own, which get no other images
 	for _, sub := range l.subsets {
+		own[sub.split] = sub.split == "valid" || sub.split == "test"
 		s, err := sub.read("")
 		if err != nil {
 			return out, err
 		}
 		for _, file := range s.files() {
 			name := assigned[file]
-			if name == "" && (sub.split == "valid" || sub.split == "test") {
+			if name == "" && own[sub.split] {
 				name = sub.split
 			}
 			if name != "" {
@@ -214,15 +219,8 @@ func WriteSplits(ctx context.Context, dir string, shares [3]int) (Splits, error)
 	})
 	for _, source := range sources {
 		name := have[source]
-		if name == "" { // the split that lacks the most
-			worst := 0.0
-			images := len(out.Train) + len(out.Valid) + len(out.Test) + len(open[source])
-			for i, candidate := range splitNames {
-				want := float64(images*shares[i]) / float64(total)
-				if lack := want - float64(len(*lists[candidate])); shares[i] > 0 && (name == "" || lack > worst) {
-					name, worst = candidate, lack
-				}
-			}
+		if name == "" {
+			name = lacking(lists, own, shares, len(open[source]))
 		}
 		for _, file := range open[source] {
 			put(file, name)
@@ -239,6 +237,24 @@ func WriteSplits(ctx context.Context, dir string, shares [3]int) (Splits, error)
 		return out, err
 	}
 	return out, durable.WriteFile(filepath.Join(dir, SplitsFile), append(data, '\n'), 0o644)
+}
+
+// lacking returns the split that lacks the most images of its share when so many more are divided.
+func lacking(lists map[string]*[]string, own map[string]bool, shares [3]int, more int) string {
+	images, total := more, 0
+	for i, name := range splitNames {
+		if !own[name] {
+			images, total = images+len(*lists[name]), total+shares[i]
+		}
+	}
+	found, worst := "train", 0.0
+	for i, name := range splitNames {
+		if lack := float64(images*shares[i])/float64(max(total, 1)) - float64(len(*lists[name])); !own[name] &&
+			shares[i] > 0 && lack > worst {
+			found, worst = name, lack
+		}
+	}
+	return found
 }
 
 // sourceName returns the name of the picture from which an image was made.

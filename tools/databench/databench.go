@@ -7,6 +7,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"flag"
@@ -49,22 +50,22 @@ func bench(in, aob string, n, turns int, pixels bool) error {
 	fmt.Printf("%d JPEGs, %.1f KB each\n", n, float64(size)/float64(n)/1000)
 	time.Sleep(3 * time.Second) // files that were just written are not remembered
 	cache := filepath.Join(dir, "cache")
-	check := func(flags ...string) func() (time.Duration, error) {
-		return func() (time.Duration, error) {
+	check := func(flags ...string) func() (figure, error) {
+		return func() (figure, error) {
 			c := exec.Command(aob, append([]string{"data", "check", data, "-o", "json"}, flags...)...)
 			c.Env = append(os.Environ(), "XDG_CACHE_HOME="+cache)
 			return timed(c)
 		}
 	}
-	sums := func() (time.Duration, error) {
+	sums := func() (figure, error) {
 		return timed(exec.Command("sh", "-c", `find "$0" -type f -print0 | xargs -0 -P2 -n500 sha256sum >"$0.sums"`,
 			data))
 	}
-	figures := map[string][]time.Duration{}
-	measure := func(name string, run func() (time.Duration, error)) error {
+	figures := map[string][]figure{}
+	measure := func(name string, run func() (figure, error)) error {
 		took, err := run()
 		figures[name] = append(figures[name], took)
-		fmt.Printf("%-28s %v\n", name, took.Round(time.Millisecond))
+		fmt.Printf("%-28s %v\n", name, took)
 		return err
 	}
 	const sum, headers, again, whole, wholeAgain = "sha256sum", "check --headers-only", "the same again", "check",
@@ -75,7 +76,7 @@ func bench(in, aob string, n, turns int, pixels bool) error {
 		}
 		for _, m := range []struct {
 			name string
-			run  func() (time.Duration, error)
+			run  func() (figure, error)
 		}{{sum, sums}, {headers, check("--headers-only")}, {again, check("--headers-only")}} {
 			if err := measure(m.name, m.run); err != nil {
 				return err
@@ -95,14 +96,21 @@ func bench(in, aob string, n, turns int, pixels bool) error {
 	fmt.Println("medians:")
 	for _, name := range []string{sum, headers, again, whole, wholeAgain} {
 		if list := figures[name]; len(list) > 0 {
-			slices.Sort(list)
-			fmt.Printf("%-28s %v\n", name, list[len(list)/2].Round(time.Millisecond))
+			slices.SortFunc(list, func(a, b figure) int { return cmp.Compare(a.wall, b.wall) })
+			fmt.Printf("%-28s %v\n", name, list[len(list)/2])
 		}
 	}
 	return nil
 }
 
-func timed(c *exec.Cmd) (time.Duration, error) {
+// A figure is how long a command took, and how much time of processors.
+type figure struct{ wall, cpu time.Duration }
+
+func (f figure) String() string {
+	return fmt.Sprintf("%v, %v of CPU", f.wall.Round(10*time.Millisecond), f.cpu.Round(10*time.Millisecond))
+}
+
+func timed(c *exec.Cmd) (figure, error) {
 	var stderr bytes.Buffer
 	c.Stderr = &stderr
 	began := time.Now()
@@ -110,7 +118,7 @@ func timed(c *exec.Cmd) (time.Duration, error) {
 	if err != nil {
 		err = fmt.Errorf("%v: %w: %s", c.Args, err, stderr.Bytes())
 	}
-	return time.Since(began), err
+	return figure{time.Since(began), c.ProcessState.UserTime() + c.ProcessState.SystemTime()}, err
 }
 
 // generate writes a dataset of n images, 90 % of them in train, and returns their size. Few pictures are encoded; each
