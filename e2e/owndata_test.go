@@ -68,7 +68,8 @@ func TestOwnData(t *testing.T) {
 			})
 			waitFor(t, func() bool { return shell("bin/aob status --socket world/state/aob.sock").Run() == nil })
 		case strings.HasPrefix(command, "bin/aob pr show"):
-			for began := time.Now(); ; time.Sleep(time.Second) {
+			tick := time.NewTicker(time.Second)
+			for began := time.Now(); ; <-tick.C {
 				said := do(command)
 				if strings.Contains(said, "success  aob/release") {
 					break
