@@ -49,6 +49,9 @@ const (
 	codeNoSplit = "no-split"            // an image that splits.json does not name
 )
 
+// maxTool is the most bytes of a file of CVAT or Label Studio, which takes several times that of memory.
+const maxTool = 256 << 20
+
 // native is the name of AOB's own layout.
 const native = "COCO in split folders (Roboflow)"
 

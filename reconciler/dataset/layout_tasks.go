@@ -15,7 +15,7 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// A labelTask is one image of Label Studio's export JSON. JSON-MIN has the same without annotations around the shapes.
+// A labelTask is one image of Label Studio's export JSON.
 type labelTask struct {
 	ID          json.Number `json:"id"`
 	Upload      string      `json:"file_upload"`
@@ -70,9 +70,9 @@ func (v *version) labelStudio() (*layout, error) {
 		return nil, nil
 	}
 	read := func() (*sheet, error) {
-		if size := v.files[file].size; size > maxAnnotations {
+		if size := v.files[file].size; size > maxTool {
 			return nil, fmt.Errorf("%s: %s, want at most %s", file, delivery.Bytes(size),
-				delivery.Bytes(maxAnnotations))
+				delivery.Bytes(maxTool))
 		}
 		in, err := openFile(v.path(file))
 		if err != nil {

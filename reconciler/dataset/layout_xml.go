@@ -144,8 +144,8 @@ func (v *version) cvat() (*layout, error) {
 		return nil, nil
 	}
 	l := &layout{name: "CVAT for images 1.1"}
-	if size := v.files[file].size; size > maxAnnotations {
-		return nil, fmt.Errorf("%s: %s, want at most %s", file, delivery.Bytes(size), delivery.Bytes(maxAnnotations))
+	if size := v.files[file].size; size > maxTool {
+		return nil, fmt.Errorf("%s: %s, want at most %s", file, delivery.Bytes(size), delivery.Bytes(maxTool))
 	}
 	in, err := openFile(v.path(file))
 	if err != nil {

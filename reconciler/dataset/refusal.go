@@ -32,6 +32,10 @@ var refused = []struct {
 		head []byte) bool {
 		return strings.HasSuffix(name, ".json") && bytes.Contains(head, []byte(`"shapes"`))
 	}},
+	{"an export of Label Studio that is not JSON, COCO or YOLO", "export it as COCO or YOLO, with the images",
+		func(name string, head []byte) bool {
+			return strings.HasSuffix(name, ".json") && bytes.Contains(head, []byte(`"rectanglelabels"`))
+		}},
 	{"a project of VGG Image Annotator", "export it as COCO: Annotation, Export Annotations (COCO format)",
 		func(name string, head []byte) bool {
 			return strings.HasPrefix(name, "via_") || bytes.Contains(head, []byte(`"_via_`)) ||
