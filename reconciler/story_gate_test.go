@@ -224,6 +224,25 @@ func TestOwnGateProvesNothing(t *testing.T) {
 	s.want("first", delivery.CheckFailure, "no check of any gate applied and passed")
 }
 
+// An owner's word is no check that passed: another one is needed, and what to do is said.
+func TestAcceptedAloneProvesNothing(t *testing.T) {
+	s, main := begun(t)
+	s.repo.commit("main", main, s.now, map[string]string{"gates/production.yaml": strings.Replace(strict,
+		"  - {metric: AP50, min: 0.1}\n", "", 1)})
+	s.propose("first", 14)
+	s.settle()
+	s.forge.comment(1, "lead", "/aob accept "+plan.AcceptCode(s.verdict())+" because shapes are few")
+	s.settle()
+	s.want("first", delivery.CheckFailure, "unsure checks were accepted, but no check of any gate passed")
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": strings.Replace(strict,
+		"{metric: AP50, min: 0.1}", "{metric: size, max: 50MB}", 1)})
+	s.settle()
+	s.want("first", delivery.CheckPending, "unsure: an owner may accept")
+	s.forge.comment(1, "lead", "/aob accept "+plan.AcceptCode(s.verdict())+" because shapes are few")
+	s.settle()
+	s.want("first", delivery.CheckSuccess, "version 1")
+}
+
 // A proposed version of main's gate is settled by main's owners.
 func TestProposedGatesOwners(t *testing.T) {
 	s := unsureOf(t)

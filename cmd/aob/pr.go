@@ -143,7 +143,8 @@ posts a question, and the author confirms the command with a 👍 on it.`,
 		Example: "  aob pr ask 12 '/aob run 3f9c2a10'\n  aob pr ask 12 '/aob accept 0a1b2c3d4e5f60718293a4b5c6d7e8f9 " +
 			"because the test set is small'",
 	}, func(ctx context.Context, api *web.Client, number int, args []string) (any, func(*terminal), error) {
-		text := strings.Join(args, " ")
+		// A command is one line, and a terminal that shows it may have broken it.
+		text := strings.Join(strings.Fields(strings.Join(args, " ")), " ")
 		return map[string]any{"number": number, "text": text}, func(t *terminal) {
 			t.printf("sent on #%d: %s\n", number, text)
 		}, api.Command(ctx, number, "", text)

@@ -168,6 +168,9 @@ var (
 		"for that gate; release it by a pull request, which the gate judges")
 	NothingJudged = fact("gate.nothingJudged", "no check of any gate applied and passed, so nothing shows that the "+
 		"model is good; add a check with a lower bound (min:) to a gate")
+	NothingPassed = fact("gate.nothingPassed", "unsure checks were accepted, but no check of any gate passed, so "+
+		"nothing shows that the model is good; enlarge the eval set, or add a check that can pass, as of size, to a "+
+		"gate in a pull request of its own")
 	NoGate     = fact("gate.none", "no gate covers {model}; add one under gates/ with covers: {modelList}")
 	NoGateLeft = fact("gate.noneLeft", "no gate would cover {model} any more, and a model without a gate is not "+
 		"released; keep one under gates/ that covers it")

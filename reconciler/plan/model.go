@@ -276,7 +276,11 @@ func (m *maker) promote(r *progress, gates []judged, fleets []fleetGates) ModelR
 	if !slices.ContainsFunc(judgements, func(j judgement) bool {
 		return j.proposed != onMain && anyPassed(j.verdict)
 	}) {
-		return r.end(delivery.CheckFailure, fact(code.NothingJudged, values{}))
+		why := code.NothingJudged
+		if slices.ContainsFunc(judgements, func(j judgement) bool { return j.accept != nil }) {
+			why = code.NothingPassed
+		}
+		return r.end(delivery.CheckFailure, fact(why, values{}))
 	}
 	return m.release(r, p, judgements, ofFleets)
 }
