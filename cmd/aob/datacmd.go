@@ -126,11 +126,14 @@ Without --classes each label of the train split is a class.`,
 			if err := o.print(c.OutOrStdout(), report, func(t *terminal) { t.dataReport(report) }); err != nil {
 				return err
 			}
-			if result.Failed() {
-				return hinted{fmt.Errorf("%s cannot be trained on", args[0]),
-					"correct what is an error above, and check again"}
+			if !result.Failed() {
+				return nil
 			}
-			return nil
+			hint := "correct what is an error above, and check again"
+			if has, err := catalog.Describe(c.Context(), d); err == nil && has.Unsplit {
+				hint = "aob data split " + args[0] + " divides it; then check again"
+			}
+			return hinted{fmt.Errorf("%s cannot be trained on", args[0]), hint}
 		},
 	}
 	o.register(c)
@@ -233,7 +236,7 @@ and the boxes of each class. Boxes that do not count, as crowds, are counted apa
 }
 
 func (t *terminal) dataStats(s dataset.Stats) {
-	t.printf("%s: %s, %s\n", s.Layout, delivery.Count(s.Files, "file"), delivery.Bytes(s.Bytes))
+	t.printf("%s: %s, %.1f MB\n", s.Layout, delivery.Count(s.Files, "file"), float64(s.Bytes)/1e6)
 	rows := [][]cell{append(heading("SPLIT"), heading("IMAGES", "EMPTY", "COPIES", "WIDTH", "HEIGHT", "BOXES", "SMALL",
 		"MEDIUM", "LARGE", "CROWDS")...)}
 	for _, p := range s.Splits {
@@ -256,7 +259,7 @@ func (t *terminal) dataStats(s dataset.Stats) {
 	var order []string
 	boxes := map[string][]string{}
 	for i, p := range s.Splits {
-		rows[0] = append(rows[0], heading(strings.ToUpper(p.Name)+" BOXES", "IN IMAGES")...)
+		rows[0] = append(rows[0], heading(strings.TrimSpace(strings.ToUpper(p.Name)+" BOXES"), "IMAGES")...)
 		for _, c := range p.Classes {
 			if boxes[c.Label] == nil {
 				order = append(order, c.Label)
@@ -426,10 +429,22 @@ keep all frames of one video in one split.`,
   aob data split ~/pallets --shares 80,10,10
   aob data split ~/gold --shares 0,0,100      # all images judge models`,
 		RunE: func(c *cobra.Command, args []string) error {
-			if len(shares) != 3 {
+			if c.Flags().Changed("shares") && len(shares) != 3 {
 				return hinted{fmt.Errorf("--shares: want the shares of train, valid and test, got %d numbers",
 					len(shares)),
 					"as in --shares 70,15,15"}
+			}
+			if !c.Flags().Changed("shares") {
+				catalog, d, err := dataset.Folder(args[0])
+				if err != nil {
+					return err
+				}
+				has, err := catalog.Describe(c.Context(), d)
+				if err != nil {
+					return err
+				}
+				all := dataset.Shares(has.Images())
+				shares = all[:]
 			}
 			s, err := dataset.WriteSplits(c.Context(), args[0], [3]int(shares))
 			if err != nil {
@@ -446,6 +461,7 @@ keep all frames of one video in one split.`,
 		},
 	}
 	o.register(c)
-	c.Flags().IntSliceVar(&shares, "shares", dataset.DefaultShares[:], "the `shares` of train, valid and test")
+	c.Flags().IntSliceVar(&shares, "shares", nil, "the `shares` of train, valid and test; default: 70,15,15, and "+
+		"more to test where that would be fewer images than a gate needs")
 	return c
 }

@@ -127,12 +127,6 @@ func TestInitOfADataset(t *testing.T) {
 
 // A dataset that is not divided gets as many test images as a gate needs, if it can.
 func TestInitDividesADataset(t *testing.T) {
-	for images, want := range map[int][3]int{1000: {70, 15, 15}, 140: {70, 15, 15}, 100: {64, 15, 21}, 60: {50, 15, 35},
-		10: {45, 15, 40}, 0: {45, 15, 40}} {
-		if got := splitShares(images); got != want {
-			t.Errorf("%d images: %v, want %v", images, got, want)
-		}
-	}
 	// One with train alone is one that is not divided.
 	data := ownDataset(t, map[string]int{"train": 60})
 	splits := filepath.Join(data, dataset.SplitsFile)

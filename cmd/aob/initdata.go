@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/autonomos/aob/reconciler/coco"
 	"github.com/autonomos/aob/reconciler/dataset"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/intent"
@@ -107,16 +106,6 @@ func (b *builder) readOwn() (err error) {
 	return b.inspect()
 }
 
-// splitShares is how a dataset of so many images is divided into train, valid and test, in percent. A gate decides
-// nothing on fewer test images than an interval needs, so a small dataset gives more of its images to test.
-func splitShares(images int) [3]int {
-	test := 15
-	if enough := (100*(coco.MinUnits+1) + images - 1) / max(1, images); enough > test {
-		test = min(enough, 40)
-	}
-	return [3]int{85 - test, 15, test}
-}
-
 // inspect reads what the dataset has, divides it if it is not, and checks it.
 func (b *builder) inspect() error {
 	if info, err := os.Stat(b.dataset); err != nil || !info.IsDir() {
@@ -139,11 +128,7 @@ func (b *builder) inspect() error {
 		if _, err := os.Lstat(written); errors.Is(err, fs.ErrNotExist) {
 			b.divided = written
 		}
-		images := 0
-		for _, split := range d.Splits {
-			images += split.Images
-		}
-		shares := splitShares(images)
+		shares := dataset.Shares(d.Images())
 		if _, err := dataset.WriteSplits(b.ctx, b.dataset, shares); err != nil {
 			return err
 		}
@@ -293,8 +278,9 @@ func (o *ownData) epochs() int {
 
 // next says what was made, and what to do next.
 func (t *terminal) next(w world) {
+	aob := asTyped()
 	if w.Own == nil {
-		t.printf("\nnext: aob serve --config %s\n", w.Config)
+		t.printf("\nnext: %s serve --config %s\n", aob, w.Config)
 		return
 	}
 	rows := [][]cell{append(heading("CLASS"), splitHeads(w.Own.Splits)...)}
@@ -313,12 +299,20 @@ func (t *terminal) next(w world) {
 		t.paragraph("", "warning: "+text)
 	}
 	socket := filepath.Join(filepath.Dir(w.Config), "state", "aob.sock")
-	t.printf("\nnext: aob doctor --config %s     is everything there?\n", w.Config)
-	t.printf("      aob serve --config %s      in another terminal; it trains and judges the first model\n", w.Config)
+	t.printf("\nnext: %s doctor --config %s     is everything there?\n", aob, w.Config)
+	t.printf("      %s serve --config %s      in another terminal; it trains and judges the first model\n", aob, w.Config)
 	t.printf("      export AOB_SOCKET=%s\n", socket)
-	t.printf("      aob status -w     how far it is\n")
-	t.printf("      aob pr show 1     what the gate says\n")
-	t.printf("      aob pr merge 1    releases it, once aob/release has passed\n")
+	t.printf("      %s status -w     how far it is\n", aob)
+	t.printf("      %s pr show 1     what the gate says\n", aob)
+	t.printf("      %s pr merge 1    releases it, once aob/release has passed\n", aob)
+}
+
+// asTyped is how the user called aob, as bin/aob.
+func asTyped() string {
+	if len(os.Args) == 0 {
+		return "aob"
+	}
+	return os.Args[0]
 }
 
 func splitHeads(list []ownSplit) []cell {

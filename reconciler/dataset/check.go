@@ -124,7 +124,7 @@ func (catalog Catalog) Check(ctx context.Context, run delivery.DataRun, out stri
 	}
 	c.leaks(v, splits, heldOut)
 	c.twins(v, splits)
-	c.labels(v, splits["train"])
+	c.labels(v, splits)
 	for name, s := range splits {
 		c.result.Images[name] = len(s.images) - len(v.copies(s))
 	}

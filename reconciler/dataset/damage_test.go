@@ -358,6 +358,10 @@ func TestDamagedCopies(t *testing.T) {
 			c.add("train", "categories", object{"id": 50, "name": "dust"})
 			c.boxes("train", 0)[0]["category_id"] = 50
 		}, []string{"warning unused-category " + annotations}, `category "dust" has 1 object`},
+		{"a misspelt label", func(c *cells) {
+			c.add("train", "categories", object{"id": 50, "name": "rbc"})
+			c.boxes("train", 0)[1]["category_id"] = 50
+		}, []string{"warning similar-category " + train(0) + ", box 2"}, `which has 1 object, and "RBC" has`},
 		{"areas of images", func(c *cells) { c.each("valid", "", func(a object) { a["area"] = 640 * 480 }) },
 			[]string{"warning implausible-area " + valid(0) + ", box 1"}, "larger than the box in"},
 		{"an area of 1", func(c *cells) { c.boxes("test", 2)[1]["area"] = 1 },

@@ -267,7 +267,8 @@ func (h *imageHeader) decode(ctx context.Context, path string, looks bool, free 
 	err = spend(ctx, free, h.Memory, func() {
 		picture, _, err := image.Decode(io.LimitReader(f, maxImage))
 		if err != nil {
-			out.Code, out.Text = "truncated-image", fmt.Sprintf("damaged or truncated: %v", err)
+			out.Code, out.Text = "truncated-image", fmt.Sprintf("damaged or truncated: %v; "+
+				"put a whole copy in its place, or remove it with its labels", err)
 			if unsupported(err) {
 				out.Code, out.Text = "unreadable-image", fmt.Sprintf("is a JPEG or PNG of a kind that the detector "+
 					"does not read (%v); save it as an ordinary one", err)

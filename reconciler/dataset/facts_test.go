@@ -148,6 +148,34 @@ func TestHeadersOnly(t *testing.T) {
 	}
 }
 
+// A small dataset gives more of its images to test, as many as a gate needs, if it can.
+func TestShares(t *testing.T) {
+	for images, want := range map[int][3]int{1000: {70, 15, 15}, 140: {70, 15, 15}, 100: {64, 15, 21}, 60: {50, 15, 35},
+		10: {45, 15, 40}, 0: {45, 15, 40}} {
+		if got := Shares(images); got != want {
+			t.Errorf("%d images: %v, want %v", images, got, want)
+		}
+	}
+}
+
+func TestLikelyTypo(t *testing.T) {
+	for _, c := range []struct {
+		rare, common string
+		n, m         int
+		want         bool
+	}{
+		{"Platlets", "Platelets", 1, 84, true}, {"Plateltes", "Platelets", 1, 84, true},
+		{"Platlets", "Platelets", 20, 84, false}, {"Platelets", "Platlets", 84, 1, false},
+		{"WBC", "RBC", 1, 500, false}, {"wheel1", "wheel2", 1, 500, false}, {"lorry", "truck", 1, 500, false},
+		{"car", "Car", 4, 5, true}, {"Car", "car", 5, 4, false}, {"person ", "person", 5, 5, true},
+		{"person", "person ", 5, 5, false},
+	} {
+		if got := likelyTypo(c.rare, c.common, c.n, c.m); got != c.want {
+			t.Errorf("%q (%d) for %q (%d): %v", c.rare, c.n, c.common, c.m, got)
+		}
+	}
+}
+
 // Images of one source come into one split, the same on every machine, and those that were divided stay.
 func TestWriteSplits(t *testing.T) {
 	dir := t.TempDir()

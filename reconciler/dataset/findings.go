@@ -75,6 +75,7 @@ var Rules = []Rule{
 	{codeSeveral, delivery.LevelWarning, "an image that was labelled more than once; the last labels are used"},
 	{"category-name", delivery.LevelWarning, "a category that no class can have as its name, as with a space at its " +
 		"end"},
+	{"similar-category", delivery.LevelWarning, "a rare category whose name is nearly that of another"},
 	{"unused-category", delivery.LevelWarning, "a category with objects that no class of the model has"},
 	{string(coco.MoreProblems), delivery.LevelError, "more problems in an annotation file than are listed"},
 }

@@ -35,6 +35,14 @@ type Description struct {
 	Splits  []SplitDescription `json:"splits"`
 }
 
+// Images is the number of images in all splits.
+func (d Description) Images() (n int) {
+	for _, split := range d.Splits {
+		n += split.Images
+	}
+	return n
+}
+
 // A SplitDescription says what a split has.
 type SplitDescription struct {
 	Name   string         `json:"name"` // train, valid or test; "" if the dataset is not divided

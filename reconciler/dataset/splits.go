@@ -20,9 +20,6 @@ import (
 // labelling tools, which have all images in one set.
 const SplitsFile = "splits.json"
 
-// DefaultShares are shares of train, valid and test.
-var DefaultShares = [3]int{70, 15, 15}
-
 // Splits lists images by split, as slash paths below the dataset.
 type Splits struct {
 	Train []string `json:"train"`
@@ -161,6 +158,16 @@ func (s *split) only(name string, assigned map[string]string) {
 		}
 		return known && elsewhere || !known && !all
 	})
+}
+
+// Shares is how a dataset of so many images is divided into train, valid and test, in percent. A gate decides
+// nothing on fewer test images than an interval needs, so a small dataset gives more of its images to test.
+func Shares(images int) [3]int {
+	test := 15
+	if enough := (100*(coco.MinUnits+1) + images - 1) / max(1, images); enough > test {
+		test = min(enough, 40)
+	}
+	return [3]int{85 - test, 15, test}
 }
 
 // WriteSplits divides the images of a dataset's folder into train, valid and test, in shares of parts, and writes

@@ -5,8 +5,11 @@ package dataset
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/autonomos/aob/reconciler/coco"
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -176,7 +179,8 @@ func (c *checker) tallies(v *version, s *split) map[string]tally {
 }
 
 // labels compares the model's classes with the train split's categories, and counts the objects that are learnt.
-func (c *checker) labels(v *version, train *split) {
+func (c *checker) labels(v *version, splits map[string]*split) {
+	train := splits["train"]
 	if train == nil {
 		return
 	}
@@ -230,12 +234,73 @@ func (c *checker) labels(v *version, train *split) {
 	if unknown {
 		return // the finding has the names of the other categories
 	}
+	similar := c.similar(splits)
 	for _, name := range names {
-		if n := tallies[name].total(); !wanted[name] && n > 0 {
+		if n := tallies[name].total(); !wanted[name] && !similar[name] && n > 0 {
 			c.finding(delivery.LevelWarning, "unused-category", where, fmt.Sprintf("category %q has %s and is not "+
 				"among the classes; they are left out", name, delivery.Count(n, "object")))
 		}
 	}
+}
+
+// similar reports rare categories whose names are nearly those of others, as a typing mistake makes them, and returns
+// them.
+func (c *checker) similar(splits map[string]*split) map[string]bool {
+	found := map[string]bool{}
+	count, first := map[string]int{}, map[string]string{}
+	for _, split := range splitNames {
+		s := splits[split]
+		if s == nil {
+			continue
+		}
+		file, number, name := map[int64]string{}, map[int64]int{}, map[int64]string{}
+		for _, im := range s.truth.Images {
+			file[im.ID] = im.FileName
+		}
+		for _, cat := range s.truth.Categories {
+			name[cat.ID] = cat.Name
+		}
+		for _, a := range s.truth.Annotations {
+			number[a.Image]++
+			category := name[a.Category]
+			if count[category]++; count[category] == 1 {
+				first[category] = fmt.Sprintf("%s, box %d", shown(s.prefix()+file[a.Image]), number[a.Image])
+			}
+		}
+	}
+	names := slices.Sorted(maps.Keys(count))
+	for _, rare := range names {
+		for _, common := range names {
+			if likelyTypo(rare, common, count[rare], count[common]) {
+				c.finding(delivery.LevelWarning, "similar-category", first[rare], fmt.Sprintf("is of category %q, "+
+					"which has %s, and %q has %d; if that is a typing mistake, correct it in the labelling tool", rare,
+					delivery.Count(count[rare], "object"), common, count[common]))
+				found[rare] = true
+				break
+			}
+		}
+	}
+	return found
+}
+
+// likelyTypo reports whether a name is probably a wrong form of another: one typing mistake makes it, or spaces and
+// upper case, and it is rare beside the other. Names that differ in a digit, as wheel1 and wheel2, are two.
+func likelyTypo(rare, common string, rareObjects, commonObjects int) bool {
+	if delivery.SameButSpaces(rare, common) {
+		return rareObjects < commonObjects || rareObjects == commonObjects && rare > common
+	}
+	digits := func(s string) string {
+		return strings.Map(func(r rune) rune {
+			if unicode.IsDigit(r) {
+				return r
+			}
+			return -1
+		}, s)
+	}
+	const longEnough, oftenEnough = 5, 10
+	return min(utf8.RuneCountInString(rare), utf8.RuneCountInString(common)) >= longEnough &&
+		rareObjects*oftenEnough <= commonObjects && digits(rare) == digits(common) &&
+		delivery.Typos(strings.ToLower(rare), strings.ToLower(common)) == 1
 }
 
 // objects reports objects that are listed twice, and areas that cannot be those of the objects.

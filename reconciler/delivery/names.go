@@ -50,6 +50,32 @@ func SameButSpaces(a, b string) bool {
 	return a != b && fold(a) == fold(b)
 }
 
+// Typos counts the typing mistakes between two words: insertions, deletions, changes and swaps of neighbours.
+func Typos(a, b string) int {
+	s, t := []rune(a), []rune(b)
+	var before []int
+	row := make([]int, len(t)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := 1; i <= len(s); i++ {
+		next := make([]int, len(t)+1)
+		next[0] = i
+		for j := 1; j <= len(t); j++ {
+			cost := 1
+			if s[i-1] == t[j-1] {
+				cost = 0
+			}
+			next[j] = min(row[j]+1, next[j-1]+1, row[j-1]+cost)
+			if i > 1 && j > 1 && s[i-1] == t[j-2] && s[i-2] == t[j-1] {
+				next[j] = min(next[j], before[j-2]+1)
+			}
+		}
+		before, row = row, next
+	}
+	return row[len(t)]
+}
+
 // ClassOf makes the name of a class of a dataset's label: the label itself if it can be one, or else the nearest text
 // that can.
 func ClassOf(label string) string {

@@ -109,37 +109,11 @@ func nearest(word string, known []string) string {
 		if len(k) > 64 {
 			continue
 		}
-		if d := distance(strings.ToLower(word), strings.ToLower(k)); d < least {
+		if d := delivery.Typos(strings.ToLower(word), strings.ToLower(k)); d < least {
 			best, least = k, d
 		}
 	}
 	return best
-}
-
-// distance counts the insertions, deletions, changes and swaps of neighbours between two words.
-func distance(a, b string) int {
-	s, t := []rune(a), []rune(b)
-	var before []int
-	row := make([]int, len(t)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := 1; i <= len(s); i++ {
-		next := make([]int, len(t)+1)
-		next[0] = i
-		for j := 1; j <= len(t); j++ {
-			cost := 1
-			if s[i-1] == t[j-1] {
-				cost = 0
-			}
-			next[j] = min(row[j]+1, next[j-1]+1, row[j-1]+cost)
-			if i > 1 && j > 1 && s[i-1] == t[j-2] && s[i-2] == t[j-1] {
-				next[j] = min(next[j], before[j-2]+1)
-			}
-		}
-		before, row = row, next
-	}
-	return row[len(t)]
 }
 
 // sentence returns the first sentence of a description as the end of another sentence.
