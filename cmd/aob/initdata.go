@@ -300,7 +300,8 @@ func (t *terminal) next(w world) {
 	}
 	socket := filepath.Join(filepath.Dir(w.Config), "state", "aob.sock")
 	t.printf("\nnext: %s doctor --config %s     is everything there?\n", aob, w.Config)
-	t.printf("      %s serve --config %s      in another terminal; it trains and judges the first model\n", aob, w.Config)
+	t.printf("      %s serve --config %s      in another terminal; it trains and judges the first model\n", aob,
+		w.Config)
 	t.printf("      export AOB_SOCKET=%s\n", socket)
 	t.printf("      %s status -w     how far it is\n", aob)
 	t.printf("      %s pr show 1     what the gate says\n", aob)
