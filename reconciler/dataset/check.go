@@ -32,6 +32,7 @@ const maxLeak = 0.05
 func (catalog Catalog) Check(ctx context.Context, run delivery.DataRun, out string, lists Store,
 	progress Progress) (delivery.DataResult, error) {
 	c := &checker{classes: run.Classes, sets: map[string]held{}, checked: map[string]bool{},
+		noted:   map[fault]bool{},
 		leftOut: map[string]map[int64]bool{"train": {}, "valid": {}}, looks: map[string]look{},
 		result: delivery.DataResult{Images: map[string]int{}, Truths: map[string]int{},
 			Folders: map[string]delivery.Digest{}}}
@@ -51,9 +52,9 @@ func (catalog Catalog) Check(ctx context.Context, run delivery.DataRun, out stri
 	}
 	all := make([]string, 0, len(v.files))
 	for _, name := range v.names() {
-		if f := v.files[name]; f.size > maxImage && !isText(name) {
+		if most := largest(name); v.files[name].size > most {
 			c.finding(delivery.LevelError, "too-large", shown(name), fmt.Sprintf("%s, want at most %s",
-				delivery.Bytes(f.size), delivery.Bytes(maxImage)))
+				delivery.Bytes(v.files[name].size), delivery.Bytes(most)))
 			continue
 		}
 		all = append(all, name)
@@ -178,6 +179,7 @@ type checker struct {
 	result  delivery.DataResult
 	faults  []fault
 	decodes []imageFile
+	noted   map[fault]bool            // reported faults that belong to no image
 	checked map[string]bool           // the eval sets whose files were checked
 	leftOut map[string]map[int64]bool // by split: images that must not be trained on
 	sets    map[string]held           // by path: the image in an eval set
@@ -214,15 +216,29 @@ type held struct {
 // for an eval set in another dataset.
 func (c *checker) split(v *version, s *split, dataset string, judged bool, group string) {
 	prefix := dataset + s.prefix()
+	// once reports what belongs to no image, which several splits of a dataset have.
+	once := func(level, code, where, text string) {
+		if f := (fault{level: level, code: code, where: where, text: text}); !c.noted[f] {
+			c.noted[f] = true
+			c.finding(level, code, where, text)
+		}
+	}
 	for _, f := range s.faults {
-		c.finding(f.level, f.code, dataset+shown(f.where), f.text)
+		report := c.finding
+		if f.image == "" {
+			report = once
+		}
+		report(f.level, f.code, dataset+shown(f.where), f.text)
 	}
 	for _, p := range s.problems {
-		if name := field(p); group != "" && name == group {
+		name, report := field(p), c.finding
+		if group != "" && name == group {
 			continue // the eval set has a finding for all of them
-		} else {
-			c.finding(level(p.Kind, judged), string(p.Kind), s.place(dataset, p), name+": "+p.Text)
 		}
+		if p.Kind == coco.MoreProblems {
+			report = once
+		}
+		report(level(p.Kind, judged), string(p.Kind), s.place(dataset, p), name+": "+p.Text)
 	}
 	found := c.missing(v, s, prefix)
 	for _, im := range s.truth.Images {

@@ -149,7 +149,11 @@ func (v *version) path(name string) string { return filepath.Join(v.dir, filepat
 func (v *version) content() delivery.Digest {
 	h := sha256.New()
 	for _, name := range v.names() {
-		fmt.Fprintf(h, "%s  %s\n", v.files[name].sum, name)
+		line := v.files[name].sum + "  " + name
+		if strings.ContainsAny(name, "\n\\") { // so that no name looks like two lines; as sha256sum writes it
+			line = `\` + strings.NewReplacer(`\`, `\\`, "\n", `\n`).Replace(line)
+		}
+		fmt.Fprintln(h, line)
 	}
 	return delivery.Digest("sha256:" + hex.EncodeToString(h.Sum(nil)))
 }
@@ -283,6 +287,11 @@ func (c Catalog) evalSplit(ctx context.Context, e delivery.EvalSet) (*version, *
 	case len(s.missing) > 0:
 		return nil, nil, delivery.Blockedf("put the image there", "eval set %s: image %s is missing", e,
 			s.missing[0].FileName)
+	}
+	for _, f := range s.faults {
+		if f.code == codeNoImage {
+			return nil, nil, delivery.Blockedf("put the image there", "eval set %s: %s %s", e, shown(f.where), f.text)
+		}
 	}
 	if text := s.ungrouped(e.Group); text != "" {
 		return nil, nil, delivery.Blockedf("give every image the field, or judge the images without group", "eval set "+

@@ -93,7 +93,7 @@ const wholeFile = 4 << 20
 func (v *version) hash(ctx context.Context, names []string, progress Progress) error {
 	var todo []string
 	for _, name := range names {
-		if v.files[name].sum == "" {
+		if f := v.files[name]; f.sum == "" && f.size <= largest(name) {
 			todo = append(todo, name)
 		}
 	}
@@ -153,7 +153,7 @@ func (f *file) load(path string, isImage bool, buffer *bytes.Buffer) error {
 		}
 	}
 	h := sha256.New()
-	if _, err := io.Copy(h, in); err != nil {
+	if _, err := io.Copy(h, io.LimitReader(in, maxAnnotations)); err != nil { // it may be growing
 		return err
 	}
 	if isImage {
@@ -177,9 +177,21 @@ func (f *file) loadHeader(path string) {
 	f.header = &h
 }
 
-// openFile opens a file of a dataset. A link that was put there since the dataset was listed is not followed.
+// openFile opens a file of a dataset. A link or a pipe that was put there since the dataset was listed is refused.
 func openFile(path string) (*os.File, error) {
-	return os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = &fs.PathError{Op: "open", Path: path, Err: errors.New("not a file")}
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // readHeader reads what the first bytes of an image say.
@@ -303,9 +315,20 @@ const memoryFormat = 2
 // settled is how old a change must be to be remembered: a file may change twice within the resolution of its times.
 const settled = 2 * time.Second
 
-// memory returns the path of the memory of a folder, or "" if there is none.
+// maxMemoryFile is the largest size of a memory, in bytes.
+const maxMemoryFile = 4 << 30
+
+// memory returns the path of the memory of a folder, or "" if there is none. What is in a folder that others may write
+// is not believed: they could hide what a check finds.
 func (c Catalog) memory(dir string) string {
-	if c.Memory == "" {
+	if c.Memory == "" || os.MkdirAll(c.Memory, 0o700) != nil {
+		return ""
+	}
+	info, err := os.Lstat(c.Memory)
+	if err != nil || !info.IsDir() || info.Mode().Perm()&0o022 != 0 {
+		return ""
+	}
+	if sys, ok := info.Sys().(*syscall.Stat_t); !ok || int(sys.Uid) != os.Geteuid() {
 		return ""
 	}
 	return filepath.Join(c.Memory, delivery.Sum([]byte(dir)).Hex()+".gob")
@@ -313,13 +336,16 @@ func (c Catalog) memory(dir string) string {
 
 // recall fills in what is remembered of files that did not change.
 func (v *version) recall(path string) {
-	f, err := os.Open(path)
-	if path == "" || err != nil {
+	if path == "" {
+		return
+	}
+	f, err := openFile(path)
+	if err != nil {
 		return
 	}
 	defer f.Close()
 	var m memoryFile
-	if err := gob.NewDecoder(f).Decode(&m); err != nil || m.Format != memoryFormat {
+	if err := gob.NewDecoder(io.LimitReader(f, maxMemoryFile)).Decode(&m); err != nil || m.Format != memoryFormat {
 		return // it is written anew
 	}
 	for _, r := range m.Entries {
@@ -360,7 +386,7 @@ func (v *version) resultKey(run delivery.DataRun, headersOnly bool) delivery.Dig
 // recallResult returns the remembered result of a check.
 func recallResult(path string, key delivery.Digest) (delivery.DataResult, bool) {
 	var r rememberedResult
-	data, err := durable.ReadFile(path+".result", 64<<20)
+	data, err := durable.ReadNoFollow(path+".result", 64<<20)
 	if path == "" || key == "" || err != nil || json.Unmarshal(data, &r) != nil || r.Key != key {
 		return r.Result, false
 	}

@@ -85,12 +85,19 @@ func rank(code string) int {
 	return slices.IndexFunc(Rules, func(r Rule) bool { return r.Code == code })
 }
 
+// maxFinding is the largest length of the place and of the text of a finding.
+const maxFinding = 1000
+
 // A fault is one thing that a check found, before equal ones are joined.
-type fault struct{ level, code, where, text string }
+type fault struct {
+	level, code, where, text string
+	image                    string // the image's file that it is about; "" if it is about none or that is not known
+}
 
 // finding adds a finding.
 func (c *checker) finding(level, code, where, text string) {
-	c.faults = append(c.faults, fault{level, code, where, text})
+	c.faults = append(c.faults, fault{level: level, code: code, where: delivery.Cut(where, maxFinding),
+		text: delivery.Cut(text, maxFinding)})
 }
 
 // done returns the result with its findings: errors first, then in the order of [Rules] and of the files. Faults with

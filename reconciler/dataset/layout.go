@@ -220,6 +220,14 @@ func isText(name string) bool {
 	return false
 }
 
+// largest returns how many bytes a file may have. Larger ones are not read.
+func largest(name string) int64 {
+	if isText(name) {
+		return maxAnnotations
+	}
+	return maxImage
+}
+
 // names returns the dataset's files, sorted.
 func (v *version) names() []string {
 	if v.sorted == nil {
@@ -316,7 +324,7 @@ func (v *version) located(name string, dirs []string) (string, bool) {
 	if _, file, ok := strings.Cut(name, "?d="); ok { // Label Studio: /data/local-files/?d=FILE
 		name = file
 	}
-	name = strings.TrimLeft(path.Clean("/"+name), "/")
+	name = lastParts(strings.TrimLeft(path.Clean("/"+name), "/"))
 	for rest := name; rest != ""; {
 		for _, dir := range dirs {
 			if file := path.Join(dir, rest); v.files[file] != nil {
@@ -341,6 +349,18 @@ func (v *version) located(name string, dirs []string) (string, bool) {
 	}
 	file := v.byBase[path.Base(name)]
 	return file, file != ""
+}
+
+// lastParts returns the end of a path, of as many parts as a file's path may have. A path of very many parts, of
+// which each end is looked for, would take hours.
+func lastParts(name string) string {
+	at := len(name)
+	for range maxDepth {
+		if at = strings.LastIndexByte(name[:at], '/'); at < 0 {
+			return name
+		}
+	}
+	return name[at+1:]
 }
 
 // parallel calls work for each number below n, on all processors, until there is an error.
@@ -371,6 +391,7 @@ type sheet struct {
 	ids        map[string]int64 // of categories, by name
 	boxes      []sheetBox
 	faults     []fault
+	image      string // of the dataset: the one that faults are about now; "" if it is none
 }
 
 type sheetImage struct {
@@ -407,14 +428,48 @@ func (s *sheet) category(name string) int64 {
 	return id
 }
 
+// The limits of what is kept of a split. Small files may say very much.
+const (
+	maxFaults = 10_000     // findings of a reader
+	maxShapes = 20_000_000 // boxes and other shapes
+)
+
+// listFault adds a fault to a list. The last one of a full list says that there are more.
+func listFault(list []fault, f fault) []fault {
+	switch {
+	case len(list) > maxFaults:
+		return list
+	case len(list) == maxFaults:
+		f = fault{level: delivery.LevelError, code: string(coco.MoreProblems), where: f.where,
+			text: fmt.Sprintf("more than %d problems; correct those that are listed, and check again", maxFaults)}
+	}
+	return append(list, f)
+}
+
+// listFaults adds faults to a list, as listFault does.
+func listFaults(list, more []fault) []fault {
+	for _, f := range more {
+		list = listFault(list, f)
+	}
+	return list
+}
+
+// tooManyShapes returns the error of more than maxShapes shapes, for n of them.
+func tooManyShapes(n int64) error {
+	if n > maxShapes {
+		return delivery.Blockedf("split the dataset", "more than %d shapes", maxShapes)
+	}
+	return nil
+}
+
 // fault adds a finding of level error.
 func (s *sheet) fault(code, where, format string, args ...any) {
-	s.faults = append(s.faults, fault{delivery.LevelError, code, where, fmt.Sprintf(format, args...)})
+	s.faults = listFault(s.faults, fault{delivery.LevelError, code, where, fmt.Sprintf(format, args...), s.image})
 }
 
 // warn adds a finding of level warning.
 func (s *sheet) warn(code, where, format string, args ...any) {
-	s.faults = append(s.faults, fault{delivery.LevelWarning, code, where, fmt.Sprintf(format, args...)})
+	s.faults = listFault(s.faults, fault{delivery.LevelWarning, code, where, fmt.Sprintf(format, args...), s.image})
 }
 
 // reader returns the function of a subset that makes a split from a sheet.

@@ -88,6 +88,9 @@ func (v *version) labelStudio() (*layout, error) {
 	return &layout{name: "Label Studio JSON", subsets: []subset{{file: file, read: reader("", file, read)}}}, nil
 }
 
+// maxTaskShapes is the largest number of shapes and other objects in an export.
+const maxTaskShapes = 4_000_000
+
 // readTasks reads the tasks of an export.
 func readTasks(r io.Reader) ([]labelTask, error) {
 	d := json.NewDecoder(r)
@@ -95,9 +98,19 @@ func readTasks(r io.Reader) ([]labelTask, error) {
 		return nil, errors.New("want a list of tasks")
 	}
 	var out []labelTask
+	shapes := 0
 	for d.More() {
 		var t labelTask
-		if err := d.Decode(&t); err != nil {
+		var raw json.RawMessage
+		err := d.Decode(&raw)
+		// Each shape begins with a brace, and takes a hundred times the memory of one.
+		if shapes += bytes.Count(raw, []byte("{")); shapes > maxTaskShapes {
+			return nil, fmt.Errorf("tasks[%d]: more than %d shapes", len(out), maxTaskShapes)
+		}
+		if err == nil {
+			err = json.Unmarshal(raw, &t)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("tasks[%d], byte %d: %w", len(out), d.InputOffset(), err)
 		}
 		out = append(out, t)
@@ -163,6 +176,7 @@ func (v *version) taskSheet(tasks []labelTask, file string) *sheet {
 	}
 	for _, l := range list {
 		t := tasks[l.index]
+		s.image = l.image
 		where := fmt.Sprintf("%s: tasks[%d]", file, l.index)
 		chosen, n := -1, 0
 		for i, a := range t.Annotations {

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/autonomos/aob/reconciler/coco"
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -120,12 +121,10 @@ type cvatFile struct {
 }
 
 type cvatImage struct {
-	Name   string    `xml:"name,attr"`
-	Subset string    `xml:"subset,attr"`
-	Width  string    `xml:"width,attr"`
-	Height string    `xml:"height,attr"`
-	Shapes []element `xml:",any"`
-	line   int
+	Name, Subset  string
+	Width, Height string
+	Shapes        []element
+	line          int
 }
 
 // cvat reads annotations.xml of CVAT for images 1.1, with the images in images/.
@@ -181,6 +180,7 @@ func (v *version) cvat() (*layout, error) {
 // readCVAT reads annotations.xml.
 func readCVAT(r io.Reader) (*cvatFile, error) {
 	out := &cvatFile{}
+	shapes := int64(0)
 	return out, elements(r, "annotations", func(d *xml.Decoder, start xml.StartElement) error {
 		switch start.Name.Local {
 		case "meta":
@@ -195,19 +195,43 @@ func readCVAT(r io.Reader) (*cvatFile, error) {
 			out.labels = append(out.labels, slices.Concat(meta.Task, meta.Project, meta.Job)...)
 			return nil
 		case "image":
-			var im cvatImage
-			im.line, _ = d.InputPos()
-			if err := d.DecodeElement(&im, &start); err != nil {
-				return err
-			}
+			im, err := readCVATImage(d, start, &shapes)
 			out.images = append(out.images, im)
-			return nil
+			return err
 		case "track":
 			return delivery.Blockedf(`export the task again as "CVAT for images 1.1" or "COCO 1.0"`,
 				"annotations.xml is an export of CVAT for video, with tracks")
 		}
 		return d.Skip()
 	})
+}
+
+// readCVATImage reads an element image with its shapes, and counts them.
+func readCVATImage(d *xml.Decoder, start xml.StartElement, shapes *int64) (cvatImage, error) {
+	line, _ := d.InputPos()
+	e := element{attributes: start.Attr}
+	im := cvatImage{Name: e.get("name"), Subset: e.get("subset"), Width: e.get("width"), Height: e.get("height"),
+		line: line}
+	for {
+		token, err := d.Token()
+		if err != nil {
+			return im, err
+		}
+		switch t := token.(type) {
+		case xml.StartElement:
+			*shapes++
+			if err := tooManyShapes(*shapes); err != nil {
+				return im, err
+			}
+			var shape element
+			if err := shape.UnmarshalXML(d, t); err != nil {
+				return im, err
+			}
+			im.Shapes = append(im.Shapes, shape)
+		case xml.EndElement:
+			return im, nil
+		}
+	}
 }
 
 // cvatSheet returns the images and boxes of a subset. Polygons, masks and ellipses become the box around them, and so
@@ -221,6 +245,7 @@ func (v *version) cvatSheet(content *cvatFile, file, name string) *sheet {
 	images = slices.DeleteFunc(images, func(im cvatImage) bool { return im.Subset != name })
 	slices.SortStableFunc(images, func(a, b cvatImage) int { return strings.Compare(a.Name, b.Name) })
 	for _, im := range images {
+		s.image = ""
 		found, ok := v.locate(im.Name, "images/"+name, "images", path.Join(path.Dir(file), "images/"+name),
 			path.Join(path.Dir(file), "images"), path.Dir(file))
 		if !ok {
@@ -229,6 +254,7 @@ func (v *version) cvatSheet(content *cvatFile, file, name string) *sheet {
 				"the task with its images", quote(im.Name))
 			continue
 		}
+		s.image = found
 		width, _ := strconv.Atoi(im.Width) // 0 where it is no number; checking the picture says more
 		height, _ := strconv.Atoi(im.Height)
 		s.images = append(s.images, sheetImage{found, max(width, 0), max(height, 0)})
@@ -437,7 +463,7 @@ func (v *version) voc() (*layout, error) {
 			error) {
 			s, err := v.vocSheet(root, ids, files)
 			if err == nil {
-				s.faults = append(faults, s.faults...)
+				s.faults = listFaults(slices.Clone(faults), s.faults)
 			}
 			return s, err
 		})})
@@ -470,7 +496,9 @@ func (v *version) vocList(list string, files map[string]string) (ids []string, f
 	seen := map[string]bool{}
 	n := 0
 	for line := range strings.Lines(string(data)) {
-		n++
+		if n++; len(faults) > maxFaults {
+			break
+		}
 		id := strings.TrimSpace(line)
 		if files[id] == "" && len(strings.Fields(id)) == 2 { // "000012 -1", as in the lists of one class
 			id = strings.Fields(id)[0]
@@ -478,8 +506,10 @@ func (v *version) vocList(list string, files map[string]string) (ids []string, f
 		switch {
 		case id == "" || seen[id]:
 		case files[id] == "":
-			faults = append(faults, fault{delivery.LevelError, codeLabel, position{list, n}.String(),
-				fmt.Sprintf("names %s, and there is no Annotations/%s.xml", quote(id), delivery.Terminal(id))})
+			faults = listFault(faults, fault{level: delivery.LevelError, code: codeLabel,
+				where: position{list, n}.String(),
+				text: fmt.Sprintf("names %s, and there is no Annotations/%s.xml", quote(id),
+					delivery.Cut(delivery.Terminal(id), 80))})
 		default:
 			ids = append(ids, id)
 		}
@@ -498,6 +528,7 @@ func (v *version) vocSheet(root string, ids []string, files map[string]string) (
 	s := &sheet{}
 	read := make([]*vocFile, len(ids))
 	faults := make([]error, len(ids))
+	var shapes atomic.Int64
 	err := parallel(context.Background(), len(ids), func(i int) error {
 		data, err := v.read(files[ids[i]], maxVOC)
 		if err == nil {
@@ -505,8 +536,10 @@ func (v *version) vocSheet(root string, ids []string, files map[string]string) (
 				err = fmt.Errorf("%s: %w", files[ids[i]], err)
 			}
 		}
-		faults[i] = err
-		return nil
+		if faults[i] = err; read[i] == nil {
+			return nil
+		}
+		return tooManyShapes(shapes.Add(int64(len(read[i].Objects))))
 	})
 	if err != nil {
 		return nil, err
@@ -526,7 +559,9 @@ func (v *version) vocSheet(root string, ids []string, files map[string]string) (
 	}
 	for i, id := range ids {
 		file, f := files[id], read[i]
+		s.image = ""
 		if faults[i] != nil {
+			s.image, _ = v.vocImage(root, id, file, "")
 			where, text, _ := strings.Cut(faults[i].Error(), ": ")
 			s.fault(codeLabel, where, "%s", text)
 			continue
@@ -537,6 +572,7 @@ func (v *version) vocSheet(root string, ids []string, files map[string]string) (
 				quote(f.Filename))
 			continue
 		}
+		s.image = found
 		width, _ := strconv.Atoi(strings.TrimSpace(f.Width))
 		height, _ := strconv.Atoi(strings.TrimSpace(f.Height))
 		s.images = append(s.images, sheetImage{found, max(width, 0), max(height, 0)})

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"gopkg.in/yaml.v3"
 
@@ -82,7 +83,7 @@ func (v *version) ultralytics() (*layout, error) {
 				return nil, delivery.Blockedf("put the images there, or correct "+path.Base(file), "%s: %s: %v", file,
 					name, err)
 			}
-			images, faults = append(images, found...), append(faults, bad...)
+			images, faults = append(images, found...), listFaults(faults, bad)
 		}
 		if slices.Sort(images); len(images) > 0 {
 			l.subsets = append(l.subsets, v.yoloSubset(name, file, y, slices.Compact(images), faults))
@@ -176,7 +177,7 @@ func (y *yoloFile) name(n *yaml.Node, bad func(*yaml.Node, string, ...any) error
 // yoloImages returns the images that an entry of data.yaml stands for: those in a folder, or those that a file lists.
 // Paths of another machine are looked for by their end, since many exports have them.
 func (v *version) yoloImages(base, entry string) (images []string, faults []fault, err error) {
-	clean := strings.TrimLeft(path.Clean("/"+strings.ReplaceAll(entry, `\`, "/")), "/")
+	clean := lastParts(strings.TrimLeft(path.Clean("/"+strings.ReplaceAll(entry, `\`, "/")), "/"))
 	for rest := clean; ; {
 		for _, dir := range []string{base, "."} {
 			at := path.Join(dir, rest)
@@ -202,15 +203,18 @@ func (v *version) listed(list string) (images []string, faults []fault, err erro
 	}
 	n := 0
 	for line := range strings.Lines(string(data)) {
-		n++
+		if n++; len(faults) > maxFaults {
+			break
+		}
 		name := strings.TrimSpace(line)
 		if name == "" {
 			continue
 		}
 		file, ok := v.locate(name, path.Dir(list), ".")
 		if !ok || !isImage(file) {
-			faults = append(faults, fault{delivery.LevelError, codeNoImage, position{list, n}.String(),
-				fmt.Sprintf("names the image %s, which is not there", quote(name))})
+			faults = listFault(faults, fault{level: delivery.LevelError, code: codeNoImage,
+				where: position{list, n}.String(),
+				text:  fmt.Sprintf("names the image %s, which is not there", quote(name))})
 			continue
 		}
 		images = append(images, file)
@@ -331,7 +335,7 @@ func (v *version) yoloSubset(name, file string, y *yoloFile, images []string, fa
 	return subset{split: name, file: file, read: reader(name, file, func() (*sheet, error) {
 		s, err := v.yoloSheet(images, y)
 		if err == nil {
-			s.faults = append(faults, s.faults...)
+			s.faults = listFaults(slices.Clone(faults), s.faults)
 		}
 		return s, err
 	})}
@@ -358,12 +362,12 @@ func (v *version) yoloSheet(images []string, y *yoloFile) (*sheet, error) {
 		s.categories = append(s.categories, coco.Category{ID: id, Name: name})
 	}
 	slices.SortFunc(s.categories, func(a, b coco.Category) int { return int(a.ID - b.ID) })
-	read := make([]sheet, len(images))
-	err := parallel(context.Background(), len(images), func(i int) error {
-		width, height := v.size(images[i])
-		r := &read[i]
-		r.images = []sheetImage{{images[i], width, height}}
-		file := v.labelFile(images[i])
+	var shapes atomic.Int64
+	read := func(image string, r *sheet) error {
+		width, height := v.size(image)
+		r.images = []sheetImage{{image, width, height}}
+		r.image = image
+		file := v.labelFile(image)
 		if file == "" {
 			return nil
 		}
@@ -375,17 +379,22 @@ func (v *version) yoloSheet(images []string, y *yoloFile) (*sheet, error) {
 		if width > 0 && height > 0 { // otherwise checking the image says what is wrong
 			r.labels(data, file, float64(width), float64(height), y)
 		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
+		return tooManyShapes(shapes.Add(int64(len(r.boxes))))
 	}
-	for i, r := range read {
-		s.images = append(s.images, r.images...)
-		s.faults = append(s.faults, r.faults...)
-		for _, b := range r.boxes {
-			b.image = i
-			s.boxes = append(s.boxes, b)
+	const batch = 256 // so that not all images' faults are in memory at one time
+	for group := range slices.Chunk(images, batch) {
+		sheets := make([]sheet, len(group))
+		err := parallel(context.Background(), len(group), func(i int) error { return read(group[i], &sheets[i]) })
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range sheets {
+			s.faults = listFaults(s.faults, r.faults)
+			for _, b := range r.boxes {
+				b.image = len(s.images)
+				s.boxes = append(s.boxes, b)
+			}
+			s.images = append(s.images, r.images...)
 		}
 	}
 	return s, nil
@@ -396,7 +405,9 @@ func (v *version) yoloSheet(images []string, y *yoloFile) (*sheet, error) {
 func (s *sheet) labels(data []byte, file string, width, height float64, y *yoloFile) {
 	n := 0
 	for line := range strings.Lines(string(data)) {
-		n++
+		if n++; len(s.faults) > maxFaults {
+			break
+		}
 		at := position{file, n}
 		words := strings.Fields(line)
 		if len(words) == 0 {

@@ -124,7 +124,8 @@ func (v *version) assignedSplit(l *layout, assigned map[string]string, name, gro
 }
 
 // only removes the images of other splits, with their truths and problems. An image without a split is a fault, which
-// stays with train, as the problems do that belong to no image.
+// stays with train, as the problems do that belong to no image. What a reader
+// found that belongs to no image stays with each split: it may be an image of any.
 func (s *split) only(name string, assigned map[string]string) {
 	all := name == "train"
 	keep := map[int64]bool{}
@@ -135,13 +136,14 @@ func (s *split) only(name string, assigned map[string]string) {
 			continue
 		}
 		if all {
-			s.faults = append(s.faults, fault{delivery.LevelError, codeNoSplit, file, SplitsFile +
-				" does not name it; run aob data split again, which keeps the others where they are"})
+			s.faults = listFault(s.faults, fault{delivery.LevelError, codeNoSplit, file, SplitsFile +
+				" does not name it; run aob data split again, which keeps the others where they are", file})
 		}
 	}
-	if !all {
-		s.faults = nil
-	}
+	s.faults = slices.DeleteFunc(slices.Clone(s.faults), func(f fault) bool {
+		in, known := assigned[f.image]
+		return known && in != name || !known && f.image != "" && !all
+	})
 	other := map[int64]bool{} // annotations of other splits
 	s.truth.Images = slices.DeleteFunc(s.truth.Images, func(im coco.Image) bool { return !keep[im.ID] })
 	s.truth.Annotations = slices.DeleteFunc(s.truth.Annotations, func(a coco.Annotation) bool {
@@ -151,6 +153,9 @@ func (s *split) only(name string, assigned map[string]string) {
 	s.missing = slices.DeleteFunc(s.missing, func(im coco.Image) bool { return !keep[im.ID] })
 	maps.DeleteFunc(s.images, func(id int64, _ string) bool { return !keep[id] })
 	s.problems = slices.DeleteFunc(s.problems, func(p coco.Problem) bool {
+		if p.Kind == coco.MoreProblems {
+			return false // it may be of any split
+		}
 		elsewhere, known := other[p.ID]
 		if len(p.Path) > 6 && p.Path[:6] == "images" {
 			kept, listed := keep[p.ID]

@@ -145,7 +145,7 @@ func (v *version) stats(s *split) SplitStats {
 		}
 	}
 	for _, im := range usable.Images {
-		if !full[im.ID] {
+		if s.images[im.ID] != "" && !full[im.ID] {
 			out.Empty++
 		}
 	}
