@@ -13,8 +13,9 @@ import (
 func TestExportedRunsHoldNoFormula(t *testing.T) {
 	low := -0.04
 	trial := web.Trial{ID: "0a1b", Model: "shapes", By: "=cmd|' /C calc'!A0", Variants: []web.Variant{{ID: "3f9c",
-		Set: []string{"+train.args.x=1"}, Sentence: web.Sentence{Text: "@SUM(A1)\x1b[2J, \"quoted\"\nline"},
-		Diff: &delivery.Figure{Value: -0.01, Low: &low}}}}
+		Set:      []string{"+train.args.x=1", "note=a;=HYPERLINK(1)", "b; ＝2"},
+		Sentence: web.Sentence{Text: "@SUM(A1)\x1b[2J, \"quoted\"\nline"},
+		Diff:     &delivery.Figure{Value: -0.01, Low: &low}}}}
 	var b strings.Builder
 	if err := writeTrials(&b, []web.Trial{trial}); err != nil {
 		t.Fatal(err)
@@ -23,7 +24,8 @@ func TestExportedRunsHoldNoFormula(t *testing.T) {
 	if len(lines) != 2 {
 		t.Fatalf("%d lines: %s", len(lines), b.String())
 	}
-	for _, want := range []string{",'=cmd|", ",'+train.args.x=1,", `"'@SUM(A1)`, `""quoted""`, ",,,,-0.01,-0.04,,0,"} {
+	for _, want := range []string{",'=cmd|", ",'+train.args.x=1 ", "a;'=HYPERLINK(1)", "b;' ＝2",
+		`"'@SUM(A1)`, `""quoted""`, ",,,,-0.01,-0.04,,0,"} {
 		if !strings.Contains(lines[1], want) {
 			t.Errorf("no %s in %q", want, lines[1])
 		}

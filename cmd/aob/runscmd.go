@@ -10,6 +10,7 @@ import (
 	"io"
 	"maps"
 	"math"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -134,13 +135,18 @@ func figures(f *delivery.Figure) []string {
 	return row
 }
 
+// formula matches what begins a formula in a spreadsheet: at the start of a text, or after a semicolon, which divides
+// columns where a comma is a decimal point. Some read the wide forms of the signs too.
+var formula = regexp.MustCompile(`(^|;)\s*[=+\-@＝＋－＠]`)
+
 // spreadsheetText returns text that no spreadsheet takes for a formula.
 func spreadsheetText(s string) string {
-	s = delivery.Terminal(s)
-	if s != "" && strings.ContainsRune("=+-@\t\r", rune(s[0])) {
-		return "'" + s
-	}
-	return s
+	return formula.ReplaceAllStringFunc(delivery.Terminal(s), func(found string) string {
+		if after, ok := strings.CutPrefix(found, ";"); ok {
+			return ";'" + after
+		}
+		return "'" + found
+	})
 }
 
 func (t *terminal) trials(trials []web.Trial, now time.Time) {
