@@ -17,6 +17,7 @@ type Truth struct {
 	Images      []Image
 	Categories  []Category
 	Annotations []Annotation
+	Numbers     []int // of annotations among those of their image in the file, from 1; only of a lenient reading
 }
 
 // Image is one image of the ground truth.

@@ -275,7 +275,7 @@ func (p *parser) box() (Box, bool) {
 	var v [4]float64
 	n, valid := 0, true
 	for first := true; p.next(first, ']'); first = false {
-		if n >= len(v) {
+		if n >= len(v) || !valid { // one problem of a box is enough
 			p.skip()
 		} else if x, ok := p.finite(); ok {
 			v[n] = x

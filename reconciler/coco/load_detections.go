@@ -18,6 +18,7 @@ type detectionParser struct {
 // readDetections reads a large file with two parsers at once, if the reader can read from the middle.
 func (l Loader) readDetections(r io.Reader, truth *Truth, splitFrom int64) ([]Detection, error) {
 	p := &detectionParser{parser: newParser(l, r), known: truth.ids(), list: []Detection{}}
+	p.mark()
 	p.begin("an array of detections", '[')
 	second := p.split(r, splitFrom)
 	joined := false

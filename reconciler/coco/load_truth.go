@@ -22,7 +22,7 @@ const (
 	OffImage        Kind = "off-image"        // the whole box; kept as it is
 	EmptyBox        Kind = "empty-box"        // width or height zero; kept
 	NegativeBox     Kind = "negative-box"     // width or height below zero; the annotation is left out
-	DegenerateBox   Kind = "degenerate-box"   // width or height below one pixel; kept
+	DegenerateBox   Kind = "degenerate-box"   // less than a pixel across, or the part in the image is; kept
 	NotFinite       Kind = "not-finite"       // NaN or an infinity; the item is left out
 	MissingBox      Kind = "missing-box"      // the annotation is left out
 	MissingField    Kind = "missing-field"    // another field; left out unless only area or an image's size is missing
@@ -102,6 +102,7 @@ func (l Loader) readTruth(r io.Reader, lenient bool) (*Truth, []Problem, error) 
 
 // read reads the whole file.
 func (p *truthParser) read() {
+	p.mark()
 	p.begin("an object with images, categories and annotations", '{')
 	if p.err != nil {
 		return
@@ -389,6 +390,7 @@ func (p *truthParser) references() {
 		if ok {
 			kept = append(kept, a)
 			if p.lenient {
+				p.truth.Numbers = append(p.truth.Numbers, at.box)
 				p.inside(at.position, a.Box, p.truth.Images[image])
 			}
 		}
@@ -413,10 +415,14 @@ func (p *truthParser) inside(at position, b Box, in Image) {
 	}
 	w, h := float64(in.Width), float64(in.Height)
 	by := max(-b.X, -b.Y, b.X+b.W-w, b.Y+b.H-h)
-	switch {
-	case by > 1 && (b.X >= w || b.Y >= h || b.X+b.W <= 0 || b.Y+b.H <= 0):
+	across, down := min(b.X+b.W, w)-max(b.X, 0), min(b.Y+b.H, h)-max(b.Y, 0) // of the part inside
+	switch whole := b.W >= 1 && b.H >= 1; {
+	case (by > 1 || whole) && (across <= 0 || down <= 0):
 		p.complain(at, OffImage, "[%v, %v, %v, %v] is wholly outside its image of %d x %d pixels", b.X, b.Y, b.W, b.H,
 			in.Width, in.Height)
+	case whole && (across < 1 || down < 1):
+		p.complain(at, DegenerateBox, "[%v, %v, %v, %v]: only %.4g x %.4g pixels of it are inside its image of %d x "+
+			"%d pixels, less than a pixel across", b.X, b.Y, b.W, b.H, across, down, in.Width, in.Height)
 	case by > 1:
 		p.complain(at, OutsideImage, "[%v, %v, %v, %v] leaves its image of %d x %d pixels by %.4g pixels",
 			b.X, b.Y, b.W, b.H, in.Width, in.Height, by)

@@ -67,6 +67,22 @@ func (s *scanner) here() position {
 	return position{offset, s.line, int(offset-s.start) + 1}
 }
 
+// mark skips the mark of UTF-8 that some editors of Windows write at the start of a file. A file in UTF-16 is an error.
+func (s *scanner) mark() {
+	for len(s.buf) < 3 {
+		if _, ok := s.more(0); !ok {
+			break
+		}
+	}
+	switch start := string(s.buf[:min(3, len(s.buf))]); {
+	case start == "\xef\xbb\xbf":
+		s.pos = len(start)
+	case strings.HasPrefix(start, "\xff\xfe"), strings.HasPrefix(start, "\xfe\xff"),
+		strings.Contains(start, "\x00"):
+		s.fail("the file is in UTF-16; save it as UTF-8")
+	}
+}
+
 // path returns, for example, annotations[12].bbox.
 func (s *scanner) path() string {
 	switch {
