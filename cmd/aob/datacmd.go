@@ -387,12 +387,12 @@ func (t *terminal) shownImage(s shownImage) {
 	}
 	t.printf("\n")
 	rows := [][]cell{heading("BOX", "LABEL", "LEFT", "TOP", "WIDTH", "HEIGHT")}
-	for i, b := range s.Boxes {
+	for _, b := range s.Boxes {
 		label := b.Label
 		if b.Crowd {
 			label += " (crowd)"
 		}
-		row := cells(strconv.Itoa(i+1), label)
+		row := cells(strconv.Itoa(b.Number), label)
 		for _, v := range b.Box {
 			row = append(row, cell{text: strconv.FormatFloat(v, 'g', 6, 64)})
 		}

@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sync/semaphore"
+	"golang.org/x/text/unicode/norm"
 
 	"github.com/autonomos/aob/reconciler/coco"
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -82,7 +83,10 @@ func (catalog Catalog) Check(ctx context.Context, run delivery.DataRun, out stri
 		case ok:
 			splits[name] = s
 			c.split(v, s, "", name == "test" || judges(run.EvalSets, run.Dataset, name), "")
-			if name != "test" && len(s.images) == 0 && len(s.missing) == 0 {
+			faulty := slices.ContainsFunc(s.problems, func(p coco.Problem) bool {
+				return strings.HasPrefix(p.Path, "images[")
+			})
+			if name != "test" && len(s.images) == 0 && len(s.missing) == 0 && !faulty {
 				c.finding(delivery.LevelError, "empty-split", name, "has no image")
 			}
 		case name != "test":
@@ -97,8 +101,12 @@ func (catalog Catalog) Check(ctx context.Context, run delivery.DataRun, out stri
 		sets = append(sets, test)
 	}
 	if len(c.classes) == 0 && splits["train"] != nil {
-		for name, t := range c.tallies(v, splits["train"]) {
-			if t.total() > 0 {
+		tallies, objects := c.tallies(v, splits["train"]), 0
+		for _, t := range tallies {
+			objects += t.total()
+		}
+		for name, t := range tallies {
+			if t.total() > 0 || objects == 0 { // without any object, each category is a class that has none
 				c.classes = append(c.classes, delivery.Class{Name: name, Labels: []string{name}})
 			}
 		}
@@ -117,7 +125,7 @@ func (catalog Catalog) Check(ctx context.Context, run delivery.DataRun, out stri
 	if valid := splits["valid"]; valid != nil {
 		data := v.evalData(delivery.EvalSet{Dataset: run.Dataset, Split: "valid"}, valid, c.classes)
 		if c.result.Valid = data.Content; len(valid.images) > 0 {
-			c.objectless("valid", data.Content)
+			c.objectless("valid", valid, data.Content, true)
 		}
 	}
 	if err := c.decode(ctx, v, catalog.HeadersOnly, progress); err != nil {
@@ -201,6 +209,8 @@ type imageFile struct {
 	file   *file
 	image  coco.Image
 	hash   imageHash
+
+	unsized bool // the annotations do not say its size, which is a finding
 }
 
 func (im imageFile) where() string { return shown(im.prefix + im.name) }
@@ -240,11 +250,17 @@ func (c *checker) split(v *version, s *split, dataset string, judged bool, group
 		}
 		report(level(p.Kind, judged), string(p.Kind), s.place(dataset, p), name+": "+p.Text)
 	}
-	found := c.missing(v, s, prefix)
+	found := c.missing(v, s, dataset)
+	said := map[string]bool{} // files whose size cannot be read from the annotations, which is a finding
+	for _, p := range s.problems {
+		if name := field(p); p.Box == 0 && (name == "width" || name == "height") {
+			said[p.File] = true
+		}
+	}
 	for _, im := range s.truth.Images {
 		if file, ok := s.images[im.ID]; ok && v.files[file].size <= maxImage {
 			c.decodes = append(c.decodes, imageFile{prefix: prefix, name: strings.TrimPrefix(file, s.dir),
-				path: v.path(file), file: v.files[file], image: im})
+				path: v.path(file), file: v.files[file], image: im, unsized: said[im.FileName]})
 		}
 	}
 	c.copies(v, s, prefix)
@@ -253,27 +269,42 @@ func (c *checker) split(v *version, s *split, dataset string, judged bool, group
 	for _, file := range s.files() {
 		listed[file] = true
 	}
+	for _, p := range s.problems {
+		if p.Box == 0 && p.File != "" { // an image that cannot be used
+			listed[path.Join(s.dir, p.File)] = true
+		}
+	}
 	for _, name := range v.below(s.dir) {
-		if s.dir != "" && !listed[name] && !found[name] && path.Base(name) != AnnotationsFile {
+		if s.dir != "" && !listed[name] && !found[name] && path.Base(name) != AnnotationsFile && !ofSystem(name) {
 			c.finding(delivery.LevelWarning, "unlisted-file", shown(prefix+strings.TrimPrefix(name, s.dir)),
 				"no image of the annotations names it; it is not used")
 		}
 	}
 }
 
+// folded returns a name as one that differs only in upper and lower case, or in the form of Unicode, has it too.
+func folded(name string) string { return strings.ToLower(norm.NFC.String(name)) }
+
+// ofSystem reports whether an operating system put a file there for itself.
+func ofSystem(name string) bool {
+	base := strings.ToLower(path.Base(name))
+	return base == ".ds_store" || base == "thumbs.db" || base == "desktop.ini" || strings.HasPrefix(base, "._")
+}
+
 // missing reports the files that are not there, with the place where files of these names are. It returns those files.
-func (c *checker) missing(v *version, s *split, prefix string) map[string]bool {
+func (c *checker) missing(v *version, s *split, dataset string) map[string]bool {
 	if len(s.missing) == 0 {
 		return nil
 	}
+	prefix := dataset + s.prefix()
 	type group struct {
 		folder string
-		letter bool // only upper and lower case differ
+		letter bool // only upper and lower case, or the form of Unicode, differ
 	}
 	elsewhere, lower := map[string][]string{}, map[string][]string{}
 	for _, file := range v.names() {
 		elsewhere[path.Base(file)] = append(elsewhere[path.Base(file)], file)
-		lower[strings.ToLower(file)] = append(lower[strings.ToLower(file)], file)
+		lower[folded(file)] = append(lower[folded(file)], file)
 	}
 	files := map[group]map[string]bool{}
 	best := group{}
@@ -291,7 +322,7 @@ func (c *checker) missing(v *version, s *split, prefix string) map[string]bool {
 		for _, file := range elsewhere[path.Base(name)] {
 			note(group{folder: path.Dir(file)}, file)
 		}
-		for _, file := range lower[strings.ToLower(path.Join(s.name, name))] {
+		for _, file := range lower[folded(path.Join(s.name, name))] {
 			if path.Base(file) != path.Base(name) {
 				note(group{s.name, true}, file)
 			}
@@ -306,11 +337,12 @@ func (c *checker) missing(v *version, s *split, prefix string) map[string]bool {
 		if n > 1 {
 			these = fmt.Sprintf("%d files of these names are", n)
 		}
-		switch folder := strings.TrimSuffix(prefix, "/"); {
+		switch folder := strings.TrimSuffix(prefix, "/"); { // the place to put them
 		case s.dir == "":
 			text += fmt.Sprintf("; %s in %s, and which one is meant is not certain", these, shown(best.folder))
 		case best.letter:
-			text += fmt.Sprintf("; %s there in other upper and lower case: correct file_name", these)
+			text += fmt.Sprintf("; %s there in other upper and lower case, or with accents in another form of Unicode: "+
+				"correct file_name", these)
 		case best.folder == s.name:
 			text += fmt.Sprintf("; %s in %s: write file_name without a folder", these, folder)
 		case s.name == path.Dir(best.folder):
@@ -323,11 +355,18 @@ func (c *checker) missing(v *version, s *split, prefix string) map[string]bool {
 		where, text := shown(prefix+im.FileName), text
 		switch {
 		case im.FileName == "":
-			where, text = fmt.Sprintf("%s: image %d", s.annotations, im.ID), "has no file_name"
-		case !fs.ValidPath(im.FileName):
-			where = s.annotations
+			if slices.ContainsFunc(s.problems, func(p coco.Problem) bool {
+				return p.ID == im.ID && strings.HasPrefix(p.Path, "images[") && field(p) == "file_name"
+			}) {
+				continue // already a finding
+			}
+			where, text = fmt.Sprintf("%s%s: image %d", dataset, s.annotations, im.ID), "has no file_name"
+		case !fs.ValidPath(im.FileName) && best.folder != s.name:
+			where = dataset + s.annotations
 			text = fmt.Sprintf("image %d names the file %q, which is not there: want a path below the folder", im.ID,
 				im.FileName)
+		case !fs.ValidPath(im.FileName):
+			where = fmt.Sprintf("%s%s: %q", dataset, s.annotations, im.FileName)
 		}
 		c.finding(delivery.LevelError, "missing-file", where, text)
 	}
@@ -415,7 +454,7 @@ func (c *checker) evalSet(ctx context.Context, catalog Catalog, v *version, spli
 	}
 	data := ev.evalData(e, s, c.classes)
 	if len(s.missing) == 0 {
-		c.objectless(e.String(), data.Content)
+		c.objectless(e.String(), s, data.Content, !judged)
 	}
 	if n := cmp.Or(data.Content.Groups, data.Content.Count); judged && n < coco.MinUnits {
 		what := "image"
@@ -439,11 +478,50 @@ func (c *checker) evalSet(ctx context.Context, catalog Catalog, v *version, spli
 	return nil
 }
 
-// objectless reports a split or eval set without objects that count.
-func (c *checker) objectless(where string, content delivery.EvalSetContent) {
-	if len(content.Labels) == 0 {
+// objectless reports a split or eval set without images or objects that count. Then it reports the classes without such
+// objects: all of them, or only those whose labels are written in another way there. A gate says itself which classes
+// it lacks.
+func (c *checker) objectless(where string, s *split, content delivery.EvalSetContent, all bool) {
+	switch {
+	case content.Count == 0:
+		c.finding(delivery.LevelWarning, "no-truth", where, "has no image, so nothing can be measured on it")
+		return
+	case len(content.Labels) == 0:
 		c.finding(delivery.LevelWarning, "no-truth", where, "has no object that counts: only false positives can be "+
 			"measured on it")
+		return
+	}
+	labels := map[string]bool{} // of all classes
+	for _, class := range c.classes {
+		for _, label := range class.Labels {
+			labels[label] = true
+		}
+	}
+	unused := slices.DeleteFunc(slices.Clone(content.Labels), func(label string) bool { return labels[label] })
+	listed := delivery.Each(s.truth.Categories, func(cat coco.Category) string { return cat.Name })
+	for _, class := range c.classes {
+		if slices.ContainsFunc(class.Labels, func(label string) bool {
+			return slices.Contains(content.Labels, label)
+		}) {
+			continue
+		}
+		similar := slices.IndexFunc(unused, func(label string) bool {
+			return delivery.SameButSpaces(label, class.Labels[0])
+		})
+		text := fmt.Sprintf("has no object of class %q that counts", class.Name)
+		switch {
+		case similar >= 0:
+			text += fmt.Sprintf("; its category %+q is written in another way than %+q", unused[similar],
+				class.Labels[0])
+		case !all:
+			continue
+		case !slices.ContainsFunc(class.Labels, func(label string) bool { return slices.Contains(listed, label) }):
+			text += ", and no such category"
+			if len(unused) > 0 {
+				text += "; it has objects of " + quoted(unused) + ", of which no class is learnt"
+			}
+		}
+		c.finding(delivery.LevelWarning, "no-truth", where, text)
 	}
 }
 
@@ -590,7 +668,7 @@ func (c *checker) decode(ctx context.Context, v *version, headersOnly bool, prog
 		switch p := im.file.picture; {
 		case h.Code != "":
 			c.finding(delivery.LevelError, h.Code, im.where(), h.Text)
-		case h.otherSize(im.image) != "":
+		case !im.unsized && h.otherSize(im.image) != "":
 			c.finding(delivery.LevelError, "size-mismatch", im.where(), h.otherSize(im.image))
 		case p != nil && p.Code != "":
 			c.finding(delivery.LevelError, p.Code, im.where(), p.Text)

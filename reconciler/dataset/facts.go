@@ -21,7 +21,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -202,19 +201,15 @@ func readHeader(r io.ReaderAt) (h imageHeader) {
 	}
 	start := func() io.Reader { return io.NewSectionReader(r, 0, math.MaxInt64) }
 	config, format, err := image.DecodeConfig(start())
+	if err == nil && format != "jpeg" && format != "png" { // another package may have registered more
+		err = image.ErrFormat
+	}
 	if err != nil {
 		if pointer(r) {
 			return bad("unreadable-image", "is a Git LFS pointer, not the image; run git lfs pull in the dataset's "+
 				"folder")
 		}
-		if unsupported(err) {
-			return bad("unreadable-image", "is a JPEG or PNG of a kind that the detector does not read (%v); save it "+
-				"as an ordinary one", err)
-		}
-		return bad("unreadable-image", "no JPEG or PNG: %v", err)
-	}
-	if format != "jpeg" && format != "png" {
-		return bad("unreadable-image", "no JPEG or PNG, but %s", strings.ToUpper(format))
+		return bad("unreadable-image", "%s", unreadable(r, err))
 	}
 	if config.Width < 1 || config.Height < 1 || config.Width > math.MaxInt/config.Height ||
 		config.Width*config.Height > maxPixels {
@@ -234,6 +229,32 @@ func readHeader(r io.ReaderAt) (h imageHeader) {
 	return h
 }
 
+// saveAs is what to do about an image that cannot be read.
+const saveAs = "save it as an RGB JPEG or PNG"
+
+// unreadable says what a file is that is no image that can be read.
+func unreadable(r io.ReaderAt, err error) string {
+	head := make([]byte, 16)
+	n, _ := r.ReadAt(head, 0)
+	if n == 0 {
+		return "no JPEG or PNG: the file is empty"
+	}
+	for _, kind := range []struct {
+		at          int
+		begin, name string
+	}{{0, "\xff\x0a", "JPEG XL"}, {4, "JXL ", "JPEG XL"}, {8, "WEBP", "WebP"}, {8, "avif", "AVIF"}, {8, "avis", "AVIF"},
+		{4, "ftyp", "HEIC"}, {0, "GIF8", "GIF"}, {0, "BM", "BMP"}, {0, "II*\x00", "TIFF"}, {0, "MM\x00*", "TIFF"},
+		{4, "jP  ", "JPEG 2000"}, {0, "\xff\x4f\xff\x51", "JPEG 2000"}, {0, "%PDF", "PDF"}} {
+		if bytes.HasPrefix(head[kind.at:], []byte(kind.begin)) {
+			return fmt.Sprintf("no JPEG or PNG but %s, whatever its name says; %s", kind.name, saveAs)
+		}
+	}
+	if unsupported(err) {
+		return ofOtherKind(err)
+	}
+	return fmt.Sprintf("no JPEG or PNG: %v", err)
+}
+
 // unsupported reports whether a decoder knows a file and does not support its kind.
 func unsupported(err error) bool {
 	_, photo := errors.AsType[jpeg.UnsupportedError](err)
@@ -241,9 +262,14 @@ func unsupported(err error) bool {
 	return photo || drawing
 }
 
+// ofOtherKind says that an image is of a kind that the decoder does not know.
+func ofOtherKind(err error) string {
+	return fmt.Sprintf("is a JPEG or PNG of a kind that the detector does not read (%v); %s", err, saveAs)
+}
+
 // otherSize says that the image is not of the size that its annotations say; "" if it is.
 func (h *imageHeader) otherSize(im coco.Image) string {
-	if (im.Width == 0 || im.Width == h.Width) && (im.Height == 0 || im.Height == h.Height) {
+	if im.Width == h.Width && im.Height == h.Height {
 		return ""
 	}
 	text := fmt.Sprintf("the file has %d x %d pixels, its annotations say %d x %d", h.Width, h.Height, im.Width,
@@ -278,13 +304,13 @@ func (h *imageHeader) decode(ctx context.Context, path string, looks bool, free 
 	defer f.Close()
 	err = spend(ctx, free, h.Memory, func() {
 		picture, _, err := image.Decode(io.LimitReader(f, maxImage))
-		if err != nil {
+		switch {
+		case unsupported(err):
+			out.Code, out.Text = "unreadable-image", ofOtherKind(err)
+			return
+		case err != nil:
 			out.Code, out.Text = "truncated-image", fmt.Sprintf("damaged or truncated: %v; "+
 				"put a whole copy in its place, or remove it with its labels", err)
-			if unsupported(err) {
-				out.Code, out.Text = "unreadable-image", fmt.Sprintf("is a JPEG or PNG of a kind that the detector "+
-					"does not read (%v); save it as an ordinary one", err)
-			}
 			return
 		}
 		if out.Hash = hashImage(picture); looks {

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/autonomos/aob/reconciler/coco"
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -34,18 +35,18 @@ var Rules = []Rule{
 	{"empty-split", delivery.LevelError, "a split train or valid without images"},
 	{"too-large", delivery.LevelError, "a file, or an image in pixels or in memory, above the limits"},
 	{"missing-file", delivery.LevelError, "an image of the annotations whose file is not there"},
-	{"unreadable-image", delivery.LevelError, "a file that is no JPEG or PNG"},
+	{"unreadable-image", delivery.LevelError, "a file that is no JPEG or PNG, or of a kind that cannot be decoded"},
 	{"truncated-image", delivery.LevelError, "an image whose pixels cannot be decoded"},
 	{"16-bit-image", delivery.LevelError, "a greyscale PNG of 16 bits, which trainers read as white"},
 	{"size-mismatch", delivery.LevelError, "an image of another size than its annotations say"},
 	{string(coco.DuplicateID), delivery.LevelError, "two images, categories or annotations with one id"},
-	{string(coco.UnknownImage), delivery.LevelError, "an annotation of an image that is not listed"},
-	{string(coco.UnknownCategory), delivery.LevelError, "an annotation of a category that is not listed"},
 	{string(coco.MissingBox), delivery.LevelError, "an annotation without bbox"},
 	{string(coco.MissingField), delivery.LevelError, "an item without a field that is needed"},
 	{string(coco.WrongType), delivery.LevelError, "a text where a number is needed, and the like"},
 	{string(coco.NotFinite), delivery.LevelError, "NaN or an infinite number"},
 	{string(coco.OutOfRange), delivery.LevelError, "a number that is too small or too large"},
+	{string(coco.UnknownImage), delivery.LevelError, "an annotation of an image that is not listed"},
+	{string(coco.UnknownCategory), delivery.LevelError, "an annotation of a category that is not listed"},
 	{string(coco.NegativeBox), Some, "a box of negative width or height; an error in an eval set and in test"},
 	{string(coco.OffImage), Some, "a box that does not touch its image; an error in an eval set and in test"},
 	{"duplicate-file", Some, "two entries for one file; an error if their boxes differ"},
@@ -58,13 +59,13 @@ var Rules = []Rule{
 	{"empty-class", delivery.LevelError, "a class of the model with no object left to learn from"},
 	{string(coco.OutsideImage), delivery.LevelWarning, "a box that is partly outside its image; it is cut at the edge"},
 	{string(coco.EmptyBox), delivery.LevelWarning, "a box of width or height 0; it is left out"},
-	{string(coco.DegenerateBox), delivery.LevelWarning, "a box less than a pixel across; it is left out"},
+	{string(coco.DegenerateBox), delivery.LevelWarning, "a box of which less than a pixel across is in its image; it is left out"},
 	{string(coco.DuplicateName), delivery.LevelWarning, "two categories of one name"},
 	{string(coco.DuplicateField), delivery.LevelWarning, "a field that an item has twice; the first counts"},
 	{"duplicate-truth", delivery.LevelWarning, "the same box of the same category twice in an image"},
 	{"implausible-area", delivery.LevelWarning, "areas larger than the box, or less than a hundredth of it"},
 	{"exif-orientation", delivery.LevelWarning, "images that viewers turn; training and detection do not"},
-	{"no-truth", delivery.LevelWarning, "an eval set, valid or test without an object that counts"},
+	{"no-truth", delivery.LevelWarning, "an eval set, valid or test without an object that counts, or without one of a class"},
 	{"few-images", delivery.LevelWarning, "an eval set with too few images, or groups, for any decision"},
 	{"same-name", delivery.LevelWarning, "an image with the source name of another split's image, and other content"},
 	{"perceptual-twin", delivery.LevelWarning, "an image that looks like one of an eval set"},
@@ -100,13 +101,25 @@ func (c *checker) finding(level, code, where, text string) {
 		text: delivery.Cut(text, maxFinding)})
 }
 
+// maxTexts is how many findings of one code there are at most for texts that several faults have.
+const maxTexts = 3
+
 // done returns the result with its findings: errors first, then in the order of [Rules] and of the files. Faults with
-// the same code and text are one finding, and those with the same code and other texts are another.
+// the same code and text are one finding, and those with the same code and other texts are another. If there are many
+// texts, as where each has its own numbers, all faults of the code are one finding.
 func (c *checker) done() delivery.DataResult {
 	type kind struct{ level, code, text string }
-	many := map[kind]int{}
+	many, texts, said := map[kind]int{}, map[kind]int{}, map[fault]bool{}
+	c.faults = slices.DeleteFunc(c.faults, func(f fault) bool {
+		again := said[f]
+		said[f] = true
+		return again
+	})
 	for _, f := range c.faults {
-		many[kind{f.level, f.code, f.text}]++
+		key := kind{f.level, f.code, f.text}
+		if many[key]++; many[key] == 2 {
+			texts[kind{f.level, f.code, ""}]++
+		}
 	}
 	slices.SortStableFunc(c.faults, func(a, b fault) int {
 		return cmp.Or(strings.Compare(a.level, b.level), cmp.Compare(rank(a.code), rank(b.code)))
@@ -115,7 +128,7 @@ func (c *checker) done() delivery.DataResult {
 	c.result.Findings = nil
 	for _, f := range c.faults {
 		key := kind{f.level, f.code, f.text}
-		same := many[key] > 1
+		same := many[key] > 1 && texts[kind{f.level, f.code, ""}] <= maxTexts
 		if !same {
 			key.text = ""
 		}
@@ -172,10 +185,12 @@ func (s *split) place(dataset string, p coco.Problem) string {
 // field returns the last part of a problem's path, as bbox.
 func field(p coco.Problem) string { return p.Path[strings.LastIndexByte(p.Path, '.')+1:] }
 
-// shown quotes a path if it could be misread: with spaces at an end, a comma, a colon or invisible characters.
+// shown quotes a path if it could be misread: with spaces at an end, a comma before a space, invisible characters, or
+// bytes that are no text.
 func shown(path string) string {
 	odd := func(r rune) bool { return r != ' ' && !unicode.IsGraphic(r) || unicode.IsSpace(r) && r != ' ' }
-	if strings.TrimSpace(path) != path || strings.ContainsFunc(path, odd) {
+	if strings.TrimSpace(path) != path || strings.ContainsFunc(path, odd) || strings.Contains(path, ", ") ||
+		!utf8.ValidString(path) {
 		return strconv.Quote(path)
 	}
 	return path

@@ -296,6 +296,17 @@ func (v *version) size(name string) (width, height int) {
 	return f.header.Width, f.header.Height
 }
 
+// sized returns an image with the size that an annotation file says, or with that of the file itself if it says none, as
+// some tools write 0 x 0.
+func (v *version) sized(name, width, height string) sheetImage {
+	w, badWidth := strconv.Atoi(strings.TrimSpace(width))
+	h, badHeight := strconv.Atoi(strings.TrimSpace(height))
+	if badWidth != nil || badHeight != nil || w < 1 || h < 1 {
+		w, h = v.size(name)
+	}
+	return sheetImage{name, w, h}
+}
+
 // uploaded matches what Label Studio puts before the name of an uploaded file.
 var uploaded = regexp.MustCompile(`^[0-9a-f]{8}-`)
 

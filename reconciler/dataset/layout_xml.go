@@ -12,7 +12,6 @@ import (
 	"path"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"sync/atomic"
 
@@ -255,9 +254,7 @@ func (v *version) cvatSheet(content *cvatFile, file, name string) *sheet {
 			continue
 		}
 		s.image = found
-		width, _ := strconv.Atoi(im.Width) // 0 where it is no number; checking the picture says more
-		height, _ := strconv.Atoi(im.Height)
-		s.images = append(s.images, sheetImage{found, max(width, 0), max(height, 0)})
+		s.images = append(s.images, v.sized(found, im.Width, im.Height))
 		for _, e := range im.Shapes {
 			at := position{file, e.line}
 			box, note, err := e.box()
@@ -573,9 +570,7 @@ func (v *version) vocSheet(root string, ids []string, files map[string]string) (
 			continue
 		}
 		s.image = found
-		width, _ := strconv.Atoi(strings.TrimSpace(f.Width))
-		height, _ := strconv.Atoi(strings.TrimSpace(f.Height))
-		s.images = append(s.images, sheetImage{found, max(width, 0), max(height, 0)})
+		s.images = append(s.images, v.sized(found, f.Width, f.Height))
 		first := 0.0
 		if strings.HasPrefix(f.Database, "The VOC") {
 			first = 1

@@ -168,14 +168,15 @@ type ImageTruths struct {
 	Split  string     `json:"split"`
 	Width  int        `json:"width"`
 	Height int        `json:"height"`
-	Boxes  []TruthBox `json:"boxes"` // in the order of the annotations, so that the first is box 1 of findings
+	Boxes  []TruthBox `json:"boxes"` // in the order of the annotations, without those that cannot be read
 }
 
 // A TruthBox is one object of an image.
 type TruthBox struct {
-	Label string     `json:"label"`
-	Box   [4]float64 `json:"bbox"` // left, top, width and height in pixels
-	Crowd bool       `json:"crowd,omitempty"`
+	Number int        `json:"number"` // among those of its image in the file, from 1; as findings number it
+	Label  string     `json:"label"`
+	Box    [4]float64 `json:"bbox"` // left, top, width and height in pixels
+	Crowd  bool       `json:"crowd,omitempty"`
 }
 
 // Image returns what a dataset says about an image. It is named by its path below the dataset, or by the end of it if
@@ -203,9 +204,9 @@ func (c Catalog) Image(ctx context.Context, d delivery.Dataset, name string) (Im
 			}
 			t := ImageTruths{Path: v.path(file), Name: file, Split: s.name, Boxes: []TruthBox{}}
 			t.Width, t.Height = v.size(file)
-			for _, a := range s.truth.Annotations {
+			for i, a := range s.truth.Annotations {
 				if a.Image == im.ID {
-					t.Boxes = append(t.Boxes, TruthBox{label[a.Category], [4]float64{a.Box.X, a.Box.Y, a.Box.W,
+					t.Boxes = append(t.Boxes, TruthBox{s.truth.Numbers[i], label[a.Category], [4]float64{a.Box.X, a.Box.Y, a.Box.W,
 						a.Box.H},
 						a.Crowd})
 				}
@@ -234,8 +235,7 @@ func (t ImageTruths) Drawn() []coco.Drawn {
 	out := make([]coco.Drawn, len(t.Boxes))
 	for i, b := range t.Boxes {
 		out[i] = coco.Drawn{Box: coco.Box{X: b.Box[0], Y: b.Box[1], W: b.Box[2], H: b.Box[3]},
-			Class: fmt.Sprintf("%d %s", i+1,
-				b.Label), Mark: coco.Found}
+			Class: fmt.Sprintf("%d %s", b.Number, b.Label), Mark: coco.Found}
 	}
 	return out
 }

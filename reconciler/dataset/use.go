@@ -41,8 +41,8 @@ func (v *version) copies(s *split) map[int64]int64 {
 			continue
 		}
 		id, twice := first[v.files[file].sum]
-		if v.files[file].sum == "" { // too large to be hashed
-			continue
+		if h := v.files[file].header; v.files[file].sum == "" || h != nil && h.Code != "" {
+			continue // too large to be hashed, or no image: that is a finding
 		}
 		if twice {
 			out[im.ID] = id
@@ -217,8 +217,12 @@ func (c *checker) labels(v *version, splits map[string]*split) {
 			}
 			c.finding(delivery.LevelError, "unknown-class", where, text)
 		case sum.total() == 0:
-			c.finding(delivery.LevelError, "empty-class", where, fmt.Sprintf("class %q: no object in train, so there "+
-				"is nothing to learn it from", class.Name))
+			text := fmt.Sprintf("class %q: no object in train, so there is nothing to learn it from", class.Name)
+			if slices.ContainsFunc(train.problems, func(p coco.Problem) bool { return p.Box > 0 }) {
+				text = fmt.Sprintf("class %q: no object in train with a box that can be used, so there is nothing to "+
+					"learn it from", class.Name)
+			}
+			c.finding(delivery.LevelError, "empty-class", where, text)
 		case sum.used == 0 && sum.missing == 0:
 			c.finding(delivery.LevelError, "empty-class", where, fmt.Sprintf("class %q: nothing is left to learn it "+
 				"from: %s", class.Name, sum.lost()))
@@ -312,11 +316,9 @@ func (c *checker) objects(s *split, prefix string) {
 	for _, cat := range s.truth.Categories {
 		class[cat.ID] = cat.Name
 	}
-	repeats, number, numbers := s.truth.Repeats(), map[int64]int{}, make([]int, len(s.truth.Annotations))
+	repeats, numbers := s.truth.Repeats(), s.truth.Numbers
 	large, small, checked := []string{}, []string{}, 0
 	for i, a := range s.truth.Annotations {
-		number[a.Image]++
-		numbers[i] = number[a.Image]
 		where := fmt.Sprintf("%s, box %d", shown(prefix+image[a.Image].FileName), numbers[i])
 		if first, again := repeats[i]; again {
 			c.finding(delivery.LevelWarning, "duplicate-truth", where, fmt.Sprintf("is box %d again: the same box of "+
