@@ -285,6 +285,13 @@ func (c *checker) split(v *version, s *split, dataset string, judged bool, group
 // folded returns a name as one that differs only in upper and lower case, or in the form of Unicode, has it too.
 func folded(name string) string { return strings.ToLower(norm.NFC.String(name)) }
 
+// alike reports whether two names differ, but only in spaces, in invisible characters, in upper and lower case, or in
+// the form of Unicode, as é in one character or in two.
+func alike(a, b string) bool {
+	a2, b2 := norm.NFC.String(a), norm.NFC.String(b)
+	return a != b && (a2 == b2 || delivery.SameButSpaces(a2, b2))
+}
+
 // ofSystem reports whether an operating system put a file there for itself.
 func ofSystem(name string) bool {
 	base := strings.ToLower(path.Base(name))
@@ -341,8 +348,8 @@ func (c *checker) missing(v *version, s *split, dataset string) map[string]bool 
 		case s.dir == "":
 			text += fmt.Sprintf("; %s in %s, and which one is meant is not certain", these, shown(best.folder))
 		case best.letter:
-			text += fmt.Sprintf("; %s there in other upper and lower case, or with accents in another form of Unicode: "+
-				"correct file_name", these)
+			text += fmt.Sprintf("; %s there in other upper and lower case, or with accents in another form of "+
+				"Unicode: correct file_name", these)
 		case best.folder == s.name:
 			text += fmt.Sprintf("; %s in %s: write file_name without a folder", these, folder)
 		case s.name == path.Dir(best.folder):
@@ -506,7 +513,7 @@ func (c *checker) objectless(where string, s *split, content delivery.EvalSetCon
 			continue
 		}
 		similar := slices.IndexFunc(unused, func(label string) bool {
-			return delivery.SameButSpaces(label, class.Labels[0])
+			return alike(label, class.Labels[0])
 		})
 		text := fmt.Sprintf("has no object of class %q that counts", class.Name)
 		switch {

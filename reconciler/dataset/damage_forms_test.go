@@ -3,12 +3,14 @@ package dataset
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"image"
 	"image/jpeg"
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf16"
@@ -22,7 +24,7 @@ func TestDamagedForms(t *testing.T) {
 		t.Skip("takes seconds: run it without -short")
 	}
 	whole := newCells(t)
-	const train, annotations = "train/", "train/" + AnnotationsFile
+	const annotations = "train/" + AnnotationsFile
 	first, second := whole.name("train", 0), whole.name("train", 1)
 	box := func(split string, i, k int, v ...any) func(c *cells) {
 		return func(c *cells) { c.boxes(split, i)[k]["bbox"] = v }
@@ -106,7 +108,7 @@ func TestDamagedForms(t *testing.T) {
 			if a["category_id"].(float64) == whole.category("train", "RBC")["id"] {
 				b[2] = -b[2].(float64)
 			}
-		}), []string{"error empty-class " + annotations, fmt.Sprintf("warning negative-box %s%s, box 2 x%d", train, first,
+		}), []string{"error empty-class " + annotations, fmt.Sprintf("warning negative-box train/%s, box 2 x%d", first,
 			len(whole.of("train", "RBC")))}, `class "RBC": no object in train with a box that can be used`},
 		{"a box again after one that is left out", func(c *cells) {
 			list := c.boxes("train", 0)
@@ -120,7 +122,8 @@ func TestDamagedForms(t *testing.T) {
 			[]string{"error unreadable-image train/" + first + " x2"}, "the file is empty"},
 		{"WebP", file("RIFF\x24\x00\x00\x00WEBPVP8 "), []string{"error unreadable-image train/" + first},
 			"no JPEG or PNG but WebP, whatever its name says; save it"},
-		{"JPEG XL", file("\x00\x00\x00\x0cJXL \r\n\x87\n"), []string{"error unreadable-image train/" + first}, "JPEG XL"},
+		{"JPEG XL", file("\x00\x00\x00\x0cJXL \r\n\x87\n"), []string{"error unreadable-image train/" + first},
+			"JPEG XL"},
 		{"HEIC", file("\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic"),
 			[]string{"error unreadable-image train/" + first}, "HEIC"},
 		{"JPEG of four colours without their names", func(c *cells) { c.put("train", first, fourColours()) },
@@ -222,5 +225,58 @@ func TestShownNumbers(t *testing.T) {
 	if err != nil || len(im.Boxes) < 2 || im.Boxes[0].Number != 1 || im.Boxes[1].Number != 3 ||
 		!strings.HasPrefix(im.Drawn()[1].Class, "3 ") {
 		t.Errorf("%v, %+v", err, im.Boxes)
+	}
+}
+
+// Where splits.json divides a dataset, a box that cannot be used is a finding of its own split, with its number.
+func TestDamagedInSplits(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name string, data []byte) {
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, data, 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	splits := map[string][]string{}
+	var images, annotations []object
+	for i, name := range []string{"train", "valid", "test"} {
+		var b bytes.Buffer
+		m := image.NewGray(image.Rect(0, 0, 64, 48))
+		for at := range m.Pix {
+			m.Pix[at] = uint8(60 * i)
+		}
+		if err := jpeg.Encode(&b, m, nil); err != nil {
+			t.Fatal(err)
+		}
+		write("images/"+name+".jpg", b.Bytes())
+		splits[name] = []string{"images/" + name + ".jpg"}
+		images = append(images, object{"id": i, "file_name": name + ".jpg", "width": 64, "height": 48})
+		for k, width := range []int{-5, 5, 5} {
+			if name != "test" {
+				width = 5 + k
+			}
+			annotations = append(annotations, object{"id": 10*i + k, "image_id": i, "category_id": 1, "area": 25,
+				"bbox": []int{9, 9, width, 5}})
+		}
+	}
+	for name, v := range map[string]any{SplitsFile: splits, "annotations/instances_default.json": object{
+		"images": images, "annotations": annotations, "categories": []object{{"id": 1, "name": "a"}}}} {
+		data, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(name, data)
+	}
+	r, err := folders("d", dir).Check(t.Context(), delivery.DataRun{Dataset: inDir("d")}, "", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, f := range r.Findings {
+		got = append(got, f.Level+" "+f.Code+" "+f.Where)
+	}
+	if want := []string{"error negative-box test: test.jpg, box 1",
+		"warning duplicate-truth test: test.jpg, box 3"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }

@@ -59,13 +59,15 @@ var Rules = []Rule{
 	{"empty-class", delivery.LevelError, "a class of the model with no object left to learn from"},
 	{string(coco.OutsideImage), delivery.LevelWarning, "a box that is partly outside its image; it is cut at the edge"},
 	{string(coco.EmptyBox), delivery.LevelWarning, "a box of width or height 0; it is left out"},
-	{string(coco.DegenerateBox), delivery.LevelWarning, "a box of which less than a pixel across is in its image; it is left out"},
+	{string(coco.DegenerateBox), delivery.LevelWarning, "a box of which less than a pixel across is in its " +
+		"image; it is left out"},
 	{string(coco.DuplicateName), delivery.LevelWarning, "two categories of one name"},
 	{string(coco.DuplicateField), delivery.LevelWarning, "a field that an item has twice; the first counts"},
 	{"duplicate-truth", delivery.LevelWarning, "the same box of the same category twice in an image"},
 	{"implausible-area", delivery.LevelWarning, "areas larger than the box, or less than a hundredth of it"},
 	{"exif-orientation", delivery.LevelWarning, "images that viewers turn; training and detection do not"},
-	{"no-truth", delivery.LevelWarning, "an eval set, valid or test without an object that counts, or without one of a class"},
+	{"no-truth", delivery.LevelWarning, "an eval set, valid or test without an object that counts, or without one " +
+		"of a class"},
 	{"few-images", delivery.LevelWarning, "an eval set with too few images, or groups, for any decision"},
 	{"same-name", delivery.LevelWarning, "an image with the source name of another split's image, and other content"},
 	{"perceptual-twin", delivery.LevelWarning, "an image that looks like one of an eval set"},

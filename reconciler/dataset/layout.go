@@ -296,7 +296,7 @@ func (v *version) size(name string) (width, height int) {
 	return f.header.Width, f.header.Height
 }
 
-// sized returns an image with the size that an annotation file says, or with that of the file itself if it says none, as
+// sized returns an image with the size that an annotation file says, or with that of the file itself if it says none:
 // some tools write 0 x 0.
 func (v *version) sized(name, width, height string) sheetImage {
 	w, badWidth := strconv.Atoi(strings.TrimSpace(width))

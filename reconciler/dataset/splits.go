@@ -144,17 +144,27 @@ func (s *split) only(name string, assigned map[string]string) {
 		in, known := assigned[f.image]
 		return known && in != name || !known && f.image != "" && !all
 	})
+	named := map[string]bool{} // by file_name: whether the image is in the split
+	for _, im := range s.truth.Images {
+		named[im.FileName] = named[im.FileName] || keep[im.ID]
+	}
 	other := map[int64]bool{} // annotations of other splits
 	s.truth.Images = slices.DeleteFunc(s.truth.Images, func(im coco.Image) bool { return !keep[im.ID] })
-	s.truth.Annotations = slices.DeleteFunc(s.truth.Annotations, func(a coco.Annotation) bool {
-		other[a.ID] = !keep[a.Image]
-		return !keep[a.Image]
-	})
+	annotations, numbers := s.truth.Annotations[:0], s.truth.Numbers[:0]
+	for i, a := range s.truth.Annotations {
+		if other[a.ID] = !keep[a.Image]; keep[a.Image] {
+			annotations, numbers = append(annotations, a), append(numbers, s.truth.Numbers[i])
+		}
+	}
+	s.truth.Annotations, s.truth.Numbers = annotations, numbers
 	s.missing = slices.DeleteFunc(s.missing, func(im coco.Image) bool { return !keep[im.ID] })
 	maps.DeleteFunc(s.images, func(id int64, _ string) bool { return !keep[id] })
 	s.problems = slices.DeleteFunc(s.problems, func(p coco.Problem) bool {
 		if p.Kind == coco.MoreProblems {
 			return false // it may be of any split
+		}
+		if here, listed := named[p.File]; listed && p.File != "" {
+			return !here
 		}
 		elsewhere, known := other[p.ID]
 		if len(p.Path) > 6 && p.Path[:6] == "images" {

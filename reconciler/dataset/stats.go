@@ -168,15 +168,17 @@ type ImageTruths struct {
 	Split  string     `json:"split"`
 	Width  int        `json:"width"`
 	Height int        `json:"height"`
-	Boxes  []TruthBox `json:"boxes"` // in the order of the annotations, without those that cannot be read
+	Boxes  []TruthBox `json:"boxes"` // in the order of the annotations
 }
 
 // A TruthBox is one object of an image.
 type TruthBox struct {
-	Number int        `json:"number"` // among those of its image in the file, from 1; as findings number it
-	Label  string     `json:"label"`
-	Box    [4]float64 `json:"bbox"` // left, top, width and height in pixels
-	Crowd  bool       `json:"crowd,omitempty"`
+	// Number counts the boxes of the image in the file from 1, as findings do, also those that cannot be read.
+	Number int `json:"number"`
+
+	Label string     `json:"label"`
+	Box   [4]float64 `json:"bbox"` // left, top, width and height in pixels
+	Crowd bool       `json:"crowd,omitempty"`
 }
 
 // Image returns what a dataset says about an image. It is named by its path below the dataset, or by the end of it if
@@ -206,9 +208,8 @@ func (c Catalog) Image(ctx context.Context, d delivery.Dataset, name string) (Im
 			t.Width, t.Height = v.size(file)
 			for i, a := range s.truth.Annotations {
 				if a.Image == im.ID {
-					t.Boxes = append(t.Boxes, TruthBox{s.truth.Numbers[i], label[a.Category], [4]float64{a.Box.X, a.Box.Y, a.Box.W,
-						a.Box.H},
-						a.Crowd})
+					t.Boxes = append(t.Boxes, TruthBox{Number: s.truth.Numbers[i], Label: label[a.Category],
+						Box: [4]float64{a.Box.X, a.Box.Y, a.Box.W, a.Box.H}, Crowd: a.Crowd})
 				}
 			}
 			if file == name {

@@ -210,7 +210,7 @@ func (c *checker) labels(v *version, splits map[string]*split) {
 			text := fmt.Sprintf("class %q: no category is named %s; the categories are %s", class.Name,
 				strings.ReplaceAll(quoted(class.Labels), ", ", " or "), quoted(names))
 			for _, name := range names {
-				if delivery.SameButSpaces(name, class.Labels[0]) {
+				if alike(name, class.Labels[0]) {
 					text += fmt.Sprintf(". To learn it from %q, write in classes: %s: [%s]", name,
 						delivery.YAMLScalar(class.Name), delivery.YAMLScalar(name))
 				}

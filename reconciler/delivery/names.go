@@ -6,8 +6,6 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
-
-	"golang.org/x/text/unicode/norm"
 )
 
 // ClassPattern matches the names of classes, in the syntax that Go and JSON Schema have in common. The one rule for
@@ -38,8 +36,8 @@ func CheckClass(name string) error {
 	return nil
 }
 
-// SameButSpaces reports whether two names differ, but only in spaces, in invisible characters, in upper and lower case,
-// or in how Unicode writes their letters, as é in one character or in two.
+// SameButSpaces reports whether two names differ, but only in spaces, in invisible characters, or in upper and lower
+// case.
 func SameButSpaces(a, b string) bool {
 	fold := func(s string) string {
 		return strings.ToLower(strings.Map(func(r rune) rune {
@@ -47,7 +45,7 @@ func SameButSpaces(a, b string) bool {
 				return -1
 			}
 			return r
-		}, norm.NFC.String(s)))
+		}, s))
 	}
 	return a != b && fold(a) == fold(b)
 }
