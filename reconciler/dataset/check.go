@@ -35,6 +35,7 @@ func (catalog Catalog) Check(ctx context.Context, run delivery.DataRun, out stri
 	c := &checker{classes: run.Classes, sets: map[string]held{}, checked: map[string]bool{},
 		noted:   map[fault]bool{},
 		leftOut: map[string]map[int64]bool{"train": {}, "valid": {}}, looks: map[string]look{},
+		rewritten: map[string]bool{},
 		result: delivery.DataResult{Images: map[string]int{}, Truths: map[string]int{},
 			Folders: map[string]delivery.Digest{}}}
 	v, err := catalog.open(ctx, run.Dataset)
@@ -192,6 +193,8 @@ type checker struct {
 	leftOut map[string]map[int64]bool // by split: images that must not be trained on
 	sets    map[string]held           // by path: the image in an eval set
 	looks   map[string]look           // by path: of images whose source names are equal
+
+	rewritten map[string]bool // labels that a finding says are another one, written in another way
 }
 
 // opened records what a folder is like when it is read.
@@ -518,6 +521,7 @@ func (c *checker) objectless(where string, s *split, content delivery.EvalSetCon
 		text := fmt.Sprintf("has no object of class %q that counts", class.Name)
 		switch {
 		case similar >= 0:
+			c.rewritten[unused[similar]] = true
 			text += fmt.Sprintf("; its category %+q is written in another way than %+q", unused[similar],
 				class.Labels[0])
 		case !all:

@@ -257,25 +257,24 @@ func (c *checker) similar(splits map[string]*split) map[string]bool {
 		if s == nil {
 			continue
 		}
-		file, number, name := map[int64]string{}, map[int64]int{}, map[int64]string{}
+		file, name := map[int64]string{}, map[int64]string{}
 		for _, im := range s.truth.Images {
 			file[im.ID] = im.FileName
 		}
 		for _, cat := range s.truth.Categories {
 			name[cat.ID] = cat.Name
 		}
-		for _, a := range s.truth.Annotations {
-			number[a.Image]++
+		for i, a := range s.truth.Annotations {
 			category := name[a.Category]
 			if count[category]++; count[category] == 1 {
-				first[category] = fmt.Sprintf("%s, box %d", shown(s.prefix()+file[a.Image]), number[a.Image])
+				first[category] = fmt.Sprintf("%s, box %d", shown(s.prefix()+file[a.Image]), s.truth.Numbers[i])
 			}
 		}
 	}
 	names := slices.Sorted(maps.Keys(count))
 	for _, rare := range names {
 		for _, common := range names {
-			if likelyTypo(rare, common, count[rare], count[common]) {
+			if !c.rewritten[rare] && likelyTypo(rare, common, count[rare], count[common]) {
 				c.finding(delivery.LevelWarning, "similar-category", first[rare], fmt.Sprintf("is of category %q, "+
 					"which has %s, and %q has %d; if that is a typing mistake, correct it in the labelling tool", rare,
 					delivery.Count(count[rare], "object"), common, count[common]))
