@@ -221,3 +221,30 @@ func TestMemoryOfOthers(t *testing.T) {
 		})
 	}
 }
+
+// Images that splits.json names and that are not there are named, and an eval set without them is refused.
+func TestSplitsOfMissingImages(t *testing.T) {
+	dir := unpack(t, []txtar.File{{Name: "classes.txt", Data: []byte("a\n")},
+		{Name: "images/a.jpg", Data: []byte("64x48")}, {Name: "images/b.jpg", Data: []byte("32x48")},
+		{Name: "images/c.jpg", Data: []byte("48x48")},
+		{Name: "splits.json", Data: []byte(`{"train":["images/a.jpg"],"valid":["images/c.jpg"],` +
+			`"test":["images/b.jpg","images/gone.jpg"]}`)}})
+	var found []string
+	for _, f := range checkFolder(t, dir).Findings {
+		if f.Code == codeNoImage {
+			found = append(found, f.Level+" "+f.Where+": "+f.Text)
+		}
+	}
+	if len(found) != 1 || !strings.HasPrefix(found[0], `error splits.json: names the image "images/gone.jpg" in test`) {
+		t.Errorf("findings %q", found)
+	}
+	c, d, err := Folder(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.EvalSet(t.Context(), delivery.EvalSet{Dataset: d, Split: "test"},
+		delivery.Classes{{Name: "a", Labels: []string{"a"}}})
+	if err == nil || !strings.Contains(err.Error(), "images/gone.jpg") {
+		t.Errorf("got error %v", err)
+	}
+}

@@ -120,7 +120,17 @@ func (v *version) assignedSplit(l *layout, assigned map[string]string, name, gro
 		s.name, s.dir = name, ""
 		out = s
 	}
-	return out, out != nil, nil
+	if out == nil {
+		return nil, false, nil
+	}
+	for _, file := range slices.Sorted(maps.Keys(assigned)) {
+		if assigned[file] == name && v.files[file] == nil {
+			out.faults = listFault(out.faults, fault{delivery.LevelError, codeNoImage, SplitsFile,
+				fmt.Sprintf("names the image %s in %s, which is not there; put it there, or run aob data split "+
+					"again", quote(file), name), file})
+		}
+	}
+	return out, true, nil
 }
 
 // only removes the images of other splits, with their truths and problems. An image without a split is a fault, which
