@@ -37,7 +37,11 @@ if ! command -v terraform >/dev/null 2>&1; then
 	if [ ! -x "$bin/terraform" ]; then
 		log "installing Terraform 1.11.4 into $bin"
 		mkdir -p "$bin"
-		go run github.com/hashicorp/hc-install/cmd/hc-install@v0.9.2 install -version 1.11.4 -path "$bin" terraform >&2 ||
+		work=$(mktemp -d "$bin/.install.XXXXXX") # renamed at the end, so that no half file is taken for Terraform
+		trap 'rm -rf "$work"' EXIT
+		trap 'exit 1' INT TERM
+		go run github.com/hashicorp/hc-install/cmd/hc-install@v0.9.2 install -version 1.11.4 -path "$work" terraform >&2 ||
 			fail "Terraform cannot be installed" "install it by hand and put it on PATH"
+		mv -f "$work/terraform" "$bin/terraform"
 	fi
 fi

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"image/color"
 	"image/png"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/user"
@@ -158,6 +160,56 @@ func TestInitWarnsOfASmallTestSplit(t *testing.T) {
 		python: "python3"}, io.Discard, io.Discard)
 	if err != nil || !strings.Contains(strings.Join(w.Own.Warnings, "\n"), "5 images are too few") {
 		t.Errorf("%+v, %v", w.Own, err)
+	}
+}
+
+// An interrupted init says so, and leaves nothing behind.
+func TestInitThatIsInterrupted(t *testing.T) {
+	python := filepath.Join(t.TempDir(), "python")
+	if err := os.WriteFile(python, []byte("#!/bin/sh\n[ \"$1\" = -c ] && exit\nexec sleep 60\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	dir := filepath.Join(t.TempDir(), "world")
+	_, err := initWorld(ctx, initRequest{dir: dir, python: python, images: 8}, stopAt{"making", cancel}, io.Discard)
+	if err == nil || err.Error() != context.Canceled.Error() {
+		t.Errorf("an interrupted init says %v", err)
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it leaves its folder: %v", err)
+	}
+}
+
+// stopAt cancels once a text is written.
+type stopAt struct {
+	text   string
+	cancel func()
+}
+
+func (s stopAt) Write(p []byte) (int, error) {
+	if strings.Contains(string(p), s.text) {
+		s.cancel()
+	}
+	return len(p), nil
+}
+
+// A damaged dataset is refused before anything is written, with its first fault and how many there are.
+func TestInitOfADamagedDataset(t *testing.T) {
+	data := ownDataset(t, map[string]int{"train": 6, "valid": 3, "test": 5})
+	for _, name := range []string{"train-1.png", "valid-2.png"} {
+		if err := os.Remove(filepath.Join(data, strings.Split(name, "-")[0], name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dir := filepath.Join(t.TempDir(), "w")
+	_, err := initWorld(t.Context(), initRequest{dir: dir, dataset: data, name: "p", python: "python3"}, io.Discard,
+		io.Discard)
+	if err == nil || !strings.Contains(err.Error(), "train/train-1.png") || !strings.Contains(err.Error(),
+		"more findings)") {
+		t.Error(err)
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it leaves a folder: %v", err)
 	}
 }
 

@@ -145,6 +145,9 @@ func initWorld(ctx context.Context, r initRequest, progress, messages io.Writer)
 	}
 	defer func() {
 		if err != nil {
+			if ctx.Err() != nil { // not that a command was killed
+				err = ctx.Err()
+			}
 			err = errors.Join(err, b.remove(created))
 		}
 	}()

@@ -173,13 +173,18 @@ func (b *builder) check(catalog dataset.Catalog, ref delivery.Dataset, labels de
 	if done(); err != nil {
 		return err
 	}
+	n := len(result.Findings)
 	for _, f := range result.Findings {
 		if f.Level == delivery.LevelError {
+			text := fmt.Sprintf("%s cannot be trained on: %s: %s", b.dataset, f.Place(), f.Text)
+			if n > 1 {
+				text += fmt.Sprintf(" (and %s)", delivery.Count(n-1, "more finding"))
+			}
 			return delivery.Blockedf("aob data check "+b.dataset+" lists all that is wrong; correct it, and try again",
-				"%s cannot be trained on: %s: %s", b.dataset, f.Place(), f.Text)
+				"%s", text)
 		}
 	}
-	if n := len(result.Findings); n > 0 {
+	if n > 0 {
 		b.Own.Warnings = append(b.Own.Warnings, fmt.Sprintf("the dataset has %s; aob data check %s lists them",
 			delivery.Count(n, "finding"), b.dataset))
 	}

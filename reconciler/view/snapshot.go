@@ -162,12 +162,15 @@ func (s *Snapshot) Release(model string, version int) (web.Released, error) {
 			return r, nil
 		}
 	}
-	what := model
+	what, do := model, "main has released no such model; aob status lists the models, and aob explain model NAME the "+
+		"versions of one"
 	if version > 0 {
 		what = fmt.Sprintf("%s@%d", model, version)
 	}
-	return web.Released{}, s.unknown(explain.Unknown{Kind: explain.Model, ID: what, Do: "main has released no such " +
-		"model; aob status lists the models, and aob explain model NAME the versions of one"})
+	if len(s.World.Evidence.Accepted[model]) > 0 {
+		do = fmt.Sprintf("main has released no such version; aob explain model %s lists the versions", model)
+	}
+	return web.Released{}, s.unknown(explain.Unknown{Kind: explain.Model, ID: what, Do: do})
 }
 
 // waitsFor says in a few words whom or what an open pull request waits for.

@@ -531,3 +531,22 @@ func TestStatusSaysWhatTheStoreHasLost(t *testing.T) {
 		t.Error("not counted")
 	}
 }
+
+// Who asks for a version that does not exist is told where the versions are.
+func TestReleaseOfAVersion(t *testing.T) {
+	s := &Snapshot{}
+	s.World.Evidence.Accepted = map[string][]delivery.Acceptance{"shapes": {{Version: 2, Bundle: digestOf("two")}}}
+	if r, err := s.Release("shapes", 2); err != nil || r.Bundle != digestOf("two") {
+		t.Errorf("%+v, %v", r, err)
+	}
+	for _, c := range []struct {
+		model   string
+		version int
+		want    string
+	}{{"shapes", 7, "aob explain model shapes lists the versions"}, {"signs", 1, "no such model"}} {
+		_, err := s.Release(c.model, c.version)
+		if u, ok := errors.AsType[explain.Unknown](err); !ok || !strings.Contains(u.Do, c.want) {
+			t.Errorf("%s@%d: %v", c.model, c.version, err)
+		}
+	}
+}
