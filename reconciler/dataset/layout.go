@@ -4,6 +4,7 @@ package dataset
 // layout_*.go. A reader of a layout yields the truths of a split in COCO form, with the file of each image.
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"context"
@@ -19,8 +20,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/text/encoding/unicode"
+	"golang.org/x/text/transform"
 
 	"github.com/autonomos/aob/reconciler/coco"
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -262,14 +266,22 @@ func (v *version) read(name string, most int64) ([]byte, error) {
 		return nil, pathless(err)
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, most+1))
-	if err == nil && int64(len(data)) > most {
-		err = fmt.Errorf("%s: more than %s", name, delivery.Bytes(most))
-	}
-	if err != nil {
+	data, err := io.ReadAll(io.LimitReader(asUTF8(f), most+1))
+	switch {
+	case err != nil:
 		return nil, pathless(err)
+	case int64(len(data)) > most:
+		return nil, fmt.Errorf("%s: more than %s", name, delivery.Bytes(most))
+	case !utf8.Valid(data):
+		return nil, delivery.Blockedf("save it as UTF-8", "%s is not in UTF-8", name)
 	}
-	return bytes.TrimPrefix(data, []byte("\ufeff")), nil // some editors of Windows write this mark
+	return data, nil
+}
+
+// asUTF8 returns a reader of a text file without its byte order mark. Windows' editors and shells write one, and with
+// it also UTF-16, which is turned into UTF-8. Other files are passed on as they are.
+func asUTF8(in io.Reader) io.Reader {
+	return transform.NewReader(bufio.NewReaderSize(in, 64<<10), unicode.BOMOverride(transform.Nop))
 }
 
 // peek returns the first bytes of a file.
@@ -280,8 +292,8 @@ func (v *version) peek(name string, n int) []byte {
 	}
 	defer f.Close()
 	head := make([]byte, n)
-	n, _ = io.ReadFull(f, head)
-	return bytes.TrimPrefix(head[:n], []byte("\ufeff"))
+	n, _ = io.ReadFull(asUTF8(f), head)
+	return head[:n]
 }
 
 // size returns the width and height of an image in pixels; zeros if it cannot be read. Then checking it says why.
@@ -548,7 +560,7 @@ func (v *version) cocoSplit(name, file, group string, find func(coco.Image) (str
 		return nil, pathless(err)
 	}
 	defer in.Close()
-	truth, problems, err := coco.Loader{Group: group}.ReadTruthLenient(in)
+	truth, problems, err := coco.Loader{Group: group}.ReadTruthLenient(asUTF8(in))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}

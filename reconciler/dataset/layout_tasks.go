@@ -10,6 +10,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/autonomos/aob/reconciler/coco"
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -79,7 +80,7 @@ func (v *version) labelStudio() (*layout, error) {
 			return nil, pathless(err)
 		}
 		defer in.Close()
-		tasks, err := readTasks(in)
+		tasks, err := readTasks(asUTF8(in))
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", file, err)
 		}
@@ -101,7 +102,7 @@ func readTasks(r io.Reader) ([]labelTask, error) {
 	shapes := 0
 	for d.More() {
 		var t labelTask
-		var raw json.RawMessage
+		var raw json.RawMessage // Decode would replace what is not UTF-8
 		err := d.Decode(&raw)
 		// Each shape begins with a brace, and takes a hundred times the memory of one.
 		if shapes += bytes.Count(raw, []byte("{")); shapes > maxTaskShapes {
@@ -109,6 +110,9 @@ func readTasks(r io.Reader) ([]labelTask, error) {
 		}
 		if err == nil {
 			err = json.Unmarshal(raw, &t)
+		}
+		if err == nil && !utf8.Valid(raw) {
+			err = delivery.Blockedf("save the file as UTF-8", "a text is not in UTF-8")
 		}
 		if err != nil {
 			return nil, fmt.Errorf("tasks[%d], byte %d: %w", len(out), d.InputOffset(), err)
@@ -204,7 +208,11 @@ func (v *version) taskSheet(tasks []labelTask, file string) *sheet {
 				shape.Type == "rectangle"):
 				continue // about the image, or the same shape again without its label
 			case len(names) == 0:
-				s.warn(codeShape, at, "%s: a shape of type %s has no box; it is left out", l.image, quote(shape.Type))
+				what := "box"
+				if shape.Value.boxed() {
+					what = "label"
+				}
+				s.warn(codeShape, at, "%s: a shape of type %s has no %s; it is left out", l.image, quote(shape.Type), what)
 				continue
 			}
 			box, note, err := shape.Value.box(float64(width), float64(height))
@@ -230,11 +238,14 @@ func (l labelValue) labels() []string {
 			return names
 		}
 	}
-	if l.Width != "" || len(l.Points) > 0 {
+	if l.boxed() {
 		return l.Labels
 	}
 	return nil
 }
+
+// boxed reports whether a shape has a box, with a label or without.
+func (l labelValue) boxed() bool { return l.Width != "" || l.RadiusX != "" || len(l.Points) > 0 }
 
 // box returns the box of a shape in pixels. Label Studio gives percent of the image, and turns a rectangle about its
 // top left corner.

@@ -17,6 +17,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/text/encoding"
+	"golang.org/x/text/encoding/unicode"
 	"golang.org/x/tools/txtar"
 
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -287,6 +289,13 @@ func TestRefusals(t *testing.T) {
 		{"data.yaml with an alias", map[string]string{"data.yaml": "train: &a [x]\nval: *a\nnames: [a]\n"},
 			"val: want a path",
 			""},
+		{"data.yaml in GBK", map[string]string{"data.yaml": "train: images\nval: images\nnames: [\xcd\xd0\xc5\xcc]\n",
+			"images/a.jpg": "8x8"}, "data.yaml is not in UTF-8", "save it as UTF-8"},
+		{"classes.txt in GBK", map[string]string{"classes.txt": "\xcd\xd0\xc5\xcc\n\xb2\xe6\xb3\xb5\n",
+			"images/a.jpg": "8x8"}, "classes.txt is not in UTF-8", "save it as UTF-8"},
+		{"obj.names in GBK", map[string]string{"obj.data": "names = data/obj.names\ntrain = data/train.txt\n",
+			"obj.names": "\xcd\xd0\xc5\xcc\n", "train.txt": "a.jpg\n", "a.jpg": "8x8"},
+			"obj.names is not in UTF-8", "save it as UTF-8"},
 		{"data.yaml without names", map[string]string{"data.yaml": "train: x\nnames:\n"}, "names: want a list", ""},
 		{"subsets of CVAT", map[string]string{"annotations.xml": `<annotations><image name="a.jpg" subset="Train"/>` +
 			`<image name="b.jpg" subset="Monday"/></annotations>`}, `subset "Monday" is no split`,
@@ -389,6 +398,9 @@ func TestLabelFaults(t *testing.T) {
 		{"label studio: no image",
 			map[string]string{"project.json": `[{"annotations": [], "data": {"image": "../../b.jpg"}}]`},
 			"project.json: tasks[0]", `"../../b.jpg"`},
+		{"yolo: UTF-16 without a mark", map[string]string{"classes.txt": "car\n", "images/a.jpg": "64x48",
+			"images/b.jpg": "64x48", "labels/a.txt": "0 0.5 0.5 0.1 0.1\n", "labels/b.txt": "0\xff 1 1 1 1\n"},
+			"labels/b.txt", "labels/b.txt is not in UTF-8; save it as UTF-8"},
 		{"yolo: list of nothing", map[string]string{"data.yaml": "train: train.txt\nval: val.txt\nnames: [a]\n",
 			"train.txt": "images/a.jpg\n../../b.jpg\n", "val.txt": "images/a.jpg", "images/a.jpg": "8x8"},
 			"train.txt:2",
@@ -502,5 +514,98 @@ func TestLayoutsAreOneForm(t *testing.T) {
 	}
 	if len(training) != 1 {
 		t.Errorf("the training input differs: %v", training)
+	}
+}
+
+// Texts that editors of Windows saved, with a byte order mark or in UTF-16, are read as those in UTF-8.
+func TestEncodings(t *testing.T) {
+	const word = "托盘"
+	coco := func() string {
+		return `{"images":[{"id":1,"file_name":"a.jpg","width":64,"height":48}],"categories":[{"id":1,"name":"` + word +
+			`"}],"annotations":[{"id":1,"image_id":1,"category_id":1,"bbox":[1,2,30,20],"area":600,"iscrowd":0}]}`
+	}
+	layouts := map[string]map[string]string{
+		"COCO in folders": {"train/_annotations.coco.json": coco(), "train/a.jpg": "64x48"},
+		"COCO":            {"result.json": coco(), "images/a.jpg": "64x48"},
+		"YOLO": {"data.yaml": "train: images\nnames: [" + word + "]\n", "images/a.jpg": "64x48",
+			"labels/a.txt": "0 0.5 0.5 0.5 0.5\n"},
+		"YOLO with classes": {"classes.txt": word + "\n", "images/a.jpg": "64x48", "labels/a.txt": "0 0.5 0.5 0.5 0.5\n"},
+		"CVAT": {"annotations.xml": `<annotations><image name="a.jpg" width="64" height="48"><box label="` + word +
+			`" xtl="1" ytl="1" xbr="9" ybr="9"/></image></annotations>`, "images/a.jpg": "64x48"},
+		"VOC": {"Annotations/a.xml": "<annotation><filename>a.jpg</filename><object><name>" + word + "</name><bndbox>" +
+			"<xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>",
+			"JPEGImages/a.jpg": "64x48"},
+		"Label Studio": {"project.json": `[{"annotations": [{"result": [{"type": "rectanglelabels", "value": {"x": 1, ` +
+			`"y": 1, "width": 9, "height": 9, "rectanglelabels": ["` + word + `"]}}]}], "data": {"image": "a.jpg"}}]`,
+			"images/a.jpg": "64x48"},
+	}
+	encodings := map[string]encoding.Encoding{"UTF-8 with a mark": unicode.UTF8BOM,
+		"UTF-16":                unicode.UTF16(unicode.LittleEndian, unicode.UseBOM),
+		"UTF-16 of other order": unicode.UTF16(unicode.BigEndian, unicode.UseBOM)}
+	for name, files := range layouts {
+		for with, enc := range encodings {
+			t.Run(name+" in "+with, func(t *testing.T) {
+				var written []txtar.File
+				for name, content := range files {
+					if !isImage(name) {
+						var err error
+						if content, err = enc.NewEncoder().String(content); err != nil {
+							t.Fatal(err)
+						}
+					}
+					written = append(written, txtar.File{Name: name, Data: []byte(content)})
+				}
+				c, d, err := Folder(unpack(t, written))
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, err := c.Stats(t.Context(), d, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if len(got.Splits) != 1 || got.Splits[0].Boxes != 1 || got.Splits[0].Classes[0].Label != word {
+					t.Errorf("got %+v", got)
+				}
+			})
+		}
+	}
+}
+
+// Stats of a single set whose annotations cannot be read are refused with the cause.
+func TestStatsOfUnreadable(t *testing.T) {
+	const task = `[{"annotations": [{"result": [{"type": "rectanglelabels", "value": {"x": 1, "y": 1, "width": 9, ` +
+		`"height": 9, "rectanglelabels": ["LABEL"]}}]}], "data": {"image": "a.jpg"}}]`
+	for file, content := range map[string]string{
+		"result.json":  `{"images":[], "annotations":`,
+		"project.json": strings.Replace(task, "LABEL", "\xcd\xd0", 1),
+		"cut.json":     task[:len(task)-1],
+	} {
+		c, d, err := Folder(unpack(t, []txtar.File{{Name: file, Data: []byte(content)}, {Name: "a.jpg", Data: []byte("8x8")}}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := c.Stats(t.Context(), d, nil); err == nil || !strings.Contains(err.Error(), file) {
+			t.Errorf("%s: got %+v, %v", file, got, err)
+		}
+	}
+}
+
+// A box of Label Studio without a label is left out, and named for what it lacks.
+func TestBoxWithoutLabel(t *testing.T) {
+	v, err := openFolder(t.Context(), unpack(t, []txtar.File{{Name: "project.json", Data: []byte(`[{"annotations": ` +
+		`[{"result": [{"type": "rectanglelabels", "value": {"x": 1, "y": 1, "width": 9, "height": 9}}, {"type": ` +
+		`"brushlabels", "value": {"rle": [0], "brushlabels": ["a"]}}]}], "data": {"image": "a.jpg"}}]`)},
+		{Name: "a.jpg", Data: []byte("64x48")}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := v.layout()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := l.subsets[0].read("")
+	if err != nil || len(s.faults) != 2 || !strings.Contains(s.faults[0].text, "has no label; it is left out") ||
+		!strings.Contains(s.faults[1].text, "has no box; it is left out") {
+		t.Errorf("%+v, %v", s, err)
 	}
 }

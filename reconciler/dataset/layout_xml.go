@@ -150,7 +150,7 @@ func (v *version) cvat() (*layout, error) {
 		return nil, pathless(err)
 	}
 	defer in.Close()
-	content, err := readCVAT(in)
+	content, err := readCVAT(asUTF8(in))
 	if _, blocked := errors.AsType[delivery.Blocked](err); err != nil && !blocked {
 		err = fmt.Errorf("%s: %w", file, err)
 	}

@@ -81,7 +81,10 @@ func (v *version) all() ([]*split, error) {
 	}
 	if s, unsplit := l.unsplit(); unsplit && assigned == nil {
 		one, err := s.read("")
-		return []*split{one}, err
+		if err != nil {
+			return nil, err
+		}
+		return []*split{one}, nil
 	}
 	var out []*split
 	for _, name := range splitNames {
