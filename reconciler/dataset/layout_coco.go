@@ -34,9 +34,13 @@ func (v *version) cocoFiles() (*layout, error) {
 	l := &layout{name: "COCO annotation files"}
 	for _, s := range found {
 		if len(found) > 1 && s.split == "" {
-			return nil, delivery.Blockedf("name them instances_train.json, instances_valid.json and "+
-				"instances_test.json, "+
-				"or leave only one in the folder", "%d COCO annotation files, and the name of %s does not say of "+
+			do := "name them instances_train.json, instances_valid.json and instances_test.json, or leave only one " +
+				"in the folder"
+			if len(found) > len(splitNames) {
+				do = "join them into one for each split: instances_train.json, instances_valid.json and " +
+					"instances_test.json"
+			}
+			return nil, delivery.Blockedf(do, "%d COCO annotation files, and the name of %s does not say of "+
 				"which split",
 				len(found), s.file)
 		}

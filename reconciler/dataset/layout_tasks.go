@@ -212,7 +212,8 @@ func (v *version) taskSheet(tasks []labelTask, file string) *sheet {
 				if shape.Value.boxed() {
 					what = "label"
 				}
-				s.warn(codeShape, at, "%s: a shape of type %s has no %s; it is left out", l.image, quote(shape.Type), what)
+				s.warn(codeShape, at, "%s: a shape of type %s has no %s; it is left out", l.image, quote(shape.Type),
+					what)
 				continue
 			}
 			box, note, err := shape.Value.box(float64(width), float64(height))

@@ -289,6 +289,9 @@ func TestRefusals(t *testing.T) {
 		{"data.yaml with an alias", map[string]string{"data.yaml": "train: &a [x]\nval: *a\nnames: [a]\n"},
 			"val: want a path",
 			""},
+		{"data.yaml with another count", map[string]string{
+			"data.yaml":    "train: images\nval: images\nnc: 3\nnames: [a, b]\n",
+			"images/a.jpg": "8x8"}, "data.yaml: line 3: nc is 3, and names has 2 classes", "correct one of them"},
 		{"data.yaml in GBK", map[string]string{"data.yaml": "train: images\nval: images\nnames: [\xcd\xd0\xc5\xcc]\n",
 			"images/a.jpg": "8x8"}, "data.yaml is not in UTF-8", "save it as UTF-8"},
 		{"classes.txt in GBK", map[string]string{"classes.txt": "\xcd\xd0\xc5\xcc\n\xb2\xe6\xb3\xb5\n",
@@ -296,6 +299,9 @@ func TestRefusals(t *testing.T) {
 		{"obj.names in GBK", map[string]string{"obj.data": "names = data/obj.names\ntrain = data/train.txt\n",
 			"obj.names": "\xcd\xd0\xc5\xcc\n", "train.txt": "a.jpg\n", "a.jpg": "8x8"},
 			"obj.names is not in UTF-8", "save it as UTF-8"},
+		{"COCO of each image", map[string]string{"a.json": `{"images":[]}`, "b.json": `{"images":[]}`,
+			"c.json": `{"images":[]}`, "d.json": `{"images":[]}`}, "4 COCO annotation files",
+			"join them into one for each split"},
 		{"data.yaml without names", map[string]string{"data.yaml": "train: x\nnames:\n"}, "names: want a list", ""},
 		{"subsets of CVAT", map[string]string{"annotations.xml": `<annotations><image name="a.jpg" subset="Train"/>` +
 			`<image name="b.jpg" subset="Monday"/></annotations>`}, `subset "Monday" is no split`,
@@ -529,14 +535,17 @@ func TestEncodings(t *testing.T) {
 		"COCO":            {"result.json": coco(), "images/a.jpg": "64x48"},
 		"YOLO": {"data.yaml": "train: images\nnames: [" + word + "]\n", "images/a.jpg": "64x48",
 			"labels/a.txt": "0 0.5 0.5 0.5 0.5\n"},
-		"YOLO with classes": {"classes.txt": word + "\n", "images/a.jpg": "64x48", "labels/a.txt": "0 0.5 0.5 0.5 0.5\n"},
+		"YOLO with classes": {"classes.txt": word + "\n", "images/a.jpg": "64x48",
+			"labels/a.txt": "0 0.5 0.5 0.5 0.5\n"},
 		"CVAT": {"annotations.xml": `<annotations><image name="a.jpg" width="64" height="48"><box label="` + word +
 			`" xtl="1" ytl="1" xbr="9" ybr="9"/></image></annotations>`, "images/a.jpg": "64x48"},
-		"VOC": {"Annotations/a.xml": "<annotation><filename>a.jpg</filename><object><name>" + word + "</name><bndbox>" +
+		"VOC": {"Annotations/a.xml": "<annotation><filename>a.jpg</filename><object><name>" + word + "</name>" +
+			"<bndbox>" +
 			"<xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>",
 			"JPEGImages/a.jpg": "64x48"},
-		"Label Studio": {"project.json": `[{"annotations": [{"result": [{"type": "rectanglelabels", "value": {"x": 1, ` +
-			`"y": 1, "width": 9, "height": 9, "rectanglelabels": ["` + word + `"]}}]}], "data": {"image": "a.jpg"}}]`,
+		"Label Studio": {"project.json": `[{"annotations": [{"result": [{"type": "rectanglelabels", "value": {` +
+			`"x": 1, "y": 1, "width": 9, "height": 9, ` +
+			`"rectanglelabels": ["` + word + `"]}}]}], "data": {"image": "a.jpg"}}]`,
 			"images/a.jpg": "64x48"},
 	}
 	encodings := map[string]encoding.Encoding{"UTF-8 with a mark": unicode.UTF8BOM,
@@ -580,7 +589,8 @@ func TestStatsOfUnreadable(t *testing.T) {
 		"project.json": strings.Replace(task, "LABEL", "\xcd\xd0", 1),
 		"cut.json":     task[:len(task)-1],
 	} {
-		c, d, err := Folder(unpack(t, []txtar.File{{Name: file, Data: []byte(content)}, {Name: "a.jpg", Data: []byte("8x8")}}))
+		c, d, err := Folder(unpack(t, []txtar.File{{Name: file, Data: []byte(content)},
+			{Name: "a.jpg", Data: []byte("8x8")}}))
 		if err != nil {
 			t.Fatal(err)
 		}

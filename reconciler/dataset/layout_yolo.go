@@ -110,6 +110,7 @@ func readYOLO(data []byte) (*yoloFile, error) {
 		return nil, errors.New("want a mapping with train, val and names")
 	}
 	fields := doc.Content[0].Content
+	var number *yaml.Node // how many classes there are
 	bad := func(n *yaml.Node, format string, args ...any) error {
 		return fmt.Errorf("line %d: %s", n.Line, fmt.Sprintf(format, args...))
 	}
@@ -135,10 +136,16 @@ func readYOLO(data []byte) (*yoloFile, error) {
 			}
 		case "kpt_shape":
 			out.keypoints = true
+		case "nc":
+			number = value
 		}
 	}
 	if len(out.names) == 0 {
 		return nil, errors.New("names: want the classes' names, as a list or as numbers with names")
+	}
+	if number != nil && number.Value != strconv.Itoa(len(out.names)) {
+		return nil, delivery.Blockedf("correct one of them", "line %d: nc is %s, and names has %s", number.Line,
+			delivery.Terminal(number.Value), delivery.Count(len(out.names), "class"))
 	}
 	return out, nil
 }
