@@ -53,6 +53,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -86,6 +87,7 @@ type version struct {
 	ref     delivery.Dataset
 	dir     string
 	inPlace bool             // dir is the dataset itself, and not fetched
+	root    *os.Root         // dir
 	files   map[string]*file // by slash path below dir
 
 	// What [version.layout] and the readers found, once.
@@ -111,6 +113,9 @@ func (c Catalog) open(ctx context.Context, d delivery.Dataset) (*version, error)
 		return nil, err
 	}
 	v := &version{ref: d, dir: dir, inPlace: inPlace, files: map[string]*file{}, began: time.Now()}
+	if v.root, err = os.OpenRoot(dir); err != nil {
+		return nil, fmt.Errorf("list dataset %s: %w", d, pathless(err))
+	}
 	err = filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() {
 			return err

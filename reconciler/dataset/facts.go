@@ -111,7 +111,7 @@ func (v *version) hash(ctx context.Context, names []string, progress Progress) e
 				if err := ctx.Err(); err != nil {
 					return err
 				}
-				if err := v.files[name].load(v.path(name), isImage(name), buffer); err != nil {
+				if err := v.load(name, buffer); err != nil {
 					return fmt.Errorf("dataset %s: %w", v.ref, pathless(err))
 				}
 			}
@@ -127,8 +127,9 @@ func (v *version) hash(ctx context.Context, names []string, progress Progress) e
 }
 
 // load reads a file once: its digest, and the header of an image.
-func (f *file) load(path string, isImage bool, buffer *bytes.Buffer) error {
-	in, err := openFile(path)
+func (v *version) load(name string, buffer *bytes.Buffer) error {
+	f, isImage := v.files[name], isImage(name)
+	in, err := v.openFile(name)
 	if err != nil {
 		return err
 	}
@@ -176,15 +177,25 @@ func (f *file) loadHeader(path string) {
 	f.header = &h
 }
 
-// openFile opens a file of a dataset. A link or a pipe that was put there since the dataset was listed is refused.
-func openFile(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+// openFile opens a file of the dataset. A link that leaves the dataset is refused in each part of its path, since one
+// may have been put there after the dataset was listed.
+func (v *version) openFile(name string) (*os.File, error) {
+	return regular(v.root.OpenFile(filepath.FromSlash(name), readOnly, 0))
+}
+
+// openFile opens a file. A link or a pipe that was put there after it was listed is refused.
+func openFile(path string) (*os.File, error) { return regular(os.OpenFile(path, readOnly, 0)) }
+
+const readOnly = os.O_RDONLY | syscall.O_NOFOLLOW | syscall.O_NONBLOCK
+
+// regular returns a file that was opened, if it is a regular one.
+func regular(f *os.File, err error) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
-		err = &fs.PathError{Op: "open", Path: path, Err: errors.New("not a file")}
+		err = &fs.PathError{Op: "open", Path: f.Name(), Err: errors.New("not a file")}
 	}
 	if err != nil {
 		f.Close()

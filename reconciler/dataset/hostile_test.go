@@ -248,3 +248,26 @@ func TestSplitsOfMissingImages(t *testing.T) {
 		t.Errorf("got error %v", err)
 	}
 }
+
+// A folder that becomes a link after the dataset was listed is not followed out of the dataset.
+func TestFolderBecomesALink(t *testing.T) {
+	outside := t.TempDir()
+	if err := os.WriteFile(filepath.Join(outside, "a.txt"), []byte("secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	dir := unpack(t, []txtar.File{{Name: "classes.txt", Data: []byte("a\n")},
+		{Name: "images/a.jpg", Data: []byte("64x48")}, {Name: "labels/a.txt", Data: []byte("0 .5 .5 .5 .5\n")}})
+	v := listed(t, dir)
+	if err := os.RemoveAll(filepath.Join(dir, "labels")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(outside, filepath.Join(dir, "labels")); err != nil {
+		t.Fatal(err)
+	}
+	if data, err := v.read("labels/a.txt", 100); err == nil {
+		t.Errorf("read %q outside the dataset", data)
+	}
+	if err := v.hash(t.Context(), []string{"labels/a.txt"}, nil); err == nil {
+		t.Error("hashed a file outside the dataset")
+	}
+}

@@ -261,7 +261,7 @@ func (v *version) read(name string, most int64) ([]byte, error) {
 	if size := v.files[name].size; size > most {
 		return nil, fmt.Errorf("%s: %s, want at most %s", name, delivery.Bytes(size), delivery.Bytes(most))
 	}
-	f, err := openFile(v.path(name))
+	f, err := v.openFile(name)
 	if err != nil {
 		return nil, pathless(err)
 	}
@@ -286,7 +286,7 @@ func asUTF8(in io.Reader) io.Reader {
 
 // peek returns the first bytes of a file.
 func (v *version) peek(name string, n int) []byte {
-	f, err := openFile(v.path(name))
+	f, err := v.openFile(name)
 	if err != nil {
 		return nil
 	}
@@ -555,7 +555,7 @@ func (v *version) cocoSplit(name, file, group string, find func(coco.Image) (str
 	if size := v.files[file].size; size > maxAnnotations {
 		return nil, fmt.Errorf("%s: %d bytes, want at most %d", file, size, maxAnnotations)
 	}
-	in, err := openFile(v.path(file))
+	in, err := v.openFile(file)
 	if err != nil {
 		return nil, pathless(err)
 	}

@@ -75,7 +75,7 @@ func (v *version) labelStudio() (*layout, error) {
 			return nil, fmt.Errorf("%s: %s, want at most %s", file, delivery.Bytes(size),
 				delivery.Bytes(maxTool))
 		}
-		in, err := openFile(v.path(file))
+		in, err := v.openFile(file)
 		if err != nil {
 			return nil, pathless(err)
 		}

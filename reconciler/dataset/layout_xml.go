@@ -145,7 +145,7 @@ func (v *version) cvat() (*layout, error) {
 	if size := v.files[file].size; size > maxTool {
 		return nil, fmt.Errorf("%s: %s, want at most %s", file, delivery.Bytes(size), delivery.Bytes(maxTool))
 	}
-	in, err := openFile(v.path(file))
+	in, err := v.openFile(file)
 	if err != nil {
 		return nil, pathless(err)
 	}
