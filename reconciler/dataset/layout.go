@@ -108,7 +108,8 @@ func (v *version) readable() error {
 	assigned, err := v.assigned()
 	if s, ok := l.unsplit(); ok && err == nil && assigned == nil {
 		return delivery.Blockedf("run aob data split in its folder, which writes "+SplitsFile,
-			"%s (%s) has all images in one set, without train, valid and test", s.file, l.name)
+			"%s (%s) has all images in one set, without train, valid and test", cmp.Or(strings.TrimPrefix(s.file, "."),
+				"the folder"), l.name)
 	}
 	return err
 }

@@ -18,7 +18,8 @@ func (v *version) cocoFiles() (*layout, error) {
 	var found []subset
 	for _, file := range v.names() {
 		if v.isCOCO(file) {
-			found = append(found, subset{split: splitName(stem(path.Base(file))), file: file})
+			split := cmp.Or(splitName(stem(path.Base(file))), splitName(path.Base(path.Dir(file)))) // train/labels.json
+			found = append(found, subset{split: split, file: file})
 		}
 	}
 	// COCO has several annotation files of the same images.

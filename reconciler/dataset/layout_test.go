@@ -248,6 +248,12 @@ func TestRefusals(t *testing.T) {
 			"307.92 1.89 " +
 			"0.48 1.20 1.84 1.47 8.41 0.01\n", "training/image_2/000000.png": "8x8"}, "labels of KITTI",
 			"COCO or YOLO"},
+		{"DOTA", map[string]string{"labelTxt/P0000.txt": "imagesource:GoogleEarth\ngsd:0.146\n",
+			"images/P0000.png": "8x8"}, "labels of DOTA", "the upright box"},
+		{"DOTA without a head", map[string]string{"labelTxt/P1.txt": "10.0 10 20 10 20 20 10 20 plane 0\n"},
+			"labels of DOTA", "the upright box"},
+		{"MOT Challenge", map[string]string{"train/MOT17-02/gt/gt.txt": "1,1,912,484,97,109,0,7,1\n",
+			"train/MOT17-02/img1/000001.jpg": "8x8"}, "tracks of MOT Challenge", "convert them to COCO"},
 		{"VisDrone", map[string]string{"annotations/a.txt": "684,8,273,116,0,0,0,0\n", "images/a.jpg": "8x8"},
 			"labels of VisDrone", "VisDrone.yaml"},
 		{"WIDER FACE", map[string]string{"wider_face_split/wider_face_train_bbx_gt.txt": "0--Parade/a.jpg\n1\n1 2 3 " +

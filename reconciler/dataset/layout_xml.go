@@ -2,7 +2,6 @@ package dataset
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/xml"
 	"errors"
@@ -479,7 +478,7 @@ func (v *version) voc() (*layout, error) {
 			add(split, split, ids, nil)
 		}
 	default:
-		add("", cmp.Or(strings.TrimPrefix(path.Join(root, "Annotations"), "./"), "."), all, nil)
+		add("", path.Dir(byRoot[root][0]), all, nil)
 	}
 	return l, nil
 }

@@ -61,6 +61,17 @@ var refused = []struct {
 		line, _, _ := bytes.Cut(head, []byte("\n"))
 		return strings.HasSuffix(name, ".txt") && len(bytes.Fields(line)) >= 15
 	}},
+	{"labels of DOTA", "convert them to COCO or YOLO: the upright box around the corners", func(name string,
+		head []byte) bool {
+		line, _, _ := bytes.Cut(head, []byte("\n"))
+		words := bytes.Fields(line)
+		return strings.HasSuffix(name, ".txt") && (bytes.HasPrefix(head, []byte("imagesource:")) || len(words) == 10 &&
+			words[8][0] > '9')
+	}},
+	{"tracks of MOT Challenge", "convert them to COCO, as ByteTrack's convert_mot17_to_coco.py does", func(name string,
+		_ []byte) bool {
+		return name == "gt.txt" || name == "seqinfo.ini"
+	}},
 	{"labels of VisDrone", "convert them to YOLO, as Ultralytics' VisDrone.yaml does", func(name string,
 		head []byte) bool {
 		line, _, _ := bytes.Cut(head, []byte("\n"))
