@@ -98,6 +98,10 @@ func (catalog Catalog) Check(ctx context.Context, run delivery.DataRun, out stri
 	for _, name := range v.unlisted(splits) {
 		c.finding(delivery.LevelWarning, "unlisted-file", shown(name), "no annotation names it; it is not used")
 	}
+	for _, name := range v.idleLabels() {
+		c.finding(delivery.LevelWarning, "unlisted-file", shown(name),
+			"no image has this name; its labels are not used")
+	}
 	if splits["test"] != nil && !slices.Contains(sets, test) {
 		sets = append(sets, test)
 	}

@@ -72,7 +72,7 @@ var Rules = []Rule{
 	{"same-name", delivery.LevelWarning, "an image with the source name of another split's image, and other content"},
 	{"perceptual-twin", delivery.LevelWarning, "an image that looks like one of an eval set"},
 	{"near-duplicate", delivery.LevelWarning, "two images of a split that look the same"},
-	{"unlisted-file", delivery.LevelWarning, "a file that no image of the annotations names"},
+	{"unlisted-file", delivery.LevelWarning, "an image that no annotation names, or labels that no image has"},
 	{codeShape, delivery.LevelWarning, "a shape that has no box, as points; it is left out"},
 	{codeRotated, delivery.LevelWarning, "a box that is turned; the upright box around it is used"},
 	{codeSeveral, delivery.LevelWarning, "an image that was labelled more than once; the last labels are used"},

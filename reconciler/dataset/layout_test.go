@@ -410,6 +410,10 @@ func TestLabelFaults(t *testing.T) {
 		{"label studio: no image",
 			map[string]string{"project.json": `[{"annotations": [], "data": {"image": "../../b.jpg"}}]`},
 			"project.json: tasks[0]", `"../../b.jpg"`},
+		{"yolo: of two images", map[string]string{"classes.txt": "car\n", "images/a.jpg": "64x48",
+			"images/a.png": "64x48", "images/b.jpg": "64x48", "labels/a.txt": "",
+			"labels/b.txt": "0 0.5 0.5 0.1 0.1\n"},
+			"labels/a.txt", `both "images/a.jpg" and "images/a.png"; give each image a name of its own`},
 		{"yolo: UTF-16 without a mark", map[string]string{"classes.txt": "car\n", "images/a.jpg": "64x48",
 			"images/b.jpg": "64x48", "labels/a.txt": "0 0.5 0.5 0.1 0.1\n", "labels/b.txt": "0\xff 1 1 1 1\n"},
 			"labels/b.txt", "labels/b.txt is not in UTF-8; save it as UTF-8"},
@@ -623,5 +627,27 @@ func TestBoxWithoutLabel(t *testing.T) {
 	if err != nil || len(s.faults) != 2 || !strings.Contains(s.faults[0].text, "has no label; it is left out") ||
 		!strings.Contains(s.faults[1].text, "has no box; it is left out") {
 		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+// Labels that no image has, as of two images of one name that the tool renamed, are named.
+func TestLabelsOfNoImage(t *testing.T) {
+	files := []txtar.File{{Name: "data.yaml", Data: []byte("train: images/train\nval: images/val\nnames: [car]\n")},
+		{Name: "labels/train/0000.txt", Data: []byte("0 0.5 0.5 0.1 0.1\n")}, {Name: "labels/train/notes.txt",
+			Data: []byte("made by hand\n")}}
+	for _, name := range []string{"train/0000_7436", "train/0000_6dd1", "train/c", "val/d"} {
+		files = append(files, txtar.File{Name: "images/" + name + ".jpg", Data: []byte("64x48")},
+			txtar.File{Name: "labels/" + name + ".txt", Data: []byte("0 0.5 0.5 0.5 0.5\n")})
+	}
+	files = slices.DeleteFunc(files, func(f txtar.File) bool { return strings.HasPrefix(f.Name, "labels/train/0000_") })
+	c, d, err := Folder(unpack(t, files))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := c.Check(t.Context(), delivery.DataRun{Dataset: d}, "", nil, nil)
+	if err != nil || len(r.Findings) != 1 || r.Findings[0].Code != "unlisted-file" ||
+		r.Findings[0].Where != "labels/train/0000.txt" || r.Findings[0].Level != delivery.LevelWarning ||
+		!strings.Contains(r.Findings[0].Text, "no image has this name") {
+		t.Errorf("%v, %+v", err, r.Findings)
 	}
 }

@@ -362,6 +362,24 @@ func (v *version) labelFile(image string) string {
 	return ""
 }
 
+// idleLabels returns the files of labels in labels/ that no image has, for YOLO's layouts.
+func (v *version) idleLabels() []string {
+	if l, _ := v.layout(); l == nil || !strings.HasPrefix(l.name, "YOLO") {
+		return nil
+	}
+	used := map[string]bool{}
+	for _, image := range v.images("") {
+		used[v.labelFile(image)] = true
+	}
+	return slices.DeleteFunc(slices.Clone(v.names()), func(name string) bool {
+		if used[name] || path.Ext(name) != ".txt" || !strings.Contains("/"+path.Dir(name)+"/", "/labels/") {
+			return true
+		}
+		head := bytes.TrimSpace(v.peek(name, 64))
+		return len(head) == 0 || head[0] < '0' || head[0] > '9'
+	})
+}
+
 // yoloSheet reads the labels of images. An image without a file of labels is one without objects.
 func (v *version) yoloSheet(images []string, y *yoloFile) (*sheet, error) {
 	s := &sheet{}
@@ -369,6 +387,16 @@ func (v *version) yoloSheet(images []string, y *yoloFile) (*sheet, error) {
 		s.categories = append(s.categories, coco.Category{ID: id, Name: name})
 	}
 	slices.SortFunc(s.categories, func(a, b coco.Category) int { return int(a.ID - b.ID) })
+	first := map[string]string{} // by file of labels: the first image that has it
+	for _, image := range images {
+		file := v.labelFile(image)
+		if before := first[file]; file != "" && before != "" {
+			s.fault(codeLabel, file, "these are the labels of both %s and %s; give each image a name of its own, or "+
+				"leave one of them", quote(before), quote(image))
+			continue
+		}
+		first[file] = image
+	}
 	var shapes atomic.Int64
 	read := func(image string, r *sheet) error {
 		width, height := v.size(image)
