@@ -446,7 +446,9 @@ keep all frames of one video in one split.`,
 				all := dataset.Shares(has.Images())
 				shares = all[:]
 			}
-			s, err := dataset.WriteSplits(c.Context(), args[0], [3]int(shares))
+			progress, done := showProgress(c.ErrOrStderr())
+			s, err := dataset.WriteSplits(c.Context(), args[0], [3]int(shares), progress)
+			done()
 			if err != nil {
 				return err
 			}

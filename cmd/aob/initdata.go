@@ -129,7 +129,9 @@ func (b *builder) inspect() error {
 			b.divided = written
 		}
 		shares := dataset.Shares(d.Images())
-		if _, err := dataset.WriteSplits(b.ctx, b.dataset, shares); err != nil {
+		progress, done := showProgress(b.messages)
+		_, err := dataset.WriteSplits(b.ctx, b.dataset, shares, progress)
+		if done(); err != nil {
 			return err
 		}
 		b.say("%s: which image is in train (%d %%), valid (%d %%) and test (%d %%), as it was not divided", written,

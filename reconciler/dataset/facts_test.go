@@ -1,6 +1,7 @@
 package dataset
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -176,6 +177,42 @@ func TestLikelyTypo(t *testing.T) {
 	}
 }
 
+// Copies of a file come into one split, with all images of their sources, so that no split is a leak of another.
+func TestWriteSplitsKeepsCopiesTogether(t *testing.T) {
+	for i := range 20 {
+		dir := t.TempDir()
+		if err := os.Mkdir(filepath.Join(dir, "images"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		files := map[string]string{"classes.txt": "car\n", "images/copy.jpg": "a", "images/a_jpg.rf.0123456789abcdef.jpg": "a",
+			"images/a_jpg.rf.fedcba9876543210.jpg": "turned", "images/z.jpg": "turned"}
+		for n := range 30 {
+			name := fmt.Sprintf("%d-%d", i, n)
+			files["images/"+name+".jpg"] = name
+		}
+		for name, content := range files {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s, err := WriteSplits(t.Context(), dir, [3]int{40, 30, 30}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, list := range s.lists() {
+			n := 0
+			for _, file := range *list {
+				if len(files[file]) == 1 || files[file] == "turned" {
+					n++
+				}
+			}
+			if n != 0 && n != 4 {
+				t.Errorf("%s has %d of 4 images of one picture: %v", name, n, *list)
+			}
+		}
+	}
+}
+
 // Images of one source come into one split, the same on every machine, and those that were divided stay.
 func TestWriteSplits(t *testing.T) {
 	dir := t.TempDir()
@@ -190,19 +227,19 @@ func TestWriteSplits(t *testing.T) {
 	}
 	write("classes.txt", "car\n")
 	for _, name := range []string{"a", "b", "c", "d", "e", "f", "g", "h", "i", "j"} {
-		write("images/"+name+".jpg", "x")
+		write("images/"+name+".jpg", name)
 	}
-	write("images/k_jpg.rf.0123456789abcdef.jpg", "x")
-	write("images/k_jpg.rf.fedcba9876543210.jpg", "x")
-	first, err := WriteSplits(t.Context(), dir, [3]int{70, 15, 15})
+	write("images/k_jpg.rf.0123456789abcdef.jpg", "k")
+	write("images/k_jpg.rf.fedcba9876543210.jpg", "k turned")
+	first, err := WriteSplits(t.Context(), dir, [3]int{70, 15, 15}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if n := []int{len(first.Train), len(first.Valid), len(first.Test)}; !reflect.DeepEqual(n, []int{8, 2, 2}) {
 		t.Errorf("12 images became %v: %+v", n, first)
 	}
-	write("images/new.jpg", "x")
-	second, err := WriteSplits(t.Context(), dir, [3]int{70, 15, 15})
+	write("images/new.jpg", "new")
+	second, err := WriteSplits(t.Context(), dir, [3]int{70, 15, 15}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,11 +262,11 @@ func TestWriteSplits(t *testing.T) {
 		before["images/k_jpg.rf.fedcba9876543210.jpg"] {
 		t.Errorf("%v", after)
 	}
-	all, err := WriteSplits(t.Context(), t.TempDir(), [3]int{0, 0, 100})
+	all, err := WriteSplits(t.Context(), t.TempDir(), [3]int{0, 0, 100}, nil)
 	if err == nil {
 		t.Errorf("an empty folder is divided: %+v", all)
 	}
-	if _, err := WriteSplits(t.Context(), dir, [3]int{0, 0, 0}); err == nil {
+	if _, err := WriteSplits(t.Context(), dir, [3]int{0, 0, 0}, nil); err == nil {
 		t.Error("shares of nothing")
 	}
 }

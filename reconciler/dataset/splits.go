@@ -196,10 +196,11 @@ func Shares(images int) [3]int {
 }
 
 // WriteSplits divides the images of a dataset's folder into train, valid and test, in shares of parts, and writes
-// splits.json. Images that the file names already stay where they are. Images with one source, as copies that Roboflow
-// made, come into one split; the order of sources is that of their SHA-256, so everybody divides in the same way. Where
-// the dataset's files have a split valid or test, its images stay in it.
-func WriteSplits(ctx context.Context, dir string, shares [3]int) (Splits, error) {
+// splits.json. Images that the file names already stay where they are. Images of one picture, as copies of a file or
+// those that Roboflow made from one source, come into one split; the order of pictures is that of the SHA-256 of their
+// names, so everybody divides in the same way. Where the dataset's files have a split valid or test, its images stay in
+// it. progress may be nil.
+func WriteSplits(ctx context.Context, dir string, shares [3]int, progress Progress) (Splits, error) {
 	var out Splits
 	v, err := openFolder(ctx, dir)
 	if err != nil {
@@ -215,18 +216,12 @@ func WriteSplits(ctx context.Context, dir string, shares [3]int) (Splits, error)
 	}
 	total := shares[0] + shares[1] + shares[2]
 	if total <= 0 || min(shares[0], shares[1], shares[2]) < 0 {
-		return out, delivery.Blockedf("give shares as 70,15,15", "the shares of train, valid and test must be from "+
-			"0 up, "+
-			"with one above 0")
+		return out, delivery.Blockedf("give shares as 70,15,15",
+			"the shares of train, valid and test must be from 0 up, with one above 0")
 	}
-	lists := out.lists()
-	have := map[string]string{}      // split by source
-	open := map[string][]string{}    // images by source that are in no split
-	put := func(file, name string) { // files of one source stay together
-		have[sourceName(file)] = name
-		*lists[name] = append(*lists[name], file)
-	}
-	own := map[string]bool{} // splits of the dataset's own, which get no other images
+	var files []string
+	known := map[string]string{} // split by file
+	own := map[string]bool{}     // splits of the dataset's own, which get no other images
 	for _, sub := range l.subsets {
 		own[sub.split] = sub.split == "valid" || sub.split == "test"
 		s, err := sub.read("")
@@ -234,27 +229,41 @@ func WriteSplits(ctx context.Context, dir string, shares [3]int) (Splits, error)
 			return out, err
 		}
 		for _, file := range s.files() {
-			name := assigned[file]
-			if name == "" && own[sub.split] {
-				name = sub.split
+			known[file] = assigned[file]
+			if known[file] == "" && own[sub.split] {
+				known[file] = sub.split
 			}
-			if name != "" {
-				put(file, name)
-			} else {
-				open[sourceName(file)] = append(open[sourceName(file)], file)
-			}
+			files = append(files, file)
 		}
 	}
-	sources := slices.SortedFunc(maps.Keys(open), func(a, b string) int {
+	if err := v.hash(ctx, files, progress); err != nil {
+		return out, err
+	}
+	lists := out.lists()
+	pictures := v.pictures(files)
+	have := map[string]string{}   // split by picture
+	open := map[string][]string{} // images by picture that are in no split
+	put := func(file, name string) {
+		have[pictures[file]] = name
+		*lists[name] = append(*lists[name], file)
+	}
+	for _, file := range files {
+		if name := known[file]; name != "" {
+			put(file, name)
+		} else {
+			open[pictures[file]] = append(open[pictures[file]], file)
+		}
+	}
+	ordered := slices.SortedFunc(maps.Keys(open), func(a, b string) int {
 		x, y := sha256.Sum256([]byte(a)), sha256.Sum256([]byte(b))
 		return cmp.Or(slices.Compare(x[:], y[:]), cmp.Compare(a, b))
 	})
-	for _, source := range sources {
-		name := have[source]
+	for _, picture := range ordered {
+		name := have[picture]
 		if name == "" {
-			name = lacking(lists, own, shares, len(open[source]))
+			name = lacking(lists, own, shares, len(open[picture]))
 		}
-		for _, file := range open[source] {
+		for _, file := range open[picture] {
 			put(file, name)
 		}
 	}
@@ -269,6 +278,35 @@ func WriteSplits(ctx context.Context, dir string, shares [3]int) (Splits, error)
 		return out, err
 	}
 	return out, durable.WriteFile(filepath.Join(dir, SplitsFile), append(data, '\n'), 0o644)
+}
+
+// pictures names the picture of each image: the first of all source names that are joined by equal files. The files
+// must be hashed.
+func (v *version) pictures(files []string) map[string]string {
+	joined := map[string]string{} // source names, each with a smaller name of the same picture
+	first := func(name string) string {
+		start := name
+		for joined[name] != "" {
+			name = joined[name]
+		}
+		if start != name {
+			joined[start] = name
+		}
+		return name
+	}
+	bySum := map[string]string{}
+	for _, file := range files {
+		sum, name := v.files[file].sum, first(sourceName(file))
+		if other := first(bySum[sum]); sum != "" && other != "" && other != name {
+			joined[max(name, other)] = min(name, other)
+		}
+		bySum[sum] = name
+	}
+	out := map[string]string{}
+	for _, file := range files {
+		out[file] = first(sourceName(file))
+	}
+	return out
 }
 
 // lacking returns the split that lacks the most images of its share when so many more are divided.
