@@ -224,8 +224,10 @@ func (im imageFile) where() string { return shown(im.prefix + im.name) }
 
 // A held image is in an eval set, or in valid.
 type held struct {
-	where string // for findings
-	path  string
+	file   string
+	where  string // for findings
+	path   string
+	labels []string
 }
 
 // split reports problems of a split's annotations and files, and adds its images to those that are decoded. judged is
@@ -393,19 +395,9 @@ func (c *checker) copies(v *version, s *split, prefix string) {
 	if len(copies) == 0 {
 		return
 	}
-	content := map[int64][]string{} // by image: its annotations, sorted
-	name, image := map[int64]string{}, map[int64]coco.Image{}
-	for _, cat := range s.truth.Categories {
-		name[cat.ID] = cat.Name
-	}
+	content, image := s.labels(), map[int64]coco.Image{}
 	for _, im := range s.truth.Images {
 		image[im.ID] = im
-	}
-	for _, a := range s.truth.Annotations {
-		content[a.Image] = append(content[a.Image], fmt.Sprintf("%q %v %v", name[a.Category], a.Box, a.Crowd))
-	}
-	for _, list := range content {
-		slices.Sort(list)
 	}
 	for _, id := range slices.Sorted(maps.Keys(copies)) {
 		first := copies[id]
@@ -421,6 +413,33 @@ func (c *checker) copies(v *version, s *split, prefix string) {
 		}
 		c.finding(delivery.LevelWarning, code, where, same+", with the same boxes; it counts once")
 	}
+}
+
+// labels lists the annotations of each image, as text and sorted.
+func (s *split) labels() map[int64][]string {
+	list, name := map[int64][]string{}, map[int64]string{}
+	for _, cat := range s.truth.Categories {
+		name[cat.ID] = cat.Name
+	}
+	for _, a := range s.truth.Annotations {
+		list[a.Image] = append(list[a.Image], fmt.Sprintf("%q %v %v", name[a.Category], a.Box, a.Crowd))
+	}
+	for _, texts := range list {
+		slices.Sort(texts)
+	}
+	return list
+}
+
+// held lists the images of a split, to be found in another one.
+func (s *split) held(v *version, prefix string) []held {
+	labels := s.labels()
+	var list []held
+	for _, im := range byID(s.truth.Images) {
+		if file, ok := s.images[im.ID]; ok {
+			list = append(list, held{file, shown(prefix + strings.TrimPrefix(file, s.dir)), v.path(file), labels[im.ID]})
+		}
+	}
+	return list
 }
 
 // evalSet checks one eval set, records its content, and adds its images to heldOut. A gate judges on it if judged.
@@ -482,12 +501,11 @@ func (c *checker) evalSet(ctx context.Context, catalog Catalog, v *version, spli
 	if own && e.Split != "test" {
 		return nil // an eval set of training images is reported by leaks
 	}
-	for _, file := range s.files() {
-		h := held{shown(dataset + s.prefix() + strings.TrimPrefix(file, s.dir)), ev.path(file)}
-		for _, id := range identities(file, ev.files[file].sum) {
+	for _, h := range s.held(ev, dataset+s.prefix()) {
+		for _, id := range identities(h.file, ev.files[h.file].sum) {
 			heldOut[id] = append(heldOut[id], h)
 		}
-		c.sets[ev.path(file)] = h
+		c.sets[h.path] = h
 	}
 	return nil
 }
@@ -556,7 +574,7 @@ func (c *checker) used(s *split) iter.Seq2[int64, string] {
 func (c *checker) leaks(v *version, splits map[string]*split, heldOut map[string][]held) {
 	// mark returns how many images it leaves out. A picture and its copies count once.
 	mark := func(s *split, code string, others map[string][]held) (n int) {
-		copies := v.copies(s)
+		copies, labels := v.copies(s), s.labels()
 		for id, file := range c.used(s) {
 			first := id
 			if other, copy := copies[id]; copy {
@@ -565,7 +583,7 @@ func (c *checker) leaks(v *version, splits map[string]*split, heldOut map[string
 			if c.leftOut[s.name][first] {
 				continue
 			}
-			text, leaked := c.match(v.path(file), matches(file, v.files[file].sum), others)
+			text, leaked := c.match(v.path(file), labels[id], matches(file, v.files[file].sum), others)
 			switch {
 			case leaked:
 				c.leftOut[s.name][first] = true
@@ -598,9 +616,9 @@ func (c *checker) leaks(v *version, splits map[string]*split, heldOut map[string
 		return
 	}
 	inValid := map[string][]held{}
-	for _, file := range valid.files() {
-		for _, id := range identities(file, v.files[file].sum) {
-			inValid[id] = append(inValid[id], held{shown(file), v.path(file)})
+	for _, h := range valid.held(v, valid.dir) {
+		for _, id := range identities(h.file, v.files[h.file].sum) {
+			inValid[id] = append(inValid[id], h)
 		}
 	}
 	mark(train, "split-leak", inValid)
@@ -608,12 +626,16 @@ func (c *checker) leaks(v *version, splits map[string]*split, heldOut map[string
 
 // match finds an image among others, by its identities. It returns a text with the other file, and whether they are the
 // same image: files of one source name are not if they look clearly different.
-func (c *checker) match(file string, identities []string, others map[string][]held) (text string, same bool) {
+func (c *checker) match(file string, labels, identities []string, others map[string][]held) (text string, same bool) {
 	for _, identity := range identities {
 		for _, other := range others[identity] {
 			switch {
 			case strings.HasPrefix(identity, "sha256:"):
-				return fmt.Sprintf("is the same file as %q", other.where), true
+				if text = fmt.Sprintf("is the same file as %q", other.where); !slices.Equal(labels, other.labels) {
+					text += fmt.Sprintf(", and their boxes differ (%d there, %d here), so correct those there if they "+
+						"are wrong", len(other.labels), len(labels))
+				}
+				return text, true
 			case !c.looks[file].differs(c.looks[other.path]):
 				return fmt.Sprintf("is made from the same source as %q, by its name", other.where), true
 			case text == "":

@@ -439,6 +439,10 @@ func TestDamagedCopies(t *testing.T) {
 			c.put("train", "copy.jpg", c.read("valid", c.name("valid", 1)))
 			c.another("train", "copy.jpg", c.image("valid", 1), -1)
 		}, []string{"warning split-leak train/copy.jpg"}, fmt.Sprintf("is the same file as %q", valid(1))},
+		{"image of valid in train, with other boxes", func(c *cells) {
+			c.put("train", "copy.jpg", c.read("valid", c.name("valid", 1)))
+			c.another("train", "copy.jpg", c.image("train", 1), -1)
+		}, []string{"warning split-leak train/copy.jpg"}, "and their boxes differ ("},
 		{"a file too many", func(c *cells) { c.put("train", "notes.txt", []byte("x")) },
 			[]string{"warning unlisted-file train/notes.txt"}, "it is not used"},
 		{"no split valid", func(c *cells) {
