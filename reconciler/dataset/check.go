@@ -436,7 +436,8 @@ func (s *split) held(v *version, prefix string) []held {
 	var list []held
 	for _, im := range byID(s.truth.Images) {
 		if file, ok := s.images[im.ID]; ok {
-			list = append(list, held{file, shown(prefix + strings.TrimPrefix(file, s.dir)), v.path(file), labels[im.ID]})
+			where := shown(prefix + strings.TrimPrefix(file, s.dir))
+			list = append(list, held{file, where, v.path(file), labels[im.ID]})
 		}
 	}
 	return list

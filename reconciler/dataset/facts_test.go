@@ -184,8 +184,9 @@ func TestWriteSplitsKeepsCopiesTogether(t *testing.T) {
 		if err := os.Mkdir(filepath.Join(dir, "images"), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		files := map[string]string{"classes.txt": "car\n", "images/copy.jpg": "a", "images/a_jpg.rf.0123456789abcdef.jpg": "a",
-			"images/a_jpg.rf.fedcba9876543210.jpg": "turned", "images/z.jpg": "turned"}
+		files := map[string]string{"classes.txt": "car\n", "images/copy.jpg": "a",
+			"images/a_jpg.rf.0123456789abcdef.jpg": "a", "images/a_jpg.rf.fedcba9876543210.jpg": "turned",
+			"images/z.jpg": "turned"}
 		for n := range 30 {
 			name := fmt.Sprintf("%d-%d", i, n)
 			files["images/"+name+".jpg"] = name

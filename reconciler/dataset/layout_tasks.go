@@ -30,6 +30,7 @@ type labelTask struct {
 type labelShape struct {
 	Width  json.Number `json:"original_width"`
 	Height json.Number `json:"original_height"`
+	Turned json.Number `json:"image_rotation"` // degrees by which the picture was turned in the editor
 	Type   string      `json:"type"`
 	Value  labelValue  `json:"value"`
 }
@@ -214,6 +215,12 @@ func (v *version) taskSheet(tasks []labelTask, file string) *sheet {
 				}
 				s.warn(codeShape, at, "%s: a shape of type %s has no %s; it is left out", l.image, quote(shape.Type),
 					what)
+				continue
+			}
+			if turned, err := shape.Turned.Float64(); shape.Turned != "" && (err != nil || turned != 0) {
+				s.fault(codeLabel, at, "%s: the picture was turned by %s degrees in the editor, and the export does "+
+					"not say to which picture the box belongs; save the image turned, and label it again", l.image,
+					quote(shape.Turned.String()))
 				continue
 			}
 			box, note, err := shape.Value.box(float64(width), float64(height))
