@@ -280,3 +280,25 @@ func TestDamagedInSplits(t *testing.T) {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
+
+// What a dataset is said to have, before and after it is frozen, is what is judged on.
+func TestDescribedIsUsed(t *testing.T) {
+	c := newCells(t)
+	boxes := c.boxes("test", 0)
+	boxes[0]["iscrowd"] = 1
+	boxes[1]["bbox"] = []any{9, 9, 0, 9}
+	boxes[2]["bbox"] = []any{639.5, 9, 40, 90}
+	c.put("test", "copy.jpg", c.read("test", c.name("test", 1)))
+	c.another("test", "copy.jpg", c.image("test", 1), 1)
+	c.check()
+	catalog := folders("d", c.dir)
+	frozen, err := catalog.Freeze(t.Context(), delivery.EvalSet{Dataset: inDir("d"), Split: "test"})
+	described, err2 := catalog.Describe(t.Context(), inDir("d"))
+	if err := errors.Join(err, err2); err != nil {
+		t.Fatal(err)
+	}
+	test := described.Splits[len(described.Splits)-1]
+	if test.Name != "test" || test.Images != frozen.Images || !maps.Equal(test.Boxes, frozen.Truths) {
+		t.Errorf("%+v, frozen %+v", test, frozen)
+	}
+}

@@ -45,14 +45,14 @@ func (d Description) Images() (n int) {
 
 // A SplitDescription says what a split has.
 type SplitDescription struct {
-	Name   string         `json:"name"` // train, valid or test; "" if the dataset is not divided
-	File   string         `json:"file"` // what has its truths or lists its images
-	Images int            `json:"images"`
-	Boxes  map[string]int `json:"boxes"` // by label, of all labels; crowds do not count
+	Name   string         `json:"name"`   // train, valid or test; "" if the dataset is not divided
+	File   string         `json:"file"`   // what has its truths or lists its images
+	Images int            `json:"images"` // without copies
+	Boxes  map[string]int `json:"boxes"`  // by label, of all labels: those that count
 	Crowds int            `json:"crowds,omitempty"`
 }
 
-// Describe finds the layout of a dataset and counts what its splits have. It does not check it.
+// Describe finds the layout of a dataset and counts what is used of its splits. It does not check it.
 func (c Catalog) Describe(ctx context.Context, d delivery.Dataset) (Description, error) {
 	v, err := c.open(ctx, d)
 	if err != nil {
@@ -84,24 +84,21 @@ func (c Catalog) Describe(ctx context.Context, d delivery.Dataset) (Description,
 			return out, err
 		}
 		if ok {
-			out.Splits = append(out.Splits, s.describe())
+			if err := v.hash(ctx, s.files(), nil); err != nil { // copies are known by their bytes
+				return out, err
+			}
+			out.Splits = append(out.Splits, v.describe(s))
 		}
 	}
 	return out, nil
 }
 
-func (s *split) describe() SplitDescription {
-	out := SplitDescription{Name: s.name, File: s.annotations, Images: len(s.images), Boxes: map[string]int{}}
-	category := map[int64]string{}
-	for _, c := range s.truth.Categories {
-		category[c.ID] = c.Name
-		out.Boxes[c.Name] += 0
-	}
+func (v *version) describe(s *split) SplitDescription {
+	out := SplitDescription{Name: s.name, File: s.annotations, Images: len(s.images) - len(v.copies(s)),
+		Boxes: counts(v.usable(s))}
 	for _, a := range s.truth.Annotations {
 		if a.Crowd {
 			out.Crowds++
-		} else {
-			out.Boxes[category[a.Category]]++
 		}
 	}
 	return out
