@@ -13,6 +13,7 @@ import (
 	"github.com/autonomos/aob/reconciler/detect"
 	"github.com/autonomos/aob/reconciler/run"
 	"github.com/autonomos/aob/reconciler/terraform"
+	"github.com/autonomos/aob/reconciler/work"
 )
 
 // newRunnerCommand returns the command that aob serve starts for each run.
@@ -42,11 +43,7 @@ func newRunnerCommand() *cobra.Command {
 				}
 			}
 			return r.Do(c.Context(), func(ctx context.Context) (any, error) {
-				s, err := loadServer(config)
-				if err != nil {
-					return nil, err
-				}
-				stages, err := newStages(s)
+				stages, err := stagesOf(config)
 				if err != nil {
 					return nil, err
 				}
@@ -56,6 +53,20 @@ func newRunnerCommand() *cobra.Command {
 	}
 	c.Flags().StringVar(&config, "config", "aob.yaml", "the server's configuration")
 	return c
+}
+
+// stagesOf builds the stages of runs from a configuration file. Its errors are the server's and of no pull request, so
+// none is a [delivery.Blocked], which would end the run: it is tried again until the server is mended.
+func stagesOf(config string) (*work.Stages, error) {
+	s, err := loadServer(config)
+	if err != nil {
+		return nil, fmt.Errorf("the server's configuration: %v", err)
+	}
+	stages, err := newStages(s)
+	if err != nil {
+		return nil, fmt.Errorf("the server is not ready for runs, and tries again: %v", err)
+	}
+	return stages, nil
 }
 
 // dataMemory limits the memory of a data run, because it reads untrusted files.

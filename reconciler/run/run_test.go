@@ -397,6 +397,27 @@ func TestBlockedFailsAndRetry(t *testing.T) {
 	want(t, b.run(t, s), delivery.RunDone, 2, "")
 }
 
+// Errors of runs are shown on pull requests, which the server's folders are no business of.
+func TestErrorsHaveNoPathOfTheServer(t *testing.T) {
+	r := Run{Dir: "/srv/aob/state/runs/data-1"}
+	for text, want := range map[string]string{
+		"ONNX Runtime was not found at /home/ann/.cache/aob/libonnxruntime.so.1 (from the cache folder)": "ONNX " +
+			"Runtime was not found at libonnxruntime.so.1 (from the cache folder)",
+		"load ONNX Runtime from /opt/x.so: /opt/lib/x.so: file too short": "load ONNX Runtime from x.so: x.so: file " +
+			"too short",
+		`stat "/srv/aob/state/runs/data-1/output/log.txt"`:     `stat "output/log.txt"`,
+		"comment /aob run 0a1b; see https://forge.test/a/b/c":  "comment /aob run 0a1b; see https://forge.test/a/b/c",
+		"train/a.jpg and datasets/shapes/1 are not AOB's /tmp": "train/a.jpg and datasets/shapes/1 are not AOB's /tmp",
+	} {
+		for _, err := range []error{errors.New(text), delivery.Blocked{What: text, Do: text}} {
+			e := r.ending(t.Context(), err)
+			if e.Error != want || e.Event == eventFailed && e.Do != want {
+				t.Errorf("%q, %q, want %q", e.Error, e.Do, want)
+			}
+		}
+	}
+}
+
 func TestErrorIsTriedAgain(t *testing.T) {
 	b := newBench(t)
 	s := spec("error")

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -182,9 +183,13 @@ func (r *Run) ending(ctx context.Context, err error) entry {
 	return entry{Event: eventError, Error: r.public(err.Error())}
 }
 
-// public removes the path of the run's folder from an error, which is shown on pull requests.
+// serverPath matches an absolute path: what is before it, and its last part.
+var serverPath = regexp.MustCompile(`(^|[\s"'(=])(?:/[^\s"'()=:;,/]+)+/([^\s"'()=:;,/]+)`)
+
+// public removes the server's paths from an error, which is shown on pull requests. The runner's log has them.
 func (r *Run) public(text string) string {
-	return strings.ReplaceAll(text, r.Dir+string(filepath.Separator), "")
+	text = strings.ReplaceAll(text, r.Dir+string(filepath.Separator), "")
+	return serverPath.ReplaceAllString(text, "$1$2")
 }
 
 // done writes the result, then the journal entry.
