@@ -228,6 +228,10 @@ func (s *Snapshot) mergedPR(number int, commits Commits) (web.PR, bool, error) {
 			if signed.Model == v.Model && delivery.SameRelease(signed.File, *v.Release) {
 				for _, g := range signed.Gates {
 					change.Verdicts = append(change.Verdicts, words.WithTexts(g.Verdict))
+					if a := g.Accept; a != nil {
+						change.Settle = append(change.Settle, sentence(delivery.Fact{Code: code.ChainGateAccepted,
+							Values: delivery.Values{Gate: g.Name, By: a.By, At: a.At, Text: a.Because}}))
+					}
 				}
 				break
 			}

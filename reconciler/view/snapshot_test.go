@@ -432,6 +432,13 @@ func TestMergedPullRequestsAreShown(t *testing.T) {
 		pr.Models[0].Bundle != release.Bundle || len(pr.Models[0].Verdicts) != 1 || len(pr.Models[0].Measured) != 1 {
 		t.Errorf("%+v, %v", pr, err)
 	}
+	snap.World.Evidence.Releases[0].Gates[0].Verdict.Outcome = delivery.Unsure
+	snap.World.Evidence.Releases[0].Gates[0].Accept = &delivery.Accept{By: "ada", Because: "the set is small"}
+	if pr, err = source.PR(t.Context(), 2); err != nil || len(pr.Models) == 0 || len(pr.Models[0].Settle) != 1 ||
+		!strings.Contains(pr.Models[0].Settle[0].Text, "production was unsure, and ada accepted it") ||
+		!strings.HasSuffix(pr.Models[0].Settle[0].Text, ": the set is small") {
+		t.Errorf("one that an owner accepted: %+v, %v", pr, err)
+	}
 	if pr, err = source.PR(t.Context(), 5); err != nil || !pr.Merged || pr.Text != "merged" || len(pr.Models) > 0 {
 		t.Errorf("one that released nothing: %+v, %v", pr, err)
 	}

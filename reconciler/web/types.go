@@ -223,7 +223,7 @@ type Change struct {
 	Seeds    []Seed                             `json:"seeds,omitempty"`
 	Points   map[string]delivery.OperatingPoint `json:"points,omitempty"`   // its score thresholds, by class
 	Measured []delivery.Measured                `json:"measured,omitempty"` // by the gates with a verdict
-	Settle   []Sentence                         `json:"settle,omitempty"`   // how to settle unsure verdicts
+	Settle   []Sentence                         `json:"settle,omitempty"`   // unsure verdicts: what to do, or who did
 	// Pictures are the pages of the images that got worse, by gate: URLs, or paths of the server's site if
 	// its address is not configured.
 	Pictures map[string]string `json:"pictures,omitempty"`
