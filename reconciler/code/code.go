@@ -98,7 +98,7 @@ var (
 	DataUnreadable = fact("data.unreadable", "the result of the dataset's check cannot be read: {text}")
 	DataReady      = fact("data.ready", "{dataset} {bundle}: {counts.train} images to train on, {counts.valid} to "+
 		"validate[; {counts.leftOut} left out, as they are in an eval set]")
-	DataWarnings = fact("data.warnings", "{count warning}, see the comment: {facts}") // in a status
+	DataWarnings = fact("data.warnings", "{count warning}, shown with the pull request: {facts}") // in a status
 	Finding      = fact("data.finding", "{file}: {text}[ (and {count more finding})]")
 	DataNoTruths = fact("data.noTruths", "gate {gate}: its eval set {evalSet} has no object that counts of {anyName}, "+
 		"and its check of {metric} needs some; put images with objects into it, or check only what needs none, as "+

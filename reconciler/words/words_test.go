@@ -163,7 +163,7 @@ func TestStatusesSayFirstWhatIsToBeDone(t *testing.T) {
 			{Code: code.DataReady, Values: delivery.Values{Dataset: "dir:raccoon/1",
 				Counts: map[string]int{"train": 117}}},
 			{Code: code.Finding, Values: delivery.Values{File: "train/a.jpg", Text: "is in test too", Count: 3}}}}},
-			"4 warnings, see the comment: dir:raccoon/1"},
+			"4 warnings, shown with the pull request: dir:raccoon/1"},
 		{long, "too wide to tell"},
 	} {
 		check := plan.Check{Context: "aob/x", Facts: []delivery.Fact{c.fact}}
