@@ -367,6 +367,8 @@ func TestUnknown(t *testing.T) {
 		{explain.Commit, "main", "first four"},
 		{explain.Model, "pallets", "models/"},
 		{explain.Device, "dock-9", "aob status"},
+		{explain.Device, "elsewhere/dock-1", "aob status"},
+		{explain.Device, "demo/", "aob status"},
 		{"fleet", "demo", "pr, a commit"},
 	} {
 		_, err := told(f, c.kind, c.id)
@@ -374,6 +376,19 @@ func TestUnknown(t *testing.T) {
 		if !ok || !strings.Contains(unknown.Hint(), c.hint) {
 			t.Errorf("%s %s: %v, hint %q, want one with %q", c.kind, c.id, err, unknown.Hint(), c.hint)
 		}
+	}
+}
+
+// Other output names a device after its fleet.
+func TestDeviceOfAFleet(t *testing.T) {
+	f := world()
+	plain, err := told(f, explain.Device, "dock-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	full, err := told(f, explain.Device, "demo/dock-1")
+	if err != nil || len(full.Links) == 0 || len(full.Links) != len(plain.Links) {
+		t.Errorf("%d links, want %d; %v", len(full.Links), len(plain.Links), err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -89,13 +90,18 @@ func (c *chain) version(model string, r delivery.Release, who delivery.Fact, acc
 	c.add(l)
 }
 
-// device explains a device: what it runs, what it was told to run, and how that bundle was made.
+// device explains a device: what it runs, what it was told to run, and how that bundle was made. The name of a fleet
+// and a slash may stand before its id.
 func (r Report) device(id string) (Chain, error) {
+	fleet, name, ofFleet := strings.Cut(id, "/")
+	if !ofFleet {
+		fleet, name = "", id
+	}
 	c := &chain{Report: r, Chain: Chain{Kind: Device, ID: id, Facts: facts(fact(code.Plain, values{Text: id}))}}
 	shown := map[delivery.Digest]bool{}
 	for _, ring := range slices.Sorted(maps.Keys(r.World.Devices)) {
 		for _, d := range r.World.Devices[ring] {
-			if d.Report.Device != id {
+			if d.Report.Device != name || ofFleet && d.Report.Ring != fleet {
 				continue
 			}
 			c.add(c.deviceLink(d))
