@@ -28,7 +28,8 @@ func newRunsCommand() *cobra.Command {
 		Short: "List, show and end experiments",
 		Long: `Runs lists the experiments that aob try asked for, the newest first. They are kept
 for two weeks; what they trained is kept longer. With -o csv there is a row for each
-variant, for a spreadsheet.`,
+variant, for a spreadsheet. The runs of pull requests are no experiments: aob status
+and aob pr show N show them.`,
 		Example: "  aob runs\n  aob runs --model shapes --sort mAP\n  aob runs -o csv >runs.csv\n  aob runs show " +
 			"0a1b2c3d4e\n  aob runs write 3f9c2a10ab models/shapes.yaml\n  " +
 			"aob runs stop 0a1b2c3d4e",
@@ -151,7 +152,7 @@ func spreadsheetText(s string) string {
 
 func (t *terminal) trials(trials []web.Trial, now time.Time) {
 	if len(trials) == 0 {
-		t.printf("no experiment; aob try --help shows how to begin one\n")
+		t.printf("no experiment; aob try --help shows how to begin one. aob status shows the runs of pull requests.\n")
 		return
 	}
 	rows := [][]cell{heading("EXPERIMENT", "MODEL", "ASKED", "BY", "VARIANTS", "BEST mAP", "STATE")}
