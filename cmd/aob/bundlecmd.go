@@ -3,7 +3,6 @@ package main
 // This file copies the files of a released model.
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -57,11 +56,14 @@ type pulled struct {
 func pullBundle(ctx context.Context, api *web.Client, what, folder string) (p pulled, err error) {
 	name, number, versioned := strings.Cut(what, "@")
 	version := 0
+	if name == "" {
+		return p, hinted{fmt.Errorf("the model's name is missing in %q", what), "write it as in shapes@2; aob status " +
+			"lists the models"}
+	}
 	if versioned {
 		if version, err = strconv.Atoi(number); err != nil || version < 1 {
 			return p, hinted{fmt.Errorf("want MODEL or MODEL@VERSION, got %q", what),
-				"as in shapes@2; aob explain model " +
-					cmp.Or(name, "shapes") + " lists the versions"}
+				"as in shapes@2; aob explain model " + name + " lists the versions"}
 		}
 	}
 	if p.Folder, err = filepath.Abs(folder); err != nil {

@@ -38,10 +38,6 @@ them in full.`,
 			Short:   k.short,
 			Example: fmt.Sprintf("  aob explain %s %s", k.kind, k.example),
 		}, func(c *cobra.Command, api *web.Client, args []string) (any, func(*terminal), error) {
-			if args[0] == "" {
-				return nil, nil, hinted{fmt.Errorf("want the %s to explain", k.kind),
-					c.CommandPath() + " --help shows how"}
-			}
 			chain, err := api.Explain(c.Context(), k.kind, args[0])
 			return chain, func(t *terminal) { t.printf("%s", safeText(words.ChainText(chain, t.width))) }, err
 		}))

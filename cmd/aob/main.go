@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -111,6 +112,10 @@ func arguments(c *cobra.Command, args []string) error {
 		names := strings.Fields(form)[1:]
 		least, most := len(names)-strings.Count(form, "["), len(names)
 		if len(args) >= least && (len(args) <= most || strings.HasSuffix(form, "...")) {
+			if i := slices.Index(args, ""); i >= 0 {
+				return hinted{fmt.Errorf("%s is missing: argument %d is empty", names[min(i, most-1)], i+1),
+					"usage: " + c.UseLine()}
+			}
 			return nil
 		}
 		forms = append(forms, strings.Join(names, " "))
