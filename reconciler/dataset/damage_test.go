@@ -382,6 +382,13 @@ func TestDamagedCopies(t *testing.T) {
 			c.add("train", "categories", object{"id": 50, "name": "rbc"})
 			c.boxes("train", 0)[1]["category_id"] = 50
 		}, []string{"warning similar-category " + train(0) + ", box 2"}, `which has 1 object, and "RBC" has`},
+		{"boxes as corners", func(c *cells) {
+			c.each("train", "", func(a object) {
+				b := a["bbox"].([]any)
+				a["bbox"] = []any{b[0], b[1], b[0].(float64) + b[2].(float64), b[1].(float64) + b[3].(float64)}
+			})
+		}, []string{"error corner-boxes " + train(0) + ", box 1", "warning outside-image " + train(0) + ", box 1 x79"},
+			"is read as two corners"},
 		{"areas of images", func(c *cells) { c.each("valid", "", func(a object) { a["area"] = 640 * 480 }) },
 			[]string{"warning implausible-area " + valid(0) + ", box 1"}, "larger than the box in"},
 		{"an area of 1", func(c *cells) { c.boxes("test", 2)[1]["area"] = 1 },

@@ -49,6 +49,7 @@ var Rules = []Rule{
 	{string(coco.UnknownCategory), delivery.LevelError, "an annotation of a category that is not listed"},
 	{string(coco.NegativeBox), Some, "a box of negative width or height; an error in an eval set and in test"},
 	{string(coco.OffImage), Some, "a box that does not touch its image; an error in an eval set and in test"},
+	{"corner-boxes", delivery.LevelError, "boxes that are two corners, and not a corner with width and height"},
 	{"duplicate-file", Some, "two entries for one file; an error if their boxes differ"},
 	{"duplicate-image", Some, "equal bytes under two names in a split; an error if their boxes differ"},
 	{"eval-set", delivery.LevelError, "an eval set that cannot be used, or that is not the one that the gate froze"},

@@ -4,6 +4,7 @@ package dataset
 // training input and eval sets are all made from it.
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -317,8 +318,17 @@ func (c *checker) objects(s *split, prefix string) {
 	}
 	repeats, numbers := s.truth.Repeats(), s.truth.Numbers
 	large, small, checked := []string{}, []string{}, 0
+	outside, corners := "", 0 // the first box that leaves its image, how many do; -1 if a box cannot be corners
 	for i, a := range s.truth.Annotations {
-		where := fmt.Sprintf("%s, box %d", shown(prefix+image[a.Image].FileName), numbers[i])
+		in, where := image[a.Image], fmt.Sprintf("%s, box %d", shown(prefix+image[a.Image].FileName), numbers[i])
+		w, h := float64(in.Width)+1, float64(in.Height)+1
+		switch {
+		case a.Box.W <= a.Box.X || a.Box.H <= a.Box.Y || a.Box.W > w || a.Box.H > h:
+			corners = -1
+		case corners >= 0 && (a.Box.X+a.Box.W > w || a.Box.Y+a.Box.H > h):
+			corners++
+			outside = cmp.Or(outside, where)
+		}
 		if first, again := repeats[i]; again {
 			c.finding(delivery.LevelWarning, "duplicate-truth", where, fmt.Sprintf("is box %d again: the same box of "+
 				"category %q; a model that finds it once misses the other", numbers[first], class[a.Category]))
@@ -335,6 +345,13 @@ func (c *checker) objects(s *split, prefix string) {
 				small = append(small, text)
 			}
 		}
+	}
+	if all := len(s.truth.Annotations); all >= 10 && 2*corners >= all {
+		c.finding(delivery.LevelError, "corner-boxes", outside,
+			fmt.Sprintf("leaves its image, as %d of %d boxes do, and "+
+				"all are inside if bbox is read as two corners [x1, y1, x2, y2]; COCO has [x, y, width, height]",
+				corners,
+				all))
 	}
 	for _, odd := range []struct {
 		list []string
