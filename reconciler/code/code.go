@@ -73,7 +73,7 @@ var (
 	RunAtStage     = fact("run.atStage", "{stage}"+progress)
 	RunRunning     = fact("run.running", "running"+progress)
 	RunStarting    = fact("run.starting", "starting")
-	RunRestarting  = fact("run.restarting", "its process died; starting again")
+	RunRestarting  = fact("run.restarting", "its last attempt ended without a result; starting again")
 	RunResuming    = fact("run.resuming", "goes on where it stopped")
 	RunQueued      = fact("run.queued", queued+"runs {limit} at a time")
 	TrainingQueued = fact("training.queued", queued+"trains {limit model} at a time")
