@@ -52,6 +52,58 @@ func (catalog Catalog) Check(ctx context.Context, run delivery.DataRun, out stri
 		v.recall(memory)
 		defer v.keep(memory)
 	}
+	if err := c.hash(ctx, v, progress); err != nil {
+		return c.result, err
+	}
+	if err := v.readable(); err != nil {
+		c.finding(delivery.LevelError, "layout", run.Dataset.String(), err.Error())
+		return c.done(), nil
+	}
+	splits, broken := c.splits(v, run)
+	if len(c.classes) == 0 && splits["train"] != nil {
+		c.allClasses(v, splits["train"])
+	}
+
+	// The gates' eval sets, and the dataset's own test split if no gate has it.
+	sets := slices.Clone(run.EvalSets)
+	test := delivery.EvalSet{Dataset: run.Dataset, Split: "test"}
+	if splits["test"] != nil && !slices.Contains(sets, test) {
+		sets = append(sets, test)
+	}
+	heldOut := map[string][]held{} // by identity
+	for i, e := range sets {
+		if e.Dataset == run.Dataset && broken[e.Split] {
+			continue // already a finding
+		}
+		if err := c.evalSet(ctx, catalog, v, splits, e, i < len(run.EvalSets), heldOut); err != nil {
+			return c.result, err
+		}
+	}
+	if valid := splits["valid"]; valid != nil {
+		data := v.evalData(delivery.EvalSet{Dataset: run.Dataset, Split: "valid"}, valid, c.classes)
+		if c.result.Valid = data.Content; len(valid.images) > 0 {
+			c.objectless("valid", valid, data.Content, true)
+		}
+	}
+	if err := c.decode(ctx, v, catalog.HeadersOnly, progress); err != nil {
+		return c.result, err
+	}
+	c.leaks(v, splits, heldOut)
+	c.twins(v, splits)
+	c.labels(v, splits)
+	c.count(v, splits)
+	if c.done(); out == "" {
+		keepResult(memory, key, c.result)
+	}
+	if c.result.Failed() || out == "" {
+		return c.result, nil
+	}
+	err = c.write(v, splits, out, lists)
+	return c.result, err
+}
+
+// hash reads the files, except for those that are too large.
+func (c *checker) hash(ctx context.Context, v *version, progress Progress) error {
 	all := make([]string, 0, len(v.files))
 	for _, name := range v.names() {
 		if most := largest(name); v.files[name].size > most {
@@ -62,18 +114,15 @@ func (catalog Catalog) Check(ctx context.Context, run delivery.DataRun, out stri
 		all = append(all, name)
 	}
 	if err := v.hash(ctx, all, progress); err != nil {
-		return c.result, err
+		return err
 	}
 	c.result.Content = v.content()
+	return nil
+}
 
-	// The gates' eval sets, and the dataset's own test split if no gate has it.
-	sets := slices.Clone(run.EvalSets)
-	test := delivery.EvalSet{Dataset: run.Dataset, Split: "test"}
-	splits, broken := map[string]*split{}, map[string]bool{}
-	if err := v.readable(); err != nil {
-		c.finding(delivery.LevelError, "layout", run.Dataset.String(), err.Error())
-		return c.done(), nil
-	}
+// splits reads the splits and reports their problems. A split that cannot be read is broken.
+func (c *checker) splits(v *version, run delivery.DataRun) (splits map[string]*split, broken map[string]bool) {
+	splits, broken = map[string]*split{}, map[string]bool{}
 	for _, name := range splitNames {
 		s, ok, err := v.split(name, "")
 		switch {
@@ -102,43 +151,25 @@ func (catalog Catalog) Check(ctx context.Context, run delivery.DataRun, out stri
 		c.finding(delivery.LevelWarning, "unlisted-file", shown(name),
 			"no image has this name; its labels are not used")
 	}
-	if splits["test"] != nil && !slices.Contains(sets, test) {
-		sets = append(sets, test)
-	}
-	if len(c.classes) == 0 && splits["train"] != nil {
-		tallies, objects := c.tallies(v, splits["train"]), 0
-		for _, t := range tallies {
-			objects += t.total()
-		}
-		for name, t := range tallies {
-			if t.total() > 0 || objects == 0 { // without any object, each category is a class that has none
-				c.classes = append(c.classes, delivery.Class{Name: name, Labels: []string{name}})
-			}
-		}
-		slices.SortFunc(c.classes, func(a, b delivery.Class) int { return strings.Compare(a.Name, b.Name) })
-	}
+	return splits, broken
+}
 
-	heldOut := map[string][]held{} // by identity
-	for i, e := range sets {
-		if e.Dataset == run.Dataset && broken[e.Split] {
-			continue // already a finding
-		}
-		if err := c.evalSet(ctx, catalog, v, splits, e, i < len(run.EvalSets), heldOut); err != nil {
-			return c.result, err
-		}
+// allClasses makes every category with objects a class.
+func (c *checker) allClasses(v *version, train *split) {
+	tallies, objects := c.tallies(v, train), 0
+	for _, t := range tallies {
+		objects += t.total()
 	}
-	if valid := splits["valid"]; valid != nil {
-		data := v.evalData(delivery.EvalSet{Dataset: run.Dataset, Split: "valid"}, valid, c.classes)
-		if c.result.Valid = data.Content; len(valid.images) > 0 {
-			c.objectless("valid", valid, data.Content, true)
+	for name, t := range tallies {
+		if t.total() > 0 || objects == 0 { // without any object, each category is a class that has none
+			c.classes = append(c.classes, delivery.Class{Name: name, Labels: []string{name}})
 		}
 	}
-	if err := c.decode(ctx, v, catalog.HeadersOnly, progress); err != nil {
-		return c.result, err
-	}
-	c.leaks(v, splits, heldOut)
-	c.twins(v, splits)
-	c.labels(v, splits)
+	slices.SortFunc(c.classes, func(a, b delivery.Class) int { return strings.Compare(a.Name, b.Name) })
+}
+
+// count counts the images of each split, without copies and without those that are left out.
+func (c *checker) count(v *version, splits map[string]*split) {
 	for name, s := range splits {
 		c.result.Images[name] = len(s.images) - len(v.copies(s))
 	}
@@ -155,17 +186,15 @@ func (catalog Catalog) Check(ctx context.Context, run delivery.DataRun, out stri
 			}
 		}
 	}
-	if c.done(); out == "" {
-		keepResult(memory, key, c.result)
-	}
-	if c.result.Failed() || out == "" {
-		return c.result, nil
-	}
+}
+
+// write writes the trainer's input into the folder out, and the lists of training images.
+func (c *checker) write(v *version, splits map[string]*split, out string, lists Store) (err error) {
 	if len(c.leftOut["valid"]) > 0 {
 		// Experiments are not scored on validation images that are in an eval set.
 		withheld := delivery.TrainingImages{Train: c.known(v, splits["valid"], true), Valid: []string{}}
 		if c.result.Valid.LeaveOut, err = putTrainingImages(lists, withheld, filepath.Dir(out)); err != nil {
-			return c.result, err
+			return err
 		}
 	}
 	c.result.Prepared = filepath.Base(out)
@@ -174,12 +203,10 @@ func (catalog Catalog) Check(ctx context.Context, run delivery.DataRun, out stri
 	c.sourceLooks(v, splits["train"], used.Looks)
 	c.sourceLooks(v, splits["valid"], used.Looks)
 	if c.result.TrainingImages, err = putTrainingImages(lists, used, filepath.Dir(out)); err != nil {
-		return c.result, err
+		return err
 	}
-	if c.result.Training, err = c.prepare(v, splits, out); err != nil {
-		return c.result, err
-	}
-	return c.result, nil
+	c.result.Training, err = c.prepare(v, splits, out)
+	return err
 }
 
 // judges reports whether one of the eval sets is a split of a dataset.
