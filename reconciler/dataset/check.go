@@ -1,11 +1,9 @@
 package dataset
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io/fs"
-	"iter"
 	"maps"
 	"path"
 	"path/filepath"
@@ -20,9 +18,6 @@ import (
 	"github.com/autonomos/aob/reconciler/coco"
 	"github.com/autonomos/aob/reconciler/delivery"
 )
-
-// maxLeak is the largest share of a split's images that may also be in an eval set.
-const maxLeak = 0.05
 
 // Check does a data run: it computes the dataset's digest, reports findings about the dataset and its eval sets, and
 // writes the trainer's input into the folder out. If there is a finding of level error, it writes nothing and nothing
@@ -209,11 +204,6 @@ func (c *checker) write(v *version, splits map[string]*split, out string, lists 
 	return err
 }
 
-// judges reports whether one of the eval sets is a split of a dataset.
-func judges(sets []delivery.EvalSet, d delivery.Dataset, split string) bool {
-	return slices.ContainsFunc(sets, func(e delivery.EvalSet) bool { return e.Dataset == d && e.Split == split })
-}
-
 type checker struct {
 	classes delivery.Classes
 	result  delivery.DataResult
@@ -248,14 +238,6 @@ type imageFile struct {
 }
 
 func (im imageFile) where() string { return shown(im.prefix + im.name) }
-
-// A held image is in an eval set, or in valid.
-type held struct {
-	file   string
-	where  string // for findings
-	path   string
-	labels []string
-}
 
 // split reports problems of a split's annotations and files, and adds its images to those that are decoded. judged is
 // true if a gate may judge on it; group is the field by which its images are grouped. dataset stands before all places,
@@ -440,239 +422,6 @@ func (c *checker) copies(v *version, s *split, prefix string) {
 		}
 		c.finding(delivery.LevelWarning, code, where, same+", with the same boxes; it counts once")
 	}
-}
-
-// labels lists the annotations of each image, as text and sorted.
-func (s *split) labels() map[int64][]string {
-	list, name := map[int64][]string{}, map[int64]string{}
-	for _, cat := range s.truth.Categories {
-		name[cat.ID] = cat.Name
-	}
-	for _, a := range s.truth.Annotations {
-		list[a.Image] = append(list[a.Image], fmt.Sprintf("%q %v %v", name[a.Category], a.Box, a.Crowd))
-	}
-	for _, texts := range list {
-		slices.Sort(texts)
-	}
-	return list
-}
-
-// held lists the images of a split, to be found in another one.
-func (s *split) held(v *version, prefix string) []held {
-	labels := s.labels()
-	var list []held
-	for _, im := range byID(s.truth.Images) {
-		if file, ok := s.images[im.ID]; ok {
-			where := shown(prefix + strings.TrimPrefix(file, s.dir))
-			list = append(list, held{file, where, v.path(file), labels[im.ID]})
-		}
-	}
-	return list
-}
-
-// evalSet checks one eval set, records its content, and adds its images to heldOut. A gate judges on it if judged.
-func (c *checker) evalSet(ctx context.Context, catalog Catalog, v *version, splits map[string]*split,
-	e delivery.EvalSet, judged bool, heldOut map[string][]held) error {
-	bad := func(text string) { c.finding(delivery.LevelError, "eval-set", e.String(), text) }
-	ev, s := v, splits[e.Split]
-	own := e.Dataset == v.ref
-	if !own {
-		var err error
-		if ev, err = catalog.open(ctx, e.Dataset); err != nil {
-			return err
-		}
-		c.opened(ev)
-	}
-	if !own || s != nil && e.Group != "" { // the dataset's own split was read without groups
-		var err error
-		if s, _, err = ev.split(e.Split, e.Group); err != nil {
-			bad(err.Error())
-			return nil
-		}
-	}
-	if s == nil {
-		bad(ev.lacks(e.Split))
-		return nil
-	}
-	dataset := ""
-	if !own {
-		if err := ev.hash(ctx, s.files(), nil); err != nil {
-			return err
-		}
-		dataset = e.Dataset.String() + " "
-		if key := dataset + e.Split; !c.checked[key] {
-			c.checked[key] = true
-			c.split(ev, s, dataset, true, e.Group)
-		}
-	}
-	if text := s.ungrouped(e.Group); text != "" {
-		bad(text + "; every image needs it, as a text or a whole number")
-		return nil
-	}
-	if thawed := ev.thawed(e, s); thawed != "" && len(s.missing) == 0 {
-		bad(thawed + "; " + refreeze)
-		return nil
-	}
-	data := ev.evalData(e, s, c.classes)
-	if len(s.missing) == 0 {
-		c.objectless(e.String(), s, data.Content, !judged)
-	}
-	if n := cmp.Or(data.Content.Groups, data.Content.Count); judged && n < coco.MinUnits {
-		what := "image"
-		if e.Group != "" {
-			what = "group"
-		}
-		c.finding(delivery.LevelWarning, "few-images", e.String(), fmt.Sprintf("has %s, and an interval needs %d: "+
-			"every check on it will be unsure; collect more before you train", delivery.Count(n, what), coco.MinUnits))
-	}
-	c.result.EvalSets = append(c.result.EvalSets, data.Content)
-	if own && e.Split != "test" {
-		return nil // an eval set of training images is reported by leaks
-	}
-	for _, h := range s.held(ev, dataset+s.prefix()) {
-		for _, id := range identities(h.file, ev.files[h.file].sum) {
-			heldOut[id] = append(heldOut[id], h)
-		}
-		c.sets[h.path] = h
-	}
-	return nil
-}
-
-// objectless reports a split or eval set without images or objects that count. Then it reports the classes without such
-// objects: all of them, or only those whose labels are written in another way there. A gate says itself which classes
-// it lacks.
-func (c *checker) objectless(where string, s *split, content delivery.EvalSetContent, all bool) {
-	switch {
-	case content.Count == 0:
-		c.finding(delivery.LevelWarning, "no-truth", where, "has no image, so nothing can be measured on it")
-		return
-	case len(content.Labels) == 0:
-		c.finding(delivery.LevelWarning, "no-truth", where, "has no object that counts: only false positives can be "+
-			"measured on it")
-		return
-	}
-	labels := map[string]bool{} // of all classes
-	for _, class := range c.classes {
-		for _, label := range class.Labels {
-			labels[label] = true
-		}
-	}
-	unused := slices.DeleteFunc(slices.Clone(content.Labels), func(label string) bool { return labels[label] })
-	listed := delivery.Each(s.truth.Categories, func(cat coco.Category) string { return cat.Name })
-	for _, class := range c.classes {
-		if slices.ContainsFunc(class.Labels, func(label string) bool {
-			return slices.Contains(content.Labels, label)
-		}) {
-			continue
-		}
-		similar := slices.IndexFunc(unused, func(label string) bool {
-			return alike(label, class.Labels[0])
-		})
-		text := fmt.Sprintf("has no object of class %q that counts", class.Name)
-		switch {
-		case similar >= 0:
-			c.rewritten[unused[similar]] = true
-			text += fmt.Sprintf("; its category %+q is written in another way than %+q", unused[similar],
-				class.Labels[0])
-		case !all:
-			continue
-		case !slices.ContainsFunc(class.Labels, func(label string) bool { return slices.Contains(listed, label) }):
-			text += ", and no such category"
-			if len(unused) > 0 {
-				text += "; it has objects of " + quoted(unused) + ", of which no class is learnt"
-			}
-		}
-		c.finding(delivery.LevelWarning, "no-truth", where, text)
-	}
-}
-
-// used yields the images of a split that are not left out, in the order of the annotation file: id and file.
-func (c *checker) used(s *split) iter.Seq2[int64, string] {
-	return func(yield func(int64, string) bool) {
-		for _, im := range s.truth.Images {
-			if file, ok := s.images[im.ID]; ok && !c.leftOut[s.name][im.ID] && !yield(im.ID, file) {
-				return
-			}
-		}
-	}
-}
-
-// leaks leaves out training images that are also in an eval set, and images of train that
-// are also in valid, and reports them.
-func (c *checker) leaks(v *version, splits map[string]*split, heldOut map[string][]held) {
-	// mark returns how many images it leaves out. A picture and its copies count once.
-	mark := func(s *split, code string, others map[string][]held) (n int) {
-		copies, labels := v.copies(s), s.labels()
-		for id, file := range c.used(s) {
-			first := id
-			if other, copy := copies[id]; copy {
-				first = other
-			}
-			if c.leftOut[s.name][first] {
-				continue
-			}
-			text, leaked := c.match(v.path(file), labels[id], matches(file, v.files[file].sum), others)
-			switch {
-			case leaked:
-				c.leftOut[s.name][first] = true
-				n++
-				c.finding(delivery.LevelWarning, code, shown(file), text+"; it is left out of training")
-			case text != "":
-				c.finding(delivery.LevelWarning, "same-name", shown(file), text)
-			}
-		}
-		for id, first := range copies {
-			if c.leftOut[s.name][first] {
-				c.leftOut[s.name][id] = true
-			}
-		}
-		return n
-	}
-	for _, name := range []string{"train", "valid"} {
-		if s := splits[name]; s != nil {
-			n, images := mark(s, "leak", heldOut), len(s.images)-len(v.copies(s))
-			c.result.LeftOut += n
-			if share := float64(n) / float64(max(1, images)); share > maxLeak {
-				c.finding(delivery.LevelError, "leaks", name,
-					fmt.Sprintf("%d of %s (%.1f%%) are in an eval set; at most %.0f%% may be. Move them out of %s, or "+
-						"freeze another eval set", n, delivery.Count(images, "image"), share*100, maxLeak*100, name))
-			}
-		}
-	}
-	train, valid := splits["train"], splits["valid"]
-	if train == nil || valid == nil {
-		return
-	}
-	inValid := map[string][]held{}
-	for _, h := range valid.held(v, valid.dir) {
-		for _, id := range identities(h.file, v.files[h.file].sum) {
-			inValid[id] = append(inValid[id], h)
-		}
-	}
-	mark(train, "split-leak", inValid)
-}
-
-// match finds an image among others, by its identities. It returns a text with the other file, and whether they are the
-// same image: files of one source name are not if they look clearly different.
-func (c *checker) match(file string, labels, identities []string, others map[string][]held) (text string, same bool) {
-	for _, identity := range identities {
-		for _, other := range others[identity] {
-			switch {
-			case strings.HasPrefix(identity, "sha256:"):
-				if text = fmt.Sprintf("is the same file as %q", other.where); !slices.Equal(labels, other.labels) {
-					text += fmt.Sprintf(", and their boxes differ (%d there, %d here), so correct those there if they "+
-						"are wrong", len(other.labels), len(labels))
-				}
-				return text, true
-			case !c.looks[file].differs(c.looks[other.path]):
-				return fmt.Sprintf("is made from the same source as %q, by its name", other.where), true
-			case text == "":
-				text = fmt.Sprintf("has the same source name as %q, but shows another picture, so it counts as "+
-					"another image; remove it if it is made from that one", other.where)
-			}
-		}
-	}
-	return text, false
 }
 
 // decode decodes every image, so that a damaged one is found before the training.
