@@ -230,6 +230,7 @@ type imageFile struct {
 	prefix string // of the split, for findings
 	name   string // below the prefix
 	path   string
+	open   opener
 	file   *file
 	image  coco.Image
 	hash   imageHash
@@ -278,7 +279,7 @@ func (c *checker) split(v *version, s *split, dataset string, judged bool, group
 	for _, im := range s.truth.Images {
 		if file, ok := s.images[im.ID]; ok && v.files[file].size <= maxImage {
 			c.decodes = append(c.decodes, imageFile{prefix: prefix, name: strings.TrimPrefix(file, s.dir),
-				path: v.path(file), file: v.files[file], image: im, unsized: said[im.FileName]})
+				path: v.path(file), open: v.opener(file), file: v.files[file], image: im, unsized: said[im.FileName]})
 		}
 	}
 	c.copies(v, s, prefix)
@@ -436,17 +437,17 @@ func (c *checker) decode(ctx context.Context, v *version, headersOnly bool, prog
 		return named[name] > 1
 	}
 	var todo []*file
-	path, wanted := map[*file]string{}, map[*file]bool{}
+	open, wanted := map[*file]opener{}, map[*file]bool{}
 	for _, im := range c.decodes {
 		f := im.file
 		if f.header == nil {
-			f.loadHeader(im.path) // its name is not that of an image
+			f.loadHeader(im.open) // its name is not that of an image
 		}
 		if headersOnly || f.header.Code != "" || f.picture != nil && (f.picture.Look != nil || !looks(im)) {
 			continue
 		}
-		if path[f] == "" {
-			todo, path[f] = append(todo, f), im.path
+		if open[f] == nil {
+			todo, open[f] = append(todo, f), im.open
 		}
 		wanted[f] = wanted[f] || looks(im)
 	}
@@ -456,7 +457,7 @@ func (c *checker) decode(ctx context.Context, v *version, headersOnly bool, prog
 	var mu sync.Mutex
 	err := parallel(ctx, len(todo), func(i int) error {
 		f := todo[i]
-		out, err := f.header.decode(ctx, path[f], wanted[f], free)
+		out, err := f.header.decode(ctx, open[f], wanted[f], free)
 		if f.picture = &out; err != nil {
 			return err
 		}

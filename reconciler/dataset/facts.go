@@ -165,9 +165,9 @@ func (v *version) load(name string, buffer *bytes.Buffer) error {
 }
 
 // loadHeader reads the header of an image.
-func (f *file) loadHeader(path string) {
+func (f *file) loadHeader(open opener) {
 	h := imageHeader{Code: "unreadable-image"}
-	in, err := openFile(path)
+	in, err := open()
 	if err == nil {
 		defer in.Close()
 		h = readHeader(in)
@@ -181,6 +181,13 @@ func (f *file) loadHeader(path string) {
 // may have been put there after the dataset was listed.
 func (v *version) openFile(name string) (*os.File, error) {
 	return regular(v.root.OpenFile(filepath.FromSlash(name), readOnly, 0))
+}
+
+// An opener opens one file of a dataset.
+type opener func() (*os.File, error)
+
+func (v *version) opener(name string) opener {
+	return func() (*os.File, error) { return v.openFile(name) }
 }
 
 // openFile opens a file. A link or a pipe that was put there after it was listed is refused.
@@ -302,12 +309,12 @@ func pointer(f io.ReaderAt) bool {
 
 // decode decodes an image of which the header was read; with its look, if that is wanted. Its error is the context's.
 // free is memory that it shares with others.
-func (h *imageHeader) decode(ctx context.Context, path string, looks bool, free *semaphore.Weighted) (out decodedImage,
+func (h *imageHeader) decode(ctx context.Context, open opener, looks bool, free *semaphore.Weighted) (out decodedImage,
 	err error) {
 	if err := ctx.Err(); err != nil {
 		return out, err
 	}
-	f, err := openFile(path)
+	f, err := open()
 	if err != nil {
 		out.Code, out.Text = "unreadable-image", pathless(err).Error()
 		return out, nil

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/tools/txtar"
 
 	"github.com/autonomos/aob/reconciler/coco"
@@ -269,5 +270,27 @@ func TestFolderBecomesALink(t *testing.T) {
 	}
 	if err := v.hash(t.Context(), []string{"labels/a.txt"}, nil); err == nil {
 		t.Error("hashed a file outside the dataset")
+	}
+}
+
+// Images are not decoded outside the dataset either.
+func TestImageFolderBecomesALink(t *testing.T) {
+	outside := unpack(t, []txtar.File{{Name: "a.jpg", Data: []byte("64x48")}})
+	dir := unpack(t, []txtar.File{{Name: "classes.txt", Data: []byte("a\n")},
+		{Name: "images/a.jpg", Data: []byte("64x48")}})
+	v := listed(t, dir)
+	f := v.files["images/a.jpg"]
+	if f.loadHeader(v.opener("images/a.jpg")); f.header.Code != "" {
+		t.Fatalf("%+v", f.header)
+	}
+	if err := os.RemoveAll(filepath.Join(dir, "images")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(outside, filepath.Join(dir, "images")); err != nil {
+		t.Fatal(err)
+	}
+	got, err := f.header.decode(t.Context(), v.opener("images/a.jpg"), false, semaphore.NewWeighted(memory))
+	if err != nil || got.Code != "unreadable-image" {
+		t.Errorf("decoded an image outside the dataset: %+v, %v", got, err)
 	}
 }

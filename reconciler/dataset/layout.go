@@ -304,7 +304,7 @@ func (v *version) size(name string) (width, height int) {
 		return 0, 0
 	}
 	if f.header == nil {
-		f.loadHeader(v.path(name))
+		f.loadHeader(v.opener(name))
 	}
 	return f.header.Width, f.header.Height
 }

@@ -98,7 +98,8 @@ func TestImagesThatTakeTooMuchMemoryAreRefused(t *testing.T) {
 		h := readHeader(bytes.NewReader(test.data))
 		code, text := h.Code, h.Text
 		if code == "" {
-			picture, err := h.decode(t.Context(), path, false, semaphore.NewWeighted(memory))
+			picture, err := h.decode(t.Context(), func() (*os.File, error) { return os.Open(path) }, false,
+				semaphore.NewWeighted(memory))
 			if err != nil {
 				t.Fatal(err)
 			}
