@@ -4,7 +4,6 @@ package dataset
 // training input and eval sets are all made from it.
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -307,7 +306,7 @@ func likelyTypo(rare, common string, rareObjects, commonObjects int) bool {
 		delivery.Typos(strings.ToLower(rare), strings.ToLower(common)) == 1
 }
 
-// objects reports objects that are listed twice, and areas that cannot be those of the objects.
+// objects reports objects that are listed twice, boxes that are corners, and areas that cannot be those of the objects.
 func (c *checker) objects(s *split, prefix string) {
 	image, class := map[int64]coco.Image{}, map[int64]string{}
 	for _, im := range s.truth.Images {
@@ -316,53 +315,67 @@ func (c *checker) objects(s *split, prefix string) {
 	for _, cat := range s.truth.Categories {
 		class[cat.ID] = cat.Name
 	}
-	repeats, numbers := s.truth.Repeats(), s.truth.Numbers
-	large, small, checked := []string{}, []string{}, 0
-	outside, corners := "", 0 // the first box that leaves its image, how many do; -1 if a box cannot be corners
+	where := func(i int) string {
+		return fmt.Sprintf("%s, box %d", shown(prefix+image[s.truth.Annotations[i].Image].FileName), s.truth.Numbers[i])
+	}
+	repeats := s.truth.Repeats()
+	var large, small []int // annotations with odd areas
+	checked := 0
 	for i, a := range s.truth.Annotations {
-		in, where := image[a.Image], fmt.Sprintf("%s, box %d", shown(prefix+image[a.Image].FileName), numbers[i])
-		w, h := float64(in.Width)+1, float64(in.Height)+1
-		switch {
-		case a.Box.W <= a.Box.X || a.Box.H <= a.Box.Y || a.Box.W > w || a.Box.H > h:
-			corners = -1
-		case corners >= 0 && (a.Box.X+a.Box.W > w || a.Box.Y+a.Box.H > h):
-			corners++
-			outside = cmp.Or(outside, where)
-		}
 		if first, again := repeats[i]; again {
-			c.finding(delivery.LevelWarning, "duplicate-truth", where, fmt.Sprintf("is box %d again: the same box of "+
-				"category %q; a model that finds it once misses the other", numbers[first], class[a.Category]))
+			text := fmt.Sprintf("is box %d again: the same box of category %q; a model that finds it once misses the "+
+				"other", s.truth.Numbers[first], class[a.Category])
+			c.finding(delivery.LevelWarning, "duplicate-truth", where(i), text)
 		}
 		if _, used := inside(a.Box, image[a.Image]); !used || a.Crowd {
 			continue
 		}
 		checked++
-		if what := a.OddArea(); what != "" {
-			text := fmt.Sprintf("%s: %.6g in a box of %.6g", where, a.Area, a.Box.W*a.Box.H)
-			if a.Area > a.Box.W*a.Box.H {
-				large = append(large, text)
-			} else {
-				small = append(small, text)
-			}
+		switch {
+		case a.OddArea() == "":
+		case a.Area > a.Box.W*a.Box.H:
+			large = append(large, i)
+		default:
+			small = append(small, i)
 		}
 	}
-	if all := len(s.truth.Annotations); all >= 10 && 2*corners >= all {
-		c.finding(delivery.LevelError, "corner-boxes", outside,
-			fmt.Sprintf("leaves its image, as %d of %d boxes do, and "+
-				"all are inside if bbox is read as two corners [x1, y1, x2, y2]; COCO has [x, y, width, height]",
-				corners,
-				all))
+	if i, n := corners(s.truth, image); n > 0 {
+		c.finding(delivery.LevelError, "corner-boxes", where(i), fmt.Sprintf("leaves its image, as %d of %d boxes do, "+
+			"and all are inside if bbox is read as two corners [x1, y1, x2, y2]; COCO has [x, y, width, height]", n,
+			len(s.truth.Annotations)))
 	}
 	for _, odd := range []struct {
-		list []string
+		list []int
 		what string
 	}{{large, "larger than the box"}, {small, "less than a hundredth of the box"}} {
 		if len(odd.list) > 0 {
-			colon := strings.LastIndex(odd.list[0], ": ")
-			where, what := odd.list[0][:colon], odd.list[0][colon+2:]
-			c.finding(delivery.LevelWarning, "implausible-area", where, fmt.Sprintf("area %s; the area is %s in %d "+
-				"of %d annotations of %s. Only the scores of small, medium and large objects use it", what, odd.what,
-				len(odd.list), checked, strings.TrimRight(prefix, "/: ")))
+			a := s.truth.Annotations[odd.list[0]]
+			text := fmt.Sprintf("area %.6g in a box of %.6g; the area is %s in %d of %d annotations of %s. Only the "+
+				"scores of small, medium and large objects use it", a.Area, a.Box.W*a.Box.H, odd.what, len(odd.list),
+				checked, strings.TrimRight(prefix, "/: "))
+			c.finding(delivery.LevelWarning, "implausible-area", where(odd.list[0]), text)
 		}
 	}
+}
+
+// corners reports whether bbox has two corners, and not a corner with width and height: at least half of the boxes
+// leave their image, and as corners all would be inside. It returns the first that leaves it, and how many do; 0 if
+// bbox is as COCO has it.
+func corners(t *coco.Truth, image map[int64]coco.Image) (first, n int) {
+	const enough = 10 // few boxes may be so by chance
+	for i, a := range t.Annotations {
+		w, h := float64(image[a.Image].Width)+1, float64(image[a.Image].Height)+1
+		if a.Box.W <= a.Box.X || a.Box.H <= a.Box.Y || a.Box.W > w || a.Box.H > h {
+			return 0, 0
+		}
+		if a.Box.X+a.Box.W > w || a.Box.Y+a.Box.H > h {
+			if n++; n == 1 {
+				first = i
+			}
+		}
+	}
+	if len(t.Annotations) < enough || 2*n < len(t.Annotations) {
+		return 0, 0
+	}
+	return first, n
 }
