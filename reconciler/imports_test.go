@@ -72,6 +72,7 @@ var (
 		"github.com/aws/":                        {"cloud"},
 		"golang.org/x/image":                     {"picture"},
 		"github.com/hajimehoshi/bitmapfont":      {"picture"},
+		"github.com/go-text/typesetting":         {"picture"},
 		"github.com/spf13/":                      {},
 		"github.com/google/go-containerregistry": {},
 	}

@@ -9,9 +9,8 @@
 // from datasets and are untrusted: their size is checked before they are decoded, and an image that cannot be decoded
 // is skipped. File names contain only letters, digits and dashes of the image's name.
 //
-// Names are written in their own script if the font has it: Latin, Greek, Cyrillic, Hebrew, Arabic, Persian, Georgian,
-// Armenian, Chinese, Japanese, Korean. Other names, as in Thai, Indian scripts or emoji, are numbered in the picture,
-// and the index says which they are.
+// Names are written in their own script, emoji included. Names in one of the few scripts that no embedded font has are
+// numbered in the picture, and the index says which they are.
 package picture
 
 import (
@@ -179,7 +178,7 @@ func Draw(p Picture) (*image.RGBA, error) {
 	return out, err
 }
 
-// render draws one picture. Classes that the font cannot write are numbered, and legend says which they are.
+// render draws one picture. Classes that no font can write are numbered, and legend says which they are.
 func render(p Picture) (out *image.RGBA, legend []string, err error) {
 	source, err := load(p.Path)
 	if err != nil {
@@ -316,7 +315,7 @@ func frame(out *image.RGBA, r image.Rectangle, c color.RGBA, dashed bool) {
 	}
 }
 
-// Boxes draws an image with boxes and their names, or numbers if the font cannot write a name, at most 1600 pixels on
+// Boxes draws an image with boxes and their names, or numbers if no font can write a name, at most 1600 pixels on
 // the longer side. The error does not contain the path of the image.
 func Boxes(path string, list []coco.Drawn) (*image.RGBA, error) {
 	source, err := load(path)

@@ -7,8 +7,11 @@ import (
 	"image/png"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/go-text/typesetting/language"
 
 	"github.com/autonomos/aob/reconciler/coco"
 )
@@ -119,33 +122,117 @@ func TestWrite(t *testing.T) {
 	}
 }
 
-// Names are written in their own script; those that the font lacks have a number, and the index says which they are.
+// Names are written in their own script; those that the fonts lack have a number, and the index says which they are.
 func TestScripts(t *testing.T) {
-	for name, want := range map[string]bool{"cat": true, "dög": true, "托盘": true, "叉车": true, "フォーク": true,
-		"지게차": true, "кошка": true, "γάτα": true, "خودرو": true, "نیم\u200cبها": true, "חתול": true, "გემი": true,
-		"แมว": false, "پلاک": true,
-		"e\u0301te": true, "हिन्दी": false, "\U0001f469\u200d\U0001f692": false, "a\U0001f600": false} {
+	for name, want := range map[string]bool{"cat": true, "dög": true, "托盘": true, "フォーク": true, "지게차": true,
+		"кошка": true, "γάτα": true, "خودرو": true, "نیم\u200cبها": true, "پلاک": true, "חתול": true, "שָׁלוֹם": true,
+		"გემი": true, "แมว": true, "ผู้ใหญ่": true, "हिन्दी": true, "বাংলা": true, "தமிழ்": true, "മലയാളം": true,
+		"ශ්\u200dරී": true, "မြန်မာ": true, "བོད": true, "አማርኛ": true, "e\u0301te": true, "x\u0302": true,
+		"\U0001f469\u200d\U0001f692": true, "a\U0001f600": true, "\U0001f1e9\U0001f1ea": true,
+		"\U00013000": false, "a\U000103a0": false} {
 		if got := writable(name); got != want {
 			t.Errorf("%q: writable is %v", name, got)
 		}
 	}
 	p := some(grey(t, 120, 90))
-	p.Regression.Why = "misses 1 托盘, 1 हिन्दी"
+	p.Regression.Why = "misses 1 托盘, 1 \U00013000"
 	p.Regression.Truth = []coco.Drawn{{Box: coco.Box{X: 10, Y: 30, W: 20, H: 20}, Class: "托盘"},
-		{Box: coco.Box{X: 60, Y: 30, W: 20, H: 20}, Class: "हिन्दी"}}
+		{Box: coco.Box{X: 60, Y: 30, W: 20, H: 20}, Class: "\U00013000"}}
 	entries, err := Write(filepath.Join(t.TempDir(), "pictures"), []Picture{p})
-	if err != nil || entries[0].Why != "misses 1 托盘, 1 हिन्दी. In the picture #1 is हिन्दी" {
+	if err != nil || entries[0].Why != "misses 1 托盘, 1 \U00013000. In the picture #1 is \U00013000" {
 		t.Errorf("%v, %+v", err, entries)
 	}
 	// Another name gives another picture: it is not made of question marks.
-	one, err := Draw(p)
-	if err != nil {
-		t.Fatal(err)
+	seen := map[string]string{}
+	for _, name := range []string{"托盘", "叉车", "हिन्दी", "हिन्द", "แมว", "แม", "خودرو", "خودر", "\U0001f600"} {
+		p.Regression.Truth[0].Class = name
+		drawn, err := Draw(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if same, there := seen[string(drawn.Pix)]; there {
+			t.Errorf("%q and %q look the same", name, same)
+		}
+		seen[string(drawn.Pix)] = name
 	}
-	p.Regression.Truth[0].Class = "叉车"
-	if other, err := Draw(p); err != nil || string(other.Pix) == string(one.Pix) {
-		t.Errorf("two names look the same: %v", err)
+}
+
+// Letters are joined, stacked and put in order as readers of the script expect it.
+func TestShaping(t *testing.T) {
+	glyphs := func(s string) (n int) {
+		for _, p := range layout(s) {
+			n += len(p.shaped.Glyphs)
+		}
+		return n
 	}
+	for what, c := range map[string]struct {
+		text string
+		want int // glyphs
+	}{
+		"two people and a joiner are one emoji": {"\U0001f469\u200d\U0001f692", 1},
+		"two letters are a flag":                {"\U0001f1e9\U0001f1ea", 1},
+		"conjuncts of Devanagari":               {"क्ष", 1},
+		"Arabic lam and alef are one":           {"لا", 1},
+		"a Thai vowel stands on its letter":     {"ที่", 3},
+	} {
+		if got := glyphs(c.text); got != c.want {
+			t.Errorf("%s: %d glyphs of %q, want %d", what, got, c.text, c.want)
+		}
+	}
+	if joined, apart := width("ببب"), width("ب ب ب")-2*width(" "); joined >= apart {
+		t.Errorf("joined letters are %d pixels wide, single ones %d", joined, apart)
+	}
+	// Rows of pieces, from left to right.
+	row := func(s string) (list []string) {
+		for _, p := range layout(s) {
+			list = append(list, string(p.text))
+		}
+		return list
+	}
+	for text, want := range map[string][]string{
+		"misses 1 כלב": {"misses 1 ", "כלב"},
+		"אב 12 גד":     {"גד", " ", "12", "אב "},
+		"a \u202e":     {"a "},
+		"x \U00013000": {"x ", "?"},
+	} {
+		if got := row(text); !slices.Equal(got, want) {
+			t.Errorf("%q is drawn as %q, want %q", text, got, want)
+		}
+	}
+}
+
+// Each file of fonts can be read, and its name is a script.
+func TestFonts(t *testing.T) {
+	files, err := fontFiles.ReadDir("fonts")
+	if err != nil || len(files) < 30 {
+		t.Fatalf("%d fonts, %v", len(files), err)
+	}
+	for _, f := range files {
+		name := strings.TrimSuffix(f.Name(), ".ttf")
+		if fontFile(name) == nil {
+			t.Errorf("%s cannot be read", f.Name())
+		}
+		if _, err := language.ParseScript(name); err != nil {
+			t.Errorf("%s is not named by a script: %v", f.Name(), err)
+		}
+	}
+}
+
+// Any text can be measured, cut and drawn.
+func FuzzText(f *testing.F) {
+	for _, s := range []string{"cat", "अ\u094d\u200d", "\u202e\u2067אa1\u2069", "\U0001f469\u200d", "\u0e33\u0e33",
+		"\ufeff\ufffd",
+		strings.Repeat("\u0301", 200), "\U000e0041\U0001f3f4", "ཨ\u0f71\u0f72"} {
+		f.Add(s)
+	}
+	out := image.NewRGBA(image.Rect(0, 0, 64, 32))
+	f.Fuzz(func(t *testing.T, s string) {
+		s = clean(s, maxText)
+		if cut := fit(s, 50); width(cut) > 50 {
+			t.Errorf("%q is %d pixels wide", cut, width(cut))
+		}
+		text(out, 2, 20, ink, s)
+	})
 }
 
 // The boxes of an image are drawn on it, at a size at which names can be read.
