@@ -274,7 +274,7 @@ func (m *maker) lookNumber(bundle, baseline, evalSet delivery.Digest) int {
 
 // verdict judges a model by one gate.
 func (m *maker) verdict(r *progress, j judgement) delivery.Verdict {
-	in := m.gateInput(r.model, j.gate, r.Bundle, j.score)
+	in := GateInput(r.model, j.gate, m.w.Evidence.Bundles[r.Bundle], j.score)
 	if r.Baseline != nil {
 		in.BaselineBundle = r.Baseline.Bundle
 		in.SameBundle = r.Baseline.Bundle == r.Bundle
@@ -288,11 +288,4 @@ func (m *maker) verdict(r *progress, j judgement) delivery.Verdict {
 	}
 	in.Anchors = j.anchors
 	return gate.Judge(j.label, j.gate, in)
-}
-
-// gateInput returns the input of a gate for a bundle, without a baseline.
-func (m *maker) gateInput(mdl delivery.Model, g delivery.Gate, bundle delivery.Digest,
-	score delivery.Scores) gate.Input {
-	return gate.Input{Model: mdl.Name, Classes: classesOf(mdl, g), Size: m.w.Evidence.Bundles[bundle].Size,
-		Bundle: bundle, EvalSet: score.Content.Digest(), Candidate: gate.Measured{Key: score.Key, Scores: score.Scores}}
 }

@@ -4,7 +4,6 @@ package plan
 // key, and missing ones become runs.
 
 import (
-	"slices"
 	"strconv"
 	"strings"
 
@@ -46,16 +45,7 @@ func (m *maker) evalRun(bundle delivery.Digest, on evalSet) (delivery.EvalRun, S
 	if !ok {
 		return delivery.EvalRun{}, failed(fact(code.BundleGone, values{Bundle: bundle}))
 	}
-	without := m.w.Evidence.trainingImages(bundle)
-	if on.LeaveOut != "" {
-		without = append(without, on.LeaveOut)
-		slices.Sort(without)
-	}
-	return delivery.EvalRun{Bundle: bundle, Model: info.Model, Signature: info.Signature, EvalSet: on.EvalSet,
-		Classes: on.classes, Images: on.Images, Truths: on.Truths, Protocol: m.w.Server.Protocol,
-		Detect:   delivery.DetectKey(info.Model, info.Signature, on.Images, m.w.Server.Numerics, m.w.Server.Provider),
-		Measures: on.measures, Resamples: on.resamples, Thresholds: info.Thresholds,
-		TrainingImages: without}, Stage{State: delivery.CheckSuccess}
+	return m.w.Server.evalInput(bundle, info, on, m.w.Evidence.trainingImages(bundle)), Stage{State: delivery.CheckSuccess}
 }
 
 // scoreOnOwn finds a bundle's scores on a split of the model's own dataset, or plans the run for them.
@@ -97,8 +87,7 @@ func (m *maker) score(bundle delivery.Digest, on evalSet, run runner) (delivery.
 // compare finds the paired bootstrap of two scores, with as many resamples as the gate's checks need, or plans its run.
 func (m *maker) compare(candidate, baseline delivery.Scores, g delivery.Gate, run runner) (*delivery.CompareResult,
 	delivery.Digest, Stage) {
-	input := delivery.CompareRun{Candidate: candidate.Input, Baseline: baseline.Input, Seed: bootstrapSeed,
-		Resamples: gate.Resamples(g.Checks, len(candidate.Scores.Classes))}
+	input := CompareInput(candidate, baseline, g)
 	key := delivery.CompareKey(input)
 	result, stage := resultOf[delivery.CompareResult](run, delivery.RunSpec{Key: key, Kind: delivery.RunCompare,
 		Limit: m.w.Server.EvalTime, Compare: &input}, code.CompareUnreadable)

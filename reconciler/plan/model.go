@@ -494,12 +494,7 @@ func (m *maker) readData(r *progress, gates []judged, fleets ...fleetGates) bool
 	for _, b := range fleets {
 		gates = slices.Concat(gates, b.gates)
 	}
-	input := delivery.DataRun{Dataset: r.model.Dataset, Classes: r.model.Classes}
-	for _, j := range gates {
-		input.EvalSets = append(input.EvalSets, j.gate.Evaluate)
-	}
-	slices.SortFunc(input.EvalSets, func(a, b delivery.EvalSet) int { return strings.Compare(a.String(), b.String()) })
-	input.EvalSets = slices.Compact(input.EvalSets)
+	input := DataInput(r.model, delivery.Each(gates, func(j judged) delivery.Gate { return j.gate }))
 	r.dataKey = delivery.DataKey(input)
 	var stage Stage
 	r.data, stage = resultOf[delivery.DataResult](r.run, delivery.RunSpec{Key: r.dataKey, Kind: delivery.RunData,

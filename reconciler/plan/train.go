@@ -133,10 +133,8 @@ func (m *maker) seed(r *progress, seed int64, digest delivery.Digest) SeedReport
 	if !ok {
 		return is(delivery.CheckFailure, fact(code.TrainerUnknown, values{Text: train.With}))
 	}
-	input := delivery.TrainRun{Spec: r.model.SeedSpec(seed), Seed: seed, Data: r.dataKey, Training: r.data.Training,
-		Trainer: trainer.Files, Accelerator: trainer.Accelerator, Machine: train.Machine.Terraform,
-		Limit: train.Machine.Limit}
-	s.key, input = m.begunTraining(input)
+	var input delivery.TrainRun
+	s.key, input = m.begunTraining(TrainInput(r.model, seed, trainer, r.dataKey, r.data))
 	if t, ok := m.w.Evidence.ByRun[s.key]; ok {
 		// Another spec had the same training, as of a dataset with another name.
 		m.signTraining(r, s.key, digest, input, r.data, t.Training.Result)
