@@ -19,7 +19,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/autonomos/aob/reconciler/dataset"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/detect"
 	"github.com/autonomos/aob/reconciler/durable"
@@ -140,26 +139,17 @@ func diagnoseMachine(ctx context.Context, s intent.Server) []diagnosis {
 
 	for _, source := range slices.Sorted(maps.Keys(s.Datasets)) {
 		for _, name := range slices.Sorted(maps.Keys(s.Datasets[source])) {
-			location := s.Datasets[source][name]
-			add("dataset "+source+":"+name, location, hasDataset(ctx, source, location))
+			ctx, cancel := context.WithTimeout(ctx, sourcePatience)
+			text, err := datasets(s).CheckLocation(ctx, source, name)
+			cancel()
+			add("dataset "+source+":"+name, text, err)
 		}
 	}
 	return append(list, diagnoseDisk(s.State))
 }
 
-// hasDataset says what is wrong with a location of datasets that is a folder of this machine.
-func hasDataset(ctx context.Context, source, location string) error {
-	v, err := sources[source].Open(ctx, dataset.Reference{Location: location,
-		Secret: func(name string) (string, error) { return "", fmt.Errorf("secret %s is not read here", name) }})
-	if err != nil || v.Folder == "" {
-		return err
-	}
-	files, err := os.ReadDir(v.Folder)
-	if err == nil && len(files) == 0 {
-		err = delivery.Blockedf("put the dataset there", "%s is empty", v.Folder)
-	}
-	return err
-}
+// sourcePatience is how long a source of datasets may take to answer.
+const sourcePatience = 20 * time.Second
 
 // Free disk space below which trainings are likely to fail.
 const (

@@ -53,8 +53,9 @@ func runnerEnv(s intent.Server, trainers intent.Trainers) run.Environment {
 func secretsOf(s intent.Server, spec delivery.RunSpec, trainers intent.Trainers) ([]string, error) {
 	var names []string
 	from := func(d delivery.Dataset) {
+		name, _, _ := strings.Cut(d.Path, "/")
 		if source := sources[d.Source]; source != nil {
-			names = append(names, source.Secrets()...)
+			names = append(names, source.Secrets(s.Datasets[d.Source][name])...)
 		}
 	}
 	switch {
@@ -146,8 +147,8 @@ func checkSecrets(s intent.Server, trainers intent.Trainers) error {
 		names = append(names, t.Secrets...)
 	}
 	for source, list := range s.Datasets {
-		if len(list) > 0 {
-			names = append(names, sources[source].Secrets()...)
+		for _, location := range list {
+			names = append(names, sources[source].Secrets(location)...)
 		}
 	}
 	slices.Sort(names)

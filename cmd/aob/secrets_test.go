@@ -53,7 +53,7 @@ type secretive struct {
 	secret string
 }
 
-func (s secretive) Secrets() []string { return []string{s.secret} }
+func (s secretive) Secrets(string) []string { return []string{s.secret} }
 
 // The same images may come from two sources, and a comparison reads both.
 func TestComparisonGetsTheSecretsOfBothDatasets(t *testing.T) {

@@ -33,6 +33,9 @@ func (catalog Catalog) Check(ctx context.Context, run delivery.DataRun, out stri
 		rewritten: map[string]bool{},
 		result: delivery.DataResult{Images: map[string]int{}, Truths: map[string]int{},
 			Folders: map[string]delivery.Digest{}}}
+	if catalog.Fetching == nil {
+		catalog.Fetching = progress
+	}
 	v, err := catalog.open(ctx, run.Dataset)
 	if err != nil {
 		return c.result, err
@@ -220,9 +223,7 @@ type checker struct {
 
 // opened records what a folder is like when it is read.
 func (c *checker) opened(v *version) {
-	if v.inPlace {
-		c.result.Folders[v.ref.String()] = v.state()
-	}
+	c.result.Folders[v.ref.String()] = v.state()
 }
 
 // An imageFile is an image that is decoded.

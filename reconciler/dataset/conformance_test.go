@@ -3,12 +3,15 @@ package dataset
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 )
@@ -32,8 +35,11 @@ type sourceKit struct {
 // Every source keeps the same promises. A new one has its entry here.
 func TestSources(t *testing.T) {
 	for name, kit := range map[string]func(t *testing.T) sourceKit{
-		"dir":    dirKit,
-		"stored": storedKit,
+		"dir":            dirKit,
+		"stored":         storedKit,
+		"archive zip":    archiveKit(packZip),
+		"archive tar":    archiveKit(packTar),
+		"archive tar.gz": archiveKit(packTarGz),
 	} {
 		t.Run(name, func(t *testing.T) { conform(t, name, kit) })
 	}
@@ -41,6 +47,7 @@ func TestSources(t *testing.T) {
 
 // conform is the suite. make gives a kit with a storage of its own.
 func conform(t *testing.T, name string, make func(t *testing.T) sourceKit) {
+	name, _, _ = strings.Cut(name, " ")
 	good := map[string]string{"train/" + AnnotationsFile: `{"images":[]}`, "train/a.png": "a",
 		"valid/" + AnnotationsFile: "{}", "valid/b c.png": "b", "notes/deep/down.txt": ""}
 	type place struct{ location, path string }
@@ -124,6 +131,125 @@ func conform(t *testing.T, name string, make func(t *testing.T) sourceKit) {
 		}
 	})
 
+	t.Run("a version costs what is new in it", func(t *testing.T) {
+		kit, cache := make(t), t.TempDir()
+		if kit.inPlace {
+			t.Skip("nothing is fetched")
+		}
+		big := maps.Clone(good)
+		for i := range 9 {
+			big[fmt.Sprintf("train/%d.png", i)] = strings.Repeat(fmt.Sprint(i), 10_000)
+		}
+		digest(t, kit, cache, put(t, kit, big))
+		before := diskUse(t, cache)
+		big["train/9.png"] = strings.Repeat("9", 10_000)
+		delete(big, "train/0.png")
+		digest(t, kit, cache, put(t, kit, big))
+		if more := diskUse(t, cache) - before; before < 90_000 || more > 20_000 {
+			t.Errorf("a version of 90 KB with 10 KB that are new costs %d bytes, the first %d", more, before)
+		}
+	})
+
+	t.Run("a file that was changed in the cache is found", func(t *testing.T) {
+		kit, cache := make(t), t.TempDir()
+		if kit.inPlace {
+			t.Skip("nothing is fetched")
+		}
+		at := put(t, kit, good)
+		v, err := open(t, kit, cache, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := v.content()
+		for _, name := range []string{"train/a.png", "train/" + AnnotationsFile} {
+			for what, change := range map[string]func(file string) error{
+				"written":       func(file string) error { return overwrite(file, []byte("B"), false) },
+				"written slyly": func(file string) error { return overwrite(file, []byte("B"), true) },
+				"longer":        func(file string) error { return overwrite(file, []byte(`{"images":[]} `), false) },
+				"removed":       os.Remove,
+				"a link instead": func(file string) error {
+					return errors.Join(os.Remove(file), os.Symlink("/etc/passwd", file))
+				},
+			} {
+				if err := change(v.path(name)); err != nil {
+					t.Fatal(err)
+				}
+				v2, err := open(t, kit, cache, at)
+				if err != nil && !strings.Contains(err.Error(), "was changed in the server's cache") {
+					t.Fatalf("%s %s: %v", name, what, err)
+				}
+				if err != nil { // found while it was read, and fetched the next time
+					if v2, err = open(t, kit, cache, at); err != nil {
+						t.Fatalf("%s %s: %v", name, what, err)
+					}
+				}
+				if got := v2.content(); got != want {
+					t.Errorf("%s %s: content %s, want %s", name, what, got, want)
+				}
+				v = v2
+			}
+		}
+		// Another version must not get the damaged file either.
+		if err := overwrite(v.path("train/a.png"), []byte("B"), true); err != nil {
+			t.Fatal(err)
+		}
+		more := maps.Clone(good)
+		more["train/c.png"] = "c"
+		other, same := dirKit(t), digest(t, kit, cache, put(t, kit, more))
+		if want := digest(t, other, cache, put(t, other, more)); same != want {
+			t.Errorf("another version has content %s, want %s", same, want)
+		}
+	})
+
+	t.Run("what a killed process has left is removed", func(t *testing.T) {
+		kit, cache := make(t), t.TempDir()
+		if kit.inPlace {
+			t.Skip("nothing is fetched")
+		}
+		at := put(t, kit, good)
+		want := digest(t, kit, cache, at)
+		versions, err := filepath.Glob(filepath.Join(cache, "*", "*", manifestFile))
+		if err != nil || len(versions) != 1 {
+			t.Fatalf("%q, %v", versions, err)
+		}
+		dir := filepath.Dir(versions[0])
+		part := filepath.Join(filepath.Dir(dir), partialPrefix+filepath.Base(dir))
+		if err := os.Rename(dir, part); err != nil {
+			t.Fatal(err)
+		}
+		writeAll(t, part, map[string]string{filesFolder + "/train/half.png": "h", "spool-1": "s"})
+		writeAll(t, part+"-other", map[string]string{filesFolder + "/a": "a"})
+		if got := digest(t, kit, cache, at); got != want {
+			t.Errorf("content %s, want %s", got, want)
+		}
+		for _, path := range filesBelow(t, cache) {
+			if strings.Contains(path, partialPrefix) || strings.Contains(path, "spool") {
+				t.Errorf("%s is left", path)
+			}
+		}
+	})
+
+	t.Run("two processes fetch one version", func(t *testing.T) {
+		kit, cache := make(t), t.TempDir()
+		at := put(t, kit, good)
+		var group errgroup.Group
+		for range 8 {
+			group.Go(func() error {
+				v, err := open(t, kit, cache, at)
+				if err == nil && len(v.files) != len(good) {
+					err = fmt.Errorf("it has %d files, want %d", len(v.files), len(good))
+				}
+				return err
+			})
+		}
+		if err := group.Wait(); err != nil {
+			t.Error(err)
+		}
+		if left, _ := filepath.Glob(filepath.Join(cache, "*", partialPrefix+"*")); len(left) > 0 {
+			t.Errorf("they left %q", left)
+		}
+	})
+
 	t.Run("what is not there is said to a person", func(t *testing.T) {
 		kit := make(t)
 		at := put(t, kit, good)
@@ -188,6 +314,38 @@ func writeAll(t *testing.T, dir string, files map[string]string) {
 	}
 }
 
+// diskUse is the size of all files below a folder, each once however many links it has.
+func diskUse(t *testing.T, dir string) (total int64) {
+	t.Helper()
+	seen := map[uint64]bool{}
+	for _, path := range filesBelow(t, dir) {
+		info, err := os.Lstat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s := stampOf(info); !seen[s.Inode] {
+			seen[s.Inode] = true
+			total += s.Size
+		}
+	}
+	return total
+}
+
+// overwrite writes a file in place, also a read-only one. A sly writer leaves size and time as they were.
+func overwrite(file string, data []byte, sly bool) error {
+	info, err := os.Stat(file)
+	if err != nil {
+		return err
+	}
+	if sly {
+		data = append(data, strings.Repeat("B", int(info.Size()))...)[:info.Size()]
+	}
+	if err := errors.Join(os.Chmod(file, 0o600), os.WriteFile(file, data, 0o600)); err != nil || !sly {
+		return err
+	}
+	return os.Chtimes(file, info.ModTime(), info.ModTime())
+}
+
 func dirKit(t *testing.T) sourceKit {
 	root := t.TempDir()
 	link := func(target, name string) func(*testing.T) (string, string) {
@@ -222,7 +380,9 @@ func dirKit(t *testing.T) sourceKit {
 // stored is a source whose files have to be fetched: lists of files by path.
 type stored map[string][][2]string
 
-func (s stored) Secrets() []string { return []string{"STORED_KEY"} }
+func (s stored) Secrets(string) []string { return []string{"STORED_KEY"} }
+
+func (s stored) Check(context.Context, Reference) (string, error) { return "stored", nil }
 
 func (s stored) Open(_ context.Context, ref Reference) (Version, error) {
 	if key, err := ref.Secret("STORED_KEY"); err != nil || key != "open sesame" {
@@ -277,6 +437,12 @@ func storedKit(*testing.T) sourceKit {
 			"a Windows path":       holds(`..\out`),
 			"one file twice":       holds("train/a.png"),
 			"a file as a folder":   holds("train/a.png/b.png"),
+			"names by case alone":  holds("train/A.png"),
+			"folders by case":      holds("Train/b.png"),
+			"accents in two forms": holds("caf\u00e9.png", "cafe\u0301.png"),
+			"a zero in a name":     holds("a\x00.png"),
+			"a name in Latin-1":    holds("caf\xe9.png"),
+			"a name without end":   holds(strings.Repeat("a", 300)),
 			"too many folders":     holds(strings.Repeat("a/", 40) + "b.png"),
 			"too much of one file": holdsMuch(s),
 		}}

@@ -86,7 +86,7 @@ func pathless(err error) error {
 type version struct {
 	ref     delivery.Dataset
 	dir     string
-	inPlace bool             // dir is the dataset itself, and not fetched
+	fetched *manifest        // nil if dir is the dataset itself
 	root    *os.Root         // dir
 	files   map[string]*file // by slash path below dir
 
@@ -108,11 +108,11 @@ func validPath(name string) bool {
 
 // open lists a dataset. Links and devices in it are Blocked errors.
 func (c Catalog) open(ctx context.Context, d delivery.Dataset) (*version, error) {
-	dir, inPlace, err := c.folder(ctx, d)
+	dir, list, err := c.folder(ctx, d)
 	if err != nil {
 		return nil, err
 	}
-	v := &version{ref: d, dir: dir, inPlace: inPlace, files: map[string]*file{}, began: time.Now()}
+	v := &version{ref: d, dir: dir, fetched: list, files: map[string]*file{}, began: time.Now()}
 	if v.root, err = os.OpenRoot(dir); err != nil {
 		return nil, fmt.Errorf("list dataset %s: %w", d, pathless(err))
 	}
@@ -145,6 +145,14 @@ func (c Catalog) open(ctx context.Context, d delivery.Dataset) (*version, error)
 		}
 		return nil, fmt.Errorf("list dataset %s: %w", d, pathless(err))
 	}
+	if v.fetched == nil {
+		return v, nil
+	}
+	// Images are checked against the list when they are hashed. The readers of labels do not wait for that.
+	labels := slices.DeleteFunc(slices.Collect(maps.Keys(v.files)), isImage)
+	if err := v.hash(ctx, labels, nil); err != nil {
+		return nil, err
+	}
 	return v, nil
 }
 
@@ -163,8 +171,11 @@ func (v *version) content() delivery.Digest {
 	return delivery.Digest("sha256:" + hex.EncodeToString(h.Sum(nil)))
 }
 
-// state returns a digest of the names, sizes and times of all files. It is read much faster than content.
+// state returns the digest of [Catalog.State].
 func (v *version) state() delivery.Digest {
+	if v.fetched != nil {
+		return delivery.DigestOf("fetched", v.fetched.ID)
+	}
 	h := sha256.New()
 	for _, name := range v.names() {
 		f := v.files[name]
@@ -173,29 +184,41 @@ func (v *version) state() delivery.Digest {
 	return delivery.Digest("sha256:" + hex.EncodeToString(h.Sum(nil)))
 }
 
-// State returns a digest of the names, sizes and times of a dataset's files, and whether it is read where it is. It
-// changes if a file does.
-func (c Catalog) State(ctx context.Context, d delivery.Dataset) (state delivery.Digest, inPlace bool, err error) {
+// State returns a digest that changes if a dataset does. Of a dataset that is read where it is, that is one of the
+// names, sizes and times of its files; of others, one of what its source says of it. Nothing is fetched.
+func (c Catalog) State(ctx context.Context, d delivery.Dataset) (delivery.Digest, error) {
+	source, _, err := c.version(ctx, d)
+	if err != nil {
+		return "", err
+	}
+	if source.Folder == "" {
+		return delivery.DigestOf("fetched", source.ID), nil
+	}
 	v, err := c.open(ctx, d)
 	if err != nil {
-		return "", false, err
+		return "", err
 	}
-	return v.state(), v.inPlace, nil
+	return v.state(), nil
 }
 
-// Changed names a dataset of a data run whose files are not as they were when the run read them; "" if there is none.
-// folders is from its result. A dataset that cannot be read any more has changed.
-func (c Catalog) Changed(ctx context.Context, run delivery.DataRun, folders map[string]delivery.Digest) string {
+// Changed names a dataset of a data run that is not as it was when the run read it; "" if there is none.
+// states is from its result. A folder that cannot be read any more has changed; a source that does not answer says
+// nothing.
+func (c Catalog) Changed(ctx context.Context, run delivery.DataRun, states map[string]delivery.Digest) string {
 	names := []delivery.Dataset{run.Dataset}
 	for _, e := range run.EvalSets {
 		names = append(names, e.Dataset)
 	}
 	for _, d := range names {
-		before, known := folders[d.String()]
+		before, known := states[d.String()]
 		if !known {
 			continue
 		}
-		if now, _, err := c.State(ctx, d); ctx.Err() == nil && (err != nil || now != before) {
+		now, err := c.State(ctx, d)
+		if _, blocked := errors.AsType[delivery.Blocked](err); err != nil && !blocked && d.Source != "dir" {
+			continue
+		}
+		if ctx.Err() == nil && (err != nil || now != before) {
 			return d.String()
 		}
 	}

@@ -16,7 +16,20 @@ import (
 type Dir struct{}
 
 // Secrets implements [Source].
-func (Dir) Secrets() []string { return nil }
+func (Dir) Secrets(string) []string { return nil }
+
+// Check implements [Source].
+func (d Dir) Check(ctx context.Context, ref Reference) (string, error) {
+	v, err := d.Open(ctx, ref)
+	if err != nil {
+		return "", err
+	}
+	files, err := os.ReadDir(v.Folder)
+	if err == nil && len(files) == 0 {
+		err = delivery.Blockedf("put the dataset there", "%s is empty", v.Folder)
+	}
+	return ref.Location, err
+}
 
 // Open implements [Source].
 func (Dir) Open(_ context.Context, ref Reference) (Version, error) {

@@ -39,11 +39,29 @@ type Phase string
 
 // The phases, in their order.
 const (
+	Exporting    Phase = "exporting"       // in percent; the source makes the files
+	Downloading  Phase = "downloading"     // in MB
+	Unpacking    Phase = "unpacking"       // files of an archive
 	ReadFiles    Phase = "reading files"   // digests and headers
 	DecodeImages Phase = "decoding images" // pixels: damage and looks
 )
 
-// A Progress is told how far a phase is.
+// Text says how far a phase is.
+func (p Phase) Text(done, total int) string {
+	switch {
+	case p == Exporting:
+		return fmt.Sprintf("%s %d %%", p, done)
+	case p == Downloading && total > 0:
+		return fmt.Sprintf("%s %d of %d MB", p, done, total)
+	case p == Downloading:
+		return fmt.Sprintf("%s, %d MB so far", p, done)
+	case total > 0:
+		return fmt.Sprintf("%s: %d of %d", p, done, total)
+	}
+	return fmt.Sprintf("%s: %d", p, done)
+}
+
+// A Progress is told how far a phase is. The total is 0 if it is not known.
 type Progress func(phase Phase, done, total int)
 
 // A file of a dataset.
@@ -128,6 +146,16 @@ func (v *version) hash(ctx context.Context, names []string, progress Progress) e
 
 // load reads a file once: its digest, and the header of an image.
 func (v *version) load(name string, buffer *bytes.Buffer) error {
+	if err := v.loadFile(name, buffer); err != nil {
+		return err
+	}
+	if v.fetched != nil && v.files[name].sum != v.fetched.Files[name].SHA256 {
+		return v.damaged(name)
+	}
+	return nil
+}
+
+func (v *version) loadFile(name string, buffer *bytes.Buffer) error {
 	f, isImage := v.files[name], isImage(name)
 	in, err := v.openFile(name)
 	if err != nil {

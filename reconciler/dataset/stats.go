@@ -45,6 +45,9 @@ type ClassStats struct {
 
 // Stats reads a dataset and counts what is in it.
 func (c Catalog) Stats(ctx context.Context, d delivery.Dataset, progress Progress) (Stats, error) {
+	if c.Fetching == nil {
+		c.Fetching = progress
+	}
 	v, err := c.open(ctx, d)
 	if err != nil {
 		return Stats{}, err

@@ -61,8 +61,8 @@ type DataResult struct {
 	TrainingImages Digest         `json:"seen"` // of the list of images that the trainer gets, a TrainingImages
 	Findings       []Finding      `json:"findings"`
 
-	// Folders has a digest of the names, sizes and times of all files, by dataset, of datasets that are read where they
-	// are. It tells whether one has changed since.
+	// Folders has a digest by dataset that tells whether the dataset has changed since: one of the names, sizes and
+	// times of all files if they are read where they are, or else of what the source says of its version.
 	Folders map[string]Digest `json:"folders,omitempty"`
 }
 

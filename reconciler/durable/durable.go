@@ -146,21 +146,62 @@ func TryLock(path string) (*Lock, error) {
 	if err != nil {
 		return nil, err
 	}
+	return lock(f)
+}
+
+func lock(f *os.File) (*Lock, error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("%s: %w", path, ErrLocked)
+			return nil, fmt.Errorf("%s: %w", f.Name(), ErrLocked)
 		}
-		return nil, fmt.Errorf("lock %s: %w", path, err)
+		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
 	}
 	return &Lock{f}, nil
 }
 
+// TryLockFolder creates a folder, if needed, and takes the exclusive lock on it, as TryLock does. Who has the lock may
+// rename or remove the folder; the lock then is of no use to others, who get one on a new folder.
+func TryLockFolder(path string) (*Lock, error) {
+	for {
+		if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, err
+		}
+		f, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it was renamed or removed in between
+		}
+		if err != nil {
+			return nil, err
+		}
+		l, err := lock(f)
+		if err != nil {
+			return nil, err
+		}
+		locked, err := f.Stat()
+		if now, gone := os.Lstat(path); err == nil && gone == nil && os.SameFile(locked, now) {
+			return l, nil
+		}
+		if err := errors.Join(err, l.Unlock()); err != nil {
+			return nil, err
+		}
+	}
+}
+
 // WaitLock takes the exclusive lock on the file at path. It waits until the lock is free or ctx ends.
 func WaitLock(ctx context.Context, path string) (*Lock, error) {
-	// A blocking flock cannot be cancelled. Polling is cheap, as locks are held for milliseconds.
+	return wait(ctx, func() (*Lock, error) { return TryLock(path) })
+}
+
+// WaitLockFolder is TryLockFolder that waits until the lock is free or ctx ends.
+func WaitLockFolder(ctx context.Context, path string) (*Lock, error) {
+	return wait(ctx, func() (*Lock, error) { return TryLockFolder(path) })
+}
+
+func wait(ctx context.Context, try func() (*Lock, error)) (*Lock, error) {
+	// A blocking flock cannot be cancelled. Polling is cheap, as most locks are held for milliseconds.
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
-		lock, err := TryLock(path)
+		lock, err := try()
 		if !errors.Is(err, ErrLocked) {
 			return lock, err
 		}
