@@ -171,7 +171,8 @@ func (m *maker) todaysGates(name string, named delivery.Release) []delivery.Fact
 	for _, g := range m.w.Main.Intent.Covering(name) {
 		if score, ok := m.storedScore(m.w.Main.Intent.Models[name], named.Bundle, m.w.Main.Intent.Gates[g]); ok {
 			verdicts = append(verdicts, gate.Judge(g, m.w.Main.Intent.Gates[g],
-				GateInput(m.w.Main.Intent.Models[name], m.w.Main.Intent.Gates[g], m.w.Evidence.Bundles[named.Bundle], score)))
+				GateInput(m.w.Main.Intent.Models[name], m.w.Main.Intent.Gates[g], m.w.Evidence.Bundles[named.Bundle],
+					score)))
 		}
 	}
 	return failing(verdicts)

@@ -45,7 +45,8 @@ func (m *maker) evalRun(bundle delivery.Digest, on evalSet) (delivery.EvalRun, S
 	if !ok {
 		return delivery.EvalRun{}, failed(fact(code.BundleGone, values{Bundle: bundle}))
 	}
-	return m.w.Server.evalInput(bundle, info, on, m.w.Evidence.trainingImages(bundle)), Stage{State: delivery.CheckSuccess}
+	return m.w.Server.evalInput(bundle, info, on, m.w.Evidence.trainingImages(bundle)),
+		Stage{State: delivery.CheckSuccess}
 }
 
 // scoreOnOwn finds a bundle's scores on a split of the model's own dataset, or plans the run for them.
