@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"os"
 	"regexp"
 	"slices"
@@ -229,7 +230,7 @@ func (t *terminal) change(m web.Change) {
 	}
 	t.printf("\n")
 	for _, e := range delivery.OneInterval(m.Measured, m.Verdicts) {
-		t.measured(e)
+		t.measured(e, m.Verdicts)
 	}
 	t.verdicts(m.Verdicts)
 	if len(m.Verdicts) > 0 {
@@ -278,8 +279,10 @@ func (t *terminal) change(m web.Change) {
 	}
 }
 
-// measured prints the figures on an eval set beside the release's.
-func (t *terminal) measured(e delivery.Measured) {
+// measured prints the figures on an eval set beside the release's. A change that a check judges is the check's: the
+// difference of the rounded figures can be another in its last digit.
+func (t *terminal) measured(e delivery.Measured, verdicts []delivery.Verdict) {
+	verdict, _ := delivery.Find(verdicts, func(v delivery.Verdict) bool { return v.Gate == e.Gate })
 	head := []string{"METRIC", "VALUE", "AT LEAST", "AT MOST"}
 	if e.Baseline != nil {
 		head = append(head, fmt.Sprintf("VERSION %d", e.Baseline.Version), "CHANGE")
@@ -295,7 +298,13 @@ func (t *terminal) measured(e delivery.Measured) {
 		if e.Baseline != nil {
 			base, ok := e.Baseline.Metrics[name]
 			if ok {
-				row = append(row, cell{text: fmt.Sprintf("%.4f", base)}, cell{text: fmt.Sprintf("%+.4f", f.Value-base)})
+				diff := f.Value - base
+				metric, class, _ := strings.Cut(name, "/")
+				c, judged := verdict.CheckOf(delivery.Loss{Metric: metric, Class: class})
+				if judged && math.Abs(*c.Diff-diff) < 0.00011 { // not of other classes, or to another version
+					diff = *c.Diff
+				}
+				row = append(row, cell{text: fmt.Sprintf("%.4f", base)}, cell{text: fmt.Sprintf("%+.4f", diff)})
 			}
 		}
 		rows = append(rows, row)

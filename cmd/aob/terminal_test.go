@@ -333,6 +333,31 @@ func TestPrintError(t *testing.T) {
 	}
 }
 
+// A page of a pull request has one number for a change: that of the check, and not the difference of rounded figures.
+func TestOneChangeOnAPage(t *testing.T) {
+	diff := 0.09957 // of 0.21752 and 0.11795
+	m := web.Change{Model: "shapes", Measured: []delivery.Measured{{Gate: "production", Images: 72,
+		Metrics: map[string]delivery.Figure{"mAP": {Value: 0.2175}, "AP50": {Value: 0.5}},
+		Baseline: &delivery.BaselineMeasured{Version: 1,
+			Metrics: map[string]float64{"mAP": 0.118, "AP50": 0.4}}}},
+		Verdicts: []delivery.Verdict{{Gate: "production", Model: "shapes", Outcome: delivery.Pass,
+			Checks: []delivery.CheckVerdict{{Check: "mAP drop <= 0.02", Metric: "mAP", Outcome: delivery.Pass,
+				Diff: &diff}, {Check: "AP50 drop <= 0.02 against shapes@7", Metric: "AP50", Against: "shapes@7",
+				Outcome: delivery.Pass, Diff: &diff}}}},
+		Pictures: map[string]string{"production": "/pictures/0a1b/"}}
+	got := drawn(t, 80, false, func(t *terminal) { t.change(m) })
+	for _, want := range []string{"0.1180     +0.0996", "0.4000     +0.1000"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("want %q in\n%s", want, got)
+		}
+	}
+	// Without the server's address, its pages are no links.
+	if want := "/pictures/0a1b/ on the server's address (listen.url"; !strings.Contains(strings.Join(
+		strings.Fields(got), " "), want) {
+		t.Errorf("want %q in\n%s", want, got)
+	}
+}
+
 // Nothing that strangers write moves the cursor.
 func FuzzStatus(f *testing.F) {
 	f.Add("\x1b[2Jtitle", "why\r\n", "\u202e")
