@@ -22,6 +22,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -72,6 +73,52 @@ func TestGolden(t *testing.T) {
 				t.Errorf("plan (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// Each kind of status that a plan sets is in the documents.
+func TestStatusesAreDocumented(t *testing.T) {
+	documents := ""
+	for _, pattern := range []string{"../../README.md", "../../docs/*.md"} {
+		paths, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range paths {
+			data, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			documents += string(data)
+		}
+	}
+	cases, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(cases) == 0 {
+		t.Fatal("no golden cases", err)
+	}
+	kinds := map[string]bool{}
+	gate := regexp.MustCompile(`^aob/gate/.*?(\.proposed)?$`)
+	status := regexp.MustCompile(`(?m)^    (?:success|failure|pending)  ?(aob/\S+)$`)
+	for _, path := range cases {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range status.FindAllSubmatch(data, -1) {
+			kind := gate.ReplaceAllString(string(m[1]), "aob/gate/NAME$1")
+			if strings.HasPrefix(kind, delivery.ContextRollout) {
+				kind = delivery.ContextRollout + "NAME"
+			}
+			kinds[kind] = true
+		}
+	}
+	if !kinds["aob/gate/NAME.proposed"] || !kinds[delivery.ContextRelease] {
+		t.Errorf("the golden cases have %v", kinds)
+	}
+	for kind := range kinds {
+		if !strings.Contains(documents, "`"+kind+"`") {
+			t.Errorf("no document explains the status %s", kind)
+		}
 	}
 }
 
