@@ -119,6 +119,17 @@ func TestFleet(t *testing.T) {
 	})
 }
 
+// A device belongs to a fleet, which older versions called its ring.
+func TestFleetIsCalledFleet(t *testing.T) {
+	cmd := runCommand()
+	if err := cmd.ParseFlags([]string{"--ring", "north"}); err != nil || cmd.Flag("fleet").Value.String() != "north" {
+		t.Errorf("%v, %v", err, cmd.Flag("fleet"))
+	}
+	if help := cmd.UsageString(); strings.Contains(help, "--ring") || !strings.Contains(help, "--fleet NAME") {
+		t.Errorf("the help says:\n%s", help)
+	}
+}
+
 func TestFlags(t *testing.T) {
 	s := newSite(t, delivery.Wave{Share: 1})
 	empty := filepath.Join(t.TempDir(), "empty")

@@ -350,6 +350,13 @@ func TestMergedIsFound(t *testing.T) {
 	if _, err := told(f, explain.PR, "2"); err != nil {
 		t.Errorf("by its head: %v", err)
 	}
+	// Numbers of the local forge come again after a move to another one.
+	f = world()
+	f.Heads = nil
+	f.Versions["shapes"][0].Subject, f.Versions["shapes"][2].Subject = "Train for longer (#2)", "Merge 2: shapes"
+	if found := f.Merged(2); len(found) != 1 || found[0].Subject != "Train for longer (#2)" {
+		t.Errorf("of two with one number: %+v", found)
+	}
 }
 
 func TestUnknown(t *testing.T) {

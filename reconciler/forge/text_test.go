@@ -3,6 +3,7 @@ package forge
 import (
 	"cmp"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -132,6 +133,25 @@ func TestDescriptionKeepsWhatToDo(t *testing.T) {
 		got := Describe(s)
 		if !strings.HasSuffix(got, want) || utf8.RuneCountInString(got) > MaxDescription || !utf8.ValidString(got) {
 			t.Errorf("%q is shown as %q", s, got)
+		}
+	}
+}
+
+// The guide to Gitea has the scopes of the token that AOB asks for.
+func TestGuideNamesTheScopes(t *testing.T) {
+	guide, err := os.ReadFile("../../docs/gitea.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, scope := range scopes {
+		if !strings.Contains(string(guide), "`"+scope+"`") || !strings.Contains(makeToken, scope) {
+			t.Errorf("docs/gitea.md or the hint does not name %s", scope)
+		}
+	}
+	for _, want := range []string{"require the status `aob/release`", "need not be allowed to push to main",
+		"push, create, delete, pull request, pull request comment, issue comment and status", "the role Write"} {
+		if !strings.Contains(strings.Join(strings.Fields(string(guide)), " "), want) {
+			t.Errorf("docs/gitea.md does not say %q", want)
 		}
 	}
 }

@@ -100,3 +100,32 @@ func TestDocumentedFiles(t *testing.T) {
 		t.Errorf("only %d files are shown", len(files))
 	}
 }
+
+// The guide to the built-in trainer says which of its values a model's file refuses.
+func TestTrainersGuideSaysWhatModelsRefuse(t *testing.T) {
+	guide, err := os.ReadFile("../../trainers/tiny/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Join(strings.Fields(string(guide)), " ")
+	example, ok := delivery.Find(embedded(t), func(f intent.File) bool { return f.Path == "models/shapes.yaml" })
+	if !ok {
+		t.Fatal("there is no models/shapes.yaml")
+	}
+	for value, path := range map[string]string{"constant": "train.optimizer.schedule", "amp": "train.precision"} {
+		edited, err := intent.Set(example.Data, []intent.Assignment{{Path: path, Value: value}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, complaints := intent.Parse([]intent.File{{Path: example.Path, Data: edited, Size: int64(len(edited))}},
+			intent.Options{})
+		said := false
+		for _, sentence := range strings.Split(text, ";") {
+			said = said || strings.Contains(sentence, value+"`") &&
+				strings.Contains(sentence, "a model's YAML has only")
+		}
+		if refused := len(complaints) > 0; refused != said {
+			t.Errorf("%s: refused: %v, and the guide says so: %v: %v", value, refused, said, complaints)
+		}
+	}
+}
