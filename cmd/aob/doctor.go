@@ -11,10 +11,8 @@ import (
 	"maps"
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -136,6 +134,7 @@ func diagnoseMachine(ctx context.Context, s intent.Server) []diagnosis {
 		err = checkSecrets(s, trainers)
 	}
 	add("trainers", delivery.Count(len(trainers), "trainer"), err)
+	list = append(list, diagnoseEnvironments(ctx, s, trainers)...)
 
 	for _, source := range slices.Sorted(maps.Keys(s.Datasets)) {
 		for _, name := range slices.Sorted(maps.Keys(s.Datasets[source])) {
@@ -148,6 +147,32 @@ func diagnoseMachine(ctx context.Context, s intent.Server) []diagnosis {
 	return append(list, diagnoseDisk(s.State))
 }
 
+// diagnoseEnvironments says whether the packages of trainers are installed. Those that are not cost no more than the
+// first training's time, but for a disk without room.
+func diagnoseEnvironments(ctx context.Context, s intent.Server, trainers intent.Trainers) (list []diagnosis) {
+	e, err := environmentsOf(s)
+	if err != nil {
+		return []diagnosis{diagnosed("trainers", "", err)}
+	}
+	e.Fill(ctx, trainers)
+	for _, with := range slices.Sorted(maps.Keys(trainers)) {
+		state := stateOfTrainer(e, with, trainers[with])
+		d := diagnosis{Check: "trainer " + with, State: diagnosisOK, Text: state.Text}
+		switch state.State {
+		case trainerReady:
+			continue
+		case trainerUnusable:
+			d.State = diagnosisWarning // other trainers work
+		case trainerMissing:
+			if free, err := durable.FreeSpace(e.Dir); err == nil && free < int64(state.Disk) {
+				d.State, d.Do = diagnosisWarning, "free some space in "+e.Dir+" before a model uses it"
+			}
+		}
+		list = append(list, d)
+	}
+	return list
+}
+
 // sourcePatience is how long a source of datasets may take to answer.
 const sourcePatience = 20 * time.Second
 
@@ -158,14 +183,7 @@ const (
 )
 
 func diagnoseDisk(folder string) diagnosis {
-	at := folder
-	var fs syscall.Statfs_t
-	err := syscall.Statfs(at, &fs)
-	for errors.Is(err, syscall.ENOENT) && filepath.Dir(at) != at { // the first start makes the folder
-		at = filepath.Dir(at)
-		err = syscall.Statfs(at, &fs)
-	}
-	free := int64(fs.Bavail) * int64(fs.Bsize)
+	free, err := durable.FreeSpace(folder) // the first start makes the folder
 	d := diagnosed("disk", fmt.Sprintf("%.1f GiB free for %s", float64(free)/(1<<30), folder), err)
 	if err == nil && free < diskLow {
 		d.State, d.Do = diagnosisWarning, "free some: runs, bundles and fetched datasets are stored there"

@@ -9,13 +9,11 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 
 	"github.com/autonomos/aob/reconciler/delivery"
-	"github.com/autonomos/aob/reconciler/durable"
 	"github.com/autonomos/aob/reconciler/intent"
 	"github.com/autonomos/aob/reconciler/run"
 	"github.com/autonomos/aob/reconciler/trainer"
@@ -38,6 +36,13 @@ func runnerEnv(s intent.Server, trainers intent.Trainers) run.Environment {
 			return nil, err
 		}
 		env := slices.Clone(base)
+		if spec.Train != nil && spec.Train.Environment != nil {
+			for _, name := range trainer.InstallVariables() {
+				if v, ok := os.LookupEnv(name); ok {
+					env = append(env, name+"="+v)
+				}
+			}
+		}
 		for _, name := range names {
 			value, err := readSecret(s, name)
 			if err != nil {
@@ -89,21 +94,15 @@ func trainerOf(s intent.Server, r delivery.TrainRun, trainers intent.Trainers) (
 	if t, ok := trainers[with]; ok && t.Files == r.Trainer {
 		return t.Trainer, nil
 	}
-	name, _, _ := strings.Cut(with, "@")
-	file := filepath.Join(trainer.Folder(state(s.State).trainers(), r.Trainer, name), intent.TrainerFile)
-	data, err := durable.ReadNoFollow(file, intent.MaxFileSize)
+	t, err := trainer.Described(state(s.State).trainers(), r.Trainer, with)
 	if errors.Is(err, fs.ErrNotExist) {
 		return delivery.Trainer{}, nil // the runner says that these files are missing, and gets no secret for that
 	}
-	if err != nil {
-		return delivery.Trainer{}, err
+	if bad, ok := errors.AsType[delivery.Complaints](err); ok {
+		err = delivery.Blockedf("push again, so that the server's current trainer is used",
+			"the secrets of a training of earlier trainer files are not known: %v", bad)
 	}
-	t, complaints := intent.ParseTrainer(file, name, data)
-	if len(complaints) > 0 {
-		return t, delivery.Blockedf("push again, so that the server's current trainer is used",
-			"the secrets of a training of earlier trainer files are not known: %v", delivery.Complaints(complaints))
-	}
-	return t, nil
+	return t, err
 }
 
 // readSecret reads a secret by its name in the configuration.

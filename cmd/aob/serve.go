@@ -224,6 +224,11 @@ func (p *server) openStores(ctx context.Context) (err error) {
 	if p.trainers, err = trainer.Install(files, p.state.trainers()); err != nil {
 		return err
 	}
+	environments, err := environmentsOf(p.settings)
+	if err != nil {
+		return err
+	}
+	environments.Fill(ctx, p.trainers)
 	if err := checkSecrets(p.settings, p.trainers); err != nil {
 		return err
 	}

@@ -25,6 +25,7 @@ import (
 	"github.com/autonomos/aob/reconciler/intent"
 	"github.com/autonomos/aob/reconciler/store"
 	"github.com/autonomos/aob/reconciler/terraform"
+	"github.com/autonomos/aob/reconciler/trainer"
 	"github.com/autonomos/aob/reconciler/trust"
 	"github.com/autonomos/aob/reconciler/work"
 )
@@ -75,6 +76,12 @@ func trainerFiles(folder string) (fs.FS, error) {
 	return fs.Sub(aob.Trainers, "trainers")
 }
 
+// environmentsOf returns the Python environments of trainers, which are in the user's cache.
+func environmentsOf(s intent.Server) (trainer.Environments, error) {
+	cache, err := os.UserCacheDir()
+	return trainer.Environments{Dir: filepath.Join(cache, "aob"), Python: s.Python}, err
+}
+
 // newStages builds the stages of runs for a runner.
 func newStages(s intent.Server) (*work.Stages, error) {
 	st := state(s.State)
@@ -95,9 +102,13 @@ func newStages(s intent.Server) (*work.Stages, error) {
 	if err != nil {
 		return nil, err
 	}
+	environments, err := environmentsOf(s)
+	if err != nil {
+		return nil, err
+	}
 	return &work.Stages{
 		Datasets: datasets(s), Files: st.files(),
-		Trainers: st.trainers(), Python: s.Python,
+		Trainers: st.trainers(), Python: s.Python, Environments: environments,
 		Secrets: runSecrets(),
 		Machines: map[string]work.Trainer{
 			"train-local": &terraform.Trainer{Terraform: tf, Module: trainlocal.Files, AOB: self,

@@ -70,6 +70,8 @@ var (
 	RunEnding      = fact("run.ending", "is being stopped ({text}); afterwards it goes on where it stopped")
 	RunTraining    = fact("run.training", "epoch {count}/{total}[, {metric} {rounded} on validation]"+progress)
 	RunEvaluating  = fact("run.evaluating", "image {count}/{total}"+progress)
+	RunInstalling  = fact("run.installing", "installing {name}: {count} of {total} packages{retry}")
+	RunPreparing   = fact("run.preparing", "installing {name}: {stage}{retry}")
 	RunAtStage     = fact("run.atStage", "{stage}"+progress)
 	RunRunning     = fact("run.running", "running"+progress)
 	RunStarting    = fact("run.starting", "starting")
@@ -123,7 +125,8 @@ var (
 	SeedBestSigning   = fact("train.bestSigning", "seed {seed} is the best of {total} on validation; signing")
 	TrainedBundleGone = fact("train.bundleGone", "bundle {bundle} of this model file is gone from the registry; "+
 		"restore it from a backup, or change the file to train again")
-	TrainerUnknown = fact("train.noTrainer", "this server has no trainer {text}; name another one in train.with, or "+
+	TrainerUnusable = fact("train.unusableTrainer", "this server cannot run trainer {name}: {text}")
+	TrainerUnknown  = fact("train.noTrainer", "this server has no trainer {text}; name another one in train.with, or "+
 		"have the server's operator add it")
 	TrainResultUnreadable  = fact("train.unreadable", "the training's result cannot be read: {text}")
 	TrainDataReading       = fact("train.dataReading", "trained; reading what it was trained on")

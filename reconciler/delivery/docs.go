@@ -23,9 +23,10 @@ var Docs = map[string]map[string]string{
 		"track":    "The experiment tracker that the run is copied to, by a name in the server's configuration.",
 	},
 	"Train": {
-		"with":          "The trainer and its version: NAME@VERSION, where NAME is a folder of the server's trainers.",
-		"architecture":  "The network architecture, one of the trainer's; the first by default.",
-		"from":          "The weights to start from: none, coco, release, or MODEL@VERSION.",
+		"with":         "The trainer and its version: NAME@VERSION, where NAME is a folder of the server's trainers.",
+		"architecture": "The network architecture, one of the trainer's; the first by default.",
+		"from": "The weights to start from: none for random ones, the name of weights in the server's configuration, " +
+			"release for the model's release on main, or MODEL@VERSION. The trainer says which of these it can do.",
 		"resolution":    "Input size in pixels; the trainer has the default.",
 		"epochs":        "Passes over the training split; the trainer has the default.",
 		"batch":         "Images per step.",
@@ -66,8 +67,23 @@ var Docs = map[string]map[string]string{
 		"accelerator":   "The processor that it uses. Results of another accelerator are not reused.",
 		"defaults":      "The values of keys that a model's train: leaves out. A key without a default is required.",
 		"resolution":    "The input sizes that it supports.",
+		"precisions":    "The values of train.precision that it supports.",
+		"from": "What it can start from: none is random weights, weights are base weights of the server's " +
+			"configuration, release is the checkpoint of an earlier training.",
+		"licences": "The licences of architectures, as SPDX names, for those that are not under Apache-2.0. A gate " +
+			"allows licences.",
 		"secrets": "The names of the secrets that a training gets as environment variables. Their values are " +
 			"configured under secrets: in the server's configuration.",
+		"environment": "The Python environment that AOB makes for each version from versions/VERSION/" +
+			"requirements.txt, a lock file with hashes. Without it, the server's Python runs the trainer.",
+	},
+	"TrainerEnvironment": {
+		"disk":   "The free disk space that making it needs.",
+		"python": "The versions of Python that its packages are made for.",
+	},
+	"TrainerPython": {
+		"min": "The lowest, as in \"3.10\".",
+		"max": "The highest, as in \"3.13\".",
 	},
 	"TrainerResolution": {
 		"min":        "The smallest, in pixels.",

@@ -17,10 +17,14 @@ func TrainKey(r TrainRun) Digest {
 	for i, c := range r.Spec.Classes {
 		spec.Classes[i].Name = c.Name
 	}
-	return DigestOf("train", map[string]any{
+	parts := map[string]any{
 		"spec": spec, "seed": r.Seed, "training": r.Training, "trainer": r.Trainer, "parent": r.Parent,
 		"accelerator": r.Accelerator,
-	})
+	}
+	if r.Environment != nil { // so that trainings without one keep their keys
+		parts["environment"] = *r.Environment
+	}
+	return DigestOf("train", parts)
 }
 
 // DetectKey is the key of a model's detections on a set of images.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // The types of the repository's files have their rules in struct tags. Package intent
@@ -76,17 +77,35 @@ func (c Classes) Called(class string, names []string) []string {
 type Train struct {
 	With          string         `json:"with" check:"trainer,later=import"`
 	Architecture  string         `json:"architecture" check:"optional,label"`
-	From          string         `json:"from" default:"none" check:"oneof=none,later=coco|release|*@*"`
+	From          string         `json:"from" default:"none" check:"start"`
 	Resolution    int            `json:"resolution" check:"optional,min=32,max=2048"`
 	Epochs        int            `json:"epochs" check:"optional,min=1,max=1000"`
 	Batch         Batch          `json:"batch"`
 	Optimizer     Optimizer      `json:"optimizer"`
-	Precision     string         `json:"precision" default:"fp32" check:"oneof=fp32,later=amp|fp16|bf16"`
+	Precision     string         `json:"precision" default:"fp32" check:"oneof=fp32|amp,later=fp16|bf16"`
 	EarlyStopping EarlyStopping  `json:"earlyStopping"`
 	Seeds         []int64        `json:"seeds" default:"[1]" check:"nonempty,min=0,max=9007199254740991"`
 	Args          map[string]any `json:"args,omitempty" check:"optional"`
 	Machine       Machine        `json:"machine,omitzero" check:"later=*"`
 	Import        *Dataset       `json:"import,omitempty" check:"optional,later"`
+}
+
+// The kinds of start of a training, as Trainer.From lists them.
+const (
+	StartNone    = "none"    // random weights
+	StartWeights = "weights" // base weights of the server's configuration
+	StartRelease = "release" // the checkpoint of an earlier training
+)
+
+// Start returns the kind of start that From names.
+func (t Train) Start() string {
+	switch {
+	case t.From == StartNone:
+		return StartNone
+	case t.From == StartRelease, strings.Contains(t.From, "@"):
+		return StartRelease
+	}
+	return StartWeights
 }
 
 // Batch is the batch size.

@@ -157,10 +157,20 @@ type TrainRun struct {
 	Training Digest `json:"training"` // DataResult.Training
 	Trainer  Digest `json:"trainer"`  // of the trainer's files
 
+	// Environment is what the trainer's program runs in; nil for the server's own Python.
+	Environment *Environment `json:"environment,omitempty"`
+
 	Accelerator string   `json:"accelerator"` // as Trainer.Accelerator
 	Parent      Digest   `json:"parent,omitempty"`
 	Machine     string   `json:"machine"` // the Terraform module
 	Limit       Duration `json:"limit"`
+}
+
+// An Environment identifies the Python packages that a trainer runs with.
+type Environment struct {
+	Lock     Digest `json:"lock"`     // of the version's requirements.txt
+	Python   string `json:"python"`   // the interpreter, as in cpython-3.11: packages are made for one minor version
+	Platform string `json:"platform"` // as in linux-x86_64
 }
 
 // TrainResult is the result of a training.
@@ -332,6 +342,10 @@ type RunState struct {
 	EndReason    string    `json:"ending,omitempty"` // why the run was requested to end, until it has ended
 	EndRequested time.Time `json:"asked,omitzero"`   // when that was last requested
 }
+
+// StageEnvironment is the stage of a training that makes the environment of its trainer. In its status the batches are
+// packages.
+const StageEnvironment = "environment"
 
 // Tries counts the attempts up to this one, without those that ended on request.
 func (r RunState) Tries() int { return r.Attempt - r.Stops }

@@ -10,9 +10,43 @@ type Trainer struct {
 	Accelerator   string            `json:"accelerator" default:"cpu" check:"oneof=cpu|cuda"`
 	Defaults      TrainerDefaults   `json:"defaults"`
 	Resolution    TrainerResolution `json:"resolution"`
+	Precisions    []string          `json:"precisions" default:"[fp32]" check:"nonempty,oneof=fp32|amp"`
+	From          []string          `json:"from" default:"[none]" check:"nonempty,oneof=none|weights|release"`
+	Licences      map[string]string `json:"licences,omitempty" check:"optional,nonempty,keys=label,licence"`
 	Secrets       []string          `json:"secrets,omitempty" check:"optional,nonempty,variable"`
 
-	Files Digest `json:"-"` // the digest of the trainer's installed files
+	Environment *TrainerEnvironment `json:"environment,omitempty" check:"optional"`
+
+	// Of one version of the trainer.
+	Files     Digest         `json:"-"` // of its installed files, without those of other versions
+	Lock      Digest         `json:"-"` // of versions/VERSION/requirements.txt, if the trainer has an environment
+	Runs      *Environment   `json:"-"` // the environment that this server runs it in; nil for the server's own Python
+	Unusable  string         `json:"-"` // why this server cannot run it; "" if it can
+	Arguments map[string]any `json:"-"` // the defaults of its arguments, by name
+}
+
+// Licence returns the licence of an architecture.
+func (t Trainer) Licence(architecture string) string {
+	if l, ok := t.Licences[architecture]; ok {
+		return l
+	}
+	return DefaultLicence
+}
+
+// DefaultLicence is the licence of an architecture for which trainer.yaml names none.
+const DefaultLicence = "Apache-2.0"
+
+// TrainerEnvironment says what the Python environment of a trainer needs, which AOB makes from the lock file of the
+// version.
+type TrainerEnvironment struct {
+	Disk   Bytes         `json:"disk" check:"min=1MiB,max=1024GiB"`
+	Python TrainerPython `json:"python"`
+}
+
+// TrainerPython is the range of Python versions that a trainer's packages are made for, both ends included.
+type TrainerPython struct {
+	Min string `json:"min" default:"\"3.10\"" check:"python"`
+	Max string `json:"max" default:"\"3.14\"" check:"python"`
 }
 
 // TrainerDefaults are a trainer's defaults for keys of [Train].

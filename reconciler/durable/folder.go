@@ -238,3 +238,14 @@ func inContainer() bool {
 	return os.Getenv("KUBERNETES_SERVICE_HOST") != "" || unix.Statfs("/", &root) == nil &&
 		root.Type == unix.OVERLAYFS_SUPER_MAGIC
 }
+
+// FreeSpace returns how many bytes this user may write to the disk of a folder. The folder may be missing.
+func FreeSpace(folder string) (int64, error) {
+	var disk unix.Statfs_t
+	err := unix.Statfs(folder, &disk)
+	for errors.Is(err, unix.ENOENT) && filepath.Dir(folder) != folder {
+		folder = filepath.Dir(folder)
+		err = unix.Statfs(folder, &disk)
+	}
+	return int64(disk.Bavail) * int64(disk.Bsize), err
+}

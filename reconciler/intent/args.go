@@ -24,13 +24,27 @@ const ArgsFile = "schema.json"
 // 2020-12) of the keywords that [schemaNode] has.
 type ArgsSchema struct{ root *schemaNode }
 
-// maxSchemaDepth bounds how deep a schema is nested.
-const maxSchemaDepth = 24
+// The bounds of a schema.
+const (
+	maxArgsSchema  = 512 << 10 // bytes; packages have hundreds of options
+	maxSchemaDepth = 24
+)
+
+// Defaults returns the defaults of the arguments that have one, by name.
+func (s *ArgsSchema) Defaults() map[string]any {
+	defaults := map[string]any{}
+	for name, p := range s.root.Properties {
+		if p != nil && p.hasDefault {
+			defaults[name] = p.Default
+		}
+	}
+	return defaults
+}
 
 // ParseArgsSchema reads a schema. An unknown keyword is an error, so that no rule is ignored.
 func ParseArgsSchema(data []byte) (*ArgsSchema, error) {
-	if len(data) > MaxFileSize {
-		return nil, fmt.Errorf("%s: is too large; want at most %d KiB", ArgsFile, MaxFileSize>>10)
+	if len(data) > maxArgsSchema {
+		return nil, fmt.Errorf("%s: is too large; want at most %d KiB", ArgsFile, maxArgsSchema>>10)
 	}
 	if depthOf(data) > maxSchemaDepth {
 		return nil, fmt.Errorf("%s: %s", ArgsFile, tooDeep)
@@ -77,7 +91,8 @@ type problem struct {
 // A schemaNode is one schema: annotations, which are not used, and rules.
 type schemaNode struct {
 	keywords
-	never bool // the schema false
+	never      bool // the schema false
+	hasDefault bool // null is a default too
 }
 
 type keywords struct {
@@ -113,7 +128,13 @@ func (s *schemaNode) UnmarshalJSON(data []byte) error {
 		*s = schemaNode{never: !always}
 		return nil
 	}
-	return delivery.ParseJSON(data, &s.keywords)
+	var given map[string]json.RawMessage
+	if err := delivery.ParseJSON(data, &s.keywords); err != nil {
+		return err
+	}
+	err := json.Unmarshal(data, &given)
+	_, s.hasDefault = given["default"]
+	return err
 }
 
 // A stringOrList is a JSON string or a list of them.
@@ -233,6 +254,7 @@ func isType(v any, name string) bool {
 func typeNames(types []string) []string {
 	names := map[string]string{"number": "a number", "integer": "a whole number", "string": "text",
 		"boolean": "true or false", "array": "a list", "object": "a map"}
+	types = slices.DeleteFunc(slices.Clone(types), func(t string) bool { return t == "null" }) // a YAML key has a value
 	return delivery.Each(types, func(t string) string { return cmp.Or(names[t], t) })
 }
 

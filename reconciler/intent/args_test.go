@@ -90,7 +90,7 @@ func TestArgsSchemaErrors(t *testing.T) {
 		`{"type": "object", "properties": {"a": {"minimum": "three"}}}`: "cannot unmarshal",
 		"{\n\"type\": \"object\",\n\"properties\": {,}}":                "schema.json:3: ",
 		`{"a": "\"[{", "b": ` + strings.Repeat(`[`, 100) + `}`:          "inside each other",
-		strings.Repeat(" ", intent.MaxFileSize+1):                       "too large",
+		strings.Repeat(" ", 512<<10+1):                                  "too large",
 	} {
 		if _, err := intent.ParseArgsSchema([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want an error with %q", text, err, want)

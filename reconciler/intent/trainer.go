@@ -7,6 +7,7 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -52,6 +53,16 @@ func (d *document) trainer(t delivery.Trainer, folder string) {
 	unique(d, t.Versions, "versions")
 	unique(d, t.Architectures, "architectures")
 	unique(d, t.Secrets, "secrets")
+	unique(d, t.Precisions, "precisions")
+	unique(d, t.From, "from")
+	for _, name := range slices.Sorted(maps.Keys(t.Licences)) {
+		if at := member("licences", name); d.valid(at, "architectures") && !slices.Contains(t.Architectures, name) {
+			d.complain(at, "%s", unknown("architecture", name, t.Architectures))
+		}
+	}
+	if e := t.Environment; e != nil && d.valid("environment") && minor(e.Python.Min) > minor(e.Python.Max) {
+		d.complain("environment.python.max", "want at least min, %s, got %s", e.Python.Min, e.Python.Max)
+	}
 	if d.valid("resolution") && t.Resolution.Min > t.Resolution.Max {
 		d.complain("resolution.max", "want at least min, %d, got %d", t.Resolution.Min, t.Resolution.Max)
 	}
@@ -64,6 +75,12 @@ func (d *document) trainer(t delivery.Trainer, folder string) {
 		d.complain("defaults.optimizer.warmup", "want at most %d, the number of epochs, got %d", t.Defaults.Epochs,
 			t.Defaults.Optimizer.Warmup)
 	}
+}
+
+// minor returns N of a version 3.N of Python.
+func minor(version string) int {
+	n, _ := strconv.Atoi(strings.TrimPrefix(version, "3."))
+	return n
 }
 
 // wantResolution describes the input sizes of a trainer if n is none of them; else it is empty.
@@ -88,7 +105,7 @@ func LoadTrainers(files fs.FS) (Trainers, error) {
 	trainers := make(Trainers)
 	for _, e := range folders {
 		name := e.Name()
-		switch hidden := strings.HasPrefix(name, ".") || strings.HasPrefix(name, "_"); {
+		switch hidden := hidden(name); {
 		case strings.HasPrefix(name, ".."):
 			return nil, fmt.Errorf("%q: the name begins with two dots; rename it, or move it elsewhere", name)
 		case e.Type()&fs.ModeSymlink != 0 && !hidden:
@@ -96,56 +113,112 @@ func LoadTrainers(files fs.FS) (Trainers, error) {
 		case !e.IsDir() || hidden:
 			continue
 		}
-		t, err := loadTrainer(files, name)
+		described, err := loadTrainer(files, name)
 		if err != nil {
 			return nil, err
 		}
-		for _, v := range t.Versions {
+		for _, v := range described.Versions {
+			t, err := loadVersion(files, described, v)
+			if err != nil {
+				return nil, err
+			}
 			trainers[t.Name+"@"+v] = t
 		}
 	}
 	return trainers, nil
 }
 
-func loadTrainer(files fs.FS, folder string) (Trainer, error) {
+// loadTrainer reads the description of a trainer, and checks that its folders of versions are versions.
+func loadTrainer(files fs.FS, folder string) (t delivery.Trainer, err error) {
 	at := path.Join(folder, TrainerFile)
-	data, err := readBounded(files, at)
+	data, err := readBounded(files, at, MaxFileSize)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Trainer{}, delivery.Complaints{{File: at,
+		return t, delivery.Complaints{{File: at,
 			Text: "missing; every trainer needs one, and aob schema trainer " +
 				"shows its fields"}}
 	}
 	if err != nil {
-		return Trainer{}, err
+		return t, err
 	}
-	described, complaints := ParseTrainer(at, folder, data)
+	t, complaints := ParseTrainer(at, folder, data)
 	if len(complaints) > 0 {
-		return Trainer{}, delivery.Complaints(complaints)
+		return t, delivery.Complaints(complaints)
 	}
-	data, err = readBounded(files, path.Join(folder, ArgsFile))
+	folders, err := fs.ReadDir(files, path.Join(folder, VersionsFolder))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	for _, e := range folders {
+		if hidden(e.Name()) || e.Type().IsRegular() {
+			continue
+		}
+		if !slices.Contains(t.Versions, e.Name()) {
+			return t, delivery.Complaints{{File: path.Join(folder, VersionsFolder, e.Name()), Text: "is not one of " +
+				"the versions in " + at + "; add it to versions: there, or remove it here"}}
+		}
+	}
+	return t, err
+}
+
+// hidden reports whether a file or folder is not part of a trainer.
+func hidden(name string) bool { return strings.HasPrefix(name, ".") || strings.HasPrefix(name, "_") }
+
+// loadVersion reads what one version of a trainer has of its own: the schema of its arguments and its lock file.
+func loadVersion(files fs.FS, described delivery.Trainer, version string) (t Trainer, err error) {
+	t.Trainer = described
+	own := path.Join(t.Name, VersionsFolder, version)
+	schema := path.Join(own, ArgsFile)
+	data, err := readBounded(files, schema, maxArgsSchema)
+	if errors.Is(err, fs.ErrNotExist) {
+		schema = path.Join(t.Name, ArgsFile)
+		data, err = readBounded(files, schema, maxArgsSchema)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		data, err = []byte(`{"type": "object", "additionalProperties": false}`), nil
 	}
 	if err != nil {
-		return Trainer{}, err
+		return t, err
 	}
-	args, err := ParseArgsSchema(data)
-	if err != nil {
-		return Trainer{}, fmt.Errorf("%s/%w", folder, err)
+	if t.args, err = ParseArgsSchema(data); err != nil {
+		return t, fmt.Errorf("%s/%w", path.Dir(schema), err)
 	}
-	return Trainer{described, args}, nil
+	t.Arguments = t.args.Defaults()
+	lock := path.Join(own, LockFile)
+	data, err = readBounded(files, lock, maxLock)
+	switch missing := errors.Is(err, fs.ErrNotExist); {
+	case missing && t.Environment == nil:
+		return t, nil
+	case missing:
+		return t, delivery.Complaints{{File: lock, Text: "missing; environment: in trainer.yaml needs the packages " +
+			"of each version, as uv pip compile --universal --generate-hashes writes them"}}
+	case err != nil:
+		return t, err
+	case t.Environment == nil:
+		return t, delivery.Complaints{{File: lock, Text: "is not used without environment: in trainer.yaml; add it " +
+			"there, as in environment: {disk: 8GiB}, or remove this file"}}
+	}
+	var complaints []delivery.Complaint
+	if t.Lock, complaints = ParseLock(lock, data); len(complaints) > 0 {
+		return t, delivery.Complaints(complaints)
+	}
+	return t, nil
 }
 
-// readBounded reads a regular file of at most MaxFileSize bytes.
-func readBounded(files fs.FS, name string) ([]byte, error) {
+// readBounded reads a regular file of at most limit bytes. No folder of its path may be a symbolic link.
+func readBounded(files fs.FS, name string, limit int64) ([]byte, error) {
+	for parent := path.Dir(name); parent != "."; parent = path.Dir(parent) {
+		if info, err := fs.Lstat(files, parent); err == nil && info.Mode()&fs.ModeSymlink != 0 {
+			return nil, fmt.Errorf("%s is a symbolic link or not a regular file; put the file itself there", parent)
+		}
+	}
 	info, err := fs.Lstat(files, name)
 	switch {
 	case err != nil:
 		return nil, err
 	case !info.Mode().IsRegular():
 		return nil, fmt.Errorf("%s is a symbolic link or not a regular file; put the file itself there", name)
-	case info.Size() > MaxFileSize:
-		return nil, fmt.Errorf("%s: is too large; want at most %d KiB", name, MaxFileSize>>10)
+	case info.Size() > limit:
+		return nil, fmt.Errorf("%s: is too large; want at most %d KiB", name, limit>>10)
 	}
 	return fs.ReadFile(files, name)
 }
@@ -180,6 +253,13 @@ func (d *document) train(t *delivery.Train) {
 	if want := wantResolution(trainer.Trainer, t.Resolution); want != "" && d.valid("train.resolution") {
 		d.complain("train.resolution", "want %s, got %d", want, t.Resolution)
 	}
+	if d.valid("train.precision") && !slices.Contains(trainer.Precisions, t.Precision) {
+		d.complain("train.precision", "want %s, got %s", or(trainer.Precisions), quote(t.Precision))
+	}
+	if from := t.Start(); d.valid("train.from") && !slices.Contains(trainer.From, from) {
+		d.complain("train.from", "want %s: trainer %s starts from nothing else; got %s",
+			or(delivery.Each(trainer.From, startNames)), t.With, quote(t.From))
+	}
 	if !d.valid("train.args") {
 		return
 	}
@@ -190,6 +270,17 @@ func (d *document) train(t *delivery.Train) {
 	for _, p := range trainer.args.root.check(args, "args") {
 		d.complain("train."+p.path, "%s", p.text)
 	}
+}
+
+// startNames describes a kind of start for a complaint.
+func startNames(start string) string {
+	switch start {
+	case delivery.StartWeights:
+		return "the name of weights in the server's configuration"
+	case delivery.StartRelease:
+		return "release, MODEL@VERSION"
+	}
+	return start
 }
 
 // fill sets a value that the file leaves out, and complains if there is no default.

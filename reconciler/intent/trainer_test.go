@@ -41,6 +41,12 @@ func TestTrainerOfAServer(t *testing.T) {
 		"{with: x@1, architecture: tiny}":    `train.architecture: want x-small or x-large, got "tiny"`,
 		"{with: x@1, resolution: 1024}":      "train.resolution: want 320 to 960, got 1024",
 		"{with: x@1, resolution: 650}":       "train.resolution: want a multiple of 64, got 650",
+		"{with: x@1, precision: amp}":        `train.precision: want fp32, got "amp"`,
+		"{with: x@1, precision: bf16}":       `train.precision: "bf16" is not supported yet; want fp32 or amp`,
+		"{with: x@1, from: release}":         `train.from: want none: trainer x@1 starts from nothing else; got`,
+		"{with: x@1, from: m@3}":             `train.from: want none: trainer x@1 starts from nothing else; got`,
+		"{with: x@1, from: coco}":            `train.from: want none: trainer x@1 starts from nothing else; got`,
+		"{with: x@1, from: https://host/a}":  `train.from: want none, release, a version as in pallets@12, or the`,
 		"{with: x@1, args: {a: 1}}":          `train.args.a: unknown argument "a"; none is known`,
 		"{with: bare@1, resolution: 64}":     "train.epochs: missing; add it, since the trainer has no default for it",
 		"{with: import}":                     `train.with: "import" is not supported yet`,
@@ -64,6 +70,90 @@ func TestTrainerOfAServer(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A version has a schema and a lock file of its own.
+func TestVersionsOfATrainer(t *testing.T) {
+	const lock = "a==1.0 ; python_version < '3.12' \\\n    --hash=sha256:" +
+		"7f83b1657ff1fc53b92dc18148a1d65dfc2d4b1fa3d677284addd200126d9069\n    # via b\nb[x]==2 --hash=sha256:" +
+		"7f83b1657ff1fc53b92dc18148a1d65dfc2d4b1fa3d677284addd200126d9069\n"
+	const schema = `{"type": "object", "additionalProperties": false, "properties": {"lr": {"type": ["number", "null"],
+		"default": null}, "steps": {"type": "integer", "default": 4}, "name": {"type": "string"}}}`
+	files := func() fstest.MapFS {
+		return fstest.MapFS{
+			"x/trainer.yaml": {Data: []byte(strings.Replace(described, `["1"]`, `["1", "2"]`, 1) +
+				"environment: {disk: 8GiB, python: {max: \"3.13\"}}\nprecisions: [fp32, amp]\nfrom: [none, weights]\n" +
+				"licences: {x-large: PML-1.0}\n")},
+			"x/versions/1/requirements.txt": {Data: []byte(lock)}, "x/versions/1/schema.json": {Data: []byte(schema)},
+			"x/versions/2/requirements.txt": {Data: []byte(lock + "# more\n")}, "x/versions/README.md": {},
+			"x/schema.json": {Data: []byte(`{"type": "object"}`)},
+		}
+	}
+	trainers, err := intent.LoadTrainers(files())
+	if err != nil {
+		t.Fatal(err)
+	}
+	one, two := trainers["x@1"], trainers["x@2"]
+	steps, lr := one.Arguments["steps"], one.Arguments["lr"]
+	if _, hasLR := one.Arguments["lr"]; len(one.Arguments) != 2 || steps != 4.0 || lr != nil || !hasLR ||
+		len(two.Arguments) != 0 {
+		t.Errorf("defaults are %v and %v", one.Arguments, two.Arguments)
+	}
+	if one.Lock == "" || one.Lock == two.Lock || one.Environment.Python.Min != "3.10" ||
+		one.Environment.Disk != 8<<30 || one.Licence("x-large") != "PML-1.0" || one.Licence("x-small") != "Apache-2.0" {
+		t.Errorf("x@1 is %+v", one.Trainer)
+	}
+	for name, c := range map[string]struct {
+		change func(fstest.MapFS)
+		want   string
+	}{
+		"no lock": {func(f fstest.MapFS) { delete(f, "x/versions/2/requirements.txt") },
+			"x/versions/2/requirements.txt: missing; environment: in trainer.yaml needs the packages of each version"},
+		"a lock without environment": {func(f fstest.MapFS) { f["x/trainer.yaml"].Data = []byte(described) },
+			`x/versions/2: is not one of the versions in x/trainer.yaml`},
+		"no hash": {func(f fstest.MapFS) { f["x/versions/1/requirements.txt"].Data = []byte("\na==1.0\n") },
+			"x/versions/1/requirements.txt:2:1: want a package with one version and hashes"},
+		"an index with a password": {func(f fstest.MapFS) {
+			f["x/versions/1/requirements.txt"].Data = []byte("--index-url https://me:hunter2@host/simple\n" + lock)
+		}, "x/versions/1/requirements.txt:1:1: want a package with one version"},
+		"an address": {func(f fstest.MapFS) {
+			f["x/versions/1/requirements.txt"].Data = []byte("a @ https://me:hunter2@host/a.whl" +
+				strings.TrimPrefix(lock, "a==1.0"))
+		}, "x/versions/1/requirements.txt:1:1: want a package with one version"},
+		"no package": {func(f fstest.MapFS) { f["x/versions/1/requirements.txt"].Data = []byte("# later\n") },
+			"x/versions/1/requirements.txt: has no package"},
+		"a folder that is a link": {func(f fstest.MapFS) {
+			f["x/versions/1"] = &fstest.MapFile{Mode: os.ModeSymlink, Data: []byte("2")}
+		}, "x/versions/1 is a symbolic link"},
+		"a schema": {func(f fstest.MapFS) { f["x/versions/1/schema.json"].Data = []byte(`{"type": "object",}`) },
+			"x/versions/1/schema.json:1: "},
+		"an unknown architecture": {func(f fstest.MapFS) {
+			f["x/trainer.yaml"].Data = []byte(described + "licences: {x-huge: PML-1.0}\n")
+		}, `licences.x-huge: unknown architecture "x-huge"; known: x-small, x-large`},
+		"a range": {func(f fstest.MapFS) {
+			f["x/trainer.yaml"].Data = []byte(described + "environment: {disk: 1GiB, python: {min: \"3.15\"}}\n")
+		}, "environment.python.max: want at least min, 3.15, got 3.14"},
+	} {
+		f := files()
+		c.change(f)
+		_, err := intent.LoadTrainers(f)
+		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: got %v, want %s", name, err, c.want)
+		}
+	}
+}
+
+// Nothing that a lock file holds may do worse than be refused.
+func FuzzParseLock(f *testing.F) {
+	f.Add([]byte("a==1 --hash=sha256:7f83b1657ff1fc53b92dc18148a1d65dfc2d4b1fa3d677284addd200126d9069"))
+	f.Add([]byte("a==1 \\\n \\\n\\"))
+	f.Add([]byte("--index-url https://me:secret@host"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		digest, complaints := intent.ParseLock("requirements.txt", data)
+		if len(complaints) == 0 && (digest == "" || !strings.Contains(string(data), "--hash=sha256:")) {
+			t.Errorf("taken without a hash: %q", data)
+		}
+	})
 }
 
 // A file that main accepted has the spec that it had, also where its trainer is gone.

@@ -25,8 +25,8 @@ func DataInput(mdl delivery.Model, gates []delivery.Gate) delivery.DataRun {
 func TrainInput(mdl delivery.Model, seed int64, trainer delivery.Trainer, dataKey delivery.Digest,
 	data delivery.DataResult) delivery.TrainRun {
 	return delivery.TrainRun{Spec: mdl.SeedSpec(seed), Seed: seed, Data: dataKey, Training: data.Training,
-		Trainer: trainer.Files, Accelerator: trainer.Accelerator, Machine: mdl.Train.Machine.Terraform,
-		Limit: mdl.Train.Machine.Limit}
+		Trainer: trainer.Files, Environment: trainer.Runs, Accelerator: trainer.Accelerator,
+		Machine: mdl.Train.Machine.Terraform, Limit: mdl.Train.Machine.Limit}
 }
 
 // OwnInput returns the evaluation of a bundle on a split of its model's own dataset. without has digests of lists of

@@ -451,6 +451,12 @@ func runs(r delivery.RunState) delivery.Fact {
 		if s.MAP != nil {
 			f.Metric, f.Value = delivery.MetricMAP, *s.MAP
 		}
+	case r.Spec.Kind == delivery.RunTrain && r.Stage == delivery.StageEnvironment:
+		f = fact(code.RunPreparing, values{Stage: cmp.Or(s.Message, "starting")})
+		if s.Batches > 0 {
+			f = fact(code.RunInstalling, values{Count: s.Batch, Total: s.Batches})
+		}
+		f.Names = []string{strings.ReplaceAll(r.Spec.Train.Spec.Train.With, "@", " ")}
 	case r.Spec.Kind == delivery.RunEval && s.Batches > 0:
 		f = fact(code.RunEvaluating, values{Count: s.Batch, Total: s.Batches})
 	case r.Stage != "":

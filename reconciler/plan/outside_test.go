@@ -77,6 +77,8 @@ var checkedOrOwn = []string{
 	"ThresholdRun.Ask", "Train.Architecture", "Train.Args", "Train.From", "Train.Precision",
 	"Train.With", "TrainRun.Accelerator", "TrainRun.Machine", "Trainer.APIVersion", "Trainer.Accelerator",
 	"Trainer.Architectures", "Trainer.Kind", "Trainer.Name", "Trainer.Secrets", "Trainer.Versions",
+	"Environment.Platform", "Environment.Python", "Trainer.From", "Trainer.Licences", "Trainer.Precisions",
+	"Trainer.Unusable", "Trainer.Arguments", "TrainerPython.Max", "TrainerPython.Min",
 	"Trial.ID", "Trial.Model", "Verdict.Classes", "Verdict.Gate",
 	"Verdict.Model", "Window.Days", "Window.From", "Window.To", "Window.Zone",
 	"World.PowerOf", "World.Clocks", "World.Devices", "World.Listening", "World.InvalidOwners", "World.Opened",

@@ -133,6 +133,10 @@ func (m *maker) seed(r *progress, seed int64, digest delivery.Digest) SeedReport
 	if !ok {
 		return is(delivery.CheckFailure, fact(code.TrainerUnknown, values{Text: train.With}))
 	}
+	if trainer.Unusable != "" {
+		return is(delivery.CheckFailure, fact(code.TrainerUnusable, values{Names: []string{train.With},
+			Text: trainer.Unusable}))
+	}
 	var input delivery.TrainRun
 	s.key, input = m.begunTraining(TrainInput(r.model, seed, trainer, r.dataKey, r.data))
 	if t, ok := m.w.Evidence.ByRun[s.key]; ok {

@@ -2,10 +2,13 @@
 //
 // A trainer is a folder: trainer.yaml describes it ([delivery.Trainer]), schema.json is the schema of its arguments,
 // and train.py is the program that a run starts. The folder may have any other files. README.md, tests (test_*), names
-// that begin with a dot and folders that begin with an underscore are not installed.
+// that begin with a dot and folders that begin with an underscore are not installed. A folder versions/VERSION has
+// what one version has of its own: its schema.json, and the lock file requirements.txt of its environment.
 //
-// Files are installed under the digest of all of them, so a run that began before an
-// upgrade continues with the files that its key names.
+// The files of a version are installed under the digest of all of them, so a run that began before an upgrade continues
+// with the files that its key names. The folders of other versions do not count.
+//
+// [Environments] makes the Python environments of trainers.
 package trainer
 
 import (
@@ -47,6 +50,12 @@ func Script(in string, files delivery.Digest, with string) string {
 	return filepath.Join(Folder(in, files, name), program)
 }
 
+// LockPath returns the lock file of an installed trainer's version.
+func LockPath(in string, files delivery.Digest, with string) string {
+	name, version, _ := strings.Cut(with, "@")
+	return filepath.Join(Folder(in, files, name), intent.VersionsFolder, version, intent.LockFile)
+}
+
 // Install reads the trainers in files, one folder each, and copies those that are missing below the folder to. Files
 // and folders that every user may write are refused: their programs run as the server's user.
 func Install(files fs.FS, to string) (intent.Trainers, error) {
@@ -61,26 +70,43 @@ func Install(files fs.FS, to string) (intent.Trainers, error) {
 	if err != nil {
 		return nil, fmt.Errorf("trainers: %w", err)
 	}
-	installed := map[string]delivery.Digest{}
+	lists := map[string][]string{}
 	for with, t := range trainers {
-		digest, ok := installed[t.Name]
-		if !ok {
-			if digest, err = install(files, t.Name, to); err != nil {
+		if lists[t.Name] == nil {
+			if lists[t.Name], err = list(files, t.Name); err != nil {
 				return nil, fmt.Errorf("trainer %s: %w", t.Name, err)
 			}
-			installed[t.Name] = digest
 		}
-		t.Files = digest
+		_, version, _ := strings.Cut(with, "@")
+		own := intent.VersionsFolder + "/" + version + "/"
+		of := slices.DeleteFunc(slices.Clone(lists[t.Name]), func(file string) bool {
+			return strings.HasPrefix(file, intent.VersionsFolder+"/") && !strings.HasPrefix(file, own)
+		})
+		if t.Files, err = install(files, t.Name, of, to); err != nil {
+			return nil, fmt.Errorf("trainer %s: %w", t.Name, err)
+		}
 		trainers[with] = t
 	}
 	return trainers, nil
 }
 
-func install(files fs.FS, name, to string) (delivery.Digest, error) {
-	list, err := list(files, name)
+// Described returns the description in an installed trainer's trainer.yaml. It is fs.ErrNotExist if the files are not
+// there.
+func Described(in string, files delivery.Digest, with string) (delivery.Trainer, error) {
+	name, _, _ := strings.Cut(with, "@")
+	file := filepath.Join(Folder(in, files, name), intent.TrainerFile)
+	data, err := durable.ReadNoFollow(file, intent.MaxFileSize)
 	if err != nil {
-		return "", err
+		return delivery.Trainer{}, err
 	}
+	t, complaints := intent.ParseTrainer(file, name, data)
+	if len(complaints) > 0 {
+		return t, delivery.Complaints(complaints)
+	}
+	return t, nil
+}
+
+func install(files fs.FS, name string, list []string, to string) (delivery.Digest, error) {
 	if !slices.Contains(list, program) {
 		return "", fmt.Errorf("%s is missing; it is the program that a run starts", program)
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"testing/fstest"
 
+	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/trainer"
 )
 
@@ -66,6 +67,35 @@ func TestInstall(t *testing.T) {
 	}
 	if _, err := os.Stat(script); err != nil {
 		t.Errorf("a run's trainer went with an upgrade: %v", err)
+	}
+}
+
+// Only the folder of its own version counts for a version.
+func TestInstallVersions(t *testing.T) {
+	to := t.TempDir()
+	digests := func(change func(fstest.MapFS)) (one, two delivery.Digest) {
+		f := files()
+		f["x/versions/1/schema.json"] = &fstest.MapFile{Data: []byte(`{"type": "object"}`)}
+		f["x/versions/2/schema.json"] = &fstest.MapFile{Data: []byte(`{"type": "object"}`)}
+		change(f)
+		list, err := trainer.Install(f, to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list["x@1"].Files, list["x@2"].Files
+	}
+	one, two := digests(func(fstest.MapFS) {})
+	now, other := digests(func(f fstest.MapFS) { f["x/versions/2/schema.json"].Data = []byte(`{"type":"object"}`) })
+	if one == two || now != one || other == two {
+		t.Errorf("version 1 is %s and then %s, version 2 %s and then %s", one.Short(), now.Short(), two.Short(),
+			other.Short())
+	}
+	own := filepath.Join(trainer.Folder(to, one, "x"), "versions")
+	if list, err := os.ReadDir(own); err != nil || len(list) != 1 || list[0].Name() != "1" {
+		t.Errorf("version 1 has the folders %v, %v", list, err)
+	}
+	if described, err := trainer.Described(to, one, "x@1"); err != nil || described.Name != "x" {
+		t.Errorf("the installed description is %+v, %v", described, err)
 	}
 }
 

@@ -33,14 +33,22 @@ import (
 type Stages struct {
 	Datasets  dataset.Catalog
 	Files     Store
-	Trainers  string // the folder of trainers: DIGEST/NAME/train.py
-	Python    string
+	Trainers  string             // the folder of trainers: DIGEST/NAME/train.py
+	Python    string             // for trainers without an environment of their own
 	Secrets   map[string]string  // of this run, by name
 	Machines  map[string]Trainer // by the value of train.machine
 	Detector  Detector
 	Bundles   *artifact.Store
 	Heartbeat time.Duration
 	Log       *slog.Logger
+
+	Environments Environments
+}
+
+// Environments makes the Python environments of trainers, as [trainer.Environments] does.
+type Environments interface {
+	Make(ctx context.Context, with, lock string, env delivery.Environment, disk delivery.Bytes,
+		progress func(trainer.Making)) (trainer.Made, error)
 }
 
 // A Store keeps what one run leaves for other runs and for readers: training inputs, lists of training images,
@@ -142,17 +150,22 @@ func (s *Stages) progress(r *run.Run, what string) func(done, total int) {
 		}
 		last = now
 		left := now.Sub(began).Seconds() / float64(max(1, done)) * float64(total-done)
-		data, err := json.Marshal(delivery.RunStatus{Batch: done, Batches: total, Heartbeat: now.UTC(), Message: what,
-			SecondsLeft: &left})
-		if err == nil {
-			err = os.MkdirAll(filepath.Join(r.Dir, "output"), 0o700)
-		}
-		if err == nil {
-			err = durable.WriteFile(filepath.Join(r.Dir, "output", "status.json"), data, 0o600)
-		}
-		if err != nil {
-			s.Log.Warn("progress not written", "error", err.Error())
-		}
+		s.status(r, delivery.RunStatus{Batch: done, Batches: total, Message: what, SecondsLeft: &left})
+	}
+}
+
+// status writes status.json.
+func (s *Stages) status(r *run.Run, status delivery.RunStatus) {
+	status.Heartbeat = time.Now().UTC()
+	data, err := json.Marshal(status)
+	if err == nil {
+		err = os.MkdirAll(filepath.Join(r.Dir, "output"), 0o700)
+	}
+	if err == nil {
+		err = durable.WriteFile(filepath.Join(r.Dir, "output", "status.json"), data, 0o600)
+	}
+	if err != nil {
+		s.Log.Warn("progress not written", "error", err.Error())
 	}
 }
 
@@ -183,6 +196,10 @@ func (s *Stages) train(ctx context.Context, r *run.Run, input delivery.TrainRun)
 		return nil, delivery.Blockedf("push again, so that the server's current trainer is used",
 			"trainer %s of files %s is not on this server", input.Spec.Train.With, input.Trainer.Short())
 	}
+	python, err := s.python(ctx, r, input)
+	if err != nil {
+		return nil, err
+	}
 	output := filepath.Join(r.Dir, "output")
 	var spec map[string]any
 	if err := json.Unmarshal(delivery.Canonical(input.Spec.Train), &spec); err != nil {
@@ -201,7 +218,7 @@ func (s *Stages) train(ctx context.Context, r *run.Run, input delivery.TrainRun)
 		Dir: r.Dir,
 		RunJSON: trainerRun{Key: r.Spec.Key, Seed: input.Seed, Dataset: prepared, Output: output,
 			Spec: trainerSpec{input.Spec.Classes.Names(), spec}},
-		Python: s.Python, Script: script, Secrets: s.Secrets,
+		Python: python, Script: script, Secrets: s.Secrets,
 		Heartbeat: s.Heartbeat, Limit: time.Duration(input.Limit),
 		Stage: r.Stage, Progress: r.Progress,
 	})
@@ -237,6 +254,29 @@ func (s *Stages) train(ctx context.Context, r *run.Run, input delivery.TrainRun)
 	}
 	return delivery.TrainResult{Bundle: bundle, Model: info.Model, Size: info.Size, Attempts: trained.Attempts,
 		Trainer: trainerInfo(filepath.Join(trained.Output, "train.json"), s.mask())}, nil
+}
+
+// python returns the interpreter that a training runs with. It makes the trainer's environment if that is missing.
+func (s *Stages) python(ctx context.Context, r *run.Run, input delivery.TrainRun) (string, error) {
+	if input.Environment == nil {
+		return s.Python, nil
+	}
+	with := input.Spec.Train.With
+	t, err := trainer.Described(s.Trainers, input.Trainer, with)
+	if err == nil && t.Environment == nil {
+		err = fmt.Errorf("the installed trainer %s has no environment", with)
+	}
+	if err != nil {
+		return "", err
+	}
+	if err := r.Stage(delivery.StageEnvironment); err != nil {
+		return "", err
+	}
+	made, err := s.Environments.Make(ctx, with, trainer.LockPath(s.Trainers, input.Trainer, with), *input.Environment,
+		t.Environment.Disk, func(m trainer.Making) {
+			s.status(r, delivery.RunStatus{Batch: m.Done, Batches: m.Total, Message: m.What})
+		})
+	return made.Python, err
 }
 
 // trainerInfo returns the trainer's train.json, which is only shown, or nil if it cannot be read.
