@@ -112,13 +112,17 @@ func TestTrainersGuideSaysWhatModelsRefuse(t *testing.T) {
 	if !ok {
 		t.Fatal("there is no models/shapes.yaml")
 	}
+	trainers, err := intent.LoadTrainers(os.DirFS("../../trainers"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	for value, path := range map[string]string{"constant": "train.optimizer.schedule", "amp": "train.precision"} {
 		edited, err := intent.Set(example.Data, []intent.Assignment{{Path: path, Value: value}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		_, complaints := intent.Parse([]intent.File{{Path: example.Path, Data: edited, Size: int64(len(edited))}},
-			intent.Options{})
+			intent.Options{Trainers: trainers})
 		said := false
 		for _, sentence := range strings.Split(text, ";") {
 			said = said || strings.Contains(sentence, value+"`") &&
