@@ -318,7 +318,7 @@ func readMain(ctx context.Context, s intent.Server) (in delivery.Intent, at time
 		return in, at, err
 	}
 	in, complaints := intent.Parse(files, intent.Options{Trainers: trainers, Datasets: datasetNames(s),
-		Zone: knownZone})
+		Trackers: append([]string{}, s.Track.Trackers()...), Zone: knownZone})
 	if len(complaints) > 0 {
 		return in, at, delivery.Blockedf("correct it on "+s.Main, "%s (and %d more)", complaints[0], len(complaints)-1)
 	}

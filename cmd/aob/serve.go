@@ -275,7 +275,7 @@ func (p *server) openLoop(ctx context.Context) error {
 			Numerics: detect.Numerics, Provider: detect.Provider, DataTime: delivery.Duration(2 * time.Hour),
 			EvalTime: s.Detector.Limit, NextPoll: s.Fleets.Poll, Expiry: s.Fleets.Expiry, Deadline: s.Fleets.Deadline,
 			Trainings: s.Trainings, Runs: cmp.Or(s.Runs, max(1, runtime.NumCPU()-1)),
-			URL: strings.TrimRight(s.Listen.URL, "/")},
+			Trackers: s.Track.Trackers(), URL: strings.TrimRight(s.Listen.URL, "/")},
 		Datasets: datasets(s),
 		Log:      p.log, Now: time.Now,
 	}

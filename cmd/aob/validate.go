@@ -95,6 +95,7 @@ func validate(dir, config, trainers string) (validation, error) {
 			return v, err
 		default:
 			options.Datasets = datasetNames(server)
+			options.Trackers = append([]string{}, server.Track.Trackers()...) // nil would allow all
 		}
 	}
 	if trainers == "" {

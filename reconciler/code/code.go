@@ -201,6 +201,8 @@ var (
 	GateAwaits = fact("gate.awaits", "gate {gate} covers {model}, and there is no models/{model}.yaml yet[ (and "+
 		"{count} more such)]")
 	OwnerInvalid = fact("owner.invalid", "the owner {by} is {text}")
+	TrackUnknown = fact("track.unknown", "warning: model {model} is not copied to a tracker, because the server's "+
+		"configuration has no tracker {text}[ (and {count} more such)]")
 	OwnerWarning = fact("owner.warning", "warning: {by}, an owner of gate {gate}, is {text}")
 )
 

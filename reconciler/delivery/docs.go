@@ -20,7 +20,10 @@ var Docs = map[string]map[string]string{
 		"thresholds": "The score from which a detection of a class counts, by class, and default for the others; " +
 			"determined on the validation split. Changing one does not train the model again.",
 		"variants": "The variants that are delivered.",
-		"track":    "The experiment tracker that the run is copied to, by a name in the server's configuration.",
+		"track":    "The experiment tracker that trainings and releases are copied to. It is not part of the spec.",
+	},
+	"Track": {
+		"mlflow": "An MLflow server, by its name under track: mlflow: in the server's configuration.",
 	},
 	"Train": {
 		"with":         "The trainer and its version: NAME@VERSION, where NAME is a folder of the server's trainers.",

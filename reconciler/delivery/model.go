@@ -39,10 +39,23 @@ type Model struct {
 	Train       Train      `json:"train"`
 	Thresholds  Thresholds `json:"thresholds,omitempty" check:"optional,nonempty,keys=class"`
 	Variants    []string   `json:"variants" default:"[fp32]" check:"nonempty,oneof=fp32,later=fp16|int8"`
-	Track       string     `json:"track,omitempty" check:"optional,later"`
+	Track       Track      `json:"track,omitzero" check:"optional"`
 
 	sealed      Digest   // see Sealed
 	sealedSeeds []Digest // of SeedSpec, for each seed
+}
+
+// Track names the trackers that a model's runs and releases are copied to. It is not part of the spec.
+type Track struct {
+	MLflow string `json:"mlflow" check:"segment"`
+}
+
+// Tracker returns the tracker as KIND/NAME, such as mlflow/default; "" for none.
+func (t Track) Tracker() string {
+	if t.MLflow == "" {
+		return ""
+	}
+	return "mlflow/" + t.MLflow
 }
 
 // A Class is a class that the model detects, and the labels of the dataset that count as it.

@@ -38,6 +38,9 @@ type Options struct {
 	// nil list allows all names of a source, nil all sources.
 	Datasets map[string][]string
 
+	// Trackers are the trackers of the server, as KIND/NAME; nil allows all.
+	Trackers []string
+
 	// Zone returns an error for an unknown time zone.
 	Zone func(name string) error
 

@@ -29,6 +29,10 @@ func (d *document) model(m *delivery.Model, doc *Doc) {
 	}
 	d.classes(m)
 	unique(d, m.Variants, "variants")
+	if t := m.Track.Tracker(); d.options.Trackers != nil && d.valid("track") && t != "" &&
+		!slices.Contains(d.options.Trackers, t) {
+		d.complain("track", "the server's configuration has no tracker %s", quote(t))
+	}
 }
 
 // was checks the former name.

@@ -39,6 +39,7 @@ type Server struct {
 	Devices    ServerDevices     `json:"devices"`
 
 	Secrets map[string]ServerSecret `json:"secrets,omitempty" check:"optional,keys=variable"`
+	Track   ServerTrack             `json:"track,omitempty" check:"optional,keys=segment"`
 }
 
 // serverDocs describes each key of the server's configuration, by type and key.
@@ -69,6 +70,12 @@ var serverDocs = map[string]map[string]string{
 		"secrets": "The secrets that trainers and sources of datasets need, by name, and where each is: {env: " +
 			"VARIABLE} " +
 			"or {file: PATH}. A run gets only those that its trainer or its source names.",
+		"track": "The experiment trackers that models may name, by kind and name; mlflow is the only kind.",
+	},
+	"ServerTracker": {
+		"url":    "The tracker's address, as https://mlflow.example.com.",
+		"bearer": "The name under secrets: of a token, which is sent as Authorization: Bearer.",
+		"basic":  "The name under secrets: of USER:PASSWORD, which is sent as Authorization: Basic.",
 	},
 	"ServerForgeSettings": {
 		"url":       "The server's address, as https://gitea.example.com.",
@@ -201,6 +208,31 @@ type ServerSecret struct {
 	File string `json:"file,omitempty" check:"optional,path"`
 }
 
+// ServerTrack are the trackers, by kind and name.
+type ServerTrack map[string]map[string]ServerTracker
+
+// Trackers lists the trackers as KIND/NAME, sorted.
+func (t ServerTrack) Trackers() []string {
+	var list []string
+	for kind, trackers := range t {
+		for name := range trackers {
+			list = append(list, kind+"/"+name)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// ServerTracker is where a tracker is, and how AOB logs in. At most one of Bearer and Basic is set.
+type ServerTracker struct {
+	URL    string `json:"url" check:"url"`
+	Bearer string `json:"bearer,omitempty" check:"optional,variable"`
+	Basic  string `json:"basic,omitempty" check:"optional,variable"`
+}
+
+// trackerKinds are the known kinds of trackers.
+var trackerKinds = []string{"mlflow"}
+
 // ServerDevices is how devices authenticate.
 type ServerDevices struct {
 	SecretEnv  string `json:"secretEnv,omitempty" check:"optional,variable"`
@@ -274,6 +306,7 @@ func (d *document) server(s Server, forges []string) {
 	for _, name := range slices.Sorted(maps.Keys(s.Secrets)) {
 		d.oneOf(member("secrets", name), "env", s.Secrets[name].Env, "file", s.Secrets[name].File, true)
 	}
+	d.track(s)
 	d.oneOf("devices", "secretEnv", s.Devices.SecretEnv, "secretFile", s.Devices.SecretFile, false)
 	if d.valid("listen") && (s.Listen.Certificate == "") != (s.Listen.Key == "") {
 		d.complain("listen", "want certificate and key together, or neither")
@@ -303,6 +336,25 @@ func (d *document) forge(f ServerForge, known []string) {
 		d.oneOf(at, "tokenEnv", settings.TokenEnv, "tokenFile", settings.TokenFile, true)
 		d.oneOf(at, "webhookSecretEnv", settings.WebhookSecretEnv, "webhookSecretFile", settings.WebhookSecretFile,
 			false)
+	}
+}
+
+// track complains about unknown kinds of trackers, and about secrets that are not under secrets:.
+func (d *document) track(s Server) {
+	for _, kind := range slices.Sorted(maps.Keys(s.Track)) {
+		at := member("track", kind)
+		if !slices.Contains(trackerKinds, kind) {
+			d.complain(at, "%s", unknown("kind of tracker", kind, trackerKinds))
+		}
+		for _, name := range slices.Sorted(maps.Keys(s.Track[kind])) {
+			at, t := member(at, name), s.Track[kind][name]
+			d.oneOf(at, "bearer", t.Bearer, "basic", t.Basic, false)
+			for key, secret := range map[string]string{"bearer": t.Bearer, "basic": t.Basic} {
+				if _, known := s.Secrets[secret]; secret != "" && !known && d.valid(at, "secrets") {
+					d.complain(member(at, key), "secrets: has no %s; add secrets: {%s: {file: PATH}}", secret, secret)
+				}
+			}
+		}
 	}
 }
 

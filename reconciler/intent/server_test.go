@@ -62,6 +62,8 @@ keys: {evidence: e.key, desired: /k/d.key, trusted: [old.pub]}
 heartbeat: 30s
 devices: {secretEnv: FLEET_SECRET}
 commits: {name: AOB of Acme, email: aob@acme.example, signingKey: commits.key}
+secrets: {MLFLOW: {file: mlflow.token}}
+track: {mlflow: {default: {url: "https://mlflow.example.com/ml", bearer: MLFLOW}}}
 `), nil, nil)
 	if len(complaints) > 0 {
 		t.Fatal(complaints)
@@ -92,6 +94,9 @@ commits: {name: AOB of Acme, email: aob@acme.example, signingKey: commits.key}
 		Devices:   intent.ServerDevices{SecretEnv: "FLEET_SECRET"},
 		Commits: intent.ServerCommits{Name: "AOB of Acme", Email: "aob@acme.example",
 			SigningKey: "/etc/aob/commits.key"},
+		Secrets: map[string]intent.ServerSecret{"MLFLOW": {File: "/etc/aob/mlflow.token"}},
+		Track: intent.ServerTrack{"mlflow": {"default": {URL: "https://mlflow.example.com/ml",
+			Bearer: "MLFLOW"}}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -131,6 +136,15 @@ func TestServerComplaints(t *testing.T) {
 			`aob.yaml:2:18: commits.email: want an e-mail address, as in aob@example.com, got "aob"`},
 		{"author", "repository: x\ncommits: {name: a <b>}\n",
 			`aob.yaml:2:17: commits.name: want a name of at most 100 characters without < and >, got "a <b>"`},
+		{"kind of tracker", "repository: x\ntrack: {mlfow: {default: {url: https://a}}}\n",
+			`aob.yaml:2:16: track.mlfow: unknown kind of tracker "mlfow"; did you mean mlflow? known: mlflow`},
+		{"tracker without address", "repository: x\ntrack: {mlflow: {default: {}}}\n",
+			"aob.yaml:2:18: track.mlflow.default.url: missing: the tracker's address, as https://mlflow.example.com"},
+		{"tracker's secret", "repository: x\ntrack: {mlflow: {default: {url: https://a, bearer: MLFLOW}}}\n",
+			"aob.yaml:2:52: track.mlflow.default.bearer: secrets: has no MLFLOW; add secrets: {MLFLOW: {file: PATH}}"},
+		{"tracker's two secrets", "repository: x\nsecrets: {M: {env: M}}\n" +
+			"track: {mlflow: {default: {url: https://a, bearer: M, basic: M}}}\n",
+			"aob.yaml:3:27: track.mlflow.default: want bearer or basic, got both"},
 		{"branch", "repository: x\nmain: -f\n", `aob.yaml:2:7: main: want the name of a branch, got "-f"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {

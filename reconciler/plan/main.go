@@ -63,7 +63,8 @@ func (m *maker) main() MainReport {
 	if lost := slices.Concat(m.lostEntries(), m.lostGates()); len(lost) > 0 {
 		intent = check(delivery.ContextIntent, delivery.CheckFailure, lost...)
 	}
-	intent.Facts = slices.Concat(intent.Facts, AwaitedModels(main.Intent), m.invalidOwners(main.Intent))
+	intent.Facts = slices.Concat(intent.Facts, AwaitedModels(main.Intent), m.invalidOwners(main.Intent),
+		m.unknownTrackers(main.Intent))
 	r.Checks = []Check{intent, release}
 	return r
 }

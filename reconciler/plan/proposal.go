@@ -90,7 +90,8 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 	if r.Quarantined = changedQuarantines(p); len(r.Quarantined) > 0 {
 		valid.Facts = append(valid.Facts, fact(code.QuarantineChanged, values{Facts: r.Quarantined}))
 	}
-	valid.Facts = slices.Concat(valid.Facts, AwaitedModels(p.Intent), m.invalidOwners(p.Intent))
+	valid.Facts = slices.Concat(valid.Facts, AwaitedModels(p.Intent), m.invalidOwners(p.Intent),
+		m.unknownTrackers(p.Intent))
 
 	names := changedModels(p)
 	for _, name := range names {
@@ -427,6 +428,21 @@ func AwaitedModels(in delivery.Intent) []delivery.Fact {
 			} else {
 				list[0].Count++
 			}
+		}
+	}
+	return list
+}
+
+// unknownTrackers warns about the first model whose tracker the server does not have, and counts the others.
+func (m *maker) unknownTrackers(in delivery.Intent) (list []delivery.Fact) {
+	for _, name := range slices.Sorted(maps.Keys(in.Models)) {
+		tracker := in.Models[name].Track.Tracker()
+		switch {
+		case tracker == "" || slices.Contains(m.w.Server.Trackers, tracker):
+		case len(list) == 0:
+			list = []delivery.Fact{fact(code.TrackUnknown, values{Model: name, Text: tracker})}
+		default:
+			list[0].Count++
 		}
 	}
 	return list

@@ -242,6 +242,7 @@ type Server struct {
 	Deadline delivery.Duration           // after which a silent device has failed
 	Seed     string                      // a secret for the salts of rollouts
 	Socket   bool                        // a local forge: people use aob pr ask in place of comments
+	Trackers []string                    // that models may name, as KIND/NAME
 	URL      string                      // address for people, without a slash at the end; empty for none
 	// Least is a version below that of every valid document. Older documents are published again: the state folder is
 	// an old copy, and devices may have newer documents.
