@@ -46,6 +46,7 @@
 //	fleet      publish documents for devices, receive their reports
 //	ledger     a database of what cannot be observed again: approvals, rollout clocks, posts
 //	picture    draw the errors of a model
+//	track      copy trainings and releases to an MLflow server
 //	web        the API of the commands, webhooks, metrics, pictures
 //
 //	turn       what parts of a turn share: clock, troubles, when the next turn is due
@@ -55,6 +56,7 @@
 //	history    the history of main: releases, quarantine, lost gates
 //	pulls      read pull requests, and compute the result of merging them
 //	post       post statuses and comments, and remember what is on the forge
+//	outbox     keep what trackers should show, and tell them beside the loop
 //	archive    read the evidence for plans; check the store for lost files
 //	view       answer the commands
 //

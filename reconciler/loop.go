@@ -25,6 +25,9 @@ func (r *Reconciler) Run(ctx context.Context) error {
 	beside.Go(func() { r.board.Run(ctx) })
 	beside.Go(func() { r.pushes.Run(ctx) })
 	beside.Go(func() { r.watchDatasets(ctx) })
+	if r.watchOnly == nil {
+		beside.Go(func() { r.outbox.Run(ctx) })
+	}
 	for {
 		again, err := r.Reconcile(ctx)
 		if ctx.Err() != nil {
@@ -79,6 +82,7 @@ func (r *Reconciler) Reconcile(ctx context.Context) (again time.Time, err error)
 		done, failed = r.act(ctx, p.Steps)
 		err = errors.Join(r.report(ctx, p, failed), stepErrors(failed), r.history.KeepQuarantine(ctx))
 		shown.Proposals = withAllFailures(p, failed)
+		r.outbox.Note(ctx, &world, &p)
 	}
 	r.turn.Note(stepTrouble, err)
 	r.settle(p, done, err, start)

@@ -12,6 +12,7 @@ import (
 	"github.com/autonomos/aob/reconciler/history"
 	"github.com/autonomos/aob/reconciler/intent"
 	"github.com/autonomos/aob/reconciler/ledger"
+	"github.com/autonomos/aob/reconciler/outbox"
 	"github.com/autonomos/aob/reconciler/plan"
 	"github.com/autonomos/aob/reconciler/poll"
 	"github.com/autonomos/aob/reconciler/post"
@@ -102,6 +103,7 @@ type (
 	Metrics interface {
 		Turn(took time.Duration, steps int, err error)
 		poll.Metrics // and post.Metrics
+		outbox.Metrics
 		RunStarted(kind delivery.RunKind)
 		Step(kind string, err error)
 	}
@@ -120,6 +122,9 @@ type Reconciler struct {
 	Metrics  Metrics
 	Requests Requests
 	Parser   *intent.Cache
+	Trackers map[string]outbox.Tracker                 // by KIND/NAME; nil for none
+	Epochs   func(run delivery.Digest) ([]byte, error) // the metrics.jsonl of a training, for the trackers
+	Bundles  string                                    // the address of bundles, for the trackers
 
 	Main     string        // the target branch
 	Server   plan.Server   // what the server's version and configuration decide
@@ -141,7 +146,8 @@ type Reconciler struct {
 	history *history.History
 	pulls   *pulls.Reader
 	turn    *turn.Turn
-	board   *post.Board  // what is posted on the forge
+	board   *post.Board // what is posted on the forge
+	outbox  *outbox.Outbox
 	pushes  *queue.Queue // pushes to branches
 	pushing map[string]pendingPush
 
@@ -204,6 +210,8 @@ func (r *Reconciler) Init() *Reconciler {
 	r.git, r.answers = poll.New(poll.Config{API: r.Forge, Repo: r.Repo, Ledger: r.Ledger, Metrics: r.Metrics,
 		Turn: r.turn, Wake: r.wake, Main: r.Main, GitPoll: r.GitPoll, Every: r.Poll})
 	r.board = post.New(r.Forge, r.Ledger, r.Metrics, r.Progress, r.turn, r.wake)
+	r.outbox = outbox.New(outbox.Config{Trackers: r.Trackers, Ledger: r.Ledger, Metrics: r.Metrics, Turn: r.turn,
+		Epochs: r.Epochs, Bundles: r.Bundles})
 	r.pushes = queue.New(queue.Workers{First: pushWorkers, Limit: pushDeadline}, r.Now, r.wake)
 	r.observed = observed{results: map[delivery.Digest]json.RawMessage{}}
 	r.commits = commits.New(r.Repo, r.Parser)

@@ -166,6 +166,7 @@ func (s *sim) turn() {
 func (r *Reconciler) send(ctx context.Context) {
 	r.board.Drain(ctx)
 	r.pushes.Drain(ctx)
+	r.outbox.Drain(ctx)
 }
 
 // wake does what a webhook, and Run after it, do.
@@ -263,6 +264,9 @@ func (noMetrics) ForgeCall(string, time.Duration, error) {}
 func (noMetrics) Step(string, error)                     {}
 func (noMetrics) GitObserve(time.Duration)               {}
 func (noMetrics) RunStarted(delivery.RunKind)            {}
+
+func (noMetrics) TrackerCall(string, time.Duration, error) {}
+func (noMetrics) TrackerWaiting(string, int)               {}
 
 // ---- git
 

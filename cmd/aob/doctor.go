@@ -32,7 +32,7 @@ func newDoctorCommand() *cobra.Command {
 		Use:   "doctor --config FILE",
 		Short: "Check what the server needs around it, and say what to do",
 		Long: `Doctor checks what aob serve needs: the tools that train and evaluate, the locations of
-datasets, free disk space, the clock, the repository, and on the forge the token, what
+datasets, free disk space, the clock, the trackers, the repository, and on the forge the token, what
 AOB may do, the webhook, branch protection and the owners of gates. It changes nothing,
 and works beside a running server. The exit status is 1 if something is wrong.`,
 		Example: "  aob doctor --config aob.yaml\n" +
@@ -104,6 +104,7 @@ func diagnose(ctx context.Context, config string) []diagnosis {
 	}
 	list = append(list, diagnoseMachine(ctx, s)...)
 	list = append(list, diagnoseAddresses(s)...)
+	list = append(list, diagnoseTrackers(ctx, s)...)
 	return append(list, diagnoseForge(ctx, s)...)
 }
 

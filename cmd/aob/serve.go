@@ -280,6 +280,11 @@ func (p *server) openLoop(ctx context.Context) error {
 		Log:      p.log, Now: time.Now,
 	}
 	p.loop = r
+	r.Trackers, r.Bundles = trackers(s), bundlesAddress(s)
+	r.Epochs = func(key delivery.Digest) ([]byte, error) {
+		return durable.ReadNoFollow(filepath.Join(run.Folder(st.runs(), delivery.RunTrain, key), "output",
+			"metrics.jsonl"), maxMetrics)
+	}
 	r.Runs = &run.Store{Dir: st.runs(), Command: []string{self, "runner", "--config", p.config}, StateID: p.folder.ID,
 		Env: runnerEnv(s, p.trainers), Mask: p.mask, Wake: r.Wake}
 	r.Evidence = &archive.Archive{Bundles: p.bundles, Statements: evidence.New(p.bundles, p.evidence, p.trusted),

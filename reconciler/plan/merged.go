@@ -45,7 +45,7 @@ func (m *maker) reportReleased(r *progress, p Proposal, release delivery.Release
 	}); ok {
 		r.Baseline = &b
 	}
-	if t, ok := m.w.Evidence.training(release.Bundle); ok {
+	if t, ok := m.w.Evidence.Training(release.Bundle); ok {
 		r.Data = &t.Training.Data
 		r.stage(delivery.ContextData, delivery.CheckSuccess, dataFact(p.Intent.Models[release.Name], t.Training.Data))
 		r.stage(delivery.ContextTrain, delivery.CheckSuccess, fact(code.Trained,

@@ -130,7 +130,7 @@ func (e Evidence) weights(bundle delivery.Digest) delivery.Digest {
 	if b, ok := e.Bundles[bundle]; ok {
 		return b.Model
 	}
-	t, _ := e.training(bundle)
+	t, _ := e.Training(bundle)
 	return t.Training.Result.Model
 }
 

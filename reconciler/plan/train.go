@@ -97,7 +97,7 @@ func (m *maker) adopt(r *progress, i int) Stage {
 	if s.State != delivery.CheckSuccess {
 		return Stage{State: s.State, Fact: s.Fact}
 	}
-	t, ok := m.w.Evidence.ByRun[s.key]
+	t, ok := m.w.Evidence.ByRun[s.Key]
 	if !ok {
 		return pending(fact(code.TrainedSigning, values{}))
 	}
@@ -124,7 +124,7 @@ func (m *maker) seed(r *progress, seed int64, digest delivery.Digest) SeedReport
 		return s
 	}
 	if t, ok := m.w.Evidence.BySpec[digest]; ok {
-		s.Bundle, s.key = t.Bundle, t.Training.Run
+		s.Bundle, s.Key = t.Bundle, t.Training.Run
 		stage := m.bundleStage(t)
 		return is(stage.State, stage.Fact)
 	}
@@ -138,14 +138,14 @@ func (m *maker) seed(r *progress, seed int64, digest delivery.Digest) SeedReport
 			Text: trainer.Unusable}))
 	}
 	var input delivery.TrainRun
-	s.key, input = m.begunTraining(TrainInput(r.model, seed, trainer, r.dataKey, r.data))
-	if t, ok := m.w.Evidence.ByRun[s.key]; ok {
+	s.Key, input = m.begunTraining(TrainInput(r.model, seed, trainer, r.dataKey, r.data))
+	if t, ok := m.w.Evidence.ByRun[s.Key]; ok {
 		// Another spec had the same training, as of a dataset with another name.
-		m.signTraining(r, s.key, digest, input, r.data, t.Training.Result)
+		m.signTraining(r, s.Key, digest, input, r.data, t.Training.Result)
 		return is(delivery.CheckPending, fact(code.TrainedSame, values{Bundle: t.Bundle}))
 	}
-	s.Run = s.key
-	result, stage := resultOf[delivery.TrainResult](r.run, delivery.RunSpec{Key: s.key, Kind: delivery.RunTrain,
+	s.Run = s.Key
+	result, stage := resultOf[delivery.TrainResult](r.run, delivery.RunSpec{Key: s.Key, Kind: delivery.RunTrain,
 		Limit: input.Limit, Train: &input}, code.TrainResultUnreadable)
 	if stage.State != delivery.CheckSuccess {
 		return is(stage.State, stage.Fact)
@@ -154,7 +154,7 @@ func (m *maker) seed(r *progress, seed int64, digest delivery.Digest) SeedReport
 	if !ok {
 		return is(delivery.CheckPending, fact(code.TrainDataReading, values{}))
 	}
-	m.signTraining(r, s.key, digest, input, data, result)
+	m.signTraining(r, s.Key, digest, input, data, result)
 	return is(delivery.CheckPending, fact(code.TrainedSigning, values{}))
 }
 

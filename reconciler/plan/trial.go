@@ -68,7 +68,7 @@ type SeedReport struct {
 	Fact   delivery.Fact
 	Bundle delivery.Digest
 	Score  *delivery.Scores // on the validation split
-	key    delivery.Digest  // of its run
+	Key    delivery.Digest  // of its run; empty if none has begun
 }
 
 // VariantID returns the short ID of a variant for people.

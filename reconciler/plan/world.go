@@ -179,8 +179,8 @@ func (e Evidence) newer() delivery.Fact {
 	return fact(code.NewerSigned, values{Text: delivery.NewerSigned(decide)})
 }
 
-// training finds a bundle's training, or that of the bundle which its thresholds were added to.
-func (e Evidence) training(bundle delivery.Digest) (Trained, bool) {
+// Training finds a bundle's training, or that of the bundle which its thresholds were added to.
+func (e Evidence) Training(bundle delivery.Digest) (Trained, bool) {
 	for _, r := range e.Resolved {
 		if r.Result.Bundle == bundle {
 			bundle = r.Input.Valid.Bundle
@@ -199,7 +199,7 @@ func (e Evidence) training(bundle delivery.Digest) (Trained, bool) {
 func (e Evidence) trainingImages(bundle delivery.Digest) []delivery.Digest {
 	var list []delivery.Digest
 	for range 100 { // a bound, in case signed statements form a circle
-		t, ok := e.training(bundle)
+		t, ok := e.Training(bundle)
 		if !ok {
 			break
 		}

@@ -170,8 +170,8 @@ func (m *MLflow) refusal(req *http.Request, resp *http.Response, data []byte,
 		return delivery.Blockedf("write the address that answers itself into url:", "%s redirects to %s",
 			m.settings.URL, to)
 	case status == http.StatusUnauthorized:
-		return delivery.Blockedf("check the secret that the tracker's bearer: or basic: names", "%s refuses AOB's login "+
-			"(401)", m.settings.URL)
+		return delivery.Blockedf("check the secret that the tracker's bearer: or basic: names",
+			"%s refuses AOB's login (401)", m.settings.URL)
 	case status == http.StatusForbidden && strings.Contains(said.Text, "Host header"):
 		host := req.URL.Host
 		return delivery.Blockedf(fmt.Sprintf("start it with mlflow server --allowed-hosts %s,localhost:*", host),
@@ -204,6 +204,9 @@ func (m *MLflow) get(ctx context.Context, path string, query url.Values, out any
 func (m *MLflow) patch(ctx context.Context, path string, in any) error {
 	return m.call(ctx, http.MethodPatch, api+path, in, nil)
 }
+
+// Address returns the server's address.
+func (m *MLflow) Address() string { return m.settings.URL }
 
 // Check says whether AOB can use the server.
 func (m *MLflow) Check(ctx context.Context) error {

@@ -218,14 +218,15 @@ func testLimits(t *testing.T, server *mlflowtest.Server, m *track.MLflow) {
 	}
 	var list []track.Epoch
 	for i := range 700 {
-		list = append(list, track.Epoch{Step: int64(i), Values: map[string]float64{"a": 1, "b/../c": 2, `d"$`: math.NaN()}})
+		list = append(list, track.Epoch{Step: int64(i),
+			Values: map[string]float64{"a": 1, "b/../c": 2, `d"$`: math.NaN()}})
 	}
 	put(t, m, r, list)
 	v := looked(t, server, "large")
 	got := v.Runs[0]
-	if len(got.Params) != 252 || got.Tags["aob.t249"] != "v" || len(got.Steps["trainer/a"]) != 700 || len(got.Steps) != 5 {
-		t.Errorf("%d params, %d tags, %d steps, metrics %v", len(got.Params), len(got.Tags), len(got.Steps["trainer/a"]),
-			got.Metrics)
+	steps := len(got.Steps["trainer/a"])
+	if len(got.Params) != 252 || got.Tags["aob.t249"] != "v" || steps != 700 || len(got.Steps) != 5 {
+		t.Errorf("%d params, %d tags, %d steps, metrics %v", len(got.Params), len(got.Tags), steps, got.Metrics)
 	}
 }
 
@@ -441,7 +442,8 @@ func TestHostileServers(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s := httptest.NewServer(c.answer)
 			defer s.Close()
-			m := track.New(track.Settings{URL: s.URL, Now: time.Now, Bearer: func() (string, error) { return secret, nil }})
+			m := track.New(track.Settings{URL: s.URL, Now: time.Now,
+				Bearer: func() (string, error) { return secret, nil }})
 			err := m.PutRun(t.Context(), trained("x"), nil)
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Fatalf("got %v", err)

@@ -136,8 +136,11 @@ func (m *MLflow) PutModel(ctx context.Context, want Model) error {
 		return err
 	}
 	list := slices.Clone(want.Versions)
-	if p := want.Production; p != nil && !slices.ContainsFunc(list, func(v Version) bool { return v.ours() == p.ours() }) {
-		list = append(list, *p) // of the model's former name
+	if p := want.Production; p != nil {
+		is := func(v Version) bool { return v.ours() == p.ours() }
+		if !slices.ContainsFunc(list, is) {
+			list = append(list, *p) // of the model's former name
+		}
 	}
 	for _, v := range list {
 		old, ok := versions[v.ours()]
@@ -173,7 +176,8 @@ func (m *MLflow) registered(ctx context.Context, want Model) (registered, error)
 	query := url.Values{"name": {want.Name}}
 	err := m.get(ctx, "registered-models/get", query, &found)
 	if is(err, missing) {
-		err = m.post(ctx, "registered-models/create", map[string]any{"name": want.Name, "description": want.Note}, &found)
+		err = m.post(ctx, "registered-models/create", map[string]any{"name": want.Name, "description": want.Note},
+			&found)
 		if is(err, exists) {
 			err = m.get(ctx, "registered-models/get", query, &found)
 		}

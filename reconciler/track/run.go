@@ -233,8 +233,9 @@ func (m *MLflow) logInputs(ctx context.Context, r Run, there trackedRun) error {
 
 func inputOf(d Dataset) datasetInput {
 	in := datasetInput{Tags: []pair{{"mlflow.data.context", d.Context}, {"aob.digest", string(d.Digest)}},
-		Dataset: mlflowDataset{Name: delivery.Cut(d.Name, maxDataName), Digest: shortDigest(d.Digest), SourceType: "aob",
-			Source: string(delivery.Canonical(map[string]string{"dataset": d.Name, "digest": string(d.Digest)}))}}
+		Dataset: mlflowDataset{Name: delivery.Cut(d.Name, maxDataName), Digest: shortDigest(d.Digest),
+			SourceType: "aob",
+			Source:     string(delivery.Canonical(map[string]string{"dataset": d.Name, "digest": string(d.Digest)}))}}
 	if len(d.Profile) > 0 {
 		in.Dataset.Profile = string(delivery.Canonical(d.Profile))
 	}

@@ -28,6 +28,8 @@ import (
 //	                                     the device reports and does not install, or has another anomaly
 //	aob_store_lost_bundles               bundles with missing or damaged files in the server's store
 //	aob_model_bytes_served_total         bytes of bundles sent to devices
+//	aob_tracker_call_seconds{tracker,result}  duration of telling a tracker one record
+//	aob_tracker_waiting{tracker}         records that a tracker does not have yet
 //	aob_webhooks_total{result}           received webhooks; result is taken, unsigned or refused
 type Metrics struct {
 	registry *prometheus.Registry
@@ -42,6 +44,8 @@ type Metrics struct {
 	trainings  prometheus.Counter
 	modelBytes prometheus.Counter
 	webhooks   *prometheus.CounterVec
+	tracker    *prometheus.HistogramVec
+	untold     *prometheus.GaugeVec
 }
 
 // NewMetrics returns metrics in a registry of their own.
@@ -70,9 +74,14 @@ func NewMetrics() *Metrics {
 		trainings:  counter("aob_trainings_total", "Started trainings; a resumed training is not counted again."),
 		modelBytes: counter("aob_model_bytes_served_total", "Bytes of bundles sent to devices."),
 		webhooks:   vec("aob_webhooks_total", "Webhooks received.", "result"),
+		tracker: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "aob_tracker_call_seconds",
+			Help:    "Duration of telling a tracker one record.",
+			Buckets: []float64{.01, .03, .1, .3, 1, 3, 10, 30, 100}}, []string{"tracker", "result"}),
+		untold: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "aob_tracker_waiting",
+			Help: "Records that a tracker does not have yet."}, []string{"tracker"}),
 	}
 	m.registry.MustRegister(m.turns, m.turn, m.steps, m.forge, m.git, m.gitBytes, m.started, m.trainings, m.modelBytes,
-		m.webhooks, collectors.NewGoCollector(),
+		m.webhooks, m.tracker, m.untold, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewBuildInfoCollector())
 	// Series that dashboards use as divisors exist from the start.
 	for _, result := range []string{"ok", "error"} {
@@ -109,6 +118,16 @@ func (m *Metrics) Turn(took time.Duration, _ int, err error) {
 // ForgeCall counts one call of the forge.
 func (m *Metrics) ForgeCall(what string, took time.Duration, err error) {
 	m.forge.WithLabelValues(what, result(err)).Observe(took.Seconds())
+}
+
+// TrackerCall counts one record that a tracker was told.
+func (m *Metrics) TrackerCall(tracker string, took time.Duration, err error) {
+	m.tracker.WithLabelValues(tracker, result(err)).Observe(took.Seconds())
+}
+
+// TrackerWaiting sets how many records a tracker does not have yet.
+func (m *Metrics) TrackerWaiting(tracker string, records int) {
+	m.untold.WithLabelValues(tracker).Set(float64(records))
 }
 
 // Step counts one step.
