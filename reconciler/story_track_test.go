@@ -142,7 +142,8 @@ func TestTrackerSeesPromotionsAndRollback(t *testing.T) {
 	s.merge("first")
 	s.settle()
 	run = tracker.named("PR #1 seed 1")
-	if run.Tags["aob.pull_request.state"] != "merged" || run.Tags["aob.version"] != "1" || run.Status != track.Finished {
+	if run.Tags["aob.pull_request.state"] != "merged" || run.Tags["aob.version"] != "1" ||
+		run.Status != track.Finished {
 		t.Errorf("after the merge: %v, %s", run.Tags, run.Status)
 	}
 	m := tracker.models["shapes"]

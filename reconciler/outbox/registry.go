@@ -72,10 +72,11 @@ func (d deriver) release(b *box, model string, a delivery.Acceptance) track.Vers
 		Tags: map[string]string{"aob.spec": string(a.Spec), "mlflow.source.git.commit": a.Commit}}
 	lines := []string{fmt.Sprintf("Version %d of %s.", a.Version, model)}
 	if t, ok := d.w.Evidence.Training(a.Bundle); ok {
-		v.Run = t.Training.Run
+		v.Run, v.Experiment = t.Training.Run, model
 		v.Tags[track.RunTag] = string(v.Run)
 		// The record says which pull request asked for the training.
 		if r := b.runs[v.Run]; r != nil {
+			v.Experiment = r.Run.Experiment
 			for _, key := range []string{"aob.pull_request", "aob.pull_request.url"} {
 				v.Tags[key] = r.Run.Tags[key]
 			}

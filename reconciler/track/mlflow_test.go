@@ -232,7 +232,7 @@ func testLimits(t *testing.T, server *mlflowtest.Server, m *track.MLflow) {
 
 func release(model string, n int) track.Version {
 	bundle := digest(fmt.Sprint(model, n))
-	return track.Version{Number: n, Bundle: bundle, Run: digest("run of " + model), Note: "released",
+	return track.Version{Number: n, Bundle: bundle, Run: digest("run of " + model), Experiment: model, Note: "released",
 		Source: "oci://127.0.0.1:8370/bundles@" + string(bundle), Tags: map[string]string{"aob.verdict": "pass"}}
 }
 

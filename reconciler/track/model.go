@@ -231,8 +231,8 @@ func (m *MLflow) versions(ctx context.Context, name string) (map[[2]string]track
 // createVersion registers a release, with its run if MLflow has it.
 func (m *MLflow) createVersion(ctx context.Context, name string, v Version) (trackedVersion, error) {
 	create := map[string]any{"name": name, "source": v.Source, "description": v.Note, "tags": differ(v.tags(), nil)}
-	if v.Run != "" {
-		experiment, err := m.experiment(ctx, name)
+	if v.Run != "" && v.Experiment != "" {
+		experiment, err := m.experiment(ctx, v.Experiment)
 		if err != nil {
 			return trackedVersion{}, err
 		}

@@ -126,10 +126,13 @@ type Model struct {
 
 // A Version is a release of a model.
 type Version struct {
-	Number int               `json:"number"` // AOB's, which may differ from MLflow's
-	Bundle delivery.Digest   `json:"bundle"`
-	Run    delivery.Digest   `json:"run,omitempty"` // the training; empty if it is not known
-	Source string            `json:"source"`        // as in oci://HOST/bundles@sha256:...
+	Number int             `json:"number"` // AOB's, which may differ from MLflow's
+	Bundle delivery.Digest `json:"bundle"`
+	Run    delivery.Digest `json:"run,omitempty"` // the training; empty if it is not known
+	// Experiment is that of the run: another model may have asked for the same training first.
+	Experiment string `json:"experiment,omitempty"`
+
+	Source string            `json:"source"` // as in oci://HOST/bundles@sha256:...
 	Note   string            `json:"note"`
 	Tags   map[string]string `json:"tags"`
 }
