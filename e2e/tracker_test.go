@@ -43,7 +43,7 @@ except Exception:
 print(json.dumps(out))
 `
 
-// TestTracker takes two releases and a rollback to a real MLflow, which is down for the whole first promotion and killed
+// TestTracker takes two releases and a rollback to a real MLflow. It is down for the whole first promotion, and killed
 // in the middle of the second, as AOB is.
 func TestTracker(t *testing.T) {
 	n := findPrograms(t)
