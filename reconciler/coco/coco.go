@@ -26,6 +26,7 @@ type Image struct {
 	Width, Height int    // pixels; 0 if unknown
 	FileName      string // may be empty
 	Group         string // images of one group are resampled together; see Loader.Group
+	Site, Time    string // where and when it was taken, as the file says it; see Loader.Scenes
 }
 
 // Category is one class of objects.
@@ -55,6 +56,13 @@ type Detection struct {
 // Box is a rectangle in pixels: top left corner, width and height.
 type Box struct {
 	X, Y, W, H float64
+}
+
+// Within returns by how many pixels a box leaves an image of this size, and the smaller side of the part that is
+// inside. Both may be negative.
+func (b Box) Within(width, height int) (over, inside float64) {
+	w, h := float64(width), float64(height)
+	return max(-b.X, -b.Y, b.X+b.W-w, b.Y+b.H-h), min(min(b.X+b.W, w)-max(b.X, 0), min(b.Y+b.H, h)-max(b.Y, 0))
 }
 
 // A Mode is a treatment of annotation id 0. The zero value is Fixed.

@@ -11,7 +11,10 @@ import (
 type Loader struct {
 	// Group names the field of images, a text or a whole number, that becomes Image.Group, such as "video". An image
 	// without it is then an error. If Group is empty, images have no group.
-	Group    string
+	Group string
+	// Scenes reads where and when images were taken: the field date_captured or datetime, and the field site, camera,
+	// location or video, of an image or of its field extra or attributes.
+	Scenes   bool
 	MaxBytes int64 // of a file; zero means 4 GiB
 	MaxItems int   // of images, categories, annotations or detections in a file; zero means 20 million
 }
@@ -291,7 +294,11 @@ func (p *parser) box() (Box, bool) {
 		p.complain(at, WrongType, "want 4 numbers, got %d", n)
 	case !valid:
 	case b.W < 0 || b.H < 0:
-		p.complain(at, NegativeBox, "want width and height from 0 up, got %v x %v", b.W, b.H)
+		before := len(p.problems)
+		if p.complain(at, NegativeBox, "want width and height from 0 up, got %v x %v", b.W, b.H); before <
+			len(p.problems) {
+			p.problems[before].Got = b
+		}
 	case text != "":
 		p.complain(at, OutOfRange, "%s", text)
 	default:

@@ -44,6 +44,7 @@ type Problem struct {
 	Offset int64  `json:"offset"` // bytes from the start of the file
 	Line   int    `json:"line"`   // from 1
 	Column int    `json:"column"` // in bytes, from 1
+	Got    Box    `json:"-"`      // the box, if it is negative
 }
 
 // A truthParser reads an annotation file. Annotations may come before the images and categories that they name, so
@@ -192,6 +193,10 @@ func (p *truthParser) image(at position) {
 			if p.enter(4, p.loader.Group) {
 				v.Group, hasGroup = p.group()
 			}
+		case p.loader.Scenes && (string(name) == "extra" || string(name) == "attributes"):
+			p.inner(&v)
+		case p.loader.Scenes:
+			p.scene(name, &v)
 		default:
 			p.skip()
 		}
@@ -226,6 +231,46 @@ func (p *truthParser) image(at position) {
 	}
 	p.images[v.ID] = int32(len(p.truth.Images))
 	p.truth.Images = append(p.truth.Images, v)
+}
+
+// inner reads the fields of an object in an image that say where or when it was taken.
+func (p *truthParser) inner(v *Image) {
+	if p.peek() != '{' {
+		p.skip()
+		return
+	}
+	p.pos++
+	for first := true; p.next(first, '}'); first = false {
+		if name, ok := p.key(); ok {
+			p.scene(name, v)
+		}
+	}
+}
+
+// scene reads a field of an image if it says where or when it was taken, and skips any other. The first one counts.
+func (p *truthParser) scene(name []byte, v *Image) {
+	to := &v.Site
+	switch string(name) {
+	case "date_captured", "datetime":
+		to = &v.Time
+	case "site", "camera", "location", "video":
+	default:
+		p.skip()
+		return
+	}
+	switch c := p.peek(); {
+	case *to == "" && c == '"':
+		text, _ := p.string(maxText)
+		*to = string(text)
+	case *to == "" && startsNumber(c):
+		if value, n, whole, ok := p.number(); ok && whole {
+			*to = strconv.FormatInt(n, 10)
+		} else if ok {
+			*to = strconv.FormatFloat(value, 'g', -1, 64)
+		}
+	default:
+		p.skip()
+	}
 }
 
 // group reads a text, or a whole number as a text.
@@ -414,7 +459,7 @@ func (p *truthParser) inside(at position, b Box, in Image) {
 		return
 	}
 	w, h := float64(in.Width), float64(in.Height)
-	by := max(-b.X, -b.Y, b.X+b.W-w, b.Y+b.H-h)
+	by, _ := b.Within(in.Width, in.Height)
 	across, down := min(b.X+b.W, w)-max(b.X, 0), min(b.Y+b.H, h)-max(b.Y, 0) // of the part inside
 	switch whole := b.W >= 1 && b.H >= 1; {
 	case (by > 1 || whole) && (across <= 0 || down <= 0):

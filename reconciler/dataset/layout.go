@@ -417,7 +417,7 @@ func (v *version) cocoSplit(name, file, group string, find func(coco.Image) (str
 		return nil, pathless(err)
 	}
 	defer in.Close()
-	truth, problems, err := coco.Loader{Group: group}.ReadTruthLenient(asUTF8(in))
+	truth, problems, err := coco.Loader{Group: group, Scenes: true}.ReadTruthLenient(asUTF8(in))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
