@@ -46,6 +46,15 @@ func (r *dataRequest) register(c *cobra.Command) {
 		"the server's configuration `file`, which has the locations of datasets; only for a NAME")
 }
 
+// located finds a dataset, with the pattern of scenes.
+func (r *dataRequest) located(name, scenes string) (dataset.Located, error) {
+	catalog, d, err := r.find(name)
+	if err == nil && scenes != "" {
+		catalog.Scenes, err = dataset.ScenePattern(scenes)
+	}
+	return dataset.Located{Catalog: catalog, Dataset: d}, err
+}
+
 // find returns the dataset of a folder, or else of a name in the server's configuration.
 func (r *dataRequest) find(name string) (dataset.Catalog, delivery.Dataset, error) {
 	if info, err := os.Stat(name); err == nil && info.IsDir() {
@@ -90,6 +99,7 @@ func newDataCheckCommand() *cobra.Command {
 	var r dataRequest
 	var headers bool
 	var classes []string
+	var before, scenes, tables string
 	c := &cobra.Command{
 		Use:   "check DIR|NAME",
 		Short: "Find what is wrong in a dataset, as the server's check does before a training",
@@ -103,27 +113,65 @@ the second part out. What was found is kept in the user's cache, so a second che
 folder that did not change is quick; a file counts as changed if its size, times or
 inode differ.
 
-Without --classes each label of the train split is a class.`,
+Without --classes each label of the train split is a class.
+
+--before names the version before, with which labels and sizes are compared. --scenes
+says where the paths of images have the site and the time at which they were taken.
+
+Each rule is an expectation of Great Expectations. -o gx prints what a validation by that
+package returns, as JSON, and --tables writes the tables and the suites with which it can
+repeat the check.`,
 		Example: `  aob data check ~/pallets
+  aob data check ~/pallets/v4 --before ~/pallets/v3
+  aob data check ~/pallets --scenes '(?P<site>cam[0-9]+)_(?P<time>[0-9]{8}_[0-9]{6})'
+  aob data check ~/pallets -o gx --tables gx > validation.json
   aob data check shapes/v3 --config aob.yaml --classes circle,square
   aob data check ~/pallets -o json | jq '.findings[] | select(.level == "error")'`,
 		RunE: func(c *cobra.Command, args []string) error {
-			catalog, d, err := r.find(args[0])
+			at, err := r.located(args[0], scenes)
 			if err != nil {
 				return err
 			}
+			var older *dataset.Located
+			if before != "" {
+				found, err := r.located(before, scenes)
+				if err != nil {
+					return err
+				}
+				older = &found
+			}
+			catalog, d := at.Catalog, at.Dataset
 			catalog.HeadersOnly = headers
 			run := delivery.DataRun{Dataset: d}
 			for _, name := range classes {
 				run.Classes = append(run.Classes, delivery.Class{Name: name, Labels: []string{name}})
 			}
 			progress, done := showProgress(c.ErrOrStderr())
-			result, err := catalog.Check(c.Context(), run, "", nil, progress)
+			var result delivery.DataResult
+			var measured dataset.Tables
+			if older != nil || tables != "" || o.format == "gx" {
+				result, measured, err = catalog.Report(c.Context(), run, older, progress)
+			} else {
+				result, err = catalog.Check(c.Context(), run, "", nil, progress)
+			}
 			if done(); err != nil {
 				return err
 			}
+			if tables != "" {
+				if err := measured.Write(tables); err != nil {
+					return err
+				}
+			}
 			report := dataReport{Dataset: args[0], DataResult: result}
-			if err := o.print(c.OutOrStdout(), report, func(t *terminal) { t.dataReport(report) }); err != nil {
+			if o.format == "gx" {
+				text, err := measured.Validation(args[0], result.Content)
+				if err == nil {
+					_, err = fmt.Fprintf(delivery.LogWriter{W: c.OutOrStdout()}, "%s\n", text)
+				}
+				if err != nil {
+					return err
+				}
+			} else if err := o.print(c.OutOrStdout(), report, func(t *terminal) { t.dataReport(report) }); err != nil {
 				return err
 			}
 			if !result.Failed() {
@@ -136,8 +184,12 @@ Without --classes each label of the train split is a class.`,
 			return hinted{fmt.Errorf("%s cannot be trained on", args[0]), hint}
 		},
 	}
-	o.register(c)
+	o.register(c, "gx")
 	r.register(c)
+	c.Flags().StringVar(&before, "before", "", "the `version` before, to compare with: a folder or a NAME")
+	c.Flags().StringVar(&scenes, "scenes", "", "a `pattern` for the paths of images: a regular expression with the "+
+		"groups site and time; default: what annotation files say")
+	c.Flags().StringVar(&tables, "tables", "", "a `folder` for the tables, as CSV, and the suites of expectations")
 	c.Flags().BoolVar(&headers, "headers-only", false, "do not decode images")
 	c.Flags().BoolVar(&r.noMemory, "reread", false, "read all files, also those that did not change since the last "+
 		"check")

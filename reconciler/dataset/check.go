@@ -27,12 +27,7 @@ import (
 // at all, and lists may be nil. If the run names no classes, every category with objects in train is a class.
 func (catalog Catalog) Check(ctx context.Context, run delivery.DataRun, out string, lists Store,
 	progress Progress) (delivery.DataResult, error) {
-	c := &checker{classes: run.Classes, sets: map[string]held{}, checked: map[string]bool{},
-		noted:   map[fault]bool{},
-		leftOut: map[string]map[int64]bool{"train": {}, "valid": {}}, looks: map[string]look{},
-		rewritten: map[string]bool{},
-		result: delivery.DataResult{Images: map[string]int{}, Truths: map[string]int{},
-			Folders: map[string]delivery.Digest{}}}
+	c := newChecker(run)
 	if catalog.Fetching == nil {
 		catalog.Fetching = progress
 	}
@@ -40,7 +35,6 @@ func (catalog Catalog) Check(ctx context.Context, run delivery.DataRun, out stri
 	if err != nil {
 		return c.result, err
 	}
-	c.opened(v)
 	memory, key := "", delivery.Digest("")
 	if memory = catalog.memory(v.dir); memory != "" && out == "" {
 		key = v.resultKey(run, catalog.HeadersOnly)
@@ -50,14 +44,69 @@ func (catalog Catalog) Check(ctx context.Context, run delivery.DataRun, out stri
 		v.recall(memory)
 		defer v.keep(memory)
 	}
-	if err := c.hash(ctx, v, progress); err != nil {
+	if err := c.check(ctx, catalog, v, run, nil, progress); err != nil {
 		return c.result, err
+	}
+	if out == "" {
+		keepResult(memory, key, c.result)
+	}
+	if c.result.Failed() || out == "" {
+		return c.result, nil
+	}
+	err = c.write(v, c.splits, out, lists)
+	return c.result, err
+}
+
+// A Located is a dataset and the catalog that finds it.
+type Located struct {
+	Catalog Catalog
+	Dataset delivery.Dataset
+}
+
+// Report checks a dataset as [Catalog.Check] does, and returns what it measured too. If before is not nil, it is the
+// version before, and the dataset is compared with it.
+func (catalog Catalog) Report(ctx context.Context, run delivery.DataRun, before *Located,
+	progress Progress) (delivery.DataResult, Tables, error) {
+	c := newChecker(run)
+	if catalog.Fetching == nil {
+		catalog.Fetching = progress
+	}
+	v, err := catalog.open(ctx, run.Dataset)
+	if err != nil {
+		return c.result, nil, err
+	}
+	memory := catalog.memory(v.dir)
+	v.recall(memory)
+	defer v.keep(memory)
+	if err := c.check(ctx, catalog, v, run, before, progress); err != nil {
+		return c.result, nil, err
+	}
+	return c.result, c.tables(v), nil
+}
+
+func newChecker(run delivery.DataRun) *checker {
+	return &checker{classes: run.Classes, sets: map[string]held{}, checked: map[string]bool{},
+		noted:   map[fault]bool{},
+		leftOut: map[string]map[int64]bool{"train": {}, "valid": {}}, looks: map[string]look{},
+		rewritten: map[string]bool{},
+		result: delivery.DataResult{Images: map[string]int{}, Truths: map[string]int{},
+			Folders: map[string]delivery.Digest{}}}
+}
+
+// check finds out all that is in the result, except for what is written for the trainer.
+func (c *checker) check(ctx context.Context, catalog Catalog, v *version, run delivery.DataRun, before *Located,
+	progress Progress) error {
+	c.opened(v)
+	if err := c.hash(ctx, v, progress); err != nil {
+		return err
 	}
 	if err := v.readable(); err != nil {
 		c.finding(delivery.LevelError, "layout", run.Dataset.String(), err.Error())
-		return c.done(), nil
+		c.done()
+		return nil
 	}
-	splits, broken := c.splits(v, run)
+	splits, broken := c.splitsOf(v, run)
+	c.splits = splits
 	if len(c.classes) == 0 && splits["train"] != nil {
 		c.allClasses(v, splits["train"])
 	}
@@ -74,7 +123,7 @@ func (catalog Catalog) Check(ctx context.Context, run delivery.DataRun, out stri
 			continue // already a finding
 		}
 		if err := c.evalSet(ctx, catalog, v, splits, e, i < len(run.EvalSets), heldOut); err != nil {
-			return c.result, err
+			return err
 		}
 	}
 	if valid := splits["valid"]; valid != nil {
@@ -84,20 +133,21 @@ func (catalog Catalog) Check(ctx context.Context, run delivery.DataRun, out stri
 		}
 	}
 	if err := c.decode(ctx, v, catalog.HeadersOnly, progress); err != nil {
-		return c.result, err
+		return err
 	}
 	c.leaks(v, splits, heldOut)
 	c.twins(v, splits)
+	c.scenes(v, splits)
 	c.labels(v, splits)
+	c.balance(v, splits)
+	if before != nil {
+		if err := c.drift(ctx, *before, v, splits); err != nil {
+			return err
+		}
+	}
 	c.count(v, splits)
-	if c.done(); out == "" {
-		keepResult(memory, key, c.result)
-	}
-	if c.result.Failed() || out == "" {
-		return c.result, nil
-	}
-	err = c.write(v, splits, out, lists)
-	return c.result, err
+	c.done()
+	return nil
 }
 
 // hash reads the files, except for those that are too large.
@@ -118,8 +168,8 @@ func (c *checker) hash(ctx context.Context, v *version, progress Progress) error
 	return nil
 }
 
-// splits reads the splits and reports their problems. A split that cannot be read is broken.
-func (c *checker) splits(v *version, run delivery.DataRun) (splits map[string]*split, broken map[string]bool) {
+// splitsOf reads the splits and reports their problems. A split that cannot be read is broken.
+func (c *checker) splitsOf(v *version, run delivery.DataRun) (splits map[string]*split, broken map[string]bool) {
 	splits, broken = map[string]*split{}, map[string]bool{}
 	for _, name := range splitNames {
 		s, ok, err := v.split(name, "")
@@ -218,6 +268,14 @@ type checker struct {
 	sets    map[string]held           // by path: the image in an eval set
 	looks   map[string]look           // by path: of images whose source names are equal
 
+	// What was measured, beside the findings.
+	splits map[string]*split
+	gone   []absent
+	pairs  []imagePair
+	sites  []siteUse
+	close  []closePair
+	drifts []driftOf
+
 	rewritten map[string]bool // labels that a finding says are another one, written in another way
 }
 
@@ -230,6 +288,7 @@ func (c *checker) opened(v *version) {
 type imageFile struct {
 	prefix string // of the split, for findings
 	name   string // below the prefix
+	at     string // below the dataset
 	path   string
 	open   opener
 	file   *file
@@ -280,7 +339,7 @@ func (c *checker) split(v *version, s *split, dataset string, judged bool, group
 	for _, im := range s.truth.Images {
 		if file, ok := s.images[im.ID]; ok && v.files[file].size <= maxImage {
 			c.decodes = append(c.decodes, imageFile{prefix: prefix, name: strings.TrimPrefix(file, s.dir),
-				path: v.path(file), open: v.opener(file), file: v.files[file], image: im, unsized: said[im.FileName]})
+				at: file, path: v.path(file), open: v.opener(file), file: v.files[file], image: im, unsized: said[im.FileName]})
 		}
 	}
 	c.copies(v, s, prefix)
@@ -396,8 +455,25 @@ func (c *checker) missing(v *version, s *split, dataset string) map[string]bool 
 			where = fmt.Sprintf("%s%s: %q", dataset, s.annotations, im.FileName)
 		}
 		c.finding(delivery.LevelError, "missing-file", where, text)
+		if dataset == "" {
+			c.gone = append(c.gone, absent{s.name, where, im})
+		}
 	}
 	return files[best]
+}
+
+// An absent is an image of the annotations whose file is not there.
+type absent struct {
+	split, where string
+	image        coco.Image
+}
+
+// An imagePair is two images that a check found to be the same, or to look the same.
+type imagePair struct {
+	code, where  string // of the finding
+	image, other string // paths below the dataset
+	sameBoxes    bool   // of copies
+	apart        int    // bits in which their looks differ
 }
 
 // copies reports the images of a split that are the same picture as another one.
@@ -417,6 +493,8 @@ func (c *checker) copies(v *version, s *split, prefix string) {
 			code, same = "duplicate-file", fmt.Sprintf("is listed twice, with the ids %d and %d", first, id)
 		}
 		where := shown(prefix + image[id].FileName)
+		c.pairs = append(c.pairs, imagePair{code: code, where: where, image: s.images[id], other: s.images[first],
+			sameBoxes: slices.Equal(content[id], content[first])})
 		if !slices.Equal(content[id], content[first]) {
 			c.finding(delivery.LevelError, code, where, fmt.Sprintf("%s, and their boxes differ (%d there, %d here): "+
 				"put all boxes into one entry, and remove the other", same, len(content[first]), len(content[id])))

@@ -23,6 +23,13 @@ func TestDamagedForms(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds: run it without -short")
 	}
+	for _, test := range damagedForms(t) {
+		t.Run(test.name, test.test)
+	}
+}
+
+// damagedForms are copies with faults in how they are written.
+func damagedForms(t *testing.T) []damagedCopy {
 	whole := newCells(t)
 	const annotations = "train/" + AnnotationsFile
 	first, second := whole.name("train", 0), whole.name("train", 1)
@@ -43,7 +50,7 @@ func TestDamagedForms(t *testing.T) {
 		}
 	}
 	file := func(data string) func(c *cells) { return func(c *cells) { c.put("train", first, []byte(data)) } }
-	for _, test := range []damagedCopy{
+	return []damagedCopy{
 		{"names begin with ./", each("images", func(im object) { im["file_name"] = "./" + im["file_name"].(string) }),
 			[]string{fmt.Sprintf(`error missing-file %s: "./%s" x6`, annotations, first)},
 			"6 files of these names are in train: write file_name without a folder"},
@@ -142,8 +149,6 @@ func TestDamagedForms(t *testing.T) {
 			}
 			c.files["test"]["images"], c.files["test"]["annotations"] = []any{}, []any{}
 		}, []string{"warning no-truth dir:d test"}, "has no image"},
-	} {
-		t.Run(test.name, test.test)
 	}
 }
 

@@ -172,8 +172,14 @@ func withOrientation(data []byte, orientation uint16) []byte {
 	return slices.Concat(head, segment, data[2:])
 }
 
-// check writes the annotation files and checks the dataset. NAN in a file becomes NaN.
+// check writes the annotation files and checks the dataset.
 func (c *cells) check() delivery.DataResult {
+	r, _ := c.report()
+	return r
+}
+
+// report writes the annotation files and checks the dataset, with its tables. NAN in a file becomes NaN.
+func (c *cells) report() (delivery.DataResult, Tables) {
 	for split, file := range c.files {
 		data, err := json.Marshal(file)
 		if err != nil {
@@ -181,12 +187,12 @@ func (c *cells) check() delivery.DataResult {
 		}
 		c.put(split, AnnotationsFile, bytes.ReplaceAll(data, []byte(`"NAN"`), []byte("NaN")))
 	}
-	r, err := folders("d", c.dir).Check(c.t.Context(), delivery.DataRun{Dataset: inDir("d"), Classes: bloodCells}, "",
-		nil, nil)
+	r, tables, err := folders("d", c.dir).Report(c.t.Context(), delivery.DataRun{Dataset: inDir("d"),
+		Classes: bloodCells}, nil, nil)
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	return r
+	return r, tables
 }
 
 // A damagedCopy is what is done to a copy of BCCD, and what its check finds.
@@ -200,7 +206,8 @@ type damagedCopy struct {
 func (d damagedCopy) test(t *testing.T) {
 	c := newCells(t)
 	d.damage(c)
-	r := c.check()
+	r, tables := c.report()
+	agree(t, r, tables)
 	var got []string
 	for _, f := range r.Findings {
 		line := strings.Join([]string{f.Level, f.Code, f.Where}, " ")
@@ -219,6 +226,13 @@ func TestDamagedCopies(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds: run it without -short")
 	}
+	for _, test := range damages(t) {
+		t.Run(test.name, test.test)
+	}
+}
+
+// damages are copies with faults in what their annotations and files say.
+func damages(t *testing.T) []damagedCopy {
 	bbox := func(v ...any) func(a object) { return func(a object) { a["bbox"] = v } }
 	whole := newCells(t)
 	train := func(i int) string { return "train/" + whole.name("train", i) }
@@ -469,9 +483,7 @@ func TestDamagedCopies(t *testing.T) {
 	if len(tests) < 41 {
 		t.Fatalf("%d damages", len(tests)-1)
 	}
-	for _, test := range tests {
-		t.Run(test.name, test.test)
-	}
+	return tests
 }
 
 // at returns the number in the file of box k of image i of train.

@@ -55,6 +55,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -88,6 +89,7 @@ type version struct {
 	dir     string
 	fetched *manifest        // nil if dir is the dataset itself
 	root    *os.Root         // dir
+	scenes  *regexp.Regexp   // see Catalog.Scenes
 	files   map[string]*file // by slash path below dir
 
 	// What [version.layout] and the readers found, once.
@@ -112,7 +114,7 @@ func (c Catalog) open(ctx context.Context, d delivery.Dataset) (*version, error)
 	if err != nil {
 		return nil, err
 	}
-	v := &version{ref: d, dir: dir, fetched: list, files: map[string]*file{}, began: time.Now()}
+	v := &version{ref: d, dir: dir, fetched: list, scenes: c.Scenes, files: map[string]*file{}, began: time.Now()}
 	if v.root, err = os.OpenRoot(dir); err != nil {
 		return nil, fmt.Errorf("list dataset %s: %w", d, pathless(err))
 	}
@@ -246,6 +248,15 @@ func (s *split) ungrouped(group string) string {
 		}
 	}
 	return ""
+}
+
+// byID returns the images of the split by their ids.
+func (s *split) byID() map[int64]coco.Image {
+	out := make(map[int64]coco.Image, len(s.truth.Images))
+	for _, im := range s.truth.Images {
+		out[im.ID] = im
+	}
+	return out
 }
 
 // files lists the split's image files, sorted, each once.

@@ -452,7 +452,11 @@ func (v *version) resultKey(run delivery.DataRun, headersOnly bool) delivery.Dig
 		}
 		fmt.Fprintf(h, "%q %v\n", name, f.stamp)
 	}
-	return delivery.DigestOf("check", []any{run, headersOnly, stampOf(info), hex.EncodeToString(h.Sum(nil))})
+	pattern := ""
+	if v.scenes != nil {
+		pattern = v.scenes.String()
+	}
+	return delivery.DigestOf("check", []any{run, headersOnly, pattern, stampOf(info), hex.EncodeToString(h.Sum(nil))})
 }
 
 // recallResult returns the remembered result of a check.

@@ -69,10 +69,19 @@ var Rules = []Rule{
 	{"exif-orientation", delivery.LevelWarning, "images that viewers turn; training and detection do not"},
 	{"no-truth", delivery.LevelWarning, "an eval set, valid or test without an object that counts, or without one " +
 		"of a class"},
+	{"split-size", delivery.LevelWarning, "valid or test with hardly an image beside train, or with more than train"},
+	{"class-balance", delivery.LevelWarning, "a class with less than a hundredth of the objects of the most frequent " +
+		"one in train"},
 	{"few-images", delivery.LevelWarning, "an eval set with too few images, or groups, for any decision"},
 	{"same-name", delivery.LevelWarning, "an image with the source name of another split's image, and other content"},
 	{"perceptual-twin", delivery.LevelWarning, "an image that looks like one of an eval set"},
 	{"near-duplicate", delivery.LevelWarning, "two images of a split that look the same"},
+	{"site-leak", delivery.LevelWarning, "a site with images in train and in valid or test"},
+	{"time-leak", delivery.LevelWarning, "an image of train taken within a minute of one of valid or test, at one site"},
+	{"label-drift", delivery.LevelWarning, "another share of a label than in the version before, or other boxes an " +
+		"image"},
+	{"box-drift", delivery.LevelWarning, "boxes of another size than in the version before"},
+	{"image-drift", delivery.LevelWarning, "images of another size than in the version before"},
 	{"unlisted-file", delivery.LevelWarning, "an image that no annotation names, or labels that no image has"},
 	{codeShape, delivery.LevelWarning, "a shape that has no box, as points; it is left out"},
 	{codeRotated, delivery.LevelWarning, "a box that is turned; the upright box around it is used"},

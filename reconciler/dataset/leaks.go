@@ -75,14 +75,17 @@ func (c *checker) leaks(v *version, splits map[string]*split, heldOut map[string
 			if c.leftOut[s.name][first] {
 				continue
 			}
-			text, leaked := c.match(v.path(file), labels[id], matches(file, v.files[file].sum), others)
+			other, text, leaked := c.match(v.path(file), labels[id], matches(file, v.files[file].sum), others)
 			switch {
 			case leaked:
 				c.leftOut[s.name][first] = true
 				n++
 				c.finding(delivery.LevelWarning, code, shown(file), text+"; it is left out of training")
+				c.pairs = append(c.pairs, imagePair{code: code, where: shown(file), image: file, other: other})
 			case text != "":
 				c.finding(delivery.LevelWarning, "same-name", shown(file), text)
+				c.pairs = append(c.pairs, imagePair{code: "same-name", where: shown(file), image: file,
+					other: other})
 			}
 		}
 		for id, first := range copies {
@@ -116,9 +119,10 @@ func (c *checker) leaks(v *version, splits map[string]*split, heldOut map[string
 	mark(train, "split-leak", inValid)
 }
 
-// match finds an image among others, by its identities. It returns a text with the other file, and whether they are the
-// same image: files of one source name are not if they look clearly different.
-func (c *checker) match(file string, labels, identities []string, others map[string][]held) (text string, same bool) {
+// match finds an image among others, by its identities. It returns the other one, a text about it, and whether they
+// are the same image: files of one source name are not if they look clearly different.
+func (c *checker) match(file string, labels, identities []string, others map[string][]held) (found, text string,
+	same bool) {
 	for _, identity := range identities {
 		for _, other := range others[identity] {
 			switch {
@@ -127,14 +131,14 @@ func (c *checker) match(file string, labels, identities []string, others map[str
 					text += fmt.Sprintf(", and their boxes differ (%d there, %d here), so correct those there if they "+
 						"are wrong", len(other.labels), len(labels))
 				}
-				return text, true
+				return other.file, text, true
 			case !c.looks[file].differs(c.looks[other.path]):
-				return fmt.Sprintf("is made from the same source as %q, by its name", other.where), true
+				return other.file, fmt.Sprintf("is made from the same source as %q, by its name", other.where), true
 			case text == "":
-				text = fmt.Sprintf("has the same source name as %q, but shows another picture, so it counts as "+
-					"another image; remove it if it is made from that one", other.where)
+				found, text = other.file, fmt.Sprintf("has the same source name as %q, but shows another picture, so "+
+					"it counts as another image; remove it if it is made from that one", other.where)
 			}
 		}
 	}
-	return text, false
+	return found, text, false
 }

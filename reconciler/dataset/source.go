@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -59,6 +60,9 @@ type Catalog struct {
 	// HeadersOnly makes Check read the digests and headers of images, and not their pixels: damage inside an image and
 	// images that look the same are not found.
 	HeadersOnly bool
+	// Scenes matches the paths of images; its groups site and time say where and when they were taken. Without it the
+	// annotation files say so. See [ScenePattern].
+	Scenes *regexp.Regexp
 }
 
 // version finds the current version of a dataset at its source.

@@ -246,6 +246,9 @@ func (c *checker) twins(v *version, splits map[string]*split) {
 				continue
 			}
 			if twin := inSets.nearest(c.decodes, i, nil); twin >= 0 {
+				c.pairs = append(c.pairs, imagePair{code: "perceptual-twin", where: shown(file), image: file,
+					other: c.sets[c.decodes[twin].path].file,
+					apart: c.decodes[i].hash.apart(c.decodes[twin].hash)})
 				c.finding(delivery.LevelWarning, "perceptual-twin", shown(file), fmt.Sprintf("looks the same as %q; "+
 					"take it out of training if it is the same picture", c.sets[c.decodes[twin].path].where))
 			}
@@ -266,6 +269,8 @@ func (c *checker) twins(v *version, splits map[string]*split) {
 				return c.decodes[j].file.sum != im.file.sum && !augmented
 			})
 			if twin >= 0 {
+				c.pairs = append(c.pairs, imagePair{code: "near-duplicate", where: im.where(), image: im.at,
+					other: c.decodes[twin].at, apart: im.hash.apart(c.decodes[twin].hash)})
 				c.finding(delivery.LevelWarning, "near-duplicate", im.where(), fmt.Sprintf("looks the same as %q; "+
 					"remove one of them if they are one picture", c.decodes[twin].name))
 			}
