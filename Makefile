@@ -25,10 +25,13 @@ build:
 tools:
 	tools/install.sh
 
-# What only tests need: a real Gitea, built from source once, and a real MLflow. Tests skip where MLflow is missing.
+# What only tests need: a real Gitea, built from source once, a real MLflow and Great Expectations. Tests skip where
+# one of these two is missing.
 test-tools: tools
 	tools/gitea/install.sh >/dev/null
 	tools/mlflow/install.sh >/dev/null || echo 'MLflow is not installed; the tests that need it skip' >&2
+	tools/great-expectations/install.sh >/dev/null || \
+		echo 'Great Expectations is not installed; the tests that need it skip' >&2
 
 demo: tools build
 	go run ./demo

@@ -32,11 +32,11 @@ func (c *checker) balance(v *version, splits map[string]*split) {
 		share := float64(n) / float64(learnt)
 		switch {
 		case n > 0 && n < enoughImages && share < leastShare:
-			c.finding(delivery.LevelWarning, "split-size", name, fmt.Sprintf("has %s, and train has %d: figures on so "+
-				"few vary much; move more of train into it", delivery.Count(n, "image"), learnt))
+			c.finding(delivery.LevelWarning, "split-size", name, fmt.Sprintf("has %s, and train has %d: figures on "+
+				"so few vary much; move more of train into it", delivery.Count(n, "image"), learnt))
 		case n >= someImages && n > learnt:
-			c.finding(delivery.LevelWarning, "split-size", name, fmt.Sprintf("has %s, and train has only %d; move some "+
-				"of them into train", delivery.Count(n, "image"), learnt))
+			c.finding(delivery.LevelWarning, "split-size", name, fmt.Sprintf("has %s, and train has only %d; move "+
+				"some of them into train", delivery.Count(n, "image"), learnt))
 		}
 	}
 	most, name := 0, ""
@@ -47,8 +47,8 @@ func (c *checker) balance(v *version, splits map[string]*split) {
 	}
 	for _, class := range c.classes {
 		if n := c.result.Truths[class.Name]; n > 0 && float64(n) < leastObjects*float64(most) {
-			c.finding(delivery.LevelWarning, "class-balance", train.annotations, fmt.Sprintf("class %q has %s in train, "+
-				"and %q has %d: a rare class is learnt badly; label more of it", class.Name,
+			c.finding(delivery.LevelWarning, "class-balance", train.annotations, fmt.Sprintf("class %q has %s in "+
+				"train, and %q has %d: a rare class is learnt badly; label more of it", class.Name,
 				delivery.Count(n, "object"), name, most))
 		}
 	}

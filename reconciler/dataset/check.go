@@ -339,7 +339,8 @@ func (c *checker) split(v *version, s *split, dataset string, judged bool, group
 	for _, im := range s.truth.Images {
 		if file, ok := s.images[im.ID]; ok && v.files[file].size <= maxImage {
 			c.decodes = append(c.decodes, imageFile{prefix: prefix, name: strings.TrimPrefix(file, s.dir),
-				at: file, path: v.path(file), open: v.opener(file), file: v.files[file], image: im, unsized: said[im.FileName]})
+				at: file, path: v.path(file), open: v.opener(file), file: v.files[file], image: im,
+				unsized: said[im.FileName]})
 		}
 	}
 	c.copies(v, s, prefix)

@@ -77,7 +77,8 @@ var Rules = []Rule{
 	{"perceptual-twin", delivery.LevelWarning, "an image that looks like one of an eval set"},
 	{"near-duplicate", delivery.LevelWarning, "two images of a split that look the same"},
 	{"site-leak", delivery.LevelWarning, "a site with images in train and in valid or test"},
-	{"time-leak", delivery.LevelWarning, "an image of train taken within a minute of one of valid or test, at one site"},
+	{"time-leak", delivery.LevelWarning, "an image of train taken within a minute of one of valid or test, at one " +
+		"site"},
 	{"label-drift", delivery.LevelWarning, "another share of a label than in the version before, or other boxes an " +
 		"image"},
 	{"box-drift", delivery.LevelWarning, "boxes of another size than in the version before"},

@@ -126,7 +126,8 @@ func oddDatasets() []oddDataset {
 			"valid": images(3, "v", func(int) object { return object{"date_captured": "2026-01-01T10:00:00+00:00"} })}},
 		{name: "sites in names", pattern: `(?P<site>cam[0-9]+)_`, now: map[string][]made{
 			"train": images(3, "cam1_", site("x")), "valid": images(3, "cam2_", site("x")),
-			"test": images(3, "cam1_e", site("x"))}, want: []string{`site-leak site "cam1"`}, says: "3 images in train"},
+			"test": images(3, "cam1_e", site("x"))}, want: []string{`site-leak site "cam1"`},
+			says: "3 images in train"},
 		{name: "a rare class", now: map[string][]made{"train": many, "valid": images(3, "v", nil),
 			"test": images(3, "e", nil)}, want: []string{"class-balance train/" + AnnotationsFile},
 			says: `class "b" has 1 object in train, and "a" has 142`},

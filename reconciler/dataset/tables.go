@@ -44,9 +44,10 @@ const (
 // tables returns the tables of a check that is done. A dataset in no layout has only problems.
 func (c *checker) tables(v *version) Tables {
 	images := c.imageTable(v)
-	problems := Table{Name: tableProblems, Columns: []string{"place", "rule", "level", "image", "annotation_id", "text"},
-		Index: []string{"place", "image", "annotation_id"},
-		Texts: []string{"place", "rule", "level", "image", "annotation_id", "text"}}
+	problems := Table{Name: tableProblems,
+		Columns: []string{"place", "rule", "level", "image", "annotation_id", "text"},
+		Index:   []string{"place", "image", "annotation_id"},
+		Texts:   []string{"place", "rule", "level", "image", "annotation_id", "text"}}
 	type item struct {
 		image, annotation any
 	}
@@ -116,7 +117,8 @@ func filled(text string) any {
 func (c *checker) imageTable(v *version) Table {
 	t := Table{Name: tableImages, Columns: []string{"place", "image", "split", "image_id", "size", "file_size", "bytes",
 		"sha256", "fault", "orientation", "look", "site", "time"}, Index: []string{"image"},
-		Texts: []string{"place", "image", "split", "image_id", "size", "file_size", "sha256", "fault", "look", "site", "time"}}
+		Texts: []string{"place", "image", "split", "image_id", "size", "file_size", "sha256", "fault", "look", "site",
+			"time"}}
 	decoded := map[string]imageFile{}
 	for _, im := range c.decodes {
 		decoded[im.path] = im
@@ -155,8 +157,8 @@ func (c *checker) imageTable(v *version) Table {
 			if !at.at.IsZero() {
 				when = at.at.Format("2006-01-02T15:04:05Z")
 			}
-			t.add(shown(s.prefix()+strings.TrimPrefix(file, s.dir)), file, name, strconv.FormatInt(im.ID, 10), size, actual,
-				float64(f.size), filled(f.sum), fault, turned, look, filled(at.site), when)
+			t.add(shown(s.prefix()+strings.TrimPrefix(file, s.dir)), file, name, strconv.FormatInt(im.ID, 10), size,
+				actual, float64(f.size), filled(f.sum), fault, turned, look, filled(at.site), when)
 		}
 	}
 	for _, gone := range c.gone {
@@ -231,10 +233,10 @@ func (c *checker) annotationTable() Table {
 			if a.Crowd {
 				crowd = 1
 			}
-			t.add(fmt.Sprintf("%s, box %d", shown(s.prefix()+im.FileName), s.truth.Numbers[i]), image, strconv.FormatInt(a.ID, 10), name,
-				strconv.FormatInt(a.Image, 10), strconv.FormatInt(a.Category, 10), filled(label[a.Category]), a.Box.X,
-				a.Box.Y, a.Box.W, a.Box.H, a.Area, crowd, side, sideLearnt, sideJudged, insideLearnt, insideJudged,
-				part, over, share)
+			id := func(n int64) string { return strconv.FormatInt(n, 10) }
+			t.add(fmt.Sprintf("%s, box %d", shown(s.prefix()+im.FileName), s.truth.Numbers[i]), image, id(a.ID), name,
+				id(a.Image), id(a.Category), filled(label[a.Category]), a.Box.X, a.Box.Y, a.Box.W, a.Box.H, a.Area,
+				crowd, side, sideLearnt, sideJudged, insideLearnt, insideJudged, part, over, share)
 		}
 		for _, p := range s.problems {
 			if p.Kind == coco.NegativeBox {
@@ -306,7 +308,8 @@ func (c *checker) splitTable(v *version) Table {
 func (c *checker) pairTable() Table {
 	t := Table{Name: tablePairs, Columns: []string{"place", "image", "other", "same_in_split",
 		"same_across_splits", "bits_apart", "bits_apart_from_eval_set", "seconds_apart"},
-		Index: []string{"image", "other"}, Texts: []string{"place", "image", "other", "same_in_split", "same_across_splits"}}
+		Index: []string{"image", "other"}, Texts: []string{"place", "image", "other", "same_in_split",
+			"same_across_splits"}}
 	for _, p := range c.pairs {
 		var within, across, bits, bitsFromSet any
 		switch p.code {
