@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -313,6 +315,60 @@ func TestTrackerAfterCrashes(t *testing.T) {
 		if got := production(tracker.models["shapes"]); got != "1 of 2" {
 			t.Errorf("killed at effect %d: production is %s", at, got)
 		}
+	}
+}
+
+// docs/tracking.md lists the tags that a tracker gets, and no others.
+func TestTrackingPageListsTags(t *testing.T) {
+	tracker := newSimTracker()
+	played(t, tracker)
+	got := map[string]bool{track.RunTag: true, track.BundleTag: true, "aob.digest": true,
+		"aob.error": true, "aob.accepted_by": true, "aob.pull_request.url": true} // package track, or another story
+	add := func(tags map[string]string) {
+		for tag := range tags {
+			if strings.HasPrefix(tag, "aob.gate.") {
+				tag = "aob.gate.GATE"
+			}
+			if strings.HasPrefix(tag, "aob.") {
+				got[tag] = true
+			}
+		}
+	}
+	for _, r := range tracker.runs {
+		add(r.Tags)
+	}
+	for _, v := range tracker.models["shapes"].Versions {
+		add(v.Tags)
+	}
+	page, err := os.ReadFile("../docs/tracking.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listed := map[string]bool{}
+	for _, m := range regexp.MustCompile("`(aob\\.[a-z_.A-Z]+)`").FindAllStringSubmatch(string(page), -1) {
+		if m[1] != "aob.yaml" {
+			listed[m[1]] = true
+		}
+	}
+	if diff := cmp.Diff(slices.Sorted(maps.Keys(got)), slices.Sorted(maps.Keys(listed))); diff != "" {
+		t.Errorf("the page lists other tags (-told +page):\n%s", diff)
+	}
+}
+
+// Without the ledger, what main has released is told again, and nothing is taken back.
+func TestTrackerWithoutTheLedger(t *testing.T) {
+	tracker := newSimTracker()
+	s := played(t, tracker)
+	runs := maps.Clone(tracker.runs)
+	tracker.told()
+	s.ledger = newSimLedger(s)
+	s.tracking(tracker)
+	s.settle()
+	if got := tracker.told(); got != "model shapes 1 of 2" {
+		t.Errorf("without the ledger the tracker was told:\n%s", got)
+	}
+	if diff := cmp.Diff(runs, tracker.runs); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -282,8 +282,9 @@ func (p *server) openLoop(ctx context.Context) error {
 	p.loop = r
 	r.Trackers, r.Bundles = trackers(s), bundlesAddress(s)
 	r.Epochs = func(key delivery.Digest) ([]byte, error) {
-		return durable.ReadNoFollow(filepath.Join(run.Folder(st.runs(), delivery.RunTrain, key), "output",
+		data, err := durable.ReadNoFollow(filepath.Join(run.Folder(st.runs(), delivery.RunTrain, key), "output",
 			"metrics.jsonl"), maxMetrics)
+		return []byte(p.mask().Text(string(data))), err
 	}
 	r.Runs = &run.Store{Dir: st.runs(), Command: []string{self, "runner", "--config", p.config}, StateID: p.folder.ID,
 		Env: runnerEnv(s, p.trainers), Mask: p.mask, Wake: r.Wake}

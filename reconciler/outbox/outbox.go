@@ -273,6 +273,7 @@ func (o *Outbox) pass(ctx context.Context, b *box) time.Time {
 	}
 	list := o.waiting(b)
 	waiting, refused := len(list), map[string]error{}
+	o.config.Metrics.TrackerWaiting(b.name, waiting)
 	var ended error
 	for _, p := range list {
 		if err := b.retry.Due(p.key, o.config.Turn.Now()); err != nil {
