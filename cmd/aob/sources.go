@@ -10,8 +10,9 @@ import (
 
 // sources are the kinds of storage of datasets, by the names with which references begin. A new one is a line here.
 var sources = map[string]dataset.Source{
-	"archive": dataset.Archive{},
-	"dir":     dataset.Dir{},
+	"archive":  dataset.Archive{},
+	"dir":      dataset.Dir{},
+	"roboflow": dataset.Roboflow{},
 }
 
 // datasets returns the datasets that a server may use.

@@ -183,6 +183,7 @@ type Writer struct {
 	folded map[string]string // names of files and folders by what they are where case does not count
 	list   manifest
 	tell   Progress
+	most   int64 // bytes of the dataset
 }
 
 func newWriter(dir, blobs string, most int64, tell Progress) (*Writer, error) {
@@ -203,7 +204,19 @@ func newWriter(dir, blobs string, most int64, tell Progress) (*Writer, error) {
 		tell = func(Phase, int, int) {}
 	}
 	return &Writer{dir: dir, root: root, blobs: blobs, bytes: most, files: maxFiles, folded: map[string]string{},
-		list: manifest{Files: map[string]cachedFile{}}, tell: tell}, err
+		list: manifest{Files: map[string]cachedFile{}}, tell: tell, most: most}, err
+}
+
+// reset removes all files that were added.
+func (w *Writer) reset() error {
+	added, err := fs.ReadDir(w.root.FS(), ".")
+	for _, e := range added {
+		err = errors.Join(err, w.root.RemoveAll(e.Name()))
+	}
+	w.bytes, w.files = w.most, maxFiles
+	clear(w.folded)
+	clear(w.list.Files)
+	return err
 }
 
 // maxDepth is how many folders deep a file of a fetched dataset may lie.
@@ -288,7 +301,7 @@ func (w *Writer) Add(name string, content io.Reader) error {
 		return err
 	}
 	if w.bytes -= n; w.bytes < 0 {
-		return w.tooLarge()
+		return tooLarge()
 	}
 	sum := hex.EncodeToString(h.Sum(nil))
 	if err := w.share(name, sum); err != nil {
@@ -301,7 +314,7 @@ func (w *Writer) Add(name string, content io.Reader) error {
 	return err
 }
 
-func (w *Writer) tooLarge() error {
+func tooLarge() error {
 	return delivery.Blockedf("split the dataset", "it is larger than this server's limit")
 }
 

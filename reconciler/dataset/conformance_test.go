@@ -40,6 +40,7 @@ func TestSources(t *testing.T) {
 		"archive zip":    archiveKit(packZip),
 		"archive tar":    archiveKit(packTar),
 		"archive tar.gz": archiveKit(packTarGz),
+		"roboflow":       roboflowKit,
 	} {
 		t.Run(name, func(t *testing.T) { conform(t, name, kit) })
 	}

@@ -39,7 +39,8 @@ type Phase string
 
 // The phases, in their order.
 const (
-	Exporting    Phase = "exporting"       // in percent; the source makes the files
+	Generating   Phase = "generating"      // in percent; the source makes the version
+	Exporting    Phase = "exporting"       // in percent; the source packs the version
 	Downloading  Phase = "downloading"     // in MB
 	Unpacking    Phase = "unpacking"       // files of an archive
 	ReadFiles    Phase = "reading files"   // digests and headers
@@ -49,7 +50,7 @@ const (
 // Text says how far a phase is.
 func (p Phase) Text(done, total int) string {
 	switch {
-	case p == Exporting:
+	case p == Generating || p == Exporting:
 		return fmt.Sprintf("%s %d %%", p, done)
 	case p == Downloading && total > 0:
 		return fmt.Sprintf("%s %d of %d MB", p, done, total)

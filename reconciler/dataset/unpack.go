@@ -44,6 +44,7 @@ type unpacker struct {
 	to    *Writer
 	below string // the folder in the archive that is the dataset; "" for all of it
 	any   int64  // anyRatio
+	skip  string // the name of a file that is left out
 
 	added int
 	tops  map[string]bool // names of the first folders, for a message
@@ -120,7 +121,7 @@ func (u *unpacker) add(ctx context.Context, name string, content io.Reader) erro
 		u.tops[first] = true
 	}
 	base := path.Base(name)
-	if strings.HasPrefix(name, "__MACOSX/") || base == ".DS_Store" { // what macOS adds for itself
+	if strings.HasPrefix(name, "__MACOSX/") || base == ".DS_Store" || name == u.skip { // macOS adds these for itself
 		return nil
 	}
 	if u.below != "" {
@@ -219,7 +220,7 @@ func (u *unpacker) zip(ctx context.Context, f io.ReaderAt, size int64) error {
 			return err
 		}
 		if total += e.UncompressedSize64; total > uint64(max(u.to.bytes, 0)) || e.UncompressedSize64 > 1<<62 {
-			return u.to.tooLarge()
+			return tooLarge()
 		}
 		at, err := e.DataOffset()
 		if err != nil {
@@ -394,7 +395,7 @@ func (u *unpacker) tarEntry(ctx context.Context, h *tar.Header, content io.Reade
 		return nil
 	}
 	if h.Size > u.to.bytes {
-		return u.to.tooLarge()
+		return tooLarge()
 	}
 	return u.add(ctx, name, content)
 }
