@@ -269,6 +269,8 @@ func steps(r web.Run) []string {
 	switch {
 	case r.Kind == delivery.RunTrain && r.Epochs > 0:
 		words = append(words, fmt.Sprintf("epoch %d/%d", r.Epoch, r.Epochs))
+	case r.Kind == delivery.RunData && r.Message != "":
+		words = append(words, r.Message)
 	case r.Batches > 0:
 		words = append(words, fmt.Sprintf("image %d/%d", r.Batch, r.Batches))
 	case r.Stage != "":

@@ -76,8 +76,10 @@ func (s *Stages) open(ctx context.Context, r *run.Run, e delivery.EvalRun) (*ope
 	images := delivery.Each(data.Images, func(im dataset.EvalImage) detect.ImageFile {
 		return detect.ImageFile{ID: im.ID, Path: im.Path}
 	})
+	report := s.progress(r)
 	o.detections, err = s.Detector.Evaluate(ctx, detect.Request{Model: filepath.Join(dir, delivery.ModelFile),
-		Signature: info.Signature, Images: images}, s.progress(r, "detecting"))
+		Signature: info.Signature, Images: images},
+		func(done, total int) { report("detecting", "detecting", done, total) })
 	if err != nil {
 		return nil, blocked(err, "train the model again")
 	}

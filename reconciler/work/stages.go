@@ -102,6 +102,9 @@ func (s *Stages) Work(ctx context.Context, r *run.Run) (any, error) {
 func (s *Stages) mask() delivery.Mask { return delivery.NewMask(maps.Values(s.Secrets)) }
 
 func (s *Stages) work(ctx context.Context, r *run.Run) (any, error) {
+	own := *s
+	own.Datasets.Fetching = s.fetching(r)
+	s = &own
 	switch r.Spec.Kind {
 	case delivery.RunData:
 		return s.data(ctx, r, *r.Spec.Data)
@@ -126,12 +129,13 @@ func (s *Stages) data(ctx context.Context, r *run.Run, input delivery.DataRun) (
 	}
 	prepared := filepath.Join(r.Dir, preparedFolder)
 	var phase dataset.Phase
-	var report func(done, total int)
+	report := s.progress(r)
 	result, err := s.Datasets.Check(ctx, input, prepared, s.Files, func(now dataset.Phase, done, total int) {
-		if phase != now {
-			phase, report = now, s.progress(r, string(now))
+		if phase == "" { // after a fetch, which has stages of its own
+			s.warn(r.Stage("check"))
 		}
-		report(done, total)
+		phase = now
+		report(string(now), now.Text(done, total), done, total)
 	})
 	if err == nil && !result.Failed() {
 		err = s.Files.Put(run.OutputName(r.Spec.Kind, r.Spec.Key, preparedFolder), prepared)
@@ -139,18 +143,46 @@ func (s *Stages) data(ctx context.Context, r *run.Run, input delivery.DataRun) (
 	return result, err
 }
 
-// progress returns a function that writes status.json, at most every 500 ms.
-func (s *Stages) progress(r *run.Run, what string) func(done, total int) {
-	began := time.Now()
-	var last time.Time
-	return func(done, total int) {
+// fetching returns a function that tells how far the fetch of a dataset is, in status.json. The phase of the fetch is
+// the stage of a data run.
+func (s *Stages) fetching(r *run.Run) dataset.Progress {
+	var phase dataset.Phase
+	report := s.progress(r)
+	return func(now dataset.Phase, done, total int) {
+		if phase != now {
+			if phase = now; r.Spec.Kind == delivery.RunData {
+				s.warn(r.Stage(string(now)))
+			}
+		}
+		report(string(now), now.Text(done, total), 0, 0)
+	}
+}
+
+func (s *Stages) warn(err error) {
+	if err != nil {
+		s.Log.Warn("progress not written", "error", err.Error())
+	}
+}
+
+// progress returns a function that writes status.json, at most every 500 ms of a phase and at its end.
+func (s *Stages) progress(r *run.Run) func(phase, message string, done, total int) {
+	var began, last time.Time
+	var phase string
+	return func(at, message string, done, total int) {
 		now := time.Now()
-		if now.Sub(last) < 500*time.Millisecond && done != total {
+		if phase != at {
+			phase, began, last = at, now, time.Time{}
+		}
+		if now.Sub(last) < 500*time.Millisecond && (done != total || total == 0) {
 			return
 		}
 		last = now
-		left := now.Sub(began).Seconds() / float64(max(1, done)) * float64(total-done)
-		s.status(r, delivery.RunStatus{Batch: done, Batches: total, Message: what, SecondsLeft: &left})
+		status := delivery.RunStatus{Batch: done, Batches: total, Message: message}
+		if total > 0 {
+			left := now.Sub(began).Seconds() / float64(max(1, done)) * float64(total-done)
+			status.SecondsLeft = &left
+		}
+		s.status(r, status)
 	}
 }
 
@@ -164,9 +196,7 @@ func (s *Stages) status(r *run.Run, status delivery.RunStatus) {
 	if err == nil {
 		err = durable.WriteFile(filepath.Join(r.Dir, "output", "status.json"), data, 0o600)
 	}
-	if err != nil {
-		s.Log.Warn("progress not written", "error", err.Error())
-	}
+	s.warn(err)
 }
 
 // A trainerRun is run.json, the trainer's only input.
