@@ -25,13 +25,15 @@ build:
 tools:
 	tools/install.sh
 
-# What only tests need: a real Gitea, built from source once, a real MLflow and Great Expectations. Tests skip where
-# one of these two is missing.
+# What only tests need: a real Gitea, built from source once, and tools in Python. Tests skip where one of the latter is
+# missing.
 test-tools: tools
 	tools/gitea/install.sh >/dev/null
 	tools/mlflow/install.sh >/dev/null || echo 'MLflow is not installed; the tests that need it skip' >&2
 	tools/great-expectations/install.sh >/dev/null || \
 		echo 'Great Expectations is not installed; the tests that need it skip' >&2
+	tools/roboflow/install.sh >/dev/null || echo 'the package roboflow is not installed; its test skips' >&2
+	tools/moto/install.sh >/dev/null || echo 'moto is not installed; the tests that need it skip' >&2
 
 demo: tools build
 	go run ./demo

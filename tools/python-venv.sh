@@ -24,7 +24,7 @@ flock 9
 if [ ! -e "$folder/installed" ]; then
 	rm -rf "$folder"
 	echo "install: $name, with pip, into $folder" >&2
-	python3 -m venv "$folder" || {
+	"${AOB_PYTHON:-python3}" -m venv "$folder" || {
 		echo "install: python3 cannot make a virtual environment" >&2
 		echo "hint: install the module venv (Debian and Ubuntu: apt-get install python3-venv)" >&2
 		exit 1
