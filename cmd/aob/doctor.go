@@ -23,6 +23,7 @@ import (
 	"github.com/autonomos/aob/reconciler/forge"
 	"github.com/autonomos/aob/reconciler/git"
 	"github.com/autonomos/aob/reconciler/intent"
+	"github.com/autonomos/aob/reconciler/work"
 )
 
 func newDoctorCommand() *cobra.Command {
@@ -137,6 +138,15 @@ func diagnoseMachine(ctx context.Context, s intent.Server) []diagnosis {
 	add("trainers", delivery.Count(len(trainers), "trainer"), err)
 	list = append(list, diagnoseEnvironments(ctx, s, trainers)...)
 
+	for _, name := range slices.Sorted(maps.Keys(s.Weights)) {
+		w := s.Weights[name]
+		err := work.CheckFile(w.File, w.Base().SHA256)
+		if err != nil {
+			err = delivery.Blockedf("put the right file there, or correct weights: in the configuration", "%s %v",
+				w.File, err)
+		}
+		add("weights "+name, w.File+", "+w.Licence, err)
+	}
 	for _, source := range slices.Sorted(maps.Keys(s.Datasets)) {
 		for _, name := range slices.Sorted(maps.Keys(s.Datasets[source])) {
 			ctx, cancel := context.WithTimeout(ctx, sourcePatience)

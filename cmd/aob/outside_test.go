@@ -199,7 +199,8 @@ func TestCommandsPrintSafely(t *testing.T) {
 	stream := regexp.MustCompile(`os\.Std(out|err)|(Out|Err)OrStd(out|err)\(\)|\bslog\.New|` +
 		`log\.(Print|Fatal)|fmt\.Print`)
 	handed := regexp.MustCompile(
-		`(newTerminal|printMessage|\.print|\.watch|infer|follow|printError|run|copyFS|initWorld|showProgress)\(`)
+		`(newTerminal|printMessage|\.print|\.watch|infer|follow|printError|run|copyFS|initWorld|showProgress|` +
+			`showInstalling)\(`)
 	safe := regexp.MustCompile(`delivery\.(Terminal|LogWriter|LogText|TerminalLines)\b`)
 	for _, dir := range []string{".", "../aob-agent", "../aob-detect"} {
 		files, err := filepath.Glob(filepath.Join(dir, "*.go"))

@@ -271,7 +271,7 @@ func (p *server) openLoop(ctx context.Context) error {
 		Parser: intent.NewCache(intent.Options{Trainers: p.trainers, Datasets: datasetNames(s), Zone: knownZone}),
 		Main:   s.Main, GitPoll: time.Duration(s.Poll.Git), Poll: time.Duration(s.Poll.Forge),
 		Progress: 5 * time.Second,
-		Server: plan.Server{Trainers: p.trainers.Descriptions(), Protocol: protocol,
+		Server: plan.Server{Trainers: p.trainers.Descriptions(), Weights: baseWeights(s), Protocol: protocol,
 			Numerics: detect.Numerics, Provider: detect.Provider, DataTime: delivery.Duration(2 * time.Hour),
 			EvalTime: s.Detector.Limit, NextPoll: s.Fleets.Poll, Expiry: s.Fleets.Expiry, Deadline: s.Fleets.Deadline,
 			Trainings: s.Trainings, Runs: cmp.Or(s.Runs, max(1, runtime.NumCPU()-1)),

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -96,6 +98,7 @@ func validate(dir, config, trainers string) (validation, error) {
 		default:
 			options.Datasets = datasetNames(server)
 			options.Trackers = append([]string{}, server.Track.Trackers()...) // nil would allow all
+			options.Weights = append([]string{}, slices.Sorted(maps.Keys(server.Weights))...)
 		}
 	}
 	if trainers == "" {

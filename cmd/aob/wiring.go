@@ -82,6 +82,15 @@ func environmentsOf(s intent.Server) (trainer.Environments, error) {
 	return trainer.Environments{Dir: filepath.Join(cache, "aob"), Python: s.Python}, err
 }
 
+// baseWeights returns what plans know of the configuration's base weights.
+func baseWeights(s intent.Server) map[string]delivery.Weights {
+	list := map[string]delivery.Weights{}
+	for name, w := range s.Weights {
+		list[name] = w.Base()
+	}
+	return list
+}
+
 // newStages builds the stages of runs for a runner.
 func newStages(s intent.Server) (*work.Stages, error) {
 	st := state(s.State)
@@ -106,8 +115,12 @@ func newStages(s intent.Server) (*work.Stages, error) {
 	if err != nil {
 		return nil, err
 	}
+	weights := map[delivery.Digest]string{}
+	for _, w := range s.Weights {
+		weights[w.Base().SHA256] = w.File
+	}
 	return &work.Stages{
-		Datasets: datasets(s), Files: st.files(),
+		Datasets: datasets(s), Files: st.files(), Weights: weights,
 		Trainers: st.trainers(), Python: s.Python, Environments: environments,
 		Secrets: runSecrets(),
 		Machines: map[string]work.Trainer{

@@ -128,6 +128,16 @@ var (
 	TrainerUnusable = fact("train.unusableTrainer", "this server cannot run trainer {name}: {text}")
 	TrainerUnknown  = fact("train.noTrainer", "this server has no trainer {text}; name another one in train.with, or "+
 		"have the server's operator add it")
+	WeightsUnknown = fact("train.noWeights", "this server has no weights {text}; name others in train.from, or have "+
+		"the server's operator add them under weights: in its configuration")
+	ParentMissing = fact("train.noParent", "train.from is release, and {branch} has no release of {model} to start "+
+		"from; name base weights, or write none")
+	ParentUnknown = fact("train.unknownParent", "train.from is {text}, which is no released version; name a released "+
+		"one, base weights or none")
+	ParentGone = fact("train.parentGone", "train.from is {text}, and no checkpoint of its bundle {bundle} was kept; "+
+		"name base weights, or write none")
+	ParentOther = fact("train.parentOther", "train.from is {text}, which is architecture {fromArchitecture} of "+
+		"{fromModel}, and this model is {name} of {model}; a checkpoint fits its own architecture alone")
 	TrainResultUnreadable  = fact("train.unreadable", "the training's result cannot be read: {text}")
 	TrainDataReading       = fact("train.dataReading", "trained; reading what it was trained on")
 	ThresholdsNoValidation = fact("thresholds.noValidation", "the dataset has no validation split to find thresholds "+
@@ -221,6 +231,8 @@ var (
 		"calls it, as in labels: {labels}")
 	ClassTwice = fact("model.classTwice", "gate {gate} takes classes {allNames} of models/{model}.yaml for class "+
 		"{class}, and only one can be that; rename the right one to {class}, or "+changeGate+": change its labels:")
+	LicenceForbidden = fact("model.licence", "{text} is under the licence {licence}, and gate {gate} allows "+
+		"{fewNames}; choose another in models/{model}.yaml, or "+changeGate+": add {licence} to licence:")
 	WasForgotten = fact("model.wasForgotten", "models/{model}.yaml: keep was: {fromModel} until {branch} has "+
 		"released {model}; AOB remembers the former name from then on")
 	WasOfOldModel = fact("model.wasOfOldModel", "models/{model}.yaml: was: {fromModel}, but {branch} has a model "+
@@ -541,6 +553,7 @@ var (
 		"the gate")
 	VersionBundleGone = fact("baseline.versionBundleGone", "bundle {bundle} of {model}@{version} is gone from the "+
 		"registry; restore it from a backup")
+	CheckLicence      = fact("check.licence", "{text} is under {licence}, and the gate allows {fewNames}")
 	CheckClassMissing = fact("check.classMissing", "gate {gate} requires class {class}, and the model does not have "+
 		"it; add {class} to classes: in models/{model}.yaml, or first remove it from classes: in gates/{gate}.yaml "+
 		"in a pull request of its own")

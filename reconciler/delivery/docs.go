@@ -105,6 +105,8 @@ var Docs = map[string]map[string]string{
 			"eval set, and classes of models. The labels in a model's file are for the model's dataset only.",
 		"looks": "How many models may be judged on one eval set against one baseline. Further verdicts are unsure, " +
 			"since the best result of many is too optimistic. Without it there is no limit.",
+		"licence": "The licences, as SPDX names, that a model's architecture and base weights may be under; by " +
+			"default " + strings.Join(Permissive, ", ") + ".",
 		"checks": "The conditions; all of them must hold.",
 	},
 	"EvalSet": {

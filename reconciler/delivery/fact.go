@@ -37,6 +37,7 @@ type Values struct {
 	Class   string   `json:"class,omitempty"`
 	Metric  string   `json:"metric,omitempty"`
 	Dataset string   `json:"dataset,omitempty"`
+	Licence string   `json:"licence,omitempty"`
 	EvalSet string   `json:"evalSet,omitempty"`
 	Seed    int64    `json:"seed,omitempty"`
 	Names   []string `json:"names,omitempty"`  // classes, owners, fleets or models, depending on the code

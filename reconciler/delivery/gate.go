@@ -21,6 +21,7 @@ type Gate struct {
 	Classes    []string    `json:"classes" check:"nonempty,class"`
 	Labels     Labels      `json:"labels,omitempty" check:"optional,nonempty,keys=class,nonempty,category"`
 	Looks      int         `json:"looks,omitempty" check:"optional,min=1,max=100000"`
+	Licence    []string    `json:"licence,omitempty" check:"optional,nonempty,licence"`
 	Checks     []GateCheck `json:"checks" check:"nonempty"`
 
 	sealed Digest // see Sealed
@@ -39,6 +40,22 @@ func (g Gate) Digest() Digest {
 func (g Gate) Sealed() Gate {
 	g.sealed = g.Digest()
 	return g
+}
+
+// Permissive lists the licences that a gate allows by default.
+var Permissive = []string{"Apache-2.0", "MIT", "BSD-2-Clause", "BSD-3-Clause", "ISC", "0BSD", "CC0-1.0", "Unlicense"}
+
+// Licences returns the licences that the gate allows.
+func (g Gate) Licences() []string {
+	if len(g.Licence) > 0 {
+		return g.Licence
+	}
+	return Permissive
+}
+
+// Forbidden returns the first part of a model whose licence the gate does not allow; ok is false if there is none.
+func (g Gate) Forbidden(parts []Licensed) (part Licensed, ok bool) {
+	return Find(parts, func(p Licensed) bool { return !slices.Contains(g.Licences(), p.Licence) })
 }
 
 // Labels are, by class, the names that count as it: labels of an eval set, and classes of models.

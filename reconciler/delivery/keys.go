@@ -17,9 +17,19 @@ func TrainKey(r TrainRun) Digest {
 	for i, c := range r.Spec.Classes {
 		spec.Classes[i].Name = c.Name
 	}
+	parent := r.Parent
+	switch { // the content counts, not its name
+	case r.Checkpoint != "":
+		spec.Train.From, parent = StartRelease, r.Checkpoint
+	case r.Weights != nil:
+		spec.Train.From = StartWeights
+	}
 	parts := map[string]any{
-		"spec": spec, "seed": r.Seed, "training": r.Training, "trainer": r.Trainer, "parent": r.Parent,
+		"spec": spec, "seed": r.Seed, "training": r.Training, "trainer": r.Trainer, "parent": parent,
 		"accelerator": r.Accelerator,
+	}
+	if r.Weights != nil {
+		parts["weights"] = *r.Weights
 	}
 	if r.Environment != nil { // so that trainings without one keep their keys
 		parts["environment"] = *r.Environment

@@ -160,9 +160,16 @@ type TrainRun struct {
 	// Environment is what the trainer's program runs in; nil for the server's own Python.
 	Environment *Environment `json:"environment,omitempty"`
 
+	// Weights are the base weights that it starts from, and Parent is the bundle whose checkpoint it starts from. At
+	// most one of them is set.
+	Weights    *Weights `json:"weights,omitempty"`
+	Parent     Digest   `json:"parent,omitempty"`
+	Checkpoint Digest   `json:"checkpoint,omitempty"` // TrainResult.Checkpoint of the parent
+	// Licences lists what the model is made of that has a licence, also what the parent is made of.
+	Licences []Licensed `json:"licences,omitempty"`
+
 	Accelerator string   `json:"accelerator"` // as Trainer.Accelerator
-	Parent      Digest   `json:"parent,omitempty"`
-	Machine     string   `json:"machine"` // the Terraform module
+	Machine     string   `json:"machine"`     // the Terraform module
 	Limit       Duration `json:"limit"`
 }
 
@@ -173,6 +180,18 @@ type Environment struct {
 	Platform string `json:"platform"` // as in linux-x86_64
 }
 
+// Weights are base weights, as the server's configuration has them.
+type Weights struct {
+	SHA256  Digest `json:"sha256"` // of their file
+	Licence string `json:"licence"`
+}
+
+// A Licensed is a part of a model that has a licence.
+type Licensed struct {
+	Part    string `json:"part"`    // as in "architecture rf-detr-xlarge"
+	Licence string `json:"licence"` // its SPDX name
+}
+
 // TrainResult is the result of a training.
 type TrainResult struct {
 	Bundle   Digest          `json:"bundle"`
@@ -180,6 +199,14 @@ type TrainResult struct {
 	Size     int64           `json:"size"`  // of the largest variant, bytes
 	Attempts int             `json:"attempts"`
 	Trainer  json.RawMessage `json:"trainer"` // train.json, for display only
+	// Checkpoint is the digest of the checkpoint that later trainings may start from. It is stored under
+	// [CheckpointName]. Empty for trainers that start from none.
+	Checkpoint Digest `json:"checkpoint,omitempty"`
+}
+
+// CheckpointName returns the name of the folder in which a checkpoint is stored, and of its file there.
+func CheckpointName(checkpoint Digest) (folder, file string) {
+	return "checkpoints/" + checkpoint.Hex(), "checkpoint"
 }
 
 // An EvalRun computes a bundle's scores on an eval set.

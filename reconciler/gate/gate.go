@@ -30,6 +30,8 @@
 // the verdict lists, and over images that neither model was trained on. A class that only the candidate has is judged
 // by min and max alone.
 //
+// A model whose architecture or base weights are under a licence that the gate does not allow fails.
+//
 // What is unsure is left to an owner of the gate (review), counts as a fail, or is ignored, as the check says. If no
 // check fails, two kinds of verdicts are left to an owner whatever the checks say: those beyond the gate's number of
 // looks, because the best of many models looks better on one eval set than it is, and those on models that were trained
@@ -65,7 +67,8 @@ type Input struct {
 	Baseline   *Measured               // the target branch's release on the same eval set; nil for a first model
 	Compare    *delivery.CompareResult // nil if Baseline is nil
 	CompareKey delivery.Digest
-	SameBundle bool // the candidate is the release, so nothing can have dropped
+	SameBundle bool                // the candidate is the release, so nothing can have dropped
+	Licences   []delivery.Licensed // of what the model is made of
 
 	BaselineBundle delivery.Digest
 	// how many models were judged on the eval set against this baseline; 0: not counted
@@ -137,6 +140,11 @@ func Judge(name string, g delivery.Gate, in Input) delivery.Verdict {
 				Outcome: delivery.Fail, Because: []delivery.Fact{fact(code.CheckClassMissing,
 					delivery.Values{Class: class, Gate: name, Model: in.Model})}})
 		}
+	}
+	if part, forbidden := g.Forbidden(in.Licences); forbidden {
+		v.Checks = append(v.Checks, delivery.CheckVerdict{Check: "licence", Metric: "licence", Outcome: delivery.Fail,
+			Because: []delivery.Fact{fact(code.CheckLicence, delivery.Values{Text: part.Part, Licence: part.Licence,
+				Names: g.Licences()})}})
 	}
 	figures := map[string][]int{} // places in v.Checks of the checks that bound the same figure
 	for _, c := range g.Checks {

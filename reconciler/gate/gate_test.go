@@ -226,6 +226,37 @@ func TestJudge(t *testing.T) {
 
 // Twenty equal classes do not raise twenty alarms: with Holm's adjustment no
 // class fails that a bound at the plain confidence would have failed.
+// A licence that the gate does not allow fails, however good the model is.
+func TestLicence(t *testing.T) {
+	in := Input{Model: "m", Classes: []string{"a"}, Candidate: scored(0.9, 0.01, map[string]float64{"a": 0.9})}
+	g := delivery.Gate{Name: "g", Classes: []string{"a"}, Checks: []delivery.GateCheck{minimum("mAP", 0.5)}}
+	free := delivery.Licensed{Part: "architecture small", Licence: "Apache-2.0"}
+	own := delivery.Licensed{Part: "architecture xlarge", Licence: "PML-1.0"}
+	for _, c := range []struct {
+		parts   []delivery.Licensed
+		allowed []string
+		want    delivery.Outcome
+	}{
+		{nil, nil, delivery.Pass},
+		{[]delivery.Licensed{free}, nil, delivery.Pass},
+		{[]delivery.Licensed{free, own}, nil, delivery.Fail},
+		{[]delivery.Licensed{free, own}, []string{"Apache-2.0", "PML-1.0"}, delivery.Pass},
+		{[]delivery.Licensed{free, own}, []string{"PML-1.0"}, delivery.Fail}, // a list is the whole list
+	} {
+		in.Licences, g.Licence = c.parts, c.allowed
+		v := Judge("g", g, in)
+		if v.Outcome != c.want {
+			t.Errorf("%v with %v allowed: %s, want %s", c.parts, c.allowed, v.Outcome, c.want)
+		}
+		if c.want == delivery.Fail && v.Because[0].Code != code.CheckLicence {
+			t.Errorf("%v: because %v", c.parts, v.Because)
+		}
+	}
+	if with := (delivery.Gate{Licence: []string{"MIT"}}); with.Digest() == (delivery.Gate{}).Digest() {
+		t.Error("licence: does not change the gate")
+	}
+}
+
 func TestHolm(t *testing.T) {
 	classes := map[string]float64{}
 	for i := range 20 {

@@ -17,6 +17,8 @@ func (d *document) gate(g *delivery.Gate, doc *Doc) {
 		doc.refer(d, refCovers, name, item("covers", i))
 	}
 	unique(d, g.Classes, "classes")
+	unique(d, g.Licence, "licence")
+	slices.Sort(g.Licence) // the order in the file does not change the gate
 	d.labels(g)
 	seen := make(map[string]int)
 	for i := range g.Checks {

@@ -41,6 +41,10 @@ type Options struct {
 	// Trackers are the trackers of the server, as KIND/NAME; nil allows all.
 	Trackers []string
 
+	// Weights are the names of base weights in the server's configuration; nil allows any. A server allows any: a model
+	// whose weights it no longer has cannot be trained, and is still released.
+	Weights []string
+
 	// Zone returns an error for an unknown time zone.
 	Zone func(name string) error
 

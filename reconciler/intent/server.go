@@ -38,8 +38,9 @@ type Server struct {
 	Heartbeat  delivery.Duration `json:"heartbeat" default:"60s" check:"min=5s,max=1h"`
 	Devices    ServerDevices     `json:"devices"`
 
-	Secrets map[string]ServerSecret `json:"secrets,omitempty" check:"optional,keys=variable"`
-	Track   ServerTrack             `json:"track,omitempty" check:"optional,keys=segment"`
+	Secrets map[string]ServerSecret  `json:"secrets,omitempty" check:"optional,keys=variable"`
+	Track   ServerTrack              `json:"track,omitempty" check:"optional,keys=segment"`
+	Weights map[string]ServerWeights `json:"weights,omitempty" check:"optional,keys=name"`
 }
 
 // serverDocs describes each key of the server's configuration, by type and key.
@@ -70,7 +71,8 @@ var serverDocs = map[string]map[string]string{
 		"secrets": "The secrets that trainers and sources of datasets need, by name, and where each is: {env: " +
 			"VARIABLE} " +
 			"or {file: PATH}. A run gets only those that its trainer or its source names.",
-		"track": "The experiment trackers that models may name, by kind and name; mlflow is the only kind.",
+		"weights": "The base weights that models may start from, by the names that they use in train.from.",
+		"track":   "The experiment trackers that models may name, by kind and name; mlflow is the only kind.",
 	},
 	"ServerTracker": {
 		"url":    "The tracker's address, as https://mlflow.example.com.",
@@ -125,6 +127,11 @@ var serverDocs = map[string]map[string]string{
 	"ServerSecret": {
 		"env":  "The environment variable of aob serve that holds it.",
 		"file": "The file that holds it.",
+	},
+	"ServerWeights": {
+		"file":    "Their file.",
+		"sha256":  "The SHA-256 of the file, which is checked before each training.",
+		"licence": "Their licence, as an SPDX name. A gate allows licences.",
 	},
 	"ServerDevices": {
 		"secretEnv": "The environment variable that holds the fleet's secret, which devices' tokens are derived from.",
@@ -233,6 +240,18 @@ type ServerTracker struct {
 // trackerKinds are the known kinds of trackers.
 var trackerKinds = []string{"mlflow"}
 
+// ServerWeights are base weights that models may start from.
+type ServerWeights struct {
+	File    string `json:"file" check:"path"`
+	SHA256  string `json:"sha256" check:"sha256"`
+	Licence string `json:"licence" check:"licence"`
+}
+
+// Base returns what plans and statements say of the weights.
+func (w ServerWeights) Base() delivery.Weights {
+	return delivery.Weights{SHA256: delivery.Digest("sha256:" + w.SHA256), Licence: w.Licence}
+}
+
 // ServerDevices is how devices authenticate.
 type ServerDevices struct {
 	SecretEnv  string `json:"secretEnv,omitempty" check:"optional,variable"`
@@ -302,6 +321,11 @@ func (d *document) server(s Server, forges []string) {
 	}
 	if d.valid("forge") {
 		d.forge(s.Forge, forges)
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Weights)) {
+		if name == delivery.StartNone || name == delivery.StartRelease {
+			d.complain(member("weights", name), "has another meaning in train.from; choose another name")
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Secrets)) {
 		d.oneOf(member("secrets", name), "env", s.Secrets[name].Env, "file", s.Secrets[name].File, true)
@@ -436,6 +460,11 @@ func (s Server) Resolve(folder string) Server {
 	for kind, f := range s.Forge {
 		f.TokenFile, f.WebhookSecretFile = join(folder, f.TokenFile), join(folder, f.WebhookSecretFile)
 		s.Forge[kind] = f
+	}
+	s.Weights = maps.Clone(s.Weights)
+	for name, w := range s.Weights {
+		w.File = join(folder, w.File)
+		s.Weights[name] = w
 	}
 	s.Secrets = maps.Clone(s.Secrets)
 	for name, at := range s.Secrets {

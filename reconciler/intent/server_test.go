@@ -145,6 +145,16 @@ func TestServerComplaints(t *testing.T) {
 		{"tracker's two secrets", "repository: x\nsecrets: {M: {env: M}}\n" +
 			"track: {mlflow: {default: {url: https://a, bearer: M, basic: M}}}\n",
 			"aob.yaml:3:27: track.mlflow.default: want bearer or basic, got both"},
+		{"weights", "repository: x\nweights: {small: {file: w.pth, sha256: " + strings.Repeat("0a", 32) +
+			", licence: Apache-2.0}}\n", ""},
+		{"weights without a licence", "repository: x\nweights: {small: {file: w.pth, sha256: " +
+			strings.Repeat("0a", 32) + "}}\n",
+			"aob.yaml:2:11: weights.small.licence: missing: their licence, as an SPDX name"},
+		{"weights of another digest", "repository: x\nweights: {small: {file: w.pth, sha256: md5, licence: MIT}}\n",
+			`aob.yaml:2:40: weights.small.sha256: want a SHA-256 in 64 lower-case hex digits, got "md5"`},
+		{"weights with a taken name", "repository: x\nweights: {release: {file: w.pth, sha256: " +
+			strings.Repeat("0a", 32) + ", licence: MIT}}\n",
+			"aob.yaml:2:20: weights.release: has another meaning in train.from; choose another name"},
 		{"branch", "repository: x\nmain: -f\n", `aob.yaml:2:7: main: want the name of a branch, got "-f"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -260,6 +260,11 @@ func (d *document) train(t *delivery.Train) {
 		d.complain("train.from", "want %s: trainer %s starts from nothing else; got %s",
 			or(delivery.Each(trainer.From, startNames)), t.With, quote(t.From))
 	}
+	if known := d.options.Weights; known != nil && d.valid("train.from") && t.Start() == delivery.StartWeights &&
+		!slices.Contains(known, t.From) {
+		d.complain("train.from", "%s; the server's configuration names them under weights:",
+			unknown("weights", t.From, append(slices.Clone(known), trainer.From...)))
+	}
 	if !d.valid("train.args") {
 		return
 	}

@@ -152,7 +152,13 @@ func shown(p plan.Plan) string {
 		kind := strings.TrimPrefix(fmt.Sprintf("%T", s), "plan.")
 		switch s := s.(type) {
 		case plan.StartRun:
-			steps = append(steps, fmt.Sprintf("%s %s %s %v", kind, s.Spec.Kind, s.Spec.Key.Short(), s.PRs))
+			from := ""
+			if t := s.Spec.Train; t != nil && t.Weights != nil {
+				from = " from weights " + t.Weights.SHA256.Short()
+			} else if t != nil && t.Parent != "" {
+				from = " from " + t.Parent.Short() + ", checkpoint " + t.Checkpoint.Short()
+			}
+			steps = append(steps, fmt.Sprintf("%s %s %s %v%s", kind, s.Spec.Kind, s.Spec.Key.Short(), s.PRs, from))
 		case plan.EndRun:
 			steps = append(steps, fmt.Sprintf("%s %s %s %s", kind, s.Kind, s.Run.Short(), s.Why))
 		case plan.KeepNeed:
@@ -382,6 +388,9 @@ func (s *scene) history(model string) []plan.Past {
 //	checked FILE                       the data run of a model file is done
 //	training FILE epoch=3/8            its train run is running, needed by pull request 3
 //	… for=4 5 since=2m ending=why      by others; or by none since then; it was asked to end just now
+//	installing FILE packages=80/114    its train run makes the environment of its trainer
+//	weights w licence=MIT              the server has base weights
+//	licence tiny of=PML-1.0            the licence of an architecture
 //	… data=other made=other            it was begun on another data run, and on what that one made
 //	merged 3, reads 3, targets 3 base=dev, unseen 4
 //	                                   of pull requests: main has it; its author may only read; its target; its
@@ -398,6 +407,7 @@ func (s *scene) history(model string) []plan.Past {
 //	                                   before judge that
 //	rewound COMMIT                     main was at another commit before, and does not contain it
 //	bundle a of=FILE mAP=0.60          made from a model file, and scored for its gates
+//	… checkpoint=c licence=MIT         its checkpoint is kept; what it is made of is under a licence
 //	lost a                             the registry has the bundle no more
 //	compared b with=a                  the bootstrap that compares them is done
 //	statement FILE baseline=a gates=…  a release file is signed, as judged by main's gates or by those of another tree
@@ -476,8 +486,28 @@ var readLines = map[string]func(s *scene, what string){
 			Spec:    delivery.RunSpec{Kind: delivery.RunTrain, Key: key}}
 	},
 	"training": (*scene).trainingRun,
-	"bundle":   func(s *scene, what string) { s.bundle(what) },
-	"lost":     func(s *scene, what string) { delete(s.Evidence.Bundles, bundle(what)) },
+	"installing": func(s *scene, what string) {
+		ask := s.training(what)
+		r := delivery.RunState{Phase: delivery.RunRunning, Attempt: 1, Stage: delivery.StageEnvironment,
+			Need: delivery.RunNeed{PRs: []int{3}}, Status: delivery.RunStatus{Message: "waiting"},
+			Spec: delivery.RunSpec{Kind: delivery.RunTrain, Key: delivery.TrainKey(ask), Train: &ask}}
+		if packages := s.value("packages"); packages != "" {
+			if _, err := fmt.Sscanf(packages, "%d/%d", &r.Status.Batch, &r.Status.Batches); err != nil {
+				s.Fatal(err)
+			}
+		}
+		s.Runs[r.Spec.Key] = r
+	},
+	"weights": func(s *scene, what string) {
+		s.Server.Weights = map[string]delivery.Weights{what: {SHA256: bundle(what), Licence: s.value("licence")}}
+	},
+	"licence": func(s *scene, what string) {
+		tiny := s.Server.Trainers["tiny@1"]
+		tiny.Licences = map[string]string{what: s.value("of")}
+		s.Server.Trainers["tiny@1"] = tiny
+	},
+	"bundle": func(s *scene, what string) { s.bundle(what) },
+	"lost":   func(s *scene, what string) { delete(s.Evidence.Bundles, bundle(what)) },
 	"compared": func(s *scene, what string) {
 		baseline := s.value("with")
 		for e := range s.made[what].scores {
@@ -695,6 +725,12 @@ func (s *scene) bundle(letter string) {
 	ask := s.training(file)
 	t := plan.Trained{Bundle: b, Training: delivery.Training{Run: delivery.TrainKey(ask), Spec: m.SpecDigest(),
 		Input: ask, Result: delivery.TrainResult{Bundle: b, Size: info.Size}}}
+	if checkpoint := s.value("checkpoint"); checkpoint != "" {
+		t.Training.Result.Checkpoint = bundle(checkpoint)
+	}
+	if licence := s.value("licence"); licence != "" {
+		t.Training.Input.Licences = []delivery.Licensed{{Part: "weights old", Licence: licence}}
+	}
 	s.Evidence.BySpec[m.SpecDigest()], s.Evidence.ByRun[t.Training.Run] = t, t
 	for _, g := range gates {
 		c := content(m, g.Evaluate)

@@ -272,9 +272,19 @@ func (m *maker) lookNumber(bundle, baseline, evalSet delivery.Digest) int {
 	return n
 }
 
+// gateInput returns what a gate judges of a scored bundle, without a baseline.
+func (m *maker) gateInput(mdl delivery.Model, g delivery.Gate, score delivery.Scores) gate.Input {
+	bundle := score.Input.Bundle
+	in := GateInput(mdl, g, m.w.Evidence.Bundles[bundle], score)
+	if t, ok := m.w.Evidence.Training(bundle); ok {
+		in.Licences = t.Training.Input.Licences
+	}
+	return in
+}
+
 // verdict judges a model by one gate.
 func (m *maker) verdict(r *progress, j judgement) delivery.Verdict {
-	in := GateInput(r.model, j.gate, m.w.Evidence.Bundles[r.Bundle], j.score)
+	in := m.gateInput(r.model, j.gate, j.score)
 	if r.Baseline != nil {
 		in.BaselineBundle = r.Baseline.Bundle
 		in.SameBundle = r.Baseline.Bundle == r.Bundle

@@ -74,6 +74,11 @@ func atLeastAsStrict(g, other delivery.Gate) bool {
 			return false
 		}
 	}
+	for _, licence := range g.Licences() {
+		if !slices.Contains(other.Licences(), licence) {
+			return false
+		}
+	}
 	for _, c := range other.Checks {
 		if !slices.ContainsFunc(g.Checks, func(n delivery.GateCheck) bool { return checkAtLeastAsStrict(n, c) }) {
 			return false

@@ -172,8 +172,7 @@ func (m *maker) todaysGates(name string, named delivery.Release) []delivery.Fact
 	for _, g := range m.w.Main.Intent.Covering(name) {
 		if score, ok := m.storedScore(m.w.Main.Intent.Models[name], named.Bundle, m.w.Main.Intent.Gates[g]); ok {
 			verdicts = append(verdicts, gate.Judge(g, m.w.Main.Intent.Gates[g],
-				GateInput(m.w.Main.Intent.Models[name], m.w.Main.Intent.Gates[g], m.w.Evidence.Bundles[named.Bundle],
-					score)))
+				m.gateInput(m.w.Main.Intent.Models[name], m.w.Main.Intent.Gates[g], score)))
 		}
 	}
 	return failing(verdicts)
@@ -224,7 +223,7 @@ func (m *maker) judgeStored(mdl delivery.Model, j judged, bundle, baseline deliv
 	if !ok {
 		return delivery.Verdict{}, unknown
 	}
-	in := GateInput(mdl, g, m.w.Evidence.Bundles[bundle], score)
+	in := m.gateInput(mdl, g, score)
 	in.SameBundle = bundle == baseline
 	in.BaselineBundle = baseline
 	run := m.runner(Proposal{Permission: delivery.PermissionWrite}, "", mdl.Name+" on main")

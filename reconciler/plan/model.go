@@ -244,6 +244,9 @@ func (m *maker) promote(r *progress, gates []judged, fleets []fleetGates) ModelR
 	if why := m.wrongClasses(r.model, gates); !why.IsZero() {
 		return r.end(delivery.CheckFailure, why)
 	}
+	if why := m.wrongLicence(r, gates); !why.IsZero() {
+		return r.end(delivery.CheckFailure, why)
+	}
 	if !m.readData(r, gates, fleets...) {
 		m.keepTrainingsOf(p, r.model)
 		return r.end(blockedBy(r.Stages))

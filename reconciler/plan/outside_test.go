@@ -77,6 +77,7 @@ var checkedOrOwn = []string{
 	"ThresholdRun.Ask", "Train.Architecture", "Train.Args", "Train.From", "Train.Precision",
 	"Train.With", "TrainRun.Accelerator", "TrainRun.Machine", "Trainer.APIVersion", "Trainer.Accelerator",
 	"Trainer.Architectures", "Trainer.Kind", "Trainer.Name", "Trainer.Secrets", "Trainer.Versions",
+	"Gate.Licence", "Licensed.Licence", "Licensed.Part", "Server.Weights", "Weights.Licence",
 	"Environment.Platform", "Environment.Python", "Trainer.From", "Trainer.Licences", "Trainer.Precisions",
 	"Trainer.Unusable", "Trainer.Arguments", "TrainerPython.Max", "TrainerPython.Min",
 	"Trial.ID", "Trial.Model", "Verdict.Classes", "Verdict.Gate",

@@ -137,8 +137,14 @@ func (m *maker) seed(r *progress, seed int64, digest delivery.Digest) SeedReport
 		return is(delivery.CheckFailure, fact(code.TrainerUnusable, values{Names: []string{train.With},
 			Text: trainer.Unusable}))
 	}
-	var input delivery.TrainRun
-	s.Key, input = m.begunTraining(TrainInput(r.model, seed, trainer, r.dataKey, r.data))
+	input := TrainInput(r.model, seed, trainer, r.dataKey, r.data)
+	from, why := m.startOf(r, trainer)
+	if !why.IsZero() {
+		return is(delivery.CheckFailure, why)
+	}
+	input.Weights, input.Parent, input.Checkpoint, input.Licences = from.weights, from.parent, from.checkpoint,
+		from.licences
+	s.Key, input = m.begunTraining(input)
 	if t, ok := m.w.Evidence.ByRun[s.Key]; ok {
 		// Another spec had the same training, as of a dataset with another name.
 		m.signTraining(r, s.Key, digest, input, r.data, t.Training.Result)

@@ -232,6 +232,7 @@ type Bundle struct {
 // Server is the server's version and configuration.
 type Server struct {
 	Trainers map[string]delivery.Trainer // by NAME@VERSION
+	Weights  map[string]delivery.Weights // base weights, by the names that models use
 	Protocol delivery.Digest             // of the evaluator
 	Numerics string                      // of the detector
 	Provider string                      // hardware that the detector uses

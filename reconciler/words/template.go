@@ -144,13 +144,14 @@ var special = map[string]func(v *delivery.Values) any{
 	"digest":     func(v *delivery.Values) any { return v.Bundle.Hex() },
 	"at":         func(v *delivery.Values) any { return moment(v.At) },
 
-	"name":      func(v *delivery.Values) any { return first(v.Names) },
-	"anyName":   func(v *delivery.Values) any { return strings.Join(v.Names, " or ") },
-	"allNames":  func(v *delivery.Values) any { return strings.Join(v.Names, " and ") },
-	"fourNames": func(v *delivery.Values) any { return few(v.Names, 4) },
-	"fewNames":  func(v *delivery.Values) any { return few(v.Names, 8) },
-	"fewFiles":  func(v *delivery.Values) any { return few(v.Files, 1) },
-	"firstGate": func(v *delivery.Values) any { return first(v.Gates) },
+	"name":             func(v *delivery.Values) any { return first(v.Names) },
+	"anyName":          func(v *delivery.Values) any { return strings.Join(v.Names, " or ") },
+	"allNames":         func(v *delivery.Values) any { return strings.Join(v.Names, " and ") },
+	"fourNames":        func(v *delivery.Values) any { return few(v.Names, 4) },
+	"fewNames":         func(v *delivery.Values) any { return few(v.Names, 8) },
+	"fewFiles":         func(v *delivery.Values) any { return few(v.Files, 1) },
+	"fromArchitecture": func(v *delivery.Values) any { return first(v.Labels) },
+	"firstGate":        func(v *delivery.Values) any { return first(v.Gates) },
 	"gateOrGates": func(v *delivery.Values) any {
 		if len(v.Gates) > 1 {
 			return "gates"

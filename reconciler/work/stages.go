@@ -43,6 +43,7 @@ type Stages struct {
 	Log       *slog.Logger
 
 	Environments Environments
+	Weights      map[delivery.Digest]string // the files of base weights, by the digests that they must have
 }
 
 // Environments makes the Python environments of trainers, as [trainer.Environments] does.
@@ -206,6 +207,21 @@ type trainerRun struct {
 	Dataset string          `json:"dataset"`
 	Output  string          `json:"output"`
 	Spec    trainerSpec     `json:"spec"`
+
+	Weights *trainerWeights `json:"weights,omitempty"`
+	Parent  *trainerParent  `json:"parent,omitempty"`
+}
+
+// trainerWeights are the base weights that a training starts from.
+type trainerWeights struct {
+	File   string `json:"file"`
+	SHA256 string `json:"sha256"`
+}
+
+// A trainerParent is the training whose checkpoint another one starts from.
+type trainerParent struct {
+	Checkpoint string          `json:"checkpoint"` // its file
+	Bundle     delivery.Digest `json:"bundle"`
 }
 
 type trainerSpec struct {
@@ -225,6 +241,10 @@ func (s *Stages) train(ctx context.Context, r *run.Run, input delivery.TrainRun)
 	if _, err := os.Stat(script); err != nil {
 		return nil, delivery.Blockedf("push again, so that the server's current trainer is used",
 			"trainer %s of files %s is not on this server", input.Spec.Train.With, input.Trainer.Short())
+	}
+	weights, parent, err := s.start(r, input)
+	if err != nil {
+		return nil, err
 	}
 	python, err := s.python(ctx, r, input)
 	if err != nil {
@@ -247,7 +267,7 @@ func (s *Stages) train(ctx context.Context, r *run.Run, input delivery.TrainRun)
 	trained, err := machine.Train(ctx, trainer.Request{
 		Dir: r.Dir,
 		RunJSON: trainerRun{Key: r.Spec.Key, Seed: input.Seed, Dataset: prepared, Output: output,
-			Spec: trainerSpec{input.Spec.Classes.Names(), spec}},
+			Spec: trainerSpec{input.Spec.Classes.Names(), spec}, Weights: weights, Parent: parent},
 		Python: python, Script: script, Secrets: s.Secrets,
 		Heartbeat: s.Heartbeat, Limit: time.Duration(input.Limit),
 		Stage: r.Stage, Progress: r.Progress,
@@ -282,8 +302,13 @@ func (s *Stages) train(ctx context.Context, r *run.Run, input delivery.TrainRun)
 	if err != nil {
 		return nil, err
 	}
+	checkpoint, err := s.keepCheckpoint(input, trained.Output)
+	if err != nil {
+		return nil, err
+	}
 	return delivery.TrainResult{Bundle: bundle, Model: info.Model, Size: info.Size, Attempts: trained.Attempts,
-		Trainer: trainerInfo(filepath.Join(trained.Output, "train.json"), s.mask())}, nil
+		Trainer:    trainerInfo(filepath.Join(trained.Output, "train.json"), s.mask()),
+		Checkpoint: checkpoint}, nil
 }
 
 // python returns the interpreter that a training runs with. It makes the trainer's environment if that is missing.

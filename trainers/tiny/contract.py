@@ -75,12 +75,13 @@ class Run:
     precision: str
     patience: int
     args: Args
+    start: Path | None  # a checkpoint whose weights training starts from; None for random ones
 
     @property
     def identity(self) -> str:
-        """A digest of everything that affects the result. Paths do not."""
+        """A digest of everything that affects the result. Paths do not; the key covers what is at start."""
         parts = asdict(self)
-        del parts["dataset"], parts["output"]
+        del parts["dataset"], parts["output"], parts["start"]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -190,6 +191,12 @@ def _read(document: Any) -> Run:
     dataset = top.take("dataset", _folder)
     output = top.take("output", _folder)
     spec = top.sub("spec")
+    starts = []
+    for name, file in (("weights", "file"), ("parent", "checkpoint")):
+        if (given := top.take(name, lambda v: v, None)) is not None:  # AOB has checked the file's digest
+            starts.append(_Fields(name, given).take(file, _folder))
+    if len(starts) > 1:
+        raise BadRun("weights and parent: only one of them can be given")
     top.done()
 
     classes = spec.take("classes", _classes)
@@ -198,7 +205,8 @@ def _read(document: Any) -> Run:
 
     train.take("with", _one_of(TRAINER), TRAINER)
     train.take("architecture", _one_of(NAME), NAME)
-    train.take("from", _one_of("none"), "none")
+    if (train.take("from", _text, "none") == "none") != (not starts):
+        raise BadRun(f"{train.path('from')}: must be none without weights or parent, and something else with one")
     resolution = train.take("resolution", _whole(64, 2048, 32), 256)
     epochs = train.take("epochs", _whole(1, 10_000), 30)
     batch_fields = train.sub("batch", {})
@@ -234,7 +242,10 @@ def _read(document: Any) -> Run:
     )
     fields.done()
     train.done()
-    return Run(key, seed, dataset, output, classes, resolution, epochs, batch, optimizer, precision, patience, args)
+    start = starts[0] if starts else None
+    return Run(
+        key, seed, dataset, output, classes, resolution, epochs, batch, optimizer, precision, patience, args, start
+    )
 
 
 def replace(file: Path, content: bytes) -> None:

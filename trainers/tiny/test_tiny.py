@@ -172,6 +172,29 @@ class RunTest(WithShapes):
         summary = self.read("train.json")
         self.assertEqual((summary["epochs"], summary["bestEpoch"], summary["bestValMap"]), (4, 2, 1.0))
 
+    def test_a_run_starts_from_the_checkpoint_of_another(self) -> None:
+        self.assertEqual(self.finish(self.document()), (0, ""))
+        checkpoint = self.folder / "out" / "checkpoint"
+        best = torch.load(checkpoint, weights_only=True)["best"]
+        for field, given in (("parent", {"checkpoint": str(checkpoint), "bundle": "sha256:1"}),
+                             ("weights", {"file": str(checkpoint), "sha256": "1"})):  # fmt: skip
+            again = self.document(field, **{"from": "release", "epochs": 1, "optimizer": {"lr": 1e-9}})
+            again["spec"]["classes"] = CLASSES[::-1]
+            again[field] = given
+            self.assertEqual(self.finish(again), (0, ""), field)
+            now = torch.load(self.folder / field / "checkpoint", weights_only=True)["model"]
+            for name in ("heat.weight", "heat.bias", "stem.0.0.weight"):
+                want = best[name].flip(0) if name.startswith("heat") else best[name]
+                self.assertTrue(torch.allclose(now[name], want, atol=1e-6), f"{field}: {name}")
+        again = self.document("other", **{"from": "release", "args": {"channels": 8}})
+        again["parent"] = {"checkpoint": str(checkpoint)}
+        refused = "error: the run to start from has another args.channels; use the same\n"
+        self.assertEqual(self.finish(again), (1, refused))
+        again["parent"] = {"checkpoint": str(self.folder / "run.json")}
+        status, said = self.finish(again)
+        self.assertEqual(status, 1)
+        self.assertRegex(said, "run.json: not a checkpoint of this trainer")
+
     def test_failures_are_reported_in_status_and_on_standard_error(self) -> None:
         bad = torch.tensor(math.nan)
         with mock.patch.object(training, "heat_loss", return_value=bad):
@@ -224,7 +247,7 @@ class RunFileTest(WithShapes):
 
         for change, message in (
             (lambda d: d.pop("key"), "key: missing"),
-            (lambda d: d.update(extra=1), "extra: unknown field; known are key, seed, dataset, output, spec"),
+            (lambda d: d.update(extra=1), "extra: unknown field; known are key, seed, dataset, output, spec, weights, parent"),
             (lambda d: d.update(seed=-1), "seed: must be a whole number from 0"),
             (lambda d: d.update(seed=True), "seed: must be a whole number from 0"),
             (lambda d: d.update(dataset="here"), "dataset: must be an absolute path, not 'here'"),
@@ -234,7 +257,7 @@ class RunFileTest(WithShapes):
             (lambda d: d["spec"].update(classes=["a", "a"]), "spec.classes: 'a' occurs twice"),
             (lambda d: d["spec"].update(thresholds={}), "spec.thresholds: unknown field"),
             (train_field(**{"with": "tiny@2"}), "spec.train.with: must be tiny@1, not 'tiny@2'"),
-            (train_field(**{"from": "coco"}), "spec.train.from: must be none, not 'coco'"),
+            (train_field(**{"from": "coco"}), "spec.train.from: must be none without weights or parent"),
             (train_field(resolution=100), "spec.train.resolution: must be a whole number from 64 to 2048"),
             (train_field(resolution="256"), "that is a multiple of 32, not '256'"),
             (train_field(epochs=0), "spec.train.epochs: must be a whole number from 1"),

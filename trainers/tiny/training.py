@@ -24,6 +24,29 @@ LONGEST_GRADIENT = 10.0
 LAST_RATE = 0.01  # where the cosine ends, as a share of lr
 
 
+def start(model: Detector, checkpoint: Path, classes: list[str]) -> None:
+    """Copies the best weights of another run's checkpoint. Classes that it does not know start untrained."""
+    try:
+        state = torch.load(checkpoint, weights_only=True)
+        best, theirs = state["best"], json.loads(state["classes"])
+    except Exception as e:
+        line = str(e).splitlines()[0] if str(e) else type(e).__name__
+        raise data.BadData(f"{checkpoint}: not a checkpoint of this trainer ({line})") from None
+    ours = model.state_dict()
+    heads = ("heat.weight", "heat.bias")
+    for name, value in ours.items():
+        if name not in best or name not in heads and best[name].shape != value.shape:
+            raise data.BadData("the run to start from has another args.channels; use the same")
+    with torch.no_grad():
+        for name, value in ours.items():
+            if name not in heads:
+                value.copy_(best[name])
+                continue
+            for i, one in enumerate(classes):
+                if one in theirs:
+                    value[i] = best[name][theirs.index(one)]
+
+
 class Training:
     """The state of a run.
 
@@ -37,6 +60,8 @@ class Training:
         self.size = (height, width)
         self.model = Detector(len(run.classes), run.args.channels).to(memory_format=torch.channels_last)
         self.model.start_sides(data.typical_log_sides(split.pictures, height, width))
+        if run.start:
+            start(self.model, run.start, run.classes)
         self.average = copy.deepcopy(self.model).eval()
         decayed = [p for p in self.model.parameters() if p.dim() > 1]
         others = [p for p in self.model.parameters() if p.dim() <= 1]
@@ -73,6 +98,7 @@ class Training:
         plain = {name: getattr(self, name) for name in self._PLAIN}
         state = {
             "identity": self.run.identity,
+            "classes": json.dumps(self.run.classes),
             "plain": json.dumps(plain),
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
