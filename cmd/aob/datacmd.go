@@ -21,17 +21,20 @@ import (
 
 func newDataCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "data",
-		Short: "Check a dataset, count what is in it, show an image, or divide it into splits",
+		Use:     "data",
+		Aliases: []string{"dataset"},
+		Short:   "Fetch or check a dataset, count what is in it, show an image, or divide it into splits",
 		Long: `These commands read a dataset before a pull request does, and without a server. They
 read the layouts that Roboflow, CVAT, Label Studio, Pascal VOC, YOLO and COCO have.`,
 		Example: `  aob data check ~/pallets
   aob data stats shapes/v3 --config aob.yaml
   aob data show ~/pallets/train/a.jpg
-  aob data split ~/pallets`,
+  aob data split ~/pallets
+  aob data pull roboflow:acme/pallets/14 --config aob.yaml`,
 	}
 	group(c)
-	c.AddCommand(newDataCheckCommand(), newDataStatsCommand(), newDataShowCommand(), newDataSplitCommand())
+	c.AddCommand(newDataCheckCommand(), newDataStatsCommand(), newDataShowCommand(), newDataSplitCommand(),
+		newDataPullCommand())
 	return c
 }
 
@@ -70,13 +73,10 @@ func (r *dataRequest) find(name string) (dataset.Catalog, delivery.Dataset, erro
 	if err != nil {
 		return dataset.Catalog{}, delivery.Dataset{}, err
 	}
-	source, path, named := strings.Cut(name, ":")
-	if !named {
-		source, path = "dir", name
-	}
+	d, err := datasetNamed(server.Datasets, name)
 	c := datasets(server)
 	c.Memory = r.memory()
-	return c, delivery.Dataset{Source: source, Path: path}, nil
+	return c, d, err
 }
 
 // memory returns the folder that keeps what was found about files.
@@ -246,8 +246,12 @@ func showProgress(w io.Writer) (dataset.Progress, func()) {
 			return
 		}
 		last, drawn = at, t.tty
-		left := time.Duration(float64(at.Sub(began)) / float64(max(done, 1)) * float64(total-done))
-		t.printf("%s%s: %d of %d, about %s left%s", safeText(before), phase, done, total, span(left), safeText(after))
+		t.printf("%s%s", safeText(before), now.Text(done, total))
+		if total > 0 && now != dataset.Generating && now != dataset.Exporting {
+			left := time.Duration(float64(at.Sub(began)) / float64(max(done, 1)) * float64(total-done))
+			t.printf(", about %s left", span(left))
+		}
+		t.printf("%s", safeText(after))
 		_ = t.flush() // the result does not depend on it
 	}
 	return progress, func() {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"archive/zip"
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -9,6 +11,7 @@ import (
 	"image/jpeg"
 	"io"
 	"log/slog"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -18,6 +21,7 @@ import (
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/web"
+	"github.com/autonomos/aob/tools/roboflow/roboflowtest"
 )
 
 var update = flag.Bool("update", false, "write what the scripts compare with as it comes out now")
@@ -91,6 +95,20 @@ func TestScripts(t *testing.T) {
 					ts.Check(os.Chmod(file, 0o600))
 					ts.Check(os.WriteFile(file, []byte("an 0NNX file"), 0o600))
 				}
+			},
+			// roboflow FOLDER serves a folder as version 14 of acme/pallets, like Roboflow, and sets ROBOFLOW to the
+			// address of the workspace. The key is rf_s3cr3tK3y.
+			"roboflow": func(ts *testscript.TestScript, _ bool, args []string) {
+				var data bytes.Buffer
+				z := zip.NewWriter(&data)
+				ts.Check(z.AddFS(os.DirFS(ts.MkAbs(args[0]))))
+				ts.Check(z.Close())
+				server := roboflowtest.New("acme", "rf_s3cr3tK3y")
+				server.Put("pallets", 14, data.Bytes())
+				server.Queue("/acme/pallets/14/coco", roboflowtest.Exporting(0.4))
+				at := httptest.NewServer(server)
+				ts.Defer(at.Close)
+				ts.Setenv("ROBOFLOW", at.URL+"/acme")
 			},
 			// picture FILE WxH makes a JPEG of that size.
 			"picture": func(ts *testscript.TestScript, _ bool, args []string) {

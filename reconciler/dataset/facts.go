@@ -39,10 +39,11 @@ type Phase string
 
 // The phases, in their order.
 const (
-	Generating   Phase = "generating"      // in percent; the source makes the version
-	Exporting    Phase = "exporting"       // in percent; the source packs the version
-	Downloading  Phase = "downloading"     // in MB
-	Unpacking    Phase = "unpacking"       // files of an archive
+	Generating   Phase = "generating"  // in percent; the source makes the version
+	Exporting    Phase = "exporting"   // in percent; the source packs the version
+	Downloading  Phase = "downloading" // in MB
+	Unpacking    Phase = "unpacking"   // files of an archive
+	Copying      Phase = "copying files"
 	ReadFiles    Phase = "reading files"   // digests and headers
 	DecodeImages Phase = "decoding images" // pixels: damage and looks
 )
