@@ -46,6 +46,10 @@ var printed = map[string]func(text string) (v any, print func(*terminal)){
 		return v, func(t *terminal) { t.plan(v.Text) }
 	},
 	"aob runs": func(text string) (any, func(*terminal)) {
+		v := filled[[]web.Training](text)
+		return v, func(t *terminal) { t.trainings(v, noon) }
+	},
+	"aob runs list": func(text string) (any, func(*terminal)) {
 		v := filled[[]web.Trial](text)
 		return v, func(t *terminal) { t.trials(v, noon) }
 	},

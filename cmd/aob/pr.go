@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"math"
 	"os"
 	"regexp"
 	"slices"
@@ -279,8 +278,7 @@ func (t *terminal) change(m web.Change) {
 	}
 }
 
-// measured prints the figures on an eval set beside the release's. A change that a check judges is the check's: the
-// difference of the rounded figures can be another in its last digit.
+// measured prints the figures on an eval set beside the release's.
 func (t *terminal) measured(e delivery.Measured, verdicts []delivery.Verdict) {
 	verdict, _ := delivery.Find(verdicts, func(v delivery.Verdict) bool { return v.Gate == e.Gate })
 	head := []string{"METRIC", "VALUE", "AT LEAST", "AT MOST"}
@@ -296,15 +294,8 @@ func (t *terminal) measured(e delivery.Measured, verdicts []delivery.Verdict) {
 		}
 		row := cells(name, fmt.Sprintf("%.4f", f.Value), low, high)
 		if e.Baseline != nil {
-			base, ok := e.Baseline.Metrics[name]
-			if ok {
-				diff := f.Value - base
-				metric, class, _ := strings.Cut(name, "/")
-				c, judged := verdict.CheckOf(delivery.Loss{Metric: metric, Class: class})
-				if judged && math.Abs(*c.Diff-diff) < 0.00011 { // not of other classes, or to another version
-					diff = *c.Diff
-				}
-				row = append(row, cell{text: fmt.Sprintf("%.4f", base)}, cell{text: fmt.Sprintf("%+.4f", diff)})
+			if diff, ok := e.Change(name, verdict); ok {
+				row = append(row, cells(fmt.Sprintf("%.4f", e.Baseline.Metrics[name]), fmt.Sprintf("%+.4f", diff))...)
 			}
 		}
 		rows = append(rows, row)

@@ -25,23 +25,99 @@ import (
 func newRunsCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "runs",
-		Short: "List, show and end experiments",
-		Long: `Runs lists the experiments that aob try asked for, the newest first. They are kept
-for two weeks; what they trained is kept longer. With -o csv there is a row for each
-variant, for a spreadsheet. The runs of pull requests are no experiments: aob status
-and aob pr show N show them.`,
-		Example: "  aob runs\n  aob runs --model shapes --sort mAP\n  aob runs -o csv >runs.csv\n  aob runs show " +
-			"0a1b2c3d4e\n  aob runs write 3f9c2a10ab models/shapes.yaml\n  " +
+		Short: "List what was trained; show and end experiments",
+		Long: `Runs lists what was trained, the newest first: the variants of experiments (FROM is try
+and the variant's ID), open pull requests (#12) and releases (pallets@3). These names are
+those that aob compare takes. mAP is on the validation split, with the difference to
+main's release there; beside it is that on the eval set of a gate. Experiments are kept
+for two weeks. With -o csv there is a row for each, for a spreadsheet.`,
+		Example: "  aob runs\n  aob runs --model shapes --sort mAP\n  aob runs --from try\n  aob runs -o csv " +
+			">runs.csv\n  aob runs show 0a1b2c3d4e\n  aob runs write 3f9c2a10ab models/shapes.yaml\n  " +
 			"aob runs stop 0a1b2c3d4e",
 	}
 	group(c)
-	listsTrials(c) // without a command it lists
+	listsTrainings(c) // without a command it lists
 	c.AddCommand(listsTrials(&cobra.Command{
 		Use:     "list",
-		Short:   "List the experiments",
+		Short:   "List the experiments alone",
 		Example: "  aob runs list\n  aob runs list --sort diff\n  aob runs list -o json | jq -r '.[].id'",
 	}), newRunsShowCommand(), newRunsWriteCommand(), newRunsStopCommand())
 	return c
+}
+
+// trainingSorts are the ways to sort what was trained.
+var trainingSorts = map[string]func(a, b web.Training) int{
+	"asked": func(a, b web.Training) int { return b.At.Compare(a.At) },
+	"mAP":   func(a, b web.Training) int { return cmp.Compare(valueOf(b.MAP), valueOf(a.MAP)) },
+	"diff":  func(a, b web.Training) int { return cmp.Compare(valueOf(b.Diff), valueOf(a.Diff)) },
+	"gate":  func(a, b web.Training) int { return cmp.Compare(valueOf(b.GateMAP), valueOf(a.GateMAP)) },
+}
+
+// valueOf is a figure's value; one that is missing comes last.
+func valueOf(f *delivery.Figure) float64 {
+	if f == nil {
+		return math.Inf(-1)
+	}
+	return f.Value
+}
+
+// order returns the comparison that --sort names.
+func order[T any](c *cobra.Command, sorts map[string]func(a, b T) int, by string) (func(a, b T) int, error) {
+	before, ok := sorts[by]
+	if !ok {
+		known := strings.Join(slices.Sorted(maps.Keys(sorts)), ", ")
+		return nil, hinted{fmt.Errorf("--sort: want %s, got %q", known, by),
+			c.CommandPath() + " --help shows how"}
+	}
+	return before, nil
+}
+
+// kinds are the values of --from.
+var kinds = []string{"try", "pr", "release"}
+
+// kindOf is what a training is from, as --from names it.
+func kindOf(t web.Training) string {
+	switch {
+	case t.Trial != "":
+		return "try"
+	case t.Version > 0:
+		return "release"
+	}
+	return "pr"
+}
+
+// listsTrainings completes the command that lists what was trained.
+func listsTrainings(c *cobra.Command) {
+	var o client
+	var model, by, from string
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		before, err := order(c, trainingSorts, by)
+		if err != nil {
+			return err
+		}
+		if from != "" && !slices.Contains(kinds, from) {
+			return hinted{fmt.Errorf("--from: want %s, got %q", strings.Join(kinds, ", "), from),
+				c.CommandPath() + " --help shows how"}
+		}
+		list, err := o.dial().Trainings(c.Context())
+		if err != nil {
+			return err
+		}
+		list = slices.DeleteFunc(list, func(t web.Training) bool {
+			return model != "" && t.Model != model || from != "" && kindOf(t) != from
+		})
+		slices.SortStableFunc(list, before)
+		if o.format == "csv" {
+			return writeTrainings(delivery.LogWriter{W: c.OutOrStdout()}, list)
+		}
+		return o.print(c.OutOrStdout(), list, func(t *terminal) { t.trainings(list, time.Now()) })
+	}
+	o.output.register(c, "csv")
+	o.registerSocket(c)
+	c.Flags().StringVar(&model, "model", "", "only those of this `model`")
+	c.Flags().StringVar(&from, "from", "", "only those of one `kind`: "+strings.Join(kinds, ", "))
+	c.Flags().StringVar(&by, "sort", "asked", "the `order`: asked (newest first), or the highest first of mAP and "+
+		"diff (on validation) or gate (the gate's mAP)")
 }
 
 // sortsOf are the ways to sort experiments. Each returns whether a comes before b.
@@ -61,23 +137,19 @@ var sortsOf = map[string]func(a, b web.Trial) int{
 func best(t web.Trial, of func(web.Variant) *delivery.Figure) float64 {
 	value := math.Inf(-1)
 	for _, v := range t.Variants {
-		if f := of(v); f != nil {
-			value = max(value, f.Value)
-		}
+		value = max(value, valueOf(of(v)))
 	}
 	return value
 }
 
-// listsTrials completes a command that lists experiments.
+// listsTrials completes the command that lists experiments.
 func listsTrials(c *cobra.Command) *cobra.Command {
 	var o client
 	var model, by string
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		before, ok := sortsOf[by]
-		if !ok {
-			return hinted{fmt.Errorf("--sort: want %s, got %q", strings.Join(slices.Sorted(maps.Keys(sortsOf)), ", "),
-				by),
-				c.CommandPath() + " --help shows how"}
+		before, err := order(c, sortsOf, by)
+		if err != nil {
+			return err
 		}
 		trials, err := o.dial().Trials(c.Context())
 		if err != nil {
@@ -86,7 +158,15 @@ func listsTrials(c *cobra.Command) *cobra.Command {
 		trials = slices.DeleteFunc(trials, func(t web.Trial) bool { return model != "" && t.Model != model })
 		slices.SortStableFunc(trials, before)
 		if o.format == "csv" {
-			return writeTrials(delivery.LogWriter{W: c.OutOrStdout()}, trials)
+			var list []web.Training
+			for _, t := range trials {
+				for _, v := range t.Variants {
+					list = append(list, web.Training{ID: v.ID, From: "try", Trial: t.ID, Model: t.Model, Set: v.Set,
+						By: t.By, At: t.At, State: v.State, Sentence: v.Sentence, Bundle: v.Bundle, Seeds: v.Seeds,
+						MAP: v.MAP, Diff: v.Diff})
+				}
+			}
+			return writeTrainings(delivery.LogWriter{W: c.OutOrStdout()}, list)
 		}
 		return o.print(c.OutOrStdout(), trials, func(t *terminal) { t.trials(trials, time.Now()) })
 	}
@@ -97,21 +177,30 @@ func listsTrials(c *cobra.Command) *cobra.Command {
 	return c
 }
 
-// writeTrials writes a row for each variant of experiments.
-func writeTrials(w io.Writer, trials []web.Trial) error {
+// writeTrainings writes a row for each training. The columns of experiments come first, as they always did.
+func writeTrainings(w io.Writer, list []web.Training) error {
 	rows := [][]string{{"experiment", "model", "asked", "by", "variant", "set", "state", "text", "mAP", "mAP at least",
-		"mAP at most", "diff", "diff at least", "diff at most", "seeds", "bundle"}}
-	for _, t := range trials {
-		for _, v := range t.Variants {
-			row := []string{t.ID, t.Model, t.At.UTC().Format(time.RFC3339), t.By, v.ID, strings.Join(v.Set, " "),
-				string(v.State), v.Text}
-			for i, text := range row {
-				row[i] = spreadsheetText(text)
-			}
-			row = append(row, figures(v.MAP)...)
-			row = append(row, figures(v.Diff)...)
-			rows = append(rows, append(row, strconv.Itoa(len(v.Seeds)), string(v.Bundle)))
+		"mAP at most", "diff", "diff at least", "diff at most", "seeds", "bundle", "from", "title", "gate", "gate mAP",
+		"gate mAP at least", "gate mAP at most", "gate diff"}}
+	for _, t := range list {
+		asked, variant := "", ""
+		if !t.At.IsZero() {
+			asked = t.At.UTC().Format(time.RFC3339)
 		}
+		if t.Trial != "" {
+			variant = t.ID
+		}
+		row := spreadsheet(t.Trial, t.Model, asked, t.By, variant, strings.Join(t.Set, " "), string(t.State), t.Text)
+		row = append(row, figures(t.MAP)...)
+		row = append(row, figures(t.Diff)...)
+		row = append(row, strconv.Itoa(len(t.Seeds)), string(t.Bundle))
+		row = append(row, spreadsheet(t.From, t.Title, t.Gate)...)
+		row = append(row, figures(t.GateMAP)...)
+		diff := ""
+		if t.GateDiff != nil {
+			diff = strconv.FormatFloat(*t.GateDiff, 'g', -1, 64)
+		}
+		rows = append(rows, append(row, diff))
 	}
 	var b bytes.Buffer
 	out := csv.NewWriter(&b)
@@ -140,6 +229,9 @@ func figures(f *delivery.Figure) []string {
 // columns where a comma is a decimal point. Some read the wide forms of the signs too.
 var formula = regexp.MustCompile(`(^|;)\s*[=+\-@＝＋－＠]`)
 
+// spreadsheet returns texts that no spreadsheet takes for formulas.
+func spreadsheet(texts ...string) []string { return delivery.Each(texts, spreadsheetText) }
+
 // spreadsheetText returns text that no spreadsheet takes for a formula.
 func spreadsheetText(s string) string {
 	return formula.ReplaceAllStringFunc(delivery.Terminal(s), func(found string) string {
@@ -150,9 +242,46 @@ func spreadsheetText(s string) string {
 	})
 }
 
+// trainings lists what was trained.
+func (t *terminal) trainings(list []web.Training, now time.Time) {
+	if len(list) == 0 {
+		t.printf("nothing was trained yet; a pull request with a model or aob try begins that\n")
+		return
+	}
+	figure := func(format string, f *delivery.Figure) cell {
+		if f == nil {
+			return cell{text: "-"}
+		}
+		return cell{text: fmt.Sprintf(format, f.Value)}
+	}
+	rows := [][]cell{heading("FROM", "MODEL", "mAP", "DIFF", "GATE", "DIFF", "SEEDS", "AGE", "STATE", "")}
+	for _, r := range list {
+		from, what, age := r.From, r.Title, "-"
+		if r.Trial != "" {
+			from, what = r.From+" "+r.ID, strings.Join(r.Set, " ")
+		}
+		if !r.At.IsZero() {
+			age = span(now.Sub(r.At))
+		}
+		if r.State != delivery.CheckSuccess {
+			what = r.Text
+		}
+		change := cell{text: "-"}
+		if r.GateDiff != nil {
+			change.text = fmt.Sprintf("%+.4f", *r.GateDiff)
+		}
+		rows = append(rows, []cell{{text: from}, {text: r.Model}, figure("%.4f", r.MAP), figure("%+.4f", r.Diff),
+			figure("%.4f", r.GateMAP), change, {text: strconv.Itoa(len(r.Seeds))}, {text: age},
+			{string(r.State), stateStyle(r.State)}, {text: what}})
+	}
+	t.tableWithTexts(rows, false)
+	t.paragraph("", "mAP is on the validation split, GATE on a gate's eval set, DIFF to the release. aob compare "+
+		"takes the names under FROM, without try.")
+}
+
 func (t *terminal) trials(trials []web.Trial, now time.Time) {
 	if len(trials) == 0 {
-		t.printf("no experiment; aob try --help shows how to begin one. aob status shows the runs of pull requests.\n")
+		t.printf("no experiment; aob try --help shows how to begin one. aob runs lists the other trainings.\n")
 		return
 	}
 	rows := [][]cell{heading("EXPERIMENT", "MODEL", "ASKED", "BY", "VARIANTS", "BEST mAP", "STATE")}

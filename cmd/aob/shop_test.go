@@ -269,6 +269,31 @@ func (s *shop) Try(_ context.Context, ask web.TrialRequest) (web.Trial, error) {
 
 func (s *shop) Trials(context.Context) ([]web.Trial, error) { return []web.Trial{tried()}, nil }
 
+// Trainings are the variants of the experiment, the pull requests and the release.
+func (s *shop) Trainings(ctx context.Context) ([]web.Training, error) {
+	trial, diff := tried(), -0.34
+	var list []web.Training
+	for _, v := range trial.Variants {
+		list = append(list, web.Training{ID: v.ID, From: "try", Trial: trial.ID, Model: trial.Model, Set: v.Set,
+			By: trial.By, At: trial.At, State: v.State, MAP: v.MAP, Diff: v.Diff, Seeds: v.Seeds})
+	}
+	prs, err := s.PRs(ctx)
+	for _, p := range slices.Backward(prs) {
+		name := fmt.Sprintf("#%d", p.Number)
+		t := web.Training{ID: name, From: name, PR: p.Number, Model: "shapes", Title: p.Title, By: p.Author,
+			At: noon.Add(-time.Minute), State: p.State, Sentence: p.Sentence, Seeds: []web.Seed{{Seed: 1}}}
+		if len(p.Models) > 0 {
+			mAP := p.Models[0].Measured[0].Metrics["mAP"]
+			t.Gate, t.GateMAP, t.GateDiff = "production", &mAP, &diff
+			t.MAP = &delivery.Figure{Value: 0.2}
+		}
+		list = append(list, t)
+	}
+	return append(list, web.Training{ID: "shapes@2", From: "shapes@2", PR: 2, Version: 2, Model: "shapes",
+		Title: "Merge 2: better", By: "jonas", At: noon.Add(-time.Hour), State: delivery.CheckSuccess,
+		Gate: "production", GateMAP: &delivery.Figure{Value: 0.44}, Seeds: []web.Seed{{Seed: 1}}}), err
+}
+
 func (s *shop) Trial(_ context.Context, id string) (web.Trial, error) {
 	if t := tried(); strings.HasPrefix(t.ID, id) {
 		return t, nil

@@ -192,22 +192,7 @@ func (t *terminal) prTable(prs []web.PR) {
 		rows = append(rows, []cell{{text: fmt.Sprintf("#%d", p.Number)}, {text: cut(p.Title, 28)}, {text: p.Author},
 			{string(p.State), stateStyle(p.State)}, {text: p.WaitsFor}, {text: p.Text}})
 	}
-	if t.fits("", rows) {
-		t.table("", rows)
-		return
-	}
-	// What does not fit beside a pull request stands below it.
-	var b strings.Builder
-	above := newTerminal(&b)
-	above.tty, above.color, above.width = t.tty, t.color, t.width
-	above.table("", delivery.Each(rows, func(row []cell) []cell { return row[:len(row)-1] }))
-	_ = above.flush() // into memory
-	for i, line := range strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n") {
-		t.printf("%s\n", safeText(line))
-		if i > 0 && prs[i-1].Text != "" {
-			t.printf("    %s\n", cut(delivery.Terminal(prs[i-1].Text), t.width-4))
-		}
-	}
+	t.tableWithTexts(rows, false)
 }
 
 func (t *terminal) runs(runs []web.Run, now time.Time) {
@@ -217,7 +202,8 @@ func (t *terminal) runs(runs []web.Run, now time.Time) {
 			{r.Phase.String(), phaseStyle(r.Phase)}, {text: t.progress(r, now)}})
 	}
 	if len(runs) > 0 {
-		t.section(rows)
+		t.printf("\n")
+		t.tableWithTexts(rows, true)
 	}
 }
 

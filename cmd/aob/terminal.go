@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -172,6 +173,38 @@ func (t *terminal) table(indent string, rows [][]cell) {
 			}
 		}
 		t.printf("%s\n", safeText(strings.TrimRight(line, " ")))
+	}
+}
+
+// tableWithTexts prints rows whose last column is a text. A text that does not fit stands below its row: cut to one
+// line, or whole.
+func (t *terminal) tableWithTexts(rows [][]cell, whole bool) {
+	last := len(rows[0]) - 1
+	room := t.width
+	for _, w := range widthsOf(rows)[:last] {
+		room -= w + gap
+	}
+	below := make([]string, len(rows))
+	rows = slices.Clone(rows)
+	for i, row := range rows {
+		if text := delivery.Terminal(row[last].text); !t.whole && columns(text) > room {
+			rows[i], below[i] = row[:last], text
+		}
+	}
+	var b strings.Builder
+	above := newTerminal(&b)
+	above.tty, above.color, above.width, above.whole = t.tty, t.color, t.width, t.whole
+	above.table("", rows)
+	_ = above.flush() // into memory
+	for i, line := range strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n") {
+		t.printf("%s\n", safeText(line))
+		switch {
+		case below[i] == "":
+		case whole:
+			t.paragraph("    ", below[i])
+		default:
+			t.printf("    %s\n", cut(below[i], t.width-4))
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strings"
 )
 
 // Outcome is the result of a check or a gate.
@@ -66,6 +67,25 @@ type CheckVerdict struct {
 	Confidence float64 `json:"confidence,omitempty"` // of the bound that was used, after adjustment for several classes
 	// Settle estimates how many images would make an unsure result definite; 0 if unknown.
 	Settle int `json:"settle,omitempty"`
+}
+
+// Change returns how far a figure is from the release's. It is the difference that a check of the verdict judges, if one
+// does: that of the rounded figures can be another in its last digit.
+func (m Measured) Change(figure string, v Verdict) (diff float64, ok bool) {
+	if m.Baseline == nil {
+		return 0, false
+	}
+	base, ok := m.Baseline.Metrics[figure]
+	if !ok {
+		return 0, false
+	}
+	diff = m.Metrics[figure].Value - base
+	metric, class, _ := strings.Cut(figure, "/")
+	// A check can be of other classes, or compare with another version.
+	if c, judged := v.CheckOf(Loss{Metric: metric, Class: class}); judged && math.Abs(*c.Diff-diff) < 0.00011 {
+		return *c.Diff, true
+	}
+	return diff, true
 }
 
 // OneInterval returns figures for a page that shows verdicts too. It leaves out the bounds of each figure that a check

@@ -125,9 +125,8 @@ func (s *Snapshot) trial(t plan.TrialReport) web.Trial {
 		w := web.Variant{ID: v.ID, Set: t.Trial.Variants[i].Set, Spec: v.Spec, State: v.State,
 			Sentence: sentence(v.Fact), Bundle: v.Bundle, Seeds: []web.Seed{}}
 		w.MAP = measuredMAP(v.Score)
-		if d := v.Diff; d != nil {
-			low, high := d.Samples.Bounds(delivery.FigureConfidence)
-			w.Diff = &delivery.Figure{Value: d.Value, Low: &low, High: &high}
+		if v.Diff != nil {
+			w.Diff = differenceOf(*v.Diff)
 		}
 		for _, seed := range v.Seeds {
 			w.Seeds = append(w.Seeds, shownSeed(seed))
@@ -135,6 +134,11 @@ func (s *Snapshot) trial(t plan.TrialReport) web.Trial {
 		out.Variants = append(out.Variants, w)
 	}
 	return out
+}
+
+func differenceOf(d delivery.Difference) *delivery.Figure {
+	low, high := d.Samples.Bounds(delivery.FigureConfidence)
+	return &delivery.Figure{Value: d.Value, Low: &low, High: &high}
 }
 
 func shownSeed(s plan.SeedReport) web.Seed {

@@ -166,6 +166,10 @@ func (a API) Handler() http.Handler {
 		trials, err := a.Source.Trials(r.Context())
 		return list(trials), err
 	})
+	get("/v1/trainings", func(r *http.Request) (any, error) {
+		trainings, err := a.Source.Trainings(r.Context())
+		return list(trainings), err
+	})
 	get("/v1/trials/{id}", func(r *http.Request) (any, error) { return a.Source.Trial(r.Context(), r.PathValue("id")) })
 	get("/v1/gates/{gate}/power", func(r *http.Request) (any, error) {
 		powers, err := a.Source.Power(r.Context(), r.PathValue("gate"))

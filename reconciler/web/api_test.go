@@ -115,6 +115,7 @@ func TestClient(t *testing.T) {
 			return s.Try(ctx, web.TrialRequest{User: me, File: "models/shapes.yaml",
 				Variants: []web.VariantRequest{{Set: []string{"train.epochs=4"}, Text: "a: b"}, {Text: "c"}}})
 		},
+		"trainings":      func(s web.Source) (any, error) { return s.Trainings(ctx) },
 		"trials":         func(s web.Source) (any, error) { return s.Trials(ctx) },
 		"trial":          func(s web.Source) (any, error) { return s.Trial(ctx, "0123") },
 		"no trial":       func(s web.Source) (any, error) { return s.Trial(ctx, "../prs/3") },

@@ -103,6 +103,11 @@ func (c *Client) Trials(ctx context.Context) ([]Trial, error) {
 	return get[[]Trial](ctx, c, "/v1/trials")
 }
 
+// Trainings returns what experiments, pull requests and releases have trained.
+func (c *Client) Trainings(ctx context.Context) ([]Training, error) {
+	return get[[]Training](ctx, c, "/v1/trainings")
+}
+
 // Trial returns one experiment.
 func (c *Client) Trial(ctx context.Context, id string) (Trial, error) {
 	return get[Trial](ctx, c, "/v1/trials/"+url.PathEscape(id))

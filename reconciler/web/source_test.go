@@ -148,6 +148,10 @@ func (s *memorySource) Try(_ context.Context, ask web.TrialRequest) (web.Trial, 
 
 func (s *memorySource) Trials(context.Context) ([]web.Trial, error) { return nil, s.broken }
 
+func (s *memorySource) Trainings(context.Context) ([]web.Training, error) {
+	return []web.Training{{ID: "#3", From: "#3", PR: 3, Model: "shapes", At: noon, Seeds: []web.Seed{}}}, s.broken
+}
+
 func (s *memorySource) Trial(_ context.Context, id string) (web.Trial, error) {
 	if id != "0123" {
 		return web.Trial{}, explain.Unknown{Kind: "experiment", ID: id, Do: "aob runs lists them"}

@@ -51,6 +51,9 @@ type Source interface {
 	Trial(ctx context.Context, id string) (Trial, error)
 	// EndTrial removes an experiment. Trainings that nothing else needs are ended.
 	EndTrial(ctx context.Context, id string) error
+	// Trainings returns what was trained by experiments and open pull requests, and what main has released, newest
+	// first.
+	Trainings(ctx context.Context) ([]Training, error)
 	// Compare compares two models on their validation split. A model is a variant (the first characters of
 	// its ID), #12, pallets@12, or release. The result is pending until the work is done; the work
 	// continues as long as requests repeat.
@@ -125,6 +128,33 @@ type Seed struct {
 	Sentence
 	Bundle delivery.Digest `json:"bundle,omitempty"`
 	MAP    *float64        `json:"mAP,omitempty"`
+}
+
+// A Training is one content of a model's file with what its training got, wherever it comes from: a variant of an
+// experiment, a pull request, or a release.
+type Training struct {
+	ID      string              `json:"id"`                // as aob compare takes it: a variant's ID, #12, or pallets@3
+	From    string              `json:"from"`              // try, #12, or pallets@3
+	Trial   string              `json:"trial,omitempty"`   // the experiment of a variant
+	PR      int                 `json:"pr,omitempty"`      // of a release: the one that merged it, if it is known
+	Version int                 `json:"version,omitempty"` // of a release
+	Model   string              `json:"model"`
+	Title   string              `json:"title,omitempty"` // of the pull request, or of the commit on main
+	Set     []string            `json:"set,omitempty"`   // of a variant: differences from the file
+	By      string              `json:"by,omitempty"`
+	At      time.Time           `json:"at,omitzero"` // when it was asked for, pushed, or released
+	State   delivery.CheckState `json:"state"`
+	Sentence
+	Spec   delivery.Digest `json:"spec,omitempty"`
+	Bundle delivery.Digest `json:"bundle,omitempty"`
+	Seeds  []Seed          `json:"seeds"`
+	// MAP is on the validation split, and Diff its difference to main's release there.
+	MAP  *delivery.Figure `json:"mAP,omitempty"`
+	Diff *delivery.Figure `json:"diff,omitempty"`
+	// GateMAP is on the eval set of a gate, and GateDiff its difference to the release of that time.
+	Gate     string           `json:"gate,omitempty"`
+	GateMAP  *delivery.Figure `json:"gateMAP,omitempty"`
+	GateDiff *float64         `json:"gateDiff,omitempty"`
 }
 
 // A Comparison compares two models on one validation split.
