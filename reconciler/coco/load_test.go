@@ -86,7 +86,7 @@ func TestParseTruthRefuses(t *testing.T) {
 		{"file name too long", `{"images":[{"id":7,"file_name":"` + strings.Repeat("x", 5000) + `"}]}`,
 			"want a text of at most 4096 bytes"},
 		{"file name not UTF-8", `{"images":[{"id":7,"file_name":"` + "\xff" + `"}]}`,
-			"a text that is not valid JSON in UTF-8"},
+			"a text that is not in UTF-8; save the file as UTF-8"},
 		{"category without name", `{"categories":[{"id":1}]}`, "categories[0].name: missing"},
 		{"annotation twice", file(ok + "," + ok), "annotations[1].id: 1 is there twice"},
 		{"unknown image", file(strings.Replace(ok, `"image_id":1`, `"image_id":5`, 1)),

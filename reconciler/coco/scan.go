@@ -288,8 +288,12 @@ func (s *scanner) string(limit int) ([]byte, bool) {
 				return raw[1 : len(raw)-1], true
 			}
 			var text string
-			if !utf8.Valid(raw) || json.Unmarshal(raw, &text) != nil {
-				s.failAt(at, "a text that is not valid JSON in UTF-8")
+			switch {
+			case !utf8.Valid(raw):
+				s.failAt(at, "a text that is not in UTF-8; save the file as UTF-8")
+				return nil, false
+			case json.Unmarshal(raw, &text) != nil:
+				s.failAt(at, "a text that is not valid JSON")
 				return nil, false
 			}
 			s.text = append(s.text[:0], text...)

@@ -105,6 +105,9 @@ func (c *checker) check(ctx context.Context, catalog Catalog, v *version, run de
 		c.done()
 		return nil
 	}
+	if v.lay.other != "" {
+		c.finding(delivery.LevelWarning, "two-layouts", run.Dataset.String(), v.lay.other)
+	}
 	splits, broken := c.splitsOf(v, run)
 	c.splits = splits
 	if len(c.classes) == 0 && splits["train"] != nil {

@@ -169,7 +169,7 @@ func TestLikelyTypo(t *testing.T) {
 		{"Platlets", "Platelets", 20, 84, false}, {"Platelets", "Platlets", 84, 1, false},
 		{"WBC", "RBC", 1, 500, false}, {"wheel1", "wheel2", 1, 500, false}, {"lorry", "truck", 1, 500, false},
 		{"car", "Car", 4, 5, true}, {"Car", "car", 5, 4, false}, {"person ", "person", 5, 5, true},
-		{"person", "person ", 5, 5, false},
+		{"person", "person ", 5, 5, false}, {"caf\u00e9", "cafe\u0301", 4, 5, true}, {"\u00e9", "e", 4, 5, false},
 	} {
 		if got := likelyTypo(c.rare, c.common, c.n, c.m); got != c.want {
 			t.Errorf("%q (%d) for %q (%d): %v", c.rare, c.n, c.common, c.m, got)

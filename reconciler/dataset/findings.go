@@ -84,6 +84,7 @@ var Rules = []Rule{
 	{"box-drift", delivery.LevelWarning, "boxes of another size than in the version before"},
 	{"image-drift", delivery.LevelWarning, "images of another size than in the version before"},
 	{"unlisted-file", delivery.LevelWarning, "an image that no annotation names, or labels that no image has"},
+	{"two-layouts", delivery.LevelWarning, "a folder with labels of two kinds; those of one are used"},
 	{codeShape, delivery.LevelWarning, "a shape that has no box, as points; it is left out"},
 	{codeRotated, delivery.LevelWarning, "a box that is turned; the upright box around it is used"},
 	{codeSeveral, delivery.LevelWarning, "an image that was labelled more than once; the last labels are used"},

@@ -33,6 +33,7 @@ import (
 type layout struct {
 	name    string // as people call it
 	subsets []subset
+	other   string // what it says if the folder has the labels of another layout too
 }
 
 // A subset is a part of a dataset, as its files divide it.
@@ -66,11 +67,18 @@ func (v *version) layout() (*layout, error) {
 	return v.lay, v.layErr
 }
 
+// A kind of layout.
+type kind struct {
+	family string // of layouts whose files are taken for each other's
+	read   func() (*layout, error)
+}
+
 // detect looks for the layouts, the more certain ones first.
 func (v *version) detect() (*layout, error) {
-	for _, read := range []func() (*layout, error){v.nativeLayout, v.darknet, v.ultralytics, v.cvat, v.voc,
-		v.yoloTree, v.cocoFiles, v.labelStudio} {
-		l, err := read()
+	readers := []kind{{"native", v.nativeLayout}, {"yolo", v.darknet}, {"yolo", v.ultralytics}, {"cvat", v.cvat},
+		{"voc", v.voc}, {"yolo", v.yoloTree}, {"coco", v.cocoFiles}, {"label studio", v.labelStudio}}
+	for i, r := range readers {
+		l, err := r.read()
 		switch {
 		case err != nil:
 			return nil, err
@@ -90,6 +98,16 @@ func (v *version) detect() (*layout, error) {
 					before.file, s.file, cmp.Or(s.split, "the dataset"))
 			}
 		}
+		for _, other := range readers[i+1:] {
+			if other.family == r.family {
+				continue
+			}
+			if also, err := other.read(); err == nil && also != nil && len(also.subsets) > 0 {
+				l.other = fmt.Sprintf("the folder has labels of two kinds: those of %s are used, and those of %s (%s) "+
+					"are not; remove the ones that are not meant", l.name, also.name, also.subsets[0].file)
+				break
+			}
+		}
 		return l, nil
 	}
 	return nil, v.refusal()
@@ -106,6 +124,9 @@ func (v *version) readable() error {
 	}
 	assigned, err := v.assigned()
 	if s, ok := l.unsplit(); ok && err == nil && assigned == nil {
+		if _, err := s.read(""); err != nil { // dividing it would not help
+			return err
+		}
 		return delivery.Blockedf("run aob data split in its folder, which writes "+SplitsFile,
 			"%s (%s) has all images in one set, without train, valid and test", cmp.Or(strings.TrimPrefix(s.file, "."),
 				"the folder"), l.name)

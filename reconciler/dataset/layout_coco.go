@@ -16,8 +16,10 @@ import (
 // (annotations/instances_default.json and images/) and Label Studio (result.json and images/).
 func (v *version) cocoFiles() (*layout, error) {
 	var found []subset
+	own, _ := v.nativeLayout()
 	for _, file := range v.names() {
-		if v.isCOCO(file) {
+		ofSplit := own != nil && slices.ContainsFunc(own.subsets, func(s subset) bool { return s.file == file })
+		if !ofSplit && v.isCOCO(file) {
 			split := cmp.Or(splitName(stem(path.Base(file))), splitName(path.Base(path.Dir(file)))) // train/labels.json
 			found = append(found, subset{split: split, file: file})
 		}

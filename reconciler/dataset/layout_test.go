@@ -593,6 +593,74 @@ func TestEncodings(t *testing.T) {
 	}
 }
 
+// A folder with labels of two kinds is read by one, and that is said.
+func TestTwoLayouts(t *testing.T) {
+	const coco = `{"images":[{"id":1,"file_name":"a.jpg","width":64,"height":48}],"categories":[{"id":1,` +
+		`"name":"car"}],"annotations":[{"id":1,"image_id":1,"category_id":1,"bbox":[1,2,30,20],"area":600,` +
+		`"iscrowd":0}]}`
+	const cvat = `<annotations><image name="a.jpg" width="64" height="48"><box label="car" xtl="1" ytl="1" xbr="9" ` +
+		`ybr="9"/></image></annotations>`
+	const voc = "<annotation><filename>a.jpg</filename></annotation>"
+	for _, c := range []struct {
+		files map[string]string
+		says  string // "" if there is one kind
+	}{
+		{map[string]string{"annotations.xml": cvat, "annotations/instances_default.json": coco},
+			"those of CVAT for images 1.1 are used, and those of COCO annotation files " +
+				"(annotations/instances_default.json) are not"},
+		{map[string]string{"train/_annotations.coco.json": coco, "train/a.jpg": "64x48", "labels.json": coco},
+			"those of COCO in split folders (Roboflow) are used, and those of COCO annotation files (labels.json) " +
+				"are not"},
+		{map[string]string{"Annotations/a.xml": voc, "result.json": coco}, "those of Pascal VOC are used"},
+		{map[string]string{"data.yaml": "train: images\nnames: [car]\n", "labels/a.txt": "0 0.5 0.5 0.5 0.5\n",
+			"Annotations/a.xml": voc}, "and those of Pascal VOC (Annotations) are not"},
+		{map[string]string{"result.json": coco, "tasks.json": `[{"annotations": [], "data": {"image": "a.jpg"}}]`},
+			"those of COCO annotation files are used, and those of Label Studio"},
+		{map[string]string{"annotations.xml": cvat}, ""},
+		{map[string]string{"train/_annotations.coco.json": coco, "train/a.jpg": "64x48"}, ""},
+		{map[string]string{"data.yaml": "train: images\nnames: [car]\n", "classes.txt": "car\n",
+			"labels/a.txt": "0 0.5 0.5 0.5 0.5\n"}, ""},
+	} {
+		files := []txtar.File{{Name: "images/a.jpg", Data: []byte("64x48")}, {Name: SplitsFile,
+			Data: []byte(`{"train":["images/a.jpg"]}`)}}
+		if c.files["train/_annotations.coco.json"] != "" {
+			files = nil
+		}
+		for name, content := range c.files {
+			files = append(files, txtar.File{Name: name, Data: []byte(content)})
+		}
+		catalog, d, err := Folder(unpack(t, files))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := catalog.Check(t.Context(), delivery.DataRun{Dataset: d}, "", nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := find(r, "two-layouts")
+		if (f.Code != "") != (c.says != "") || !strings.Contains(f.Text, c.says) || find(r, "layout").Code != "" {
+			t.Errorf("%v: %+v", slices.Sorted(maps.Keys(c.files)), r.Findings)
+		}
+	}
+}
+
+// What cannot be read is said of a folder that is not divided too: dividing it would not help.
+func TestUnsplitAndUnreadable(t *testing.T) {
+	const coco = `{"images":[{"id":1,"file_name":"a.jpg","width":64,"height":48}],"categories":[{"id":1,"name":"` +
+		"\xcd\xd0\xc5\xcc" + `"}],"annotations":[]}` // in GBK
+	c, d, err := Folder(unpack(t, []txtar.File{{Name: "annotations/instances_default.json", Data: []byte(coco)},
+		{Name: "images/a.jpg", Data: []byte("64x48")}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := c.Check(t.Context(), delivery.DataRun{Dataset: d}, "", nil, nil)
+	if err != nil || len(r.Findings) != 1 || !strings.Contains(r.Findings[0].Text, "instances_default.json: 1:94 "+
+		"(byte 93): categories[0].name: a text that is not in UTF-8; save the file as UTF-8") ||
+		strings.Contains(r.Findings[0].Text, "data split") {
+		t.Errorf("%v, %+v", err, r.Findings)
+	}
+}
+
 // Stats of a single set whose annotations cannot be read are refused with the cause.
 func TestStatsOfUnreadable(t *testing.T) {
 	const task = `[{"annotations": [{"result": [{"type": "rectanglelabels", "value": {"x": 1, "y": 1, "width": 9, ` +

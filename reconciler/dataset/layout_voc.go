@@ -77,6 +77,9 @@ func readVOC(r io.Reader) (*vocFile, error) {
 	})
 }
 
+// vocRoot matches the element that a file of VOC consists of. A file of CVAT consists of annotations.
+var vocRoot = regexp.MustCompile(`<annotation[\s>/]`)
+
 // xmlFolder matches the folder of the annotations.
 var xmlFolder = regexp.MustCompile(`(?i)(^|/)(annotations|xmls)/`)
 
@@ -85,7 +88,7 @@ var xmlFolder = regexp.MustCompile(`(?i)(^|/)(annotations|xmls)/`)
 func (v *version) voc() (*layout, error) {
 	byRoot := map[string][]string{} // annotation files by folder of the dataset
 	for _, name := range v.names() {
-		if path.Ext(name) != ".xml" || !bytes.Contains(v.peek(name, 1024), []byte("<annotation")) {
+		if path.Ext(name) != ".xml" || !vocRoot.Match(v.peek(name, 1024)) {
 			continue
 		}
 		root := "."

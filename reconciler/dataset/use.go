@@ -11,6 +11,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"golang.org/x/text/unicode/norm"
+
 	"github.com/autonomos/aob/reconciler/coco"
 	"github.com/autonomos/aob/reconciler/delivery"
 )
@@ -275,9 +277,13 @@ func (c *checker) similar(splits map[string]*split) map[string]bool {
 	for _, rare := range names {
 		for _, common := range names {
 			if !c.rewritten[rare] && likelyTypo(rare, common, count[rare], count[common]) {
+				how := ""
+				if norm.NFC.String(rare) == norm.NFC.String(common) {
+					how = "; the names look the same, and have their accents in two forms of Unicode"
+				}
 				c.finding(delivery.LevelWarning, "similar-category", first[rare], fmt.Sprintf("is of category %q, "+
-					"which has %s, and %q has %d; if that is a typing mistake, correct it in the labelling tool", rare,
-					delivery.Count(count[rare], "object"), common, count[common]))
+					"which has %s, and %q has %d%s; if that is a typing mistake, correct it in the labelling tool",
+					rare, delivery.Count(count[rare], "object"), common, count[common], how))
 				found[rare] = true
 				break
 			}
@@ -286,10 +292,11 @@ func (c *checker) similar(splits map[string]*split) map[string]bool {
 	return found
 }
 
-// likelyTypo reports whether a name is probably a wrong form of another: one typing mistake makes it, or spaces and
-// upper case, and it is rare beside the other. Names that differ in a digit, as wheel1 and wheel2, are two.
+// likelyTypo reports whether a name is probably a wrong form of another: one typing mistake makes it, or spaces, upper
+// case or a form of Unicode, and it is rare beside the other. Names that differ in a digit, as wheel1 and wheel2, are
+// two.
 func likelyTypo(rare, common string, rareObjects, commonObjects int) bool {
-	if delivery.SameButSpaces(rare, common) {
+	if alike(rare, common) {
 		return rareObjects < commonObjects || rareObjects == commonObjects && rare > common
 	}
 	digits := func(s string) string {

@@ -198,6 +198,25 @@ func TestUsedInTrainingByName(t *testing.T) {
 	}
 }
 
+// Two categories whose names look the same are named, with what differs.
+func TestCategoriesThatLookTheSame(t *testing.T) {
+	b := newDataset(t)
+	for _, split := range []string{"train", "valid", "test"} {
+		b.annotate(split, func(f object) {
+			f["categories"] = []object{{"id": 1, "name": "caf\u00e9"}, {"id": 2, "name": "square"},
+				{"id": 3, "name": "cafe\u0301"}}
+			if split == "train" {
+				f["annotations"].([]object)[0]["category_id"] = 3
+			}
+		})
+	}
+	r, err := b.check(delivery.Classes{{Name: "caf\u00e9", Labels: []string{"caf\u00e9"}}, classes[1]})
+	if f := find(r, "similar-category"); err != nil || r.Failed() || f.Where != "train/train-0.png, box 1" ||
+		!strings.Contains(f.Text, "look the same, and have their accents in two forms of Unicode") {
+		t.Errorf("%v, %+v", err, r.Findings)
+	}
+}
+
 // A Rule has each code that a check can find.
 func TestRules(t *testing.T) {
 	codes := map[string]bool{}
