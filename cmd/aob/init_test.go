@@ -289,3 +289,33 @@ func TestInitMapsOddLabels(t *testing.T) {
 		}
 	}
 }
+
+// A folder that is not empty is left alone; what an init that was killed has left is named as that.
+func TestInitIntoAFolderOfAnother(t *testing.T) {
+	for name, c := range map[string]struct {
+		there     []string
+		what, fix string
+	}{
+		"something else": {[]string{"notes"}, "is not empty", "name another folder, or empty it"},
+		"one that was killed": {[]string{"state", "intent.git"},
+			"parts of an aob init that was ended before it was done", "rm -r"},
+		"one that was killed early": {[]string{"state"}, "parts of an aob init that was ended", "rm -r"},
+		"a whole one": {[]string{"state", "intent.git", "devices"}, "has what an earlier aob init wrote",
+			"aob serve --config "},
+	} {
+		dir := filepath.Join(t.TempDir(), "a world")
+		for _, part := range c.there {
+			if err := os.MkdirAll(filepath.Join(dir, part), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, err := initWorld(t.Context(), initRequest{dir: dir, images: 8, python: "python3"}, io.Discard, io.Discard)
+		b, ok := errors.AsType[delivery.Blocked](err)
+		if !ok || !strings.Contains(b.What, c.what) || !strings.Contains(b.Do, c.fix) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if list, err := os.ReadDir(dir); err != nil || len(list) != len(c.there) {
+			t.Errorf("%s: the folder has %v, %v", name, list, err)
+		}
+	}
+}

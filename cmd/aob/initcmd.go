@@ -121,7 +121,7 @@ func initWorld(ctx context.Context, r initRequest, progress, messages io.Writer)
 		return w, err
 	}
 	if len(list) > 0 {
-		return w, delivery.Blockedf("name another folder, or empty it", "%s is not empty", b.dir)
+		return w, notEmpty(b.dir)
 	}
 	created := err != nil
 	if _, err := exec.LookPath("git"); err != nil {
@@ -176,6 +176,23 @@ func initWorld(ctx context.Context, r initRequest, progress, messages io.Writer)
 	b.say("%s: a token for each of %d devices; aob device token makes more", filepath.Join(b.dir, "devices"),
 		len(b.Tokens))
 	return b.world, nil
+}
+
+// notEmpty says what to do about a folder that has something in it. The tokens of devices are written last.
+func notEmpty(dir string) error {
+	has := func(name string) bool {
+		_, err := os.Lstat(filepath.Join(dir, name))
+		return err == nil
+	}
+	switch {
+	case has("intent.git") && has("devices"):
+		return delivery.Blockedf("name another folder; aob serve --config "+filepath.Join(dir, "aob.yaml")+" starts "+
+			"what is there", "%s has what an earlier aob init wrote", dir)
+	case has("intent.git") || has("state"):
+		return delivery.Blockedf("remove the folder with rm -r, and try again; or name another folder",
+			"%s has parts of an aob init that was ended before it was done", dir)
+	}
+	return delivery.Blockedf("name another folder, or empty it", "%s is not empty", dir)
 }
 
 func (b *builder) say(format string, args ...any) { fmt.Fprintf(b.progress, format+"\n", args...) }
