@@ -333,6 +333,27 @@ func TestPrintError(t *testing.T) {
 	}
 }
 
+// Why a run failed is shown whole, however long it is.
+func TestErrorsOfRunsAreWhole(t *testing.T) {
+	s := everything(t)
+	why := "the trainer ended with exit status 1: CUDA out of memory: tried to allocate 2.00 GiB, of which 1.20 GiB " +
+		"is free; reduce train.batch.step"
+	s.Runs = append(s.Runs, web.Run{Key: sum("another"), Kind: delivery.RunTrain, PRs: []int{4},
+		Phase: delivery.RunFailed, Attempt: 1, Error: why})
+	text := drawn(t, 80, false, func(t *terminal) { t.status(s, noon) })
+	if !strings.Contains(strings.Join(strings.Fields(text), " "), "failed "+why) {
+		t.Errorf("the status cuts the error:\n%s", text)
+	}
+	if !strings.Contains(text, "running  epoch 12/30  mAP 0.412  1m35s left  attempt 2\n") {
+		t.Errorf("the other run:\n%s", text)
+	}
+	for line := range strings.Lines(text) {
+		if n := columns(strings.TrimSuffix(line, "\n")); n > 80 {
+			t.Errorf("%d columns: %s", n, line)
+		}
+	}
+}
+
 // A page of a pull request has one number for a change: that of the check, and not the difference of rounded figures.
 func TestOneChangeOnAPage(t *testing.T) {
 	diff := 0.09957 // of 0.21752 and 0.11795

@@ -31,7 +31,10 @@ type Wait struct {
 	What string
 }
 
-func (w Wait) Error() string { return fmt.Sprintf("%s; again in %s", w.What, w.For) }
+func (w Wait) Error() string { return fmt.Sprintf("%s; again in %s", w.What, w.Rounded()) }
+
+// Rounded is For in whole seconds, rounded up.
+func (w Wait) Rounded() time.Duration { return (w.For + time.Second - 1).Truncate(time.Second) }
 
 // RetryAfter parses the Retry-After header of an HTTP response: seconds, or a date. The result is between one second
 // and ten minutes. It is ten seconds if there is no such header.

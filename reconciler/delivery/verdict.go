@@ -69,8 +69,8 @@ type CheckVerdict struct {
 	Settle int `json:"settle,omitempty"`
 }
 
-// Change returns how far a figure is from the release's. It is the difference that a check of the verdict judges, if one
-// does: that of the rounded figures can be another in its last digit.
+// Change returns how far a figure is from the release's. It is the difference that a check of the verdict judges, if
+// one does: that of the rounded figures can be another in its last digit.
 func (m Measured) Change(figure string, v Verdict) (diff float64, ok bool) {
 	if m.Baseline == nil {
 		return 0, false

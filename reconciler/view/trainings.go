@@ -60,8 +60,8 @@ func (s *Snapshot) trainings(commits Commits) ([]web.Training, error) {
 // trainingOf is a model of an open pull request.
 func (s *Snapshot) trainingOf(pr delivery.PullRequest, m plan.ModelReport) web.Training {
 	name := fmt.Sprintf("#%d", pr.Number)
-	t := web.Training{ID: name, From: name, PR: pr.Number, Model: m.Model, Title: pr.Title, By: pr.Author, At: pr.Updated,
-		State: m.State, Sentence: sentence(m.Fact), Spec: m.Spec, Bundle: m.Bundle,
+	t := web.Training{ID: name, From: name, PR: pr.Number, Model: m.Model, Title: pr.Title, By: pr.Author,
+		At: pr.Updated, State: m.State, Sentence: sentence(m.Fact), Spec: m.Spec, Bundle: m.Bundle,
 		Seeds: append([]web.Seed{}, delivery.Each(m.Seeds, shownSeed)...), MAP: measuredMAP(m.Valid)}
 	if m.Tried != nil {
 		if d, ok := m.Tried.Compared(delivery.MetricMAP, m.Tried.Classes); ok {

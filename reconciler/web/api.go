@@ -53,7 +53,7 @@ func errorOf(err error) *Error {
 		return &Error{Code: http.StatusConflict, What: b.What, Do: b.Do}
 	}
 	if w, ok := errors.AsType[delivery.Wait](err); ok {
-		return &Error{Code: http.StatusServiceUnavailable, What: w.What, Do: "ask again in " + w.For.String(),
+		return &Error{Code: http.StatusServiceUnavailable, What: w.What, Do: "ask again in " + w.Rounded().String(),
 			RetryAfter: w.For}
 	}
 	if errors.Is(err, fs.ErrNotExist) {

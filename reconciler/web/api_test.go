@@ -174,7 +174,7 @@ func TestErrors(t *testing.T) {
 		{fmt.Errorf("merge: %w", delivery.Blockedf("rebase first", "main has moved")),
 			web.Error{Code: 409, What: "main has moved", Do: "rebase first"}},
 		{delivery.Wait{For: 1500 * time.Millisecond, What: "aob serve has only just started"},
-			web.Error{Code: 503, What: "aob serve has only just started", Do: "ask again in 1.5s",
+			web.Error{Code: 503, What: "aob serve has only just started", Do: "ask again in 2s",
 				RetryAfter: 2 * time.Second}},
 		{explain.Unknown{Kind: explain.PR, ID: "9", Do: "aob pr list"},
 			web.Error{Code: 404, What: "nothing is known of pr 9", Do: "aob pr list"}},
