@@ -36,6 +36,7 @@ var (
 		"trust":    {"delivery", "durable"},
 		"work": {"delivery", "coco", "gate", "durable", "dataset", "artifact", "detect", "run", "trainer",
 			"picture"},
+		"stage":   {"delivery", "gate", "plan", "words", "run", "artifact"},
 		"turn":    {"delivery"},
 		"queue":   {"delivery", "turn"},
 		"poll":    {"delivery", "git", "ledger", "plan", "words", "turn", "queue"},

@@ -37,6 +37,7 @@ type evalRequest struct {
 func newEvalCommand() *cobra.Command {
 	var o output
 	var r evalRequest
+	var trained measureRequest
 	c := &cobra.Command{
 		Use:   "eval --truth FILE --detections FILE",
 		Short: "Score detections as COCO does, alone or against another model's",
@@ -56,13 +57,20 @@ Nothing to measure is -1.
 paired bootstrap over images, or over groups of images that share the image
 field that --group names, as the frames of one video do. A class is called
 better or worse where Holm's adjustment over all classes allows it. The bounds
-cover the choice of test images, not the noise of training.`,
+cover the choice of test images, not the noise of training.
+
+With --trained it runs a model that aob train trained on the eval sets of the gates
+that cover it, and -o json writes the scores that aob gate judge reads.`,
 		Example: `  aob eval --truth gt.json --detections dt.json
   aob eval --truth gt.json --detections dt.json --mode strict -o json | jq .stats.AP
   aob eval --truth gt.json --detections dt.json --tide --confusion --thresholds
   aob eval --truth gt.json --detections new.json --against old.json --group video
-  aob eval --truth gt.json --detections new.json --against old.json --pictures worse`,
+  aob eval --truth gt.json --detections new.json --against old.json --pictures worse
+  aob eval --trained trained.json --baseline before.json -o json >scores.json`,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if trained.file != "" {
+				return trained.measure(c, o)
+			}
 			if err := r.check(c); err != nil {
 				return err
 			}
@@ -85,6 +93,7 @@ cover the choice of test images, not the noise of training.`,
 		},
 	}
 	o.register(c, "markdown")
+	trained.register(c)
 	f := c.Flags()
 	f.StringVar(&r.truth, "truth", "", "the COCO annotation `file`; - is the standard input")
 	f.StringVar(&r.detections, "detections", "", "the COCO results `file`; - is the standard input")

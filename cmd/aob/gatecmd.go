@@ -28,12 +28,12 @@ import (
 func newGateCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "gate",
-		Short: "Freeze a gate's eval set, or show the smallest drop it can detect",
+		Short: "Freeze a gate's eval set, show the smallest drop it can detect, or judge scores by it",
 		Example: "  aob gate freeze production --config aob.yaml --dataset dir:shapes/gold-2\n  aob gate power " +
 			"production",
 	}
 	group(c)
-	c.AddCommand(newGateFreezeCommand(), newGatePowerCommand())
+	c.AddCommand(newGateFreezeCommand(), newGatePowerCommand(), newGateJudgeCommand())
 	return c
 }
 

@@ -62,7 +62,7 @@ git revert rolls back.`,
 		newServeCommand(), newRunnerCommand(), newLaunchCommand(), newInitCommand(),
 		newStatusCommand(), newExplainCommand(), newPRCommand(), newLogsCommand(), newPlanCommand(),
 		newTryCommand(), newRunsCommand(), newCompareCommand(), newGateCommand(), newDataCommand(), newDeviceCommand(),
-		newBundleCommand(), newTrainerCommand(),
+		newBundleCommand(), newTrainerCommand(), newTrainCommand(), newReleaseCommand(),
 		newEvalCommand(), newDoctorCommand(), newValidateCommand(), newSchemaCommand(), newVersionCommand(),
 	)
 	group(root)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,7 +19,7 @@ import (
 
 // newRunnerCommand returns the command that aob serve starts for each run.
 func newRunnerCommand() *cobra.Command {
-	var config string
+	var config, state string
 	c := &cobra.Command{
 		Use:    "runner --config FILE RUN",
 		Short:  "Work on one run in its folder; aob serve starts this",
@@ -43,7 +44,7 @@ func newRunnerCommand() *cobra.Command {
 				}
 			}
 			return r.Do(c.Context(), func(ctx context.Context) (any, error) {
-				stages, err := stagesOf(config)
+				stages, err := stagesOf(config, state)
 				if err != nil {
 					return nil, err
 				}
@@ -52,16 +53,19 @@ func newRunnerCommand() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&config, "config", "aob.yaml", "the server's configuration")
+	c.Flags().StringVar(&state, "state", "", "the state `folder`; the configuration's by default")
 	return c
 }
 
 // stagesOf builds the stages of runs from a configuration file. Its errors are the server's and of no pull request, so
-// none is a [delivery.Blocked], which would end the run: it is tried again until the server is mended.
-func stagesOf(config string) (*work.Stages, error) {
+// none is a [delivery.Blocked], which would end the run: it is tried again until the server is mended. The state folder
+// is the configuration's if state is "".
+func stagesOf(config, state string) (*work.Stages, error) {
 	s, err := loadServer(config)
 	if err != nil {
 		return nil, fmt.Errorf("the server's configuration: %v", err)
 	}
+	s.State = cmp.Or(state, s.State)
 	stages, err := newStages(s)
 	if err != nil {
 		return nil, fmt.Errorf("the server is not ready for runs, and tries again: %v", err)

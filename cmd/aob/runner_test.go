@@ -24,7 +24,7 @@ func TestServerThatIsNotReadyIsTriedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	for file, want := range map[string]string{"aob.yaml": "ONNX Runtime was not found", "none.yaml": "none.yaml"} {
-		_, err := stagesOf(file)
+		_, err := stagesOf(file, "")
 		if _, ends := errors.AsType[delivery.Blocked](err); err == nil || ends || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want an error with %q after which the run is tried again", file, err, want)
 		}

@@ -36,7 +36,6 @@ import (
 	"github.com/autonomos/aob/reconciler/plan"
 	"github.com/autonomos/aob/reconciler/run"
 	"github.com/autonomos/aob/reconciler/store"
-	"github.com/autonomos/aob/reconciler/trainer"
 	"github.com/autonomos/aob/reconciler/trust"
 	"github.com/autonomos/aob/reconciler/view"
 	"github.com/autonomos/aob/reconciler/web"
@@ -217,18 +216,9 @@ func (p *server) openStores(ctx context.Context) (err error) {
 		return err
 	}
 	p.bundles.LockWait = time.Second // the loop waits for this lock when it signs
-	files, err := trainerFiles(p.settings.Trainers)
-	if err != nil {
+	if p.trainers, err = installTrainers(ctx, p.settings, p.state); err != nil {
 		return err
 	}
-	if p.trainers, err = trainer.Install(files, p.state.trainers()); err != nil {
-		return err
-	}
-	environments, err := environmentsOf(p.settings)
-	if err != nil {
-		return err
-	}
-	environments.Fill(ctx, p.trainers)
 	if err := checkSecrets(p.settings, p.trainers); err != nil {
 		return err
 	}
@@ -258,7 +248,7 @@ func (p *server) openStores(ctx context.Context) (err error) {
 // openLoop builds the loop with its runs, evidence and fleets.
 func (p *server) openLoop(ctx context.Context) error {
 	s, st := p.settings, p.state
-	protocol, err := work.Protocol()
+	settings, err := planServer(s, p.trainers)
 	if err != nil {
 		return err
 	}
@@ -271,11 +261,7 @@ func (p *server) openLoop(ctx context.Context) error {
 		Parser: intent.NewCache(intent.Options{Trainers: p.trainers, Datasets: datasetNames(s), Zone: knownZone}),
 		Main:   s.Main, GitPoll: time.Duration(s.Poll.Git), Poll: time.Duration(s.Poll.Forge),
 		Progress: 5 * time.Second,
-		Server: plan.Server{Trainers: p.trainers.Descriptions(), Weights: baseWeights(s), Protocol: protocol,
-			Numerics: detect.Numerics, Provider: detect.Provider, DataTime: delivery.Duration(2 * time.Hour),
-			EvalTime: s.Detector.Limit, NextPoll: s.Fleets.Poll, Expiry: s.Fleets.Expiry, Deadline: s.Fleets.Deadline,
-			Trainings: s.Trainings, Runs: cmp.Or(s.Runs, max(1, runtime.NumCPU()-1)),
-			Trackers: s.Track.Trackers(), URL: strings.TrimRight(s.Listen.URL, "/")},
+		Server:   settings,
 		Datasets: datasets(s),
 		Log:      p.log, Now: time.Now,
 	}
@@ -304,6 +290,16 @@ func (p *server) openLoop(ctx context.Context) error {
 	p.store = archive.NewCheck(p.bundles, r.Wake, p.log, time.Now)
 	r.Blobs = p.store
 	return nil
+}
+
+// planServer returns what the planner knows of a server.
+func planServer(s intent.Server, trainers intent.Trainers) (plan.Server, error) {
+	protocol, err := work.Protocol()
+	return plan.Server{Trainers: trainers.Descriptions(), Weights: baseWeights(s), Protocol: protocol,
+		Numerics: detect.Numerics, Provider: detect.Provider, DataTime: delivery.Duration(2 * time.Hour),
+		EvalTime: s.Detector.Limit, NextPoll: s.Fleets.Poll, Expiry: s.Fleets.Expiry, Deadline: s.Fleets.Deadline,
+		Trainings: s.Trainings, Runs: cmp.Or(s.Runs, max(1, runtime.NumCPU()-1)),
+		Trackers: s.Track.Trackers(), URL: strings.TrimRight(s.Listen.URL, "/")}, err
 }
 
 // openSite connects to the forge and builds the HTTP server.

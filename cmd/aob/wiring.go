@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -89,6 +90,24 @@ func baseWeights(s intent.Server) map[string]delivery.Weights {
 		list[name] = w.Base()
 	}
 	return list
+}
+
+// installTrainers installs the trainers of a server in its state folder, and reads which environment each has.
+func installTrainers(ctx context.Context, s intent.Server, st state) (intent.Trainers, error) {
+	files, err := trainerFiles(s.Trainers)
+	if err != nil {
+		return nil, err
+	}
+	trainers, err := trainer.Install(files, st.trainers())
+	if err != nil {
+		return nil, err
+	}
+	environments, err := environmentsOf(s)
+	if err != nil {
+		return nil, err
+	}
+	environments.Fill(ctx, trainers)
+	return trainers, nil
 }
 
 // newStages builds the stages of runs for a runner.

@@ -3,9 +3,10 @@ package plan
 // This file has short names for making facts. Package words writes the sentences.
 
 import (
+	"slices"
+
 	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
-	"slices"
 )
 
 type values = delivery.Values

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/gate"
 )
@@ -21,12 +22,33 @@ func DataInput(mdl delivery.Model, gates []delivery.Gate) delivery.DataRun {
 	return input
 }
 
-// TrainInput returns the training of one seed, on the result of the data run with a key.
-func TrainInput(mdl delivery.Model, seed int64, trainer delivery.Trainer, dataKey delivery.Digest,
-	data delivery.DataResult) delivery.TrainRun {
-	return delivery.TrainRun{Spec: mdl.SeedSpec(seed), Seed: seed, Data: dataKey, Training: data.Training,
+// TrainInput returns the training of one seed, on the result of the data run with a key, or says why this server cannot
+// do it. The parent of a training that starts from a release is left to the caller.
+func (s Server) TrainInput(mdl delivery.Model, seed int64, dataKey delivery.Digest, data delivery.DataResult) (
+	input delivery.TrainRun, why delivery.Fact) {
+	train := mdl.Train
+	trainer, ok := s.Trainers[train.With]
+	if !ok {
+		return input, fact(code.TrainerUnknown, values{Text: train.With})
+	}
+	if trainer.Unusable != "" {
+		return input, fact(code.TrainerUnusable, values{Names: []string{train.With}, Text: trainer.Unusable})
+	}
+	input = delivery.TrainRun{Spec: mdl.SeedSpec(seed), Seed: seed, Data: dataKey, Training: data.Training,
 		Trainer: trainer.Files, Environment: trainer.Runs, Accelerator: trainer.Accelerator,
-		Machine: mdl.Train.Machine.Terraform, Limit: mdl.Train.Machine.Limit}
+		Machine: train.Machine.Terraform, Limit: train.Machine.Limit,
+		Licences: []delivery.Licensed{{Part: "architecture " + train.Architecture,
+			Licence: trainer.Licence(train.Architecture)}}}
+	if train.Start() == delivery.StartWeights {
+		weights, ok := s.Weights[train.From]
+		if !ok {
+			return input, fact(code.WeightsUnknown, values{Text: train.From})
+		}
+		input.Weights = &weights
+		input.Licences = append(input.Licences, delivery.Licensed{Part: "weights " + train.From,
+			Licence: weights.Licence})
+	}
+	return input, delivery.Fact{}
 }
 
 // OwnInput returns the evaluation of a bundle on a split of its model's own dataset. without has digests of lists of

@@ -17,6 +17,7 @@ type keyed struct {
 	trainer delivery.Trainer
 	dataKey delivery.Digest
 	data    delivery.DataResult
+	weights map[string]delivery.Weights
 	change  func(*delivery.TrainRun) // what is not computed from these
 }
 
@@ -27,7 +28,12 @@ func (k keyed) key(t *testing.T) delivery.Digest {
 	if len(complaints) > 0 {
 		t.Fatal(delivery.Complaints(complaints))
 	}
-	input := plan.TrainInput(in.Models["m"], k.seed, k.trainer, k.dataKey, k.data)
+	mdl := in.Models["m"]
+	server := plan.Server{Trainers: map[string]delivery.Trainer{mdl.Train.With: k.trainer}, Weights: k.weights}
+	input, why := server.TrainInput(mdl, k.seed, k.dataKey, k.data)
+	if !why.IsZero() {
+		t.Fatal(why)
+	}
 	if k.change != nil {
 		k.change(&input)
 	}
@@ -68,9 +74,7 @@ thresholds: {default: bestF1}
 	weights := func(name, licence, content string) func(*keyed) {
 		return func(k *keyed) {
 			replaced("with: tiny@1", "with: tiny@1\n  from: "+name)(k)
-			k.change = func(r *delivery.TrainRun) {
-				r.Weights = &delivery.Weights{SHA256: sum(content), Licence: licence}
-			}
+			k.weights = map[string]delivery.Weights{name: {SHA256: sum(content), Licence: licence}}
 		}
 	}
 	parent := func(from, bundle, checkpoint string) func(*keyed) {

@@ -10,40 +10,28 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// A start is what a training starts from.
-type start struct {
-	weights    *delivery.Weights
-	parent     delivery.Digest // bundle
-	checkpoint delivery.Digest
-	licences   []delivery.Licensed
+// trainInput returns the training of one seed, or says what is missing for it.
+func (m *maker) trainInput(r *progress, seed int64) (input delivery.TrainRun, why delivery.Fact) {
+	input, why = m.w.Server.TrainInput(r.model, seed, r.dataKey, r.data)
+	if why.IsZero() && r.model.Train.Start() == delivery.StartRelease {
+		why = m.fromRelease(r, &input)
+	}
+	return input, why
 }
 
-// startOf finds what a model's training starts from, or says why it is not there.
-func (m *maker) startOf(r *progress, trainer delivery.Trainer) (s start, why delivery.Fact) {
-	train := r.model.Train
-	s.licences = []delivery.Licensed{{Part: "architecture " + train.Architecture,
-		Licence: trainer.Licence(train.Architecture)}}
-	switch train.Start() {
-	case delivery.StartWeights:
-		weights, ok := m.w.Server.Weights[train.From]
-		if !ok {
-			return s, fact(code.WeightsUnknown, values{Text: train.From})
-		}
-		s.weights = &weights
-		s.licences = append(s.licences, delivery.Licensed{Part: "weights " + train.From, Licence: weights.Licence})
-	case delivery.StartRelease:
-		parent, why := m.parentOf(r)
-		if !why.IsZero() {
-			return s, why
-		}
-		s.parent, s.checkpoint = parent.Bundle, parent.Training.Result.Checkpoint
-		for _, l := range parent.Training.Input.Licences {
-			if !slices.Contains(s.licences, l) {
-				s.licences = append(s.licences, l)
-			}
+// fromRelease makes a training start from the checkpoint of a release, or says why that is not there.
+func (m *maker) fromRelease(r *progress, input *delivery.TrainRun) (why delivery.Fact) {
+	parent, why := m.parentOf(r)
+	if !why.IsZero() {
+		return why
+	}
+	input.Parent, input.Checkpoint = parent.Bundle, parent.Training.Result.Checkpoint
+	for _, l := range parent.Training.Input.Licences {
+		if !slices.Contains(input.Licences, l) {
+			input.Licences = append(input.Licences, l)
 		}
 	}
-	return s, delivery.Fact{}
+	return delivery.Fact{}
 }
 
 // parentOf finds the training whose checkpoint a model's training starts from: that of main's release, or of a version
@@ -87,9 +75,9 @@ func (m *maker) wrongLicence(r *progress, gates []judged) delivery.Fact {
 	var parts []delivery.Licensed
 	if t, ok := m.w.Evidence.BySpec[r.Spec]; ok {
 		parts = t.Training.Input.Licences
-	} else if trainer, ok := m.w.Server.Trainers[r.model.Train.With]; ok {
-		s, _ := m.startOf(r, trainer)
-		parts = s.licences
+	} else {
+		input, _ := m.trainInput(r, 0)
+		parts = input.Licences
 	}
 	for _, j := range gates {
 		part, forbidden := j.gate.Forbidden(parts)

@@ -128,22 +128,10 @@ func (m *maker) seed(r *progress, seed int64, digest delivery.Digest) SeedReport
 		stage := m.bundleStage(t)
 		return is(stage.State, stage.Fact)
 	}
-	train := r.model.Train
-	trainer, ok := m.w.Server.Trainers[train.With]
-	if !ok {
-		return is(delivery.CheckFailure, fact(code.TrainerUnknown, values{Text: train.With}))
-	}
-	if trainer.Unusable != "" {
-		return is(delivery.CheckFailure, fact(code.TrainerUnusable, values{Names: []string{train.With},
-			Text: trainer.Unusable}))
-	}
-	input := TrainInput(r.model, seed, trainer, r.dataKey, r.data)
-	from, why := m.startOf(r, trainer)
+	input, why := m.trainInput(r, seed)
 	if !why.IsZero() {
 		return is(delivery.CheckFailure, why)
 	}
-	input.Weights, input.Parent, input.Checkpoint, input.Licences = from.weights, from.parent, from.checkpoint,
-		from.licences
 	s.Key, input = m.begunTraining(input)
 	if t, ok := m.w.Evidence.ByRun[s.Key]; ok {
 		// Another spec had the same training, as of a dataset with another name.

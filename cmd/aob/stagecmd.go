@@ -1,0 +1,443 @@
+package main
+
+// This file has the commands that take one stage of a model without a server, for workflow engines: aob train, aob eval
+// --trained, aob gate judge and aob release. Each reads what the one before wrote with -o json.
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/autonomos/aob/reconciler/artifact"
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/durable"
+	"github.com/autonomos/aob/reconciler/explain"
+	"github.com/autonomos/aob/reconciler/intent"
+	"github.com/autonomos/aob/reconciler/run"
+	"github.com/autonomos/aob/reconciler/stage"
+	"github.com/autonomos/aob/reconciler/web"
+	"github.com/autonomos/aob/reconciler/words"
+)
+
+// A workshop is where stages are taken: a configuration, a folder of work and an intent repository.
+type workshop struct {
+	config, work, dir string
+}
+
+func (w *workshop) register(c *cobra.Command) {
+	c.Flags().StringVar(&w.config, "config", "aob.yaml", "the server's configuration `file`: datasets, trainers, tools")
+	c.Flags().StringVar(&w.work, "work", ".aob", "the `folder` of runs and models; the next stages need it")
+	w.registerDir(c)
+}
+
+func (w *workshop) registerDir(c *cobra.Command) {
+	c.Flags().StringVar(&w.dir, "dir", ".", "the `folder` of the intent repository, with models/ and gates/")
+}
+
+// open prepares the folder of work. close releases it.
+func (w *workshop) open(ctx context.Context, progress io.Writer) (l *stage.Local, trainers intent.Trainers,
+	closed func() error, err error) {
+	s, err := loadServer(w.config)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	config, err := filepath.Abs(w.config)
+	if err == nil {
+		s.State, err = filepath.Abs(w.work)
+	}
+	if err == nil {
+		err = os.MkdirAll(s.State, 0o700)
+	}
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	st := state(s.State)
+	lock, err := durable.TryLock(st.path("serve.lock"))
+	if errors.Is(err, durable.ErrLocked) {
+		return nil, nil, nil, hinted{fmt.Errorf("another command or an aob serve works in %s", w.work),
+			"wait for it, or name another folder with --work"}
+	}
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, lock.Unlock())
+		}
+	}()
+	if trainers, err = installTrainers(ctx, s, st); err != nil {
+		return nil, nil, nil, err
+	}
+	settings, err := planServer(s, trainers)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	bundles, err := artifact.Open(st.bundles())
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	return &stage.Local{
+		Runs: &run.Store{Dir: st.runs(), Command: []string{self, "runner", "--config", config, "--state", s.State},
+			Env: runnerEnv(s, trainers), Mask: secretMask(s)},
+		Bundles: bundles, Server: settings, Progress: showRun(progress),
+	}, trainers, lock.Unlock, nil
+}
+
+// intent reads the intent repository. Complaints about files are an error.
+func (w *workshop) intent(trainers intent.Trainers) (delivery.Intent, error) {
+	files, err := intentFiles(w.dir)
+	if err != nil {
+		return delivery.Intent{}, err
+	}
+	options := intent.Options{Zone: knownZone, Datasets: map[string][]string{}, Trainers: trainers}
+	for source := range sources {
+		options.Datasets[source] = nil // any name
+	}
+	in, complaints := intent.Parse(files, options)
+	for i := range complaints {
+		complaints[i].File = filepath.Join(w.dir, filepath.FromSlash(complaints[i].File))
+	}
+	if len(complaints) > 0 {
+		return in, delivery.Complaints(complaints)
+	}
+	return in, nil
+}
+
+// gates returns the gates that cover a model.
+func gates(in delivery.Intent, model string) map[string]delivery.Gate {
+	list := map[string]delivery.Gate{}
+	for _, name := range in.Covering(model) {
+		list[name] = in.Gates[name]
+	}
+	return list
+}
+
+// showRun returns a function that writes how far a run is: on a terminal in place, elsewhere a line for each change of
+// what it does, and one every ten seconds.
+func showRun(w io.Writer) func(delivery.RunState) {
+	t := newTerminal(w)
+	var last time.Time
+	var doing string
+	return func(s delivery.RunState) {
+		r := web.Run{Kind: s.Spec.Kind, Phase: s.Phase, Stage: s.Stage, Started: s.Started, Epoch: s.Status.Epoch,
+			Epochs: s.Status.Epochs, Batch: s.Status.Batch, Batches: s.Status.Batches, MAP: s.Status.MAP,
+			SecondsLeft: s.Status.SecondsLeft}
+		text := fmt.Sprintf("%s: %s", s.Spec.Kind, strings.Join(steps(r), "  "))
+		now := string(s.Spec.Kind) + s.Stage
+		switch {
+		case len(steps(r)) == 0:
+			return
+		case t.tty:
+			t.printf("\r\x1b[K%s", safeText(printable(text)))
+		case now != doing || time.Since(last) > 10*time.Second:
+			t.printf("%s\n", text)
+		default:
+			return
+		}
+		doing, last = now, time.Now()
+		_ = t.flush() // the result does not depend on it
+	}
+}
+
+func newTrainCommand() *cobra.Command {
+	var o output
+	var w workshop
+	var seed int64
+	c := &cobra.Command{
+		Use:   "train MODEL",
+		Short: "Train a model of a repository on this machine, without a server",
+		Long: `Train checks the dataset of models/MODEL.yaml and trains it, as the server would for a
+pull request. It is a stage for workflow engines: -o json writes what aob eval reads.
+The same model is not trained twice in one folder of work, and an interrupted training
+goes on.
+
+Nothing is signed, so nothing can be released by it: a server measures again what a
+pull request proposes.`,
+		Example: `  aob train shapes --config world/aob.yaml --dir world/intent
+  aob train shapes --config aob.yaml --seed 2 -o json >trained.json`,
+		RunE: func(c *cobra.Command, args []string) error {
+			local, trainers, closed, err := w.open(c.Context(), c.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			defer closed()
+			in, err := w.intent(trainers)
+			if err != nil {
+				return err
+			}
+			mdl, ok := in.Models[args[0]]
+			if !ok {
+				return hinted{fmt.Errorf("there is no models/%s.yaml in %s", args[0], w.dir),
+					"the models are " + cmp.Or(strings.Join(slices.Sorted(maps.Keys(in.Models)), ", "), "none") +
+						"; --dir names another repository"}
+			}
+			if !c.Flags().Changed("seed") {
+				seed = mdl.Train.Seeds[0]
+			}
+			trained, err := local.Train(c.Context(), mdl, seed, slices.Collect(maps.Values(gates(in, mdl.Name))))
+			if err != nil {
+				return err
+			}
+			return o.print(c.OutOrStdout(), trained, func(t *terminal) {
+				t.printf("%s: bundle %s, trained on %s, seed %d\n", trained.Model, trained.Bundle.Short(),
+					delivery.Count(trained.Data.Images["train"], "image"), trained.Seed)
+			})
+		},
+	}
+	o.register(c)
+	w.register(c)
+	c.Flags().Int64Var(&seed, "seed", 0, "the seed; the model's first one by default")
+	return c
+}
+
+// A measureRequest has the flags of aob eval --trained.
+type measureRequest struct {
+	workshop
+	file, baseline string
+}
+
+func (r *measureRequest) register(c *cobra.Command) {
+	r.workshop.register(c)
+	c.Flags().StringVar(&r.file, "trained", "", "what aob train -o json wrote, a `file`; - is the standard input")
+	c.Flags().StringVar(&r.baseline, "baseline", "", "with --trained: the `file` of the model to compare with")
+}
+
+func (r *measureRequest) measure(c *cobra.Command, o output) error {
+	for _, name := range []string{"truth", "detections", "against"} {
+		if c.Flags().Changed(name) {
+			return hinted{fmt.Errorf("--%s and --trained cannot be used together", name),
+				"--trained reads the eval sets of the model's gates; --baseline names a model to compare with"}
+		}
+	}
+	trained, err := readStage[stage.Trained](r.file, c.InOrStdin(), stage.Train)
+	if err != nil {
+		return err
+	}
+	var baseline *stage.Trained
+	if r.baseline != "" {
+		before, err := readStage[stage.Trained](r.baseline, c.InOrStdin(), stage.Train)
+		if err != nil {
+			return err
+		}
+		baseline = &before
+	}
+	local, trainers, closed, err := r.open(c.Context(), c.ErrOrStderr())
+	if err != nil {
+		return err
+	}
+	defer closed()
+	in, err := r.intent(trainers)
+	if err != nil {
+		return err
+	}
+	list := gates(in, trained.Model)
+	if len(list) == 0 {
+		return hinted{fmt.Errorf("no gate in %s covers %s, so there is no eval set to measure on", r.dir,
+			trained.Model),
+			"add one: aob gate freeze NAME --dataset SOURCE:NAME --covers " + trained.Model}
+	}
+	measured, err := local.Measure(c.Context(), trained, baseline, list)
+	if err != nil {
+		return err
+	}
+	return o.print(c.OutOrStdout(), measured, func(t *terminal) {
+		rows := [][]cell{heading("GATE", "IMAGES", "mAP", "AP50", "AP75")}
+		for _, name := range slices.Sorted(maps.Keys(measured.Gates)) {
+			row := []cell{{text: name}, {text: fmt.Sprint(measured.Gates[name].Scores.Scores.Images)}}
+			for _, metric := range []string{"mAP", "AP50", "AP75"} {
+				text := "-"
+				if v, ok := measured.Values[name][metric]; ok {
+					text = fmt.Sprintf("%.4f", v)
+				}
+				row = append(row, cell{text: text})
+			}
+			rows = append(rows, row)
+		}
+		t.table("", rows)
+	})
+}
+
+// stageCommands are the commands that write the results of stages.
+var stageCommands = map[string]string{stage.Train: "aob train MODEL -o json",
+	stage.Eval: "aob eval --trained FILE -o json"}
+
+// readStage reads the result of a stage.
+func readStage[T any](file string, in io.Reader, of string) (v T, err error) {
+	var data []byte
+	if file == "-" {
+		data, err = io.ReadAll(io.LimitReader(in, maxStage))
+	} else {
+		data, err = durable.ReadFile(file, maxStage)
+	}
+	if err != nil {
+		return v, err
+	}
+	var is struct{ Stage string }
+	if err := json.Unmarshal(data, &is); err != nil || is.Stage != of {
+		return v, hinted{fmt.Errorf("%s is not what %s writes", file, stageCommands[of]), stageCommands[of] + " >FILE"}
+	}
+	if err := json.Unmarshal(data, &v); err != nil {
+		return v, fmt.Errorf("%s: %w", file, err)
+	}
+	return v, nil
+}
+
+// maxStage is the most bytes of a file between stages. Scores have their resamples.
+const maxStage = 1 << 30
+
+func newGateJudgeCommand() *cobra.Command {
+	var o output
+	var w workshop
+	var scores string
+	c := &cobra.Command{
+		Use:   "judge --scores FILE",
+		Short: "Judge the scores of aob eval --trained by the gates of a repository",
+		Long: `Judge reads what aob eval --trained -o json wrote, and decides as the gates of the
+repository do. It fails if a check fails, or is unsure and the gate says that this
+counts as a fail. It signs nothing: a server judges again what a pull request proposes.`,
+		Example: `  aob gate judge --scores scores.json
+  aob eval --trained trained.json -o json | aob gate judge --scores - -o json >verdicts.json`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if scores == "" {
+				return hinted{errors.New("--scores is missing"),
+					"aob eval --trained FILE -o json >scores.json writes it"}
+			}
+			measured, err := readStage[stage.Measured](scores, c.InOrStdin(), stage.Eval)
+			if err != nil {
+				return err
+			}
+			trainers, err := loadTrainers("")
+			if err != nil {
+				return err
+			}
+			in, err := w.intent(trainers)
+			if err != nil {
+				return err
+			}
+			list := []delivery.Verdict{}
+			var failed []string
+			for _, name := range in.Covering(measured.Model) {
+				v, err := stage.Judge(name, in.Gates[name], measured)
+				if err != nil {
+					return err
+				}
+				if list = append(list, words.WithTexts(v)); v.Outcome == delivery.Fail {
+					failed = append(failed, name)
+				}
+			}
+			if len(list) == 0 {
+				return hinted{fmt.Errorf("no gate in %s covers %s", w.dir, measured.Model),
+					"--dir names the repository"}
+			}
+			if err := o.print(c.OutOrStdout(), list, func(t *terminal) { t.verdicts(list) }); err != nil {
+				return err
+			}
+			if len(failed) > 0 {
+				return hinted{fmt.Errorf("%s fails gate %s", measured.Model, strings.Join(failed, ", ")),
+					"docs/gates.md says how a gate decides"}
+			}
+			return nil
+		},
+	}
+	o.register(c)
+	w.registerDir(c)
+	c.Flags().StringVar(&scores, "scores", "",
+		"what aob eval --trained -o json wrote, a `file`; - is the standard input")
+	return c
+}
+
+func newReleaseCommand() *cobra.Command {
+	var o client
+	var wait time.Duration
+	var head string
+	c := &cobra.Command{
+		Use:   "release BRANCH",
+		Short: "Wait until the pull request of a branch is judged, and fail if its release is refused",
+		Long: `Release waits for aob/release of the pull request of a pushed branch. Its server trains
+and measures for itself, so it does not matter what another program has measured. It
+succeeds when aob/release has passed; whoever may merge it then releases the model.
+
+--head names the commit that was pushed, so that the checks of an earlier push do not
+count.`,
+		Example: `  git push origin larger-model && aob release larger-model --head "$(git rev-parse HEAD)"
+  aob release larger-model --wait 30m -o json | jq .number`,
+		RunE: func(c *cobra.Command, args []string) error {
+			ctx, cancel := context.WithTimeout(c.Context(), wait)
+			defer cancel()
+			pr, err := awaitRelease(ctx, o.dial(), args[0], head, c.ErrOrStderr())
+			if errors.Is(err, context.DeadlineExceeded) && c.Context().Err() == nil {
+				err = hinted{fmt.Errorf("aob/release of branch %s is not decided after %s", args[0], wait),
+					"aob pr list shows what it waits for; --wait waits longer"}
+			}
+			if err != nil {
+				return err
+			}
+			if err := o.print(c.OutOrStdout(), pr, func(t *terminal) { t.pr(pr, time.Now()) }); err != nil {
+				return err
+			}
+			if pr.State != delivery.CheckSuccess {
+				return hinted{fmt.Errorf("aob/release of #%d is %s", pr.Number, pr.State),
+					fmt.Sprintf("aob pr show %d", pr.Number)}
+			}
+			return nil
+		},
+	}
+	o.register(c)
+	c.Flags().StringVar(&head, "head", "", "the pushed `commit`")
+	c.Flags().DurationVar(&wait, "wait", 8*time.Hour, "how long to wait at most")
+	return c
+}
+
+// awaitRelease returns the pull request of a branch once aob/release is decided on it. With head it first waits until
+// the server has read that commit.
+func awaitRelease(ctx context.Context, api *web.Client, branch, head string, progress io.Writer) (web.PR, error) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	said := ""
+	for {
+		list, err := api.PRs(ctx)
+		if err != nil {
+			return web.PR{}, err
+		}
+		if head != "" {
+			if _, err := api.Explain(ctx, explain.Commit, head); err == nil {
+				head = ""
+			}
+		}
+		now := fmt.Sprintf("the server has not read commit %s yet", head)
+		if head == "" {
+			now = fmt.Sprintf("branch %s has no open pull request yet", branch)
+		}
+		pr, ok := delivery.Find(list, func(p web.PR) bool { return p.HeadRef == branch && !p.Fork })
+		if ok && head == "" {
+			if pr.State != delivery.CheckPending {
+				return api.PR(ctx, pr.Number)
+			}
+			now = fmt.Sprintf("#%d: %s", pr.Number, cmp.Or(pr.Text, string(pr.State)))
+		}
+		if now != said {
+			said = now
+			printMessage(progress, "%s", now)
+		}
+		select {
+		case <-ctx.Done():
+			return web.PR{}, ctx.Err()
+		case <-tick.C:
+		}
+	}
+}

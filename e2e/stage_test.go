@@ -1,0 +1,226 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+
+	"gopkg.in/yaml.v3"
+)
+
+// TestStages takes the stages of a model without a server: as the workflow of GitHub Actions does, by a real Prefect
+// flow and by a real Airflow DAG, all of docs/orchestrators. Then its server judges the same model for itself.
+func TestStages(t *testing.T) {
+	n := findPrograms(t)
+	dir, err := os.MkdirTemp("", "aob-stages-") // a socket's path has to be short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	world, intent := filepath.Join(dir, "world"), filepath.Join(dir, "world", "intent")
+	work := filepath.Join(dir, ".aob")
+	base := append(os.Environ(), "PATH="+n.bin+":"+os.Getenv("PATH"), "AOB_ONNXRUNTIME="+n.library,
+		"AOB_CONFIG="+filepath.Join(world, "aob.yaml"), "AOB_INTENT="+intent, "AOB_WORK="+work,
+		"AOB_SOCKET="+filepath.Join(world, "state", "aob.sock"), "MODEL=shapes")
+	command := func(line string, env ...string) *exec.Cmd {
+		cmd := exec.Command("/bin/bash", "-ec", line)
+		cmd.Dir, cmd.Env = dir, append(base, env...)
+		return cmd
+	}
+	run := func(t *testing.T, line string, env ...string) string {
+		t.Helper()
+		cmd := command(line, env...)
+		var out, said bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &said
+		if err := cmd.Run(); err != nil {
+			t.Fatalf("%s: %v\n%s%s", line, err, out.Bytes(), said.Bytes())
+		}
+		return out.String()
+	}
+	run(t, "aob init world --images 40")
+	const git = `git -C world/intent -c user.name=ada -c user.email=ada@example.com `
+	replace(t, filepath.Join(intent, "gates", "production.yaml"), `min: [0-9.]+`, "min: 0.0001")
+	replace(t, filepath.Join(intent, "gates", "production.yaml"), `unsure: \w+`, "unsure: ignore")
+	run(t, git+"commit -qam 'a gate that any model passes' && "+git+"push -q origin main")
+	replace(t, filepath.Join(intent, "models", "shapes.yaml"), `epochs: \d+`, "epochs: 1")
+
+	t.Run("GitHub Actions", func(t *testing.T) {
+		for _, step := range steps(t) {
+			run(t, step)
+		}
+		var verdicts []struct{ Gate, Outcome string }
+		read(t, filepath.Join(dir, "verdicts.json"), &verdicts)
+		if len(verdicts) != 1 || verdicts[0].Gate != "production" || verdicts[0].Outcome != "pass" {
+			t.Errorf("got %+v", verdicts)
+		}
+	})
+	if t.Failed() {
+		return // the stages below need what these left
+	}
+	const train = `aob train shapes --config "$AOB_CONFIG" --dir "$AOB_INTENT" -o json `
+
+	t.Run("again", func(t *testing.T) {
+		before, err := os.ReadFile(filepath.Join(dir, "trained.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if after := run(t, train); after != string(before) {
+			t.Errorf("the same training gives another result: %s", after)
+		}
+		if runs, err := filepath.Glob(filepath.Join(work, "runs", "train-*")); err != nil || len(runs) != 1 {
+			t.Errorf("%d trainings, %v", len(runs), err)
+		}
+	})
+
+	t.Run("killed", func(t *testing.T) {
+		// The command is killed once its training works; the next one waits for it, and trains nothing anew.
+		first := command("exec " + train + "--seed 2")
+		said, err := first.StderrPipe()
+		if err == nil {
+			err = first.Start()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen := make([]byte, 4096)
+		for text := ""; !strings.Contains(text, "train:"); {
+			n, err := said.Read(seen)
+			if text += string(seen[:n]); err != nil {
+				t.Fatalf("it ended: %s", text)
+			}
+		}
+		_ = first.Process.Signal(syscall.SIGKILL)
+		_ = first.Wait()
+		var trained struct {
+			Seed   int
+			Result struct{ Attempts int }
+		}
+		if err := json.Unmarshal([]byte(run(t, train+"--seed 2")), &trained); err != nil {
+			t.Fatal(err)
+		}
+		if trained.Seed != 2 || trained.Result.Attempts != 1 {
+			t.Errorf("got %+v", trained)
+		}
+	})
+
+	t.Run("refused", func(t *testing.T) {
+		replace(t, filepath.Join(intent, "gates", "production.yaml"), `min: [0-9.]+`, "min: 0.99")
+		out, err := command(`aob gate judge --scores scores.json --dir "$AOB_INTENT"`).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "aob: shapes fails gate production") {
+			t.Errorf("%v: %s", err, out)
+		}
+		replace(t, filepath.Join(intent, "gates", "production.yaml"), `min: [0-9.]+`, "min: 0.0001")
+	})
+
+	t.Run("Prefect", func(t *testing.T) {
+		python := filepath.Join(tool(t, "prefect"), "bin", "python")
+		out := run(t, "exec "+python+" \"$FLOW\" shapes", "FLOW="+orchestrator(t, "prefect_flow.py"),
+			"PREFECT_HOME="+filepath.Join(dir, "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED=false",
+			"PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS=300")
+		if !strings.Contains(out, "{'production': 'pass'}") {
+			t.Errorf("got %s", out)
+		}
+	})
+
+	t.Run("Airflow", func(t *testing.T) {
+		airflow := filepath.Join(tool(t, "airflow"), "bin", "airflow")
+		env := []string{"AIRFLOW_HOME=" + filepath.Join(dir, "airflow"), "AIRFLOW__CORE__LOAD_EXAMPLES=False",
+			"AIRFLOW__CORE__DAGS_FOLDER=" + filepath.Dir(orchestrator(t, "airflow_dag.py")),
+			"PYTHONDONTWRITEBYTECODE=1"}
+		run(t, airflow+" db migrate", env...)
+		out := run(t, airflow+` dags test aob --conf '{"model": "shapes"}' 2>&1`, env...)
+		var verdicts []struct{ Outcome string }
+		read(t, filepath.Join(work, "shapes.verdicts.json"), &verdicts)
+		if len(verdicts) != 1 || verdicts[0].Outcome != "pass" {
+			t.Errorf("got %+v\n%s", verdicts, out)
+		}
+	})
+
+	t.Run("release", func(t *testing.T) {
+		run(t, git+"checkout -q -b larger && "+git+"commit -qam larger && "+git+"push -q origin larger")
+		server := command("exec aob serve --config \"$AOB_CONFIG\" 2>serve.log")
+		if err := server.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			_ = server.Process.Signal(syscall.SIGTERM)
+			_ = server.Wait()
+		})
+		until(t, func() error { return command("aob status").Run() })
+		out := run(t, `aob release larger --head "$(git -C world/intent rev-parse HEAD)" --wait 5m -o json`)
+		if !strings.Contains(out, `"state": "success"`) {
+			t.Errorf("got %s", out)
+		}
+	})
+}
+
+// steps returns the commands of the workflow of GitHub Actions, in order.
+func steps(t *testing.T) (list []string) {
+	data, err := os.ReadFile(orchestrator(t, "github-actions.yml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var workflow struct {
+		Jobs map[string]struct {
+			Steps []struct{ Run string }
+		}
+	}
+	if err := yaml.Unmarshal(data, &workflow); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range workflow.Jobs["train"].Steps {
+		if step.Run != "" {
+			list = append(list, step.Run)
+		}
+	}
+	if len(list) != 3 {
+		t.Fatalf("got %q", list)
+	}
+	return list
+}
+
+func orchestrator(t *testing.T, file string) string {
+	path, err := filepath.Abs(filepath.Join("..", "docs", "orchestrators", file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// tool returns the folder of a Python tool, which is installed if it is not there.
+func tool(t *testing.T, name string) string {
+	t.Helper()
+	out, err := exec.Command(filepath.Join("..", "tools", "venv.sh"), name).Output()
+	if err != nil {
+		t.Skipf("%s cannot be installed: tools/venv.sh %s: %v", name, name, err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func replace(t *testing.T, file, pattern, with string) {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err == nil {
+		err = os.WriteFile(file, regexp.MustCompile(pattern).ReplaceAll(data, []byte(with)), 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func read(t *testing.T, file string, v any) {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err == nil {
+		err = json.Unmarshal(data, v)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
