@@ -128,6 +128,9 @@ var (
 	TrainerUnusable = fact("train.unusableTrainer", "this server cannot run trainer {name}: {text}")
 	TrainerUnknown  = fact("train.noTrainer", "this server has no trainer {text}; name another one in train.with, or "+
 		"have the server's operator add it")
+	DefaultsMoved   = fact("train.defaultsMoved", "{fromModel} -> {model}: [{names}|no default of the trainer changed]")
+	DefaultsUnknown = fact("train.defaultsUnknown", "{fromModel} -> {model}: this server no longer has trainer "+
+		"{fromModel}, so which of its defaults changed is not known")
 	WeightsUnknown = fact("train.noWeights", "this server has no weights {text}; name others in train.from, or have "+
 		"the server's operator add them under weights: in its configuration")
 	ParentMissing = fact("train.noParent", "train.from is release, and {branch} has no release of {model} to start "+

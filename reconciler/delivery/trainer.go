@@ -18,11 +18,11 @@ type Trainer struct {
 	Environment *TrainerEnvironment `json:"environment,omitempty" check:"optional"`
 
 	// Of one version of the trainer.
-	Files     Digest         `json:"-"` // of its installed files, without those of other versions
-	Lock      Digest         `json:"-"` // of versions/VERSION/requirements.txt, if the trainer has an environment
-	Runs      *Environment   `json:"-"` // the environment that this server runs it in; nil for the server's own Python
-	Unusable  string         `json:"-"` // why this server cannot run it; "" if it can
-	Arguments map[string]any `json:"-"` // the defaults of its arguments, by name
+	Files    Digest         `json:"-"` // of its installed files, without those of other versions
+	Lock     Digest         `json:"-"` // of versions/VERSION/requirements.txt, if the trainer has an environment
+	Runs     *Environment   `json:"-"` // the environment that this server runs it in; nil for the server's own Python
+	Unusable string         `json:"-"` // why this server cannot run it; "" if it can
+	Values   map[string]any `json:"-"` // the defaults of its arguments, and of its package's other options, by name
 }
 
 // Licence returns the licence of an architecture.

@@ -82,6 +82,41 @@ func depthOf(data []byte) (deepest int) {
 	return deepest
 }
 
+// DefaultsFile is the name of the file in versions/VERSION with the defaults of all options of the trainer's package,
+// also of those that models cannot set: {GROUP: {OPTION: VALUE}}. It is only shown, where a model gets another version.
+const DefaultsFile = "defaults.json"
+
+// ParseDefaults reads the content of a defaults.json, which may be empty. An option that several groups have is named
+// GROUP.OPTION.
+func ParseDefaults(data []byte) (map[string]any, error) {
+	values := map[string]any{}
+	if len(data) == 0 {
+		return values, nil
+	}
+	if depthOf(data) > maxSchemaDepth {
+		return nil, errors.New(tooDeep)
+	}
+	var groups map[string]map[string]any
+	if err := json.Unmarshal(data, &groups); err != nil {
+		return nil, fmt.Errorf("want {GROUP: {OPTION: VALUE}}: %w", err)
+	}
+	count := map[string]int{}
+	for _, options := range groups {
+		for name := range options {
+			count[name]++
+		}
+	}
+	for group, options := range groups {
+		for name, value := range options {
+			if count[name] > 1 {
+				name = group + "." + name
+			}
+			values[name] = value
+		}
+	}
+	return values, nil
+}
+
 // A problem is something wrong with an argument.
 type problem struct {
 	path string // as args.lr or args.steps[2]; args is all of them

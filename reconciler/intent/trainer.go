@@ -182,7 +182,14 @@ func loadVersion(files fs.FS, described delivery.Trainer, version string) (t Tra
 	if t.args, err = ParseArgsSchema(data); err != nil {
 		return t, fmt.Errorf("%s/%w", path.Dir(schema), err)
 	}
-	t.Arguments = t.args.Defaults()
+	defaults := path.Join(own, DefaultsFile)
+	if data, err = readBounded(files, defaults, maxArgsSchema); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return t, err
+	}
+	if t.Values, err = ParseDefaults(data); err != nil {
+		return t, fmt.Errorf("%s: %w", defaults, err)
+	}
+	maps.Copy(t.Values, t.args.Defaults())
 	lock := path.Join(own, LockFile)
 	data, err = readBounded(files, lock, maxLock)
 	switch missing := errors.Is(err, fs.ErrNotExist); {

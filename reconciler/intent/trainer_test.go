@@ -87,6 +87,8 @@ func TestVersionsOfATrainer(t *testing.T) {
 			"x/versions/1/requirements.txt": {Data: []byte(lock)}, "x/versions/1/schema.json": {Data: []byte(schema)},
 			"x/versions/2/requirements.txt": {Data: []byte(lock + "# more\n")}, "x/versions/README.md": {},
 			"x/schema.json": {Data: []byte(`{"type": "object"}`)},
+			"x/versions/2/defaults.json": {Data: []byte(
+				`{"a": {"grad_accum_steps": 4, "seed": null}, "b": {"seed": 3}}`)},
 		}
 	}
 	trainers, err := intent.LoadTrainers(files())
@@ -94,10 +96,13 @@ func TestVersionsOfATrainer(t *testing.T) {
 		t.Fatal(err)
 	}
 	one, two := trainers["x@1"], trainers["x@2"]
-	steps, lr := one.Arguments["steps"], one.Arguments["lr"]
-	if _, hasLR := one.Arguments["lr"]; len(one.Arguments) != 2 || steps != 4.0 || lr != nil || !hasLR ||
-		len(two.Arguments) != 0 {
-		t.Errorf("defaults are %v and %v", one.Arguments, two.Arguments)
+	if two.Values["grad_accum_steps"] != 4.0 || two.Values["b.seed"] == nil || two.Values["seed"] != nil {
+		t.Errorf("the package's defaults are %v", two.Values)
+	}
+	steps, lr := one.Values["steps"], one.Values["lr"]
+	if _, hasLR := one.Values["lr"]; len(one.Values) != 2 || steps != 4.0 || lr != nil || !hasLR ||
+		len(two.Values) != 3 {
+		t.Errorf("defaults are %v and %v", one.Values, two.Values)
 	}
 	if one.Lock == "" || one.Lock == two.Lock || one.Environment.Python.Min != "3.10" ||
 		one.Environment.Disk != 8<<30 || one.Licence("x-large") != "PML-1.0" || one.Licence("x-small") != "Apache-2.0" {
@@ -125,6 +130,8 @@ func TestVersionsOfATrainer(t *testing.T) {
 		"a folder that is a link": {func(f fstest.MapFS) {
 			f["x/versions/1"] = &fstest.MapFile{Mode: os.ModeSymlink, Data: []byte("2")}
 		}, "x/versions/1 is a symbolic link"},
+		"defaults": {func(f fstest.MapFS) { f["x/versions/2/defaults.json"].Data = []byte(`{"a": 1}`) },
+			"x/versions/2/defaults.json: want {GROUP: {OPTION: VALUE}}: "},
 		"a schema": {func(f fstest.MapFS) { f["x/versions/1/schema.json"].Data = []byte(`{"type": "object",}`) },
 			"x/versions/1/schema.json:1: "},
 		"an unknown architecture": {func(f fstest.MapFS) {

@@ -38,6 +38,7 @@ type ModelReport struct {
 	Fleets      []delivery.Fact                    // that will run it, and how
 	Against     map[string]*delivery.Release       // by gate of a fleet: the fleet's release, in place of Baseline
 	Carried     []delivery.Fact                    // gates of fleets that judge it
+	Moved       delivery.Fact                      // the defaults of its trainer that are others than on main
 	Release     *delivery.Release                  // the content that the release file must have
 	Commit      *delivery.Release                  // the release file to commit; nil if the head has it
 	Own         *delivery.Scores                   // on the PR's own test split, for information
@@ -191,6 +192,7 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 		}
 	}
 	r.RenamedFrom, r.names = m.w.renames(p, name)
+	r.Moved = m.movedDefaults(m.w.Main.Intent.Models[cmp.Or(r.RenamedFrom, name)].Train, mdl.Train)
 	gates := m.gatesFor(p, name, cmp.Or(r.RenamedFrom, name))
 	switch {
 	case len(gates) == 0:

@@ -79,7 +79,7 @@ var checkedOrOwn = []string{
 	"Trainer.Architectures", "Trainer.Kind", "Trainer.Name", "Trainer.Secrets", "Trainer.Versions",
 	"Gate.Licence", "Licensed.Licence", "Licensed.Part", "Server.Weights", "Weights.Licence",
 	"Environment.Platform", "Environment.Python", "Trainer.From", "Trainer.Licences", "Trainer.Precisions",
-	"Trainer.Unusable", "Trainer.Arguments", "TrainerPython.Max", "TrainerPython.Min",
+	"Trainer.Unusable", "Trainer.Values", "TrainerPython.Max", "TrainerPython.Min",
 	"Trial.ID", "Trial.Model", "Verdict.Classes", "Verdict.Gate",
 	"Verdict.Model", "Window.Days", "Window.From", "Window.To", "Window.Zone",
 	"World.PowerOf", "World.Clocks", "World.Devices", "World.Listening", "World.InvalidOwners", "World.Opened",

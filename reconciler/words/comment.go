@@ -319,6 +319,9 @@ func (c *comment) model(m plan.ModelReport) {
 		c.printf("; what would ship is bundle `%s`", m.Bundle.Short())
 	}
 	c.printf("\n\n")
+	if !m.Moved.IsZero() {
+		c.printf("**Another version of the trainer:** %s.\n\n", m.Moved)
+	}
 	for _, f := range m.Carried {
 		c.printf("**Gates of the fleet:** %s.\n\n", f)
 	}
