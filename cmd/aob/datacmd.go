@@ -23,18 +23,19 @@ func newDataCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "data",
 		Aliases: []string{"dataset"},
-		Short:   "Fetch or check a dataset, count what is in it, show an image, or divide it into splits",
+		Short:   "Fetch, check or compare datasets, count, show an image, or divide into splits",
 		Long: `These commands read a dataset before a pull request does, and without a server. They
 read the layouts that Roboflow, CVAT, Label Studio, Pascal VOC, YOLO and COCO have.`,
 		Example: `  aob data check ~/pallets
+  aob data diff ~/pallets/v3 ~/pallets/v4
   aob data stats shapes/v3 --config aob.yaml
   aob data show ~/pallets/train/a.jpg
   aob data split ~/pallets
   aob data pull roboflow:acme/pallets/14 --config aob.yaml`,
 	}
 	group(c)
-	c.AddCommand(newDataCheckCommand(), newDataStatsCommand(), newDataShowCommand(), newDataSplitCommand(),
-		newDataPullCommand())
+	c.AddCommand(newDataCheckCommand(), newDataDiffCommand(), newDataStatsCommand(), newDataShowCommand(),
+		newDataSplitCommand(), newDataPullCommand())
 	return c
 }
 

@@ -210,6 +210,9 @@ func shown(path string) string {
 	return path
 }
 
+// Shown quotes the path of an image if it could be misread.
+func Shown(path string) string { return shown(path) }
+
 // quoted lists names in quotes, at most 20 of them.
 func quoted(names []string) string {
 	const most = 20

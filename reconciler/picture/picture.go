@@ -337,3 +337,63 @@ func Boxes(path string, list []coco.Drawn) (*image.RGBA, error) {
 	boxes(out, list, names, scale, len(list))
 	return out, nil
 }
+
+// A Change is an image in two versions of a dataset.
+type Change struct {
+	Title       string
+	Before, Now *Side // nil where the image is not there
+}
+
+// A Side is an image in one version: its file, which may be missing, and its boxes. Those with the mark Missed are
+// drawn as changed.
+type Side struct {
+	Path  string
+	Boxes []coco.Drawn
+}
+
+// MaxChanges is the most changes of one contact sheet.
+const MaxChanges = 24
+
+// Contacts draws the first [MaxChanges] changes as one sheet: each image as it was and as it is now.
+func Contacts(list []Change) *image.RGBA {
+	list = list[:min(len(list), MaxChanges)]
+	const side, across = 320, 2 // pixels of an image, and changes beside each other
+	const wide, high = 2*(side+gap) + gap, side + 2*line + gap
+	out := image.NewRGBA(image.Rect(0, 0, gap+min(max(len(list), 1), across)*wide,
+		gap+max((len(list)+across-1)/across, 1)*high))
+	draw.Draw(out, out.Bounds(), image.NewUniform(paper), image.Point{}, draw.Src)
+	for i, c := range list {
+		x, y := gap+i%across*wide, gap+i/across*high
+		text(out, x, y+line-4, ink, fit(clean(c.Title, 500), wide-2*gap))
+		for k, v := range []*Side{c.Before, c.Now} {
+			at := image.Rect(x+k*(side+gap), y+2*line, x+k*(side+gap)+side, y+2*line+side)
+			name := []string{"before", "now"}[k]
+			switch {
+			case v == nil:
+				name += ": not there"
+			case !contact(out, at, *v):
+				name += ": cannot be shown"
+			}
+			text(out, at.Min.X, y+2*line-4, ink, name)
+		}
+	}
+	return out
+}
+
+// contact draws an image with its boxes into a part of a sheet. It reports false if the image cannot be read.
+func contact(out *image.RGBA, at image.Rectangle, s Side) bool {
+	source, err := load(s.Path)
+	if err != nil {
+		return false
+	}
+	b := source.Bounds()
+	scale := float64(at.Dx()) / float64(max(b.Dx(), b.Dy()))
+	at.Max = at.Min.Add(image.Pt(max(int(float64(b.Dx())*scale), 1), max(int(float64(b.Dy())*scale), 1)))
+	scaled.ApproxBiLinear.Scale(out, at, source, b, draw.Src, nil)
+	names := label{}
+	for _, d := range s.Boxes {
+		names.add(d.Class)
+	}
+	boxes(out.SubImage(at).(*image.RGBA), s.Boxes, names, scale, 0)
+	return true
+}

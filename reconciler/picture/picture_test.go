@@ -1,9 +1,12 @@
 package picture
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"image"
 	"image/color"
+	"image/draw"
 	"image/png"
 	"os"
 	"path/filepath"
@@ -250,5 +253,33 @@ func TestBoxes(t *testing.T) {
 	}
 	if _, err := Boxes("none.png", nil); err == nil {
 		t.Error("no error without an image")
+	}
+}
+
+// A contact sheet has the images that can be read, side by side, and names those that cannot.
+func TestContacts(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "a.png")
+	m := image.NewRGBA(image.Rect(0, 0, 64, 48))
+	draw.Draw(m, m.Bounds(), image.NewUniform(color.RGBA{0, 0, 255, 255}), image.Point{}, draw.Src)
+	var b bytes.Buffer
+	if err := errors.Join(png.Encode(&b, m), os.WriteFile(file, b.Bytes(), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	box := coco.Drawn{Box: coco.Box{X: 10, Y: 10, W: 20, H: 20}, Class: "car", Mark: coco.Missed}
+	list := []Change{{Title: "a.png: 1 box moved", Before: &Side{Path: file}, Now: &Side{Path: file,
+		Boxes: []coco.Drawn{box}}}, {Title: "b.png: removed", Before: &Side{Path: file + "x"}}}
+	sheet := Contacts(list)
+	if sheet.Bounds().Dx() != 2*(2*(320+gap)+gap)+gap || sheet.RGBAAt(gap+100, 100+2*line) != (color.RGBA{0, 0, 255,
+		255}) {
+		t.Errorf("%v, %v", sheet.Bounds(), sheet.RGBAAt(gap+100, 100+2*line))
+	}
+	if at := sheet.RGBAAt(gap+320+gap+51, gap+2*line+60); at != colours[coco.Missed] {
+		t.Errorf("the changed box is %v", at)
+	}
+	for range MaxChanges {
+		list = append(list, list[0])
+	}
+	if most := Contacts(list).Bounds().Dy(); most > 5000 || Contacts(nil).Bounds().Empty() {
+		t.Errorf("%d pixels high", most)
 	}
 }
