@@ -29,6 +29,7 @@ import (
 type workshop struct {
 	needs
 	dir, logs string
+	env       []string // more variables of its processes
 	address   string
 	counters  string // address of the server's metrics
 	api       *web.Client
@@ -91,7 +92,7 @@ func (w *workshop) path(parts ...string) string {
 
 // environment is what a process of the workshop gets.
 func (w *workshop) environment() []string {
-	return []string{"PATH=" + os.Getenv("PATH"), "HOME=" + w.dir}
+	return append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + w.dir}, w.env...)
 }
 
 const workshopConfiguration = `repository: intent.git

@@ -190,7 +190,7 @@ func (e Environments) make(ctx context.Context, with, lock string, env delivery.
 	if err != nil {
 		return m, err
 	}
-	uv, err := e.uv(ctx, progress)
+	uv, err := e.UV(ctx, progress)
 	if err != nil {
 		return m, err
 	}
@@ -270,8 +270,8 @@ func checkLock(path string, want delivery.Digest) error {
 	return nil
 }
 
-// uv returns the path of uv, and installs it if it is missing.
-func (e Environments) uv(ctx context.Context, progress func(Making)) (string, error) {
+// UV returns the path of uv, and installs it if it is missing.
+func (e Environments) UV(ctx context.Context, progress func(Making)) (string, error) {
 	version, _, _ := strings.Cut(strings.TrimPrefix(string(uvLock), "uv=="), " ")
 	folder := filepath.Join(e.Dir, "uv-"+version)
 	uv := filepath.Join(folder, "bin", "uv")

@@ -66,7 +66,7 @@ func newEnvironments(t *testing.T) (e Environments, env delivery.Environment, lo
 	if err != nil {
 		t.Fatal(err)
 	}
-	uv, err := Environments{Dir: filepath.Join(cache, "aob"), Python: python}.uv(t.Context(), func(Making) {})
+	uv, err := Environments{Dir: filepath.Join(cache, "aob"), Python: python}.UV(t.Context(), func(Making) {})
 	if err != nil {
 		t.Skipf("uv cannot be installed here: %v", err)
 	}
