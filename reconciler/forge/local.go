@@ -85,8 +85,9 @@ func connectLocal(s Settings) (Connection, error) {
 // Address names the folder.
 func (f *Local) Address() string { return f.address }
 
-// PullRequests returns the open pull requests, sorted by number. Title and author are those of the last commit that a
-// person made on the branch. If a branch cannot be read, Unreadable of its pull request says why.
+// PullRequests returns the open pull requests, sorted by number. The title is the subject of the first commit that a
+// person made on the branch, and the author that of the last. If a branch cannot be read, Unreadable of its pull
+// request says why.
 func (f *Local) PullRequests(ctx context.Context) ([]delivery.PullRequest, error) {
 	refs, damaged := f.git.Refs(), f.git.Unreadable()
 	if why, ok := damaged["packed-refs"]; ok {
@@ -172,11 +173,7 @@ func (f *Local) Ended(_ context.Context, pr delivery.PullRequest) (now delivery.
 
 // describe sets title, author and time of a pull request from its commits.
 func (f *Local) describe(pr *delivery.PullRequest) error {
-	last, err := f.lastByPerson(pr.Head)
-	if err != nil {
-		return err
-	}
-	title, err := f.git.Subject(last)
+	last, title, isDraft, err := f.byPerson(pr.Head)
 	if err != nil {
 		return err
 	}
@@ -184,7 +181,7 @@ func (f *Local) describe(pr *delivery.PullRequest) error {
 	if err != nil {
 		return err
 	}
-	pr.Title, pr.Author, pr.Draft, pr.Updated = title, cmp.Or(email, name), draft(title), when
+	pr.Title, pr.Author, pr.Draft, pr.Updated = title, cmp.Or(email, name), isDraft, when
 	return nil
 }
 
@@ -212,18 +209,22 @@ func (f *Local) merged() (int, error) {
 	return highest, nil
 }
 
-// lastByPerson returns the last commit of a branch that a person made. If AOB made all of them, it returns the head.
-func (f *Local) lastByPerson(head string) (string, error) {
+// byPerson returns the last commit of a branch that a person made, and the title that its pull request has: the subject
+// of the person's first commit, as forges take it, so that a later correction does not rename the pull request. If the
+// last commit is no draft any more, and the first one says that it is one, the last one's subject is the title. Of a
+// branch of which AOB made all commits, it returns the head.
+func (f *Local) byPerson(head string) (last, title string, isDraft bool, err error) {
 	commits, err := f.git.FirstParents(head, 20)
 	if err != nil {
-		return "", err
+		return "", "", false, err
 	}
 	target := f.git.Refs()[branches+f.target]
+	first := ""
 	for _, c := range commits {
 		if target != "" {
 			landed, err := f.git.IsAncestor(c, target)
 			if err != nil {
-				return "", err
+				return "", "", false, err
 			}
 			if landed { // the earlier commits belong to the target
 				break
@@ -231,13 +232,24 @@ func (f *Local) lastByPerson(head string) (string, error) {
 		}
 		mine, err := f.git.Mine(c)
 		if err != nil {
-			return "", err
+			return "", "", false, err
 		}
 		if !mine {
-			return c, nil
+			last, first = cmp.Or(last, c), c
 		}
 	}
-	return head, nil
+	last = cmp.Or(last, head)
+	subject, err := f.git.Subject(last)
+	if err != nil {
+		return "", "", false, err
+	}
+	if title, err = f.git.Subject(cmp.Or(first, last)); err != nil {
+		return "", "", false, err
+	}
+	if draft(title) && !draft(subject) {
+		title = subject
+	}
+	return last, title, draft(subject), nil
 }
 
 // SetStatus sets one status check on a commit.
@@ -391,15 +403,11 @@ func (f *Local) Merge(ctx context.Context, number int, reviewed, by string) (com
 		return "", delivery.Blockedf(fmt.Sprintf("review it again: aob pr show %d", number),
 			"pull request %d is at commit %.10s now, and %.10s was reviewed", number, head, reviewed)
 	}
-	last, err := f.lastByPerson(head)
+	_, title, isDraft, err := f.byPerson(head)
 	if err != nil {
 		return "", err
 	}
-	title, err := f.git.Subject(last)
-	if err != nil {
-		return "", err
-	}
-	if draft(title) {
+	if isDraft {
 		return "", delivery.Blockedf("remove the mark (WIP or draft) from the last commit's subject",
 			"pull request %d is a draft", number)
 	}

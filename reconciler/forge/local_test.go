@@ -179,7 +179,7 @@ func TestLocalMerge(t *testing.T) {
 		if got, want := git.run("rev-list", "--parents", "-1", "main"), commit+" "+main+" "+rebased; got != want {
 			t.Errorf("main is %s, want %s", got, want)
 		}
-		if got := git.run("log", "-1", "--format=%an %s", "main"); got != fmt.Sprintf("Ada Merge %d: Fourth", number) {
+		if got := git.run("log", "-1", "--format=%an %s", "main"); got != fmt.Sprintf("Ada Merge %d: Second", number) {
 			t.Errorf("got %q", got)
 		}
 		if got := git.run("for-each-ref", "refs/heads/side"); got != "" {
@@ -246,12 +246,12 @@ func TestBranchesThatStayCostNothingAgain(t *testing.T) {
 	if titles := look(); git.asked > 0 || !slices.Equal(titles, []string{"Title of one", "Title of two"}) {
 		t.Errorf("%d questions, %q", git.asked, titles)
 	}
-	s.work.push("two", map[string]string{"models/a.yaml": "3"}, "Another title")
-	if titles := look(); git.asked == 0 || !slices.Equal(titles, []string{"Title of one", "Another title"}) {
+	s.work.push("two", map[string]string{"models/a.yaml": "3"}, "A correction")
+	if titles := look(); git.asked == 0 || !slices.Equal(titles, []string{"Title of one", "Title of two"}) {
 		t.Errorf("after a push: %d questions, %q", git.asked, titles)
 	}
 	git.refs["refs/heads/main"] = git.refs["refs/heads/one"]
-	if titles := look(); !slices.Equal(titles, []string{"Another title"}) {
+	if titles := look(); !slices.Equal(titles, []string{"Title of two"}) {
 		t.Errorf("after a merge: %q", titles)
 	}
 	git.refs["refs/heads/broken"] = strings.Repeat("1", 40)
@@ -560,4 +560,29 @@ func TestLocalOwnPullRequest(t *testing.T) {
 		}
 		s.work.push("main", map[string]string{"README.md": fmt.Sprint(i)}, "docs")
 	}
+}
+
+// A pull request of the local forge has the title of its first commit, until that was a draft's.
+func TestLocalTitle(t *testing.T) {
+	s, f, _ := local(t)
+	main := s.work.push("main", map[string]string{"models/a.yaml": "1"}, "first")
+	s.work.branch("one", main)
+	look := func(branch, title string, isDraft bool) {
+		t.Helper()
+		list, err := f.PullRequests(t.Context())
+		pr, ok := delivery.Find(list, func(pr delivery.PullRequest) bool { return pr.HeadRef == branch })
+		if err != nil || !ok || pr.Title != title || pr.Draft != isDraft {
+			t.Errorf("%v, %+v, want %q, draft %v", err, list, title, isDraft)
+		}
+	}
+	s.work.push("one", map[string]string{"models/a.yaml": "2"}, "Rename the model")
+	s.work.push("one", map[string]string{"models/a.yaml": "3"}, "No release file")
+	look("one", "Rename the model", false)
+	s.work.push("one", map[string]string{"models/a.yaml": "4"}, "WIP: look again")
+	look("one", "Rename the model", true)
+	s.work.branch("two", main)
+	s.work.push("two", map[string]string{"models/a.yaml": "5"}, "WIP: another model")
+	look("two", "WIP: another model", true)
+	s.work.push("two", map[string]string{"models/a.yaml": "6"}, "Another model")
+	look("two", "Another model", false)
 }
