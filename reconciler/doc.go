@@ -35,6 +35,7 @@
 //	git        a bare mirror, read by hash, written with objects
 //	forge      pull requests, statuses and comments: a local folder, Gitea
 //	dataset    digest and check a dataset, make the training input
+//	cloud      read buckets of S3
 //	trainer    install the trainers of a server
 //	store      what one run leaves for other runs and for readers
 //	run        slow work in detached processes, with a journal

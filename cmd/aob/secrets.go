@@ -22,6 +22,12 @@ import (
 // secretPrefix stands before the name of a secret in a runner's environment.
 const secretPrefix = "AOB_SECRET_"
 
+// awsVariables say where AWS's SDK finds credentials on this machine. None has a secret: those are in secrets.
+var awsVariables = []string{"AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_CONFIG_FILE",
+	"AWS_SHARED_CREDENTIALS_FILE", "AWS_CA_BUNDLE", "AWS_ROLE_ARN", "AWS_ROLE_SESSION_NAME",
+	"AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+	"AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"}
+
 // runnerEnv returns the environment of runners: a few variables of the server, and the secrets that a run needs.
 func runnerEnv(s intent.Server, trainers intent.Trainers) run.Environment {
 	var base []string
@@ -36,6 +42,13 @@ func runnerEnv(s intent.Server, trainers intent.Trainers) run.Environment {
 			return nil, err
 		}
 		env := slices.Clone(base)
+		if spec.Train == nil { // a trainer does not read buckets
+			for _, name := range awsVariables {
+				if v, ok := os.LookupEnv(name); ok {
+					env = append(env, name+"="+v)
+				}
+			}
+		}
 		if spec.Train != nil && spec.Train.Environment != nil {
 			for _, name := range trainer.InstallVariables() {
 				if v, ok := os.LookupEnv(name); ok {

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"maps"
 	"slices"
 
+	"github.com/autonomos/aob/reconciler/cloud"
 	"github.com/autonomos/aob/reconciler/dataset"
 	"github.com/autonomos/aob/reconciler/intent"
 )
@@ -13,6 +15,9 @@ var sources = map[string]dataset.Source{
 	"archive":  dataset.Archive{},
 	"dir":      dataset.Dir{},
 	"roboflow": dataset.Roboflow{},
+	"s3": dataset.S3{Connect: func(ctx context.Context, at dataset.BucketAddress) (dataset.Bucket, error) {
+		return cloud.OpenBucket(ctx, cloud.Address(at))
+	}},
 }
 
 // datasets returns the datasets that a server may use.
