@@ -29,11 +29,8 @@ tools:
 # missing.
 test-tools: tools
 	tools/gitea/install.sh >/dev/null
-	tools/mlflow/install.sh >/dev/null || echo 'MLflow is not installed; the tests that need it skip' >&2
-	tools/great-expectations/install.sh >/dev/null || \
-		echo 'Great Expectations is not installed; the tests that need it skip' >&2
-	tools/roboflow/install.sh >/dev/null || echo 'the package roboflow is not installed; its test skips' >&2
-	tools/moto/install.sh >/dev/null || echo 'moto is not installed; the tests that need it skip' >&2
+	for tool in mlflow great-expectations roboflow moto prefect airflow; do \
+		tools/venv.sh $$tool >/dev/null || echo "$$tool is not installed; the tests that need it skip" >&2; done
 
 demo: tools build
 	go run ./demo

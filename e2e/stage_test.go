@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/autonomos/aob/tools/venvtest"
 )
 
 // TestStages takes the stages of a model without a server: as the workflow of GitHub Actions does, by a real Prefect
@@ -119,7 +121,7 @@ func TestStages(t *testing.T) {
 	})
 
 	t.Run("Prefect", func(t *testing.T) {
-		python := filepath.Join(tool(t, "prefect"), "bin", "python")
+		python := venvtest.Python(t, "prefect")
 		out := run(t, "exec "+python+" \"$FLOW\" shapes", "FLOW="+orchestrator(t, "prefect_flow.py"),
 			"PREFECT_HOME="+filepath.Join(dir, "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED=false",
 			"PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS=300")
@@ -129,7 +131,7 @@ func TestStages(t *testing.T) {
 	})
 
 	t.Run("Airflow", func(t *testing.T) {
-		airflow := filepath.Join(tool(t, "airflow"), "bin", "airflow")
+		airflow := venvtest.Program(t, "airflow", "airflow")
 		env := []string{"AIRFLOW_HOME=" + filepath.Join(dir, "airflow"), "AIRFLOW__CORE__LOAD_EXAMPLES=False",
 			"AIRFLOW__CORE__DAGS_FOLDER=" + filepath.Dir(orchestrator(t, "airflow_dag.py")),
 			"PYTHONDONTWRITEBYTECODE=1"}
@@ -191,16 +193,6 @@ func orchestrator(t *testing.T, file string) string {
 		t.Fatal(err)
 	}
 	return path
-}
-
-// tool returns the folder of a Python tool, which is installed if it is not there.
-func tool(t *testing.T, name string) string {
-	t.Helper()
-	out, err := exec.Command(filepath.Join("..", "tools", "venv.sh"), name).Output()
-	if err != nil {
-		t.Skipf("%s cannot be installed: tools/venv.sh %s: %v", name, name, err)
-	}
-	return strings.TrimSpace(string(out))
 }
 
 func replace(t *testing.T, file, pattern, with string) {

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/tools/venvtest"
 )
 
 // agree fails if the expectations that the tables do not meet are not those of the findings, or if a place of a finding
@@ -66,23 +67,13 @@ func writeReport(t *testing.T, dir string, r delivery.DataResult, tables Tables)
 	}
 }
 
-// greatExpectations returns the Python that has Great Expectations, or the test is skipped.
-func greatExpectations(t *testing.T) string {
-	t.Helper()
-	out, err := exec.Command("../../tools/great-expectations/install.sh").Output()
-	if err != nil {
-		t.Skipf("Great Expectations is not there: %v; tools/great-expectations/install.sh installs it", err)
-	}
-	return strings.TrimSpace(string(out))
-}
-
 // Great Expectations loads the validation results of damaged copies, and repeats each verdict and each row on the same
 // tables. AOB_GX=all takes all copies; without it those are taken that fail an expectation which no other has failed.
 func TestGreatExpectations(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds: run it without -short")
 	}
-	python := greatExpectations(t)
+	python := venvtest.Python(t, "great-expectations")
 	root := t.TempDir()
 	args := []string{"testdata/judge_tables.py"}
 	failed := map[string]bool{}
@@ -123,7 +114,7 @@ func TestGuideJudgesTables(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds: run it without -short")
 	}
-	python := greatExpectations(t)
+	python := venvtest.Python(t, "great-expectations")
 	doc, err := os.ReadFile(guide)
 	if err != nil {
 		t.Fatal(err)

@@ -23,6 +23,7 @@ import (
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/tools/roboflow/roboflowtest"
+	"github.com/autonomos/aob/tools/venvtest"
 )
 
 const rfKey = "rf_s3cr3tK3y+/="
@@ -446,7 +447,7 @@ func (s stalled) Read([]byte) (int, error) {
 
 // The stand-in is one that Roboflow's own package downloads from, and it gets the same files.
 func TestOfficialPackageDownloadsFromTheStandIn(t *testing.T) {
-	python := roboflowtest.Python(t)
+	python := venvtest.Python(t, "roboflow")
 	const key = "rf_s3cr3tK3y" // the package does not escape it
 	server := roboflowtest.New("acme", key)
 	server.Put("pallets", 14, rfZip(t, rfFiles))

@@ -1,6 +1,6 @@
 // Package mlflowtest runs a real MLflow server for tests.
 //
-// ../install.sh installs it once, in the user's cache folder. If it is missing, [Start] skips the test. Each server has
+// tools/venv.sh installs it once, in the user's cache folder. If it is missing, [Start] skips the test. Each server has
 // its own folder, SQLite database and loopback port, and is stopped at the end of the test.
 //
 // Only tests import it.
@@ -17,16 +17,16 @@ import (
 	"syscall"
 	"testing"
 	"time"
-)
 
-// Version is the version that install.sh installs.
-const Version = "3.17.2"
+	"github.com/autonomos/aob/tools/venvtest"
+)
 
 // A Server is an MLflow server that can be stopped and started again.
 type Server struct {
 	URL string // for example http://127.0.0.1:40123, without a slash at the end
 	Dir string // with the database and the log
 
+	bin     string // the folder of MLflow's programs
 	port    int
 	args    []string
 	process *exec.Cmd // nil while it is stopped
@@ -34,31 +34,19 @@ type Server struct {
 	python  *client // nil until it is used
 }
 
-// Folder returns the folder into which install.sh installs MLflow, and whether it is installed.
-func Folder() (dir string, installed bool) {
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", false
-	}
-	dir = filepath.Join(cache, "aob", "mlflow-"+Version)
-	_, err = os.Stat(filepath.Join(dir, "installed"))
-	return dir, err == nil
-}
-
 // Prepare returns a server that is not started, and skips the test if MLflow is not installed. args are added to the
 // arguments of mlflow server.
 func Prepare(t testing.TB, args ...string) *Server {
 	t.Helper()
-	if _, installed := Folder(); !installed {
-		t.Skip("MLflow is not installed; tools/mlflow/install.sh does it")
-	}
+	program := venvtest.Program(t, "mlflow", "mlflow")
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	port := l.Addr().(*net.TCPAddr).Port
 	l.Close()
-	s := &Server{URL: fmt.Sprintf("http://127.0.0.1:%d", port), Dir: t.TempDir(), port: port, args: args}
+	s := &Server{URL: fmt.Sprintf("http://127.0.0.1:%d", port), Dir: t.TempDir(), bin: filepath.Dir(program),
+		port: port, args: args}
 	t.Cleanup(func() {
 		s.Kill()
 		if s.python != nil {
@@ -82,18 +70,17 @@ const startLimit = 3 * time.Minute
 // Start starts the server with the data that it had before, and waits until it answers.
 func (s *Server) Start(t testing.TB) {
 	t.Helper()
-	folder, _ := Folder()
 	log, err := os.OpenFile(filepath.Join(s.Dir, "log.txt"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer log.Close()
 	// #nosec G204 -- the program and its arguments are those of this package and its callers
-	c := exec.Command(filepath.Join(folder, "bin", "mlflow"), append([]string{"server", "--host", "127.0.0.1", "--port",
+	c := exec.Command(filepath.Join(s.bin, "mlflow"), append([]string{"server", "--host", "127.0.0.1", "--port",
 		fmt.Sprint(s.port), "--workers", "1", "--backend-store-uri", "sqlite:///" + filepath.Join(s.Dir, "mlflow.db"),
 		"--artifacts-destination", filepath.Join(s.Dir, "artifacts")}, s.args...)...)
 	c.Dir, c.Stdout, c.Stderr = s.Dir, log, log
-	c.Env = []string{"PATH=" + filepath.Join(folder, "bin") + ":" + os.Getenv("PATH"), "HOME=" + s.Dir,
+	c.Env = []string{"PATH=" + s.bin + ":" + os.Getenv("PATH"), "HOME=" + s.Dir,
 		"MLFLOW_DISABLE_TELEMETRY=true", "DO_NOT_TRACK=true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false"}
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := c.Start(); err != nil {
@@ -150,9 +137,8 @@ for line in sys.stdin:
 func (s *Server) Python(t testing.TB, program string) string {
 	t.Helper()
 	if s.python == nil {
-		folder, _ := Folder()
 		// #nosec G204 -- the program is that of this package
-		c := exec.Command(filepath.Join(folder, "bin", "python"), "-c", loop)
+		c := exec.Command(filepath.Join(s.bin, "python"), "-c", loop)
 		c.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.Dir, "MLFLOW_TRACKING_URI=" + s.URL,
 			"MLFLOW_DISABLE_TELEMETRY=true", "DO_NOT_TRACK=true"}
 		c.Dir, c.Stderr = s.Dir, os.Stderr

@@ -16,14 +16,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"os/exec"
-	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 )
 
@@ -220,18 +216,4 @@ func Exporting(progress float64) http.HandlerFunc {
 // Generating is the answer while a version is generated.
 func Generating(progress float64) http.HandlerFunc {
 	return JSON(http.StatusOK, fmt.Sprintf(`{"version":{"generating":true,"progress":%v}}`, progress))
-}
-
-// Python is the Python with the official package roboflow. It skips the test if tools/roboflow/install.sh was not run.
-func Python(t testing.TB) string {
-	t.Helper()
-	_, file, _, _ := runtime.Caller(0)
-	folder := filepath.Dir(filepath.Dir(file))
-	command := exec.Command(filepath.Join(folder, "install.sh"))
-	command.Env = append(command.Environ(), "AOB_INSTALLED=1")
-	out, err := command.Output()
-	if err != nil {
-		t.Skip("the Python package roboflow is not installed; run tools/roboflow/install.sh")
-	}
-	return strings.TrimSpace(string(out))
 }
