@@ -61,6 +61,8 @@ type parser struct {
 	size     int64                  // of the file in bytes; 0 if unknown
 	origin   int64                  // offset of the file in a reader that can seek
 	stop     func(at position) bool // called before each element of an array; true ends the array
+	later    bool                   // complaints about empty lists wait for the end of the annotation
+	empty    []emptyList            // fields of the current annotation
 	fields   uint32                 // a bit for each field of the current object that was read
 }
 
@@ -290,6 +292,8 @@ func (p *parser) box() (Box, bool) {
 	b := Box{v[0], v[1], v[2], v[3]}
 	switch text := b.fault(); {
 	case p.err != nil:
+	case n == 0 && p.later:
+		p.empty = append(p.empty, emptyList{at, "bbox"})
 	case n != len(v):
 		p.complain(at, WrongType, "want 4 numbers, got %d", n)
 	case !valid:

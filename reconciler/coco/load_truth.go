@@ -25,6 +25,7 @@ const (
 	DegenerateBox   Kind = "degenerate-box"   // less than a pixel across, or the part in the image is; kept
 	NotFinite       Kind = "not-finite"       // NaN or an infinity; the item is left out
 	MissingBox      Kind = "missing-box"      // the annotation is left out
+	NoBox           Kind = "left-out-shape"   // key points with an empty bbox, as of a point; left out
 	MissingField    Kind = "missing-field"    // another field; left out unless only area or an image's size is missing
 	WrongType       Kind = "wrong-type"       // the item is left out if it needs the field
 	OutOfRange      Kind = "out-of-range"     // a number that cannot be; left out likewise
@@ -80,7 +81,7 @@ func (l Loader) readTruth(r io.Reader, lenient bool) (*Truth, []Problem, error) 
 		images: map[int64]int32{}, categories: map[int64]string{}, names: map[string]int64{},
 		annotations: map[int64]struct{}{}, boxes: map[int64]int{},
 	}
-	p.lenient = lenient
+	p.lenient, p.later = lenient, lenient
 	p.read()
 	p.references()
 	if p.err != nil {
@@ -347,6 +348,8 @@ func (p *truthParser) annotation(at position) {
 	var v Annotation
 	var hasID, hasImage, hasCategory, hasBox, hasArea bool
 	crowd := true // false if iscrowd is invalid
+	points := false
+	p.empty = nil
 	if !p.object(func(name []byte) {
 		switch string(name) {
 		case "id":
@@ -363,6 +366,9 @@ func (p *truthParser) annotation(at position) {
 			if p.enter(4, "area") {
 				v.Area, hasArea = p.area()
 			}
+		case "keypoints":
+			points = true
+			p.skip()
 		case "iscrowd":
 			if p.enter(5, "iscrowd") {
 				v.Crowd, crowd = p.flag()
@@ -372,6 +378,9 @@ func (p *truthParser) annotation(at position) {
 		}
 	}) {
 		return
+	}
+	if len(p.empty) > 0 {
+		p.emptyLists(points && slices.ContainsFunc(p.empty, func(e emptyList) bool { return e.field == "bbox" }))
 	}
 	p.need(at, "id", "image_id", "category_id", "bbox", "area")
 	p.named(v.ID)
@@ -401,10 +410,38 @@ func (p *truthParser) annotation(at position) {
 	p.starts = append(p.starts, start{at, p.item, box})
 }
 
+// An emptyList is a field that has an empty list in place of a value.
+type emptyList struct {
+	position
+	field string
+}
+
+// emptyLists complains about the fields with empty lists: once about the annotation if it is one of key points, which
+// VGG Image Annotator writes so, and else about each.
+func (p *truthParser) emptyLists(points bool) {
+	for _, e := range p.empty {
+		switch p.field = e.field; {
+		case points && e.field == "bbox":
+			p.complain(e.position, NoBox, "key points without a box; the annotation is left out")
+		case points:
+		case e.field == "bbox":
+			p.complain(e.position, WrongType, "want 4 numbers, got 0")
+		default:
+			p.complain(e.position, WrongType, "want a number, got an array")
+		}
+	}
+	p.field = ""
+}
+
 // area reads the area of an object.
 func (p *truthParser) area() (float64, bool) {
 	p.peek()
 	at := p.here()
+	if p.later && p.err == nil && p.pos < len(p.buf) && p.buf[p.pos] == '[' {
+		p.skip()
+		p.empty = append(p.empty, emptyList{at, "area"})
+		return 0, false
+	}
 	v, ok := p.finite()
 	if ok && v < 0 {
 		p.complain(at, OutOfRange, "want a number from 0 up, got %v", v)

@@ -108,7 +108,7 @@ func TestGuideShowsTheLayouts(t *testing.T) {
 		layouts[l.name] = true
 	}
 	for _, name := range []string{native, "COCO annotation files", "CVAT for images 1.1", "Pascal VOC", "YOLO",
-		"YOLO (Darknet)", "Label Studio JSON"} {
+		"YOLO (Darknet)", "Label Studio JSON", "VGG Image Annotator"} {
 		if !layouts[name] {
 			t.Errorf("no example of the layout %s", name)
 		}

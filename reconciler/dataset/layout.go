@@ -76,7 +76,8 @@ type kind struct {
 // detect looks for the layouts, the more certain ones first.
 func (v *version) detect() (*layout, error) {
 	readers := []kind{{"native", v.nativeLayout}, {"yolo", v.darknet}, {"yolo", v.ultralytics}, {"cvat", v.cvat},
-		{"voc", v.voc}, {"yolo", v.yoloTree}, {"coco", v.cocoFiles}, {"label studio", v.labelStudio}}
+		{"voc", v.voc}, {"yolo", v.yoloTree}, {"via", v.via}, {"coco", v.cocoFiles},
+		{"label studio", v.labelStudio}}
 	for i, r := range readers {
 		l, err := r.read()
 		switch {

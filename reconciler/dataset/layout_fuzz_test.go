@@ -116,6 +116,15 @@ func FuzzLabelStudio(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) { fuzzed(t, "project.json", data) })
 }
 
+func FuzzVIA(f *testing.F) {
+	seed(f, ".json")
+	seed(f, ".csv")
+	f.Fuzz(func(t *testing.T, data []byte) {
+		fuzzed(t, "via_region_data.json", data)
+		fuzzed(t, "via_region_data.csv", data)
+	})
+}
+
 func FuzzSplits(f *testing.F) {
 	seed(f, SplitsFile)
 	f.Fuzz(func(t *testing.T, data []byte) {

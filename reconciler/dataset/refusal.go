@@ -36,11 +36,10 @@ var refused = []struct {
 		func(name string, head []byte) bool {
 			return strings.HasSuffix(name, ".json") && bytes.Contains(head, []byte(`"rectanglelabels"`))
 		}},
-	{"a project of VGG Image Annotator", "export it as COCO: Annotation, Export Annotations (COCO format)",
-		func(name string, head []byte) bool {
-			return strings.HasPrefix(name, "via_") || bytes.Contains(head, []byte(`"_via_`)) ||
-				bytes.Contains(head, []byte(`"shape_attributes"`))
-		}},
+	{"a project of VGG Image Annotator 3", "annotate images with version 2, or convert it to COCO", func(_ string,
+		head []byte) bool {
+		return bytes.Contains(head, []byte(`"vid_list"`))
+	}},
 	{"annotations of Supervisely", "export it as COCO", func(_ string, head []byte) bool {
 		return bytes.Contains(head, []byte(`"classTitle"`))
 	}},
