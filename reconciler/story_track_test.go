@@ -252,9 +252,9 @@ func TestTrackerThatIsDownChangesNothing(t *testing.T) {
 		if diff := cmp.Diff(without, s.shown()); diff != "" {
 			t.Errorf("%v: a tracker that is down changes something:\n%s", err, diff)
 		}
+		const notice = "the tracker mlflow/default, for which nothing waits, is not up to date since "
 		if !slices.ContainsFunc(s.loop.Notices(), func(line string) bool {
-			return strings.HasPrefix(line, "the tracker mlflow/default is not up to date") &&
-				strings.Contains(line, err.Error())
+			return strings.HasPrefix(line, notice) && strings.Contains(line, err.Error())
 		}) {
 			t.Errorf("%v is not shown: %q", err, s.loop.Notices())
 		}
