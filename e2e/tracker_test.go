@@ -129,6 +129,15 @@ func TestTracker(t *testing.T) {
 		return err
 	})
 
+	// The release has its documents.
+	until(t, func() error {
+		cmd := exec.CommandContext(t.Context(), filepath.Join(w.bin, "aob"), "bundle", "verify", "shapes@1", "--key",
+			w.path("state", "keys", "evidence.key.pub"))
+		cmd.Env = append(w.environment(), "AOB_SOCKET="+w.path("state", "aob.sock"))
+		_, err := output(cmd)
+		return err
+	})
+
 	// Both are killed while the second one is trained.
 	release("second", "4e-3")
 	sees("the second training", func(v inMLflow) bool { return len(v.Runs) == 2 })

@@ -29,6 +29,8 @@
 //	explain    the chain of facts from a commit to a device
 //	words      write facts as text: statuses, comments, terminal
 //
+//	provenance documents about a release: SLSA provenance, ML-BOM, model card
+//
 //	durable    files that survive a crash, and locks
 //	trust      ed25519 keys and signed envelopes
 //

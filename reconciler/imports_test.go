@@ -17,23 +17,25 @@ import (
 // nothing else; tests may import more.
 var (
 	pure = []string{"delivery", "intent", "coco", "explain", "gate", "rollout", "plan", "code",
-		"words"}
+		"words", "provenance"}
 	leaves   = []string{"durable", "trust"}
 	adapters = []string{"git", "forge", "dataset", "run", "terraform", "cloud", "artifact", "evidence", "detect",
 		"fleet", "ledger", "track", "web", "picture", "trainer", "store"}
 
 	allowed = map[string][]string{
 		"delivery": {},
-		"code":     {"delivery"},
-		"intent":   {"delivery"},
-		"coco":     {"delivery"},
-		"explain":  {"delivery", "code", "plan"},
-		"gate":     {"delivery", "code", "coco"},
-		"rollout":  {"delivery", "code"},
-		"plan":     {"delivery", "code", "gate", "rollout"},
-		"words":    {"delivery", "code", "gate", "rollout", "plan", "explain"},
-		"durable":  {"delivery"},
-		"trust":    {"delivery", "durable"},
+
+		"provenance": {"delivery"},
+		"code":       {"delivery"},
+		"intent":     {"delivery"},
+		"coco":       {"delivery"},
+		"explain":    {"delivery", "code", "plan"},
+		"gate":       {"delivery", "code", "coco"},
+		"rollout":    {"delivery", "code"},
+		"plan":       {"delivery", "code", "gate", "rollout"},
+		"words":      {"delivery", "code", "gate", "rollout", "plan", "explain"},
+		"durable":    {"delivery"},
+		"trust":      {"delivery", "durable"},
 		"work": {"delivery", "coco", "gate", "durable", "dataset", "artifact", "detect", "run", "trainer",
 			"picture"},
 		"stage":   {"delivery", "gate", "plan", "words", "run", "artifact"},
@@ -45,7 +47,7 @@ var (
 		"history": {"delivery", "git", "intent", "ledger", "plan", "words", "turn", "commits"},
 		"pulls":   {"delivery", "code", "git", "ledger", "plan", "words", "turn", "poll", "commits"},
 		"outbox":  {"delivery", "ledger", "plan", "track", "turn", "queue"},
-		"archive": {"delivery", "plan", "artifact", "evidence"},
+		"archive": {"delivery", "plan", "artifact", "evidence", "provenance"},
 		"view": {"delivery", "intent", "coco", "gate", "rollout", "plan", "code", "words", "explain", "git", "run",
 			"web"},
 		"edge": {"delivery", "durable", "trust", "detect", "artifact"},
@@ -75,6 +77,7 @@ var (
 		"golang.org/x/image":                     {"picture"},
 		"github.com/hajimehoshi/bitmapfont":      {"picture"},
 		"github.com/go-text/typesetting":         {"picture"},
+		"github.com/CycloneDX/":                  {"provenance"},
 		"github.com/spf13/":                      {},
 		"github.com/google/go-containerregistry": {},
 	}

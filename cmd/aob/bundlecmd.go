@@ -22,10 +22,11 @@ import (
 func newBundleCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "bundle",
-		Short:   "Copy the files of a released model",
-		Example: "  aob bundle pull shapes ./shapes-now\n  aob bundle pull shapes@2 ./shapes-2",
+		Short:   "Copy a released model, show and verify the documents about it",
+		Example: "  aob bundle pull shapes ./shapes-now\n  aob bundle card shapes@2",
 	}
 	group(c)
+	addPaperCommands(c)
 	c.AddCommand(query(&cobra.Command{
 		Use:   "pull MODEL[@VERSION] DIR",
 		Short: "Write a released model into a new folder: ONNX file, labels, signature",
@@ -52,20 +53,25 @@ type pulled struct {
 	Folder string `json:"folder"`
 }
 
-// pullBundle copies a release's files from a server into a new folder.
-func pullBundle(ctx context.Context, api *web.Client, what, folder string) (p pulled, err error) {
+// releaseOf finds a release by MODEL or MODEL@VERSION.
+func releaseOf(ctx context.Context, api *web.Client, what string) (r web.Released, err error) {
 	name, number, versioned := strings.Cut(what, "@")
 	version := 0
 	if name == "" {
-		return p, hinted{fmt.Errorf("the model's name is missing in %q", what), "write it as in shapes@2; aob status " +
+		return r, hinted{fmt.Errorf("the model's name is missing in %q", what), "write it as in shapes@2; aob status " +
 			"lists the models"}
 	}
 	if versioned {
 		if version, err = strconv.Atoi(number); err != nil || version < 1 {
-			return p, hinted{fmt.Errorf("want MODEL or MODEL@VERSION, got %q", what),
+			return r, hinted{fmt.Errorf("want MODEL or MODEL@VERSION, got %q", what),
 				"as in shapes@2; aob explain model " + name + " lists the versions"}
 		}
 	}
+	return api.Release(ctx, name, version)
+}
+
+// pullBundle copies a release's files from a server into a new folder.
+func pullBundle(ctx context.Context, api *web.Client, what, folder string) (p pulled, err error) {
 	if p.Folder, err = filepath.Abs(folder); err != nil {
 		return p, err
 	}
@@ -77,7 +83,7 @@ func pullBundle(ctx context.Context, api *web.Client, what, folder string) (p pu
 			"overwritten",
 			p.Folder)
 	}
-	if p.Released, err = api.Release(ctx, name, version); err != nil {
+	if p.Released, err = releaseOf(ctx, api, what); err != nil {
 		return p, err
 	}
 	// Beside the folder, so that the files can be moved.

@@ -66,6 +66,7 @@ func TestScripts(t *testing.T) {
 			env.Values["stop"] = func() error { cancel(); return <-done }
 			env.Defer(cancel)
 			env.Setenv("AOB_SOCKET", socket)
+			env.Setenv("EVIDENCE_KEY", filepath.Join(dir, "evidence.key.pub"))
 			env.Setenv("USER", "maria")
 			return nil
 		},
@@ -109,6 +110,20 @@ func TestScripts(t *testing.T) {
 				at := httptest.NewServer(server)
 				ts.Defer(at.Close)
 				ts.Setenv("ROBOFLOW", at.URL+"/acme")
+			},
+			// forge TEXT changes a byte of the stored documents that have a text.
+			"forge": func(ts *testscript.TestScript, _ bool, args []string) {
+				files, err := filepath.Glob(filepath.Join(filepath.Dir(ts.Getenv("AOB_SOCKET")), "bundles", "blobs",
+					"sha256", "*"))
+				ts.Check(err)
+				for _, file := range files {
+					data, err := os.ReadFile(file)
+					ts.Check(err)
+					if i := bytes.Index(data, []byte(args[0])); i >= 0 {
+						data[i] ^= 1
+						ts.Check(errors.Join(os.Chmod(file, 0o600), os.WriteFile(file, data, 0o600)))
+					}
+				}
 			},
 			// picture FILE WxH makes a JPEG of that size.
 			"picture": func(ts *testscript.TestScript, _ bool, args []string) {

@@ -83,6 +83,9 @@ func serve(ctx context.Context, config string, adopt bool) (err error) {
 	var background sync.WaitGroup
 	background.Go(func() { p.store.Run(ctx) })
 	background.Go(func() { logDiagnoses(ctx, p.settings, log) })
+	if p.watchOnly == nil {
+		background.Go(func() { p.papers.Run(ctx) })
+	}
 	defer background.Wait()
 	defer cancel()
 	failed := make(chan error, 2)
@@ -120,6 +123,7 @@ type server struct {
 	devices   *fleet.Server
 	loop      *reconciler.Reconciler
 	store     *archive.Check
+	papers    *archive.Papers
 	source    *view.Source
 	web       web.Server
 	watchOnly *delivery.Blocked // why the server may only watch; nil when it may act
@@ -274,7 +278,9 @@ func (p *server) openLoop(ctx context.Context) error {
 	}
 	r.Runs = &run.Store{Dir: st.runs(), Command: []string{self, "runner", "--config", p.config}, StateID: p.folder.ID,
 		Env: runnerEnv(s, p.trainers), Mask: p.mask, Wake: r.Wake}
-	r.Evidence = &archive.Archive{Bundles: p.bundles, Statements: evidence.New(p.bundles, p.evidence, p.trusted),
+	statements := evidence.New(p.bundles, p.evidence, p.trusted)
+	r.Evidence = &archive.Archive{Bundles: p.bundles, Statements: statements, Log: p.log}
+	p.papers = &archive.Papers{Bundles: p.bundles, Statements: statements, Server: strings.TrimRight(s.Listen.URL, "/"),
 		Log: p.log}
 	if p.folder.From != "" { // the original may have published versions after it was copied
 		r.Server.Least = fleet.LeastVersion(p.folder.Since)

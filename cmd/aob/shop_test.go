@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -16,9 +17,11 @@ import (
 	"github.com/autonomos/aob/reconciler/coco"
 	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/evidence"
 	"github.com/autonomos/aob/reconciler/explain"
 	"github.com/autonomos/aob/reconciler/gate"
 	"github.com/autonomos/aob/reconciler/plan"
+	"github.com/autonomos/aob/reconciler/provenance"
 	"github.com/autonomos/aob/reconciler/web"
 	"github.com/autonomos/aob/reconciler/words"
 )
@@ -357,6 +360,20 @@ func (s *shop) stock(dir string) (*artifact.Store, error) {
 			Means: []float64{0.5, 0.5, 0.5}, Stds: []float64{0.2, 0.2, 0.2}, Slots: []string{"circle", ""},
 			Background: 1,
 			Select:     100}})
+	if err != nil {
+		return nil, err
+	}
+	key, err := loadKey(filepath.Join(dir, "evidence.key"))
+	if err != nil {
+		return nil, err
+	}
+	release := shapes(2, 0.44)
+	documents, err := provenance.Documents(provenance.Record{Labels: []string{"circle"},
+		Release: delivery.ReleaseStatement{Model: "shapes", Version: 2, Bundle: s.bundle, File: release}})
+	signed := evidence.New(store, key, nil)
+	for _, kind := range delivery.PaperTypes {
+		err = errors.Join(err, signed.Sign(context.Background(), s.bundle, kind, documents[kind]))
+	}
 	return store, err
 }
 

@@ -3,6 +3,7 @@ package evidence
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -50,7 +51,7 @@ var (
 
 	// snapshotKinds are the kinds that Load reads. Scores are read on demand.
 	snapshotKinds = []kind{training, resolved, verdict, release, acceptance, abort}
-	allKinds      = append([]kind{scores}, snapshotKinds...)
+	allKinds      = slices.Concat([]kind{scores}, snapshotKinds, paperKinds)
 )
 
 // decode adapts a function on a predicate type to kind.decode. Unknown fields are ignored:

@@ -1,9 +1,11 @@
 package trust
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ed25519"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -137,3 +139,25 @@ func (v verifier) Verify(_ context.Context, data, sig []byte) error {
 func (v verifier) KeyID() (string, error) { return v.id, nil }
 
 func (v verifier) Public() crypto.PublicKey { return v.key }
+
+// Exact checks that an envelope has one signature, of the key with an id, and is written as [Sign] writes it, byte for
+// byte: other spaces, key ids or spellings of base64 would be valid too.
+func Exact(envelope, payload []byte, keyID string) error {
+	e, err := parse(envelope)
+	if err != nil {
+		return fmt.Errorf("envelope: %w", err)
+	}
+	if len(e.Signatures) != 1 || e.Signatures[0].KeyID != keyID {
+		return fmt.Errorf("envelope: want one signature, of the key %s", keyID)
+	}
+	sig, err := base64.StdEncoding.DecodeString(e.Signatures[0].Sig)
+	if err != nil {
+		return fmt.Errorf("envelope: the signature: %w", err)
+	}
+	e.Payload, e.Signatures[0].Sig = base64.StdEncoding.EncodeToString(payload), base64.StdEncoding.EncodeToString(sig)
+	written, err := json.Marshal(e)
+	if err == nil && !bytes.Equal(written, envelope) {
+		err = errors.New("envelope: it is not written as AOB writes it")
+	}
+	return err
+}

@@ -1,0 +1,84 @@
+package artifact
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	godigest "github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"oras.land/oras-go/v2/content"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/trust"
+)
+
+// maxAttachments is how many attachments of one type are read from a source.
+const maxAttachments = 1000
+
+// Attachments reads the envelopes with an artifact type that are attached to a bundle in a registry, in the registry's
+// order. Their bytes are checked against their digests. Signatures are not verified.
+func Attachments(ctx context.Context, from Source, bundle delivery.Digest, artifactType string) (envelopes [][]byte,
+	err error) {
+	source, err := from.open()
+	if err != nil {
+		return nil, err
+	}
+	registry, ok := source.(registrySource)
+	if !ok {
+		return nil, errors.New("attachments are read from a registry, not from a folder")
+	}
+	var found []ocispec.Descriptor
+	err = registry.Referrers(ctx, ocispec.Descriptor{Digest: godigest.Digest(bundle)}, artifactType,
+		func(list []ocispec.Descriptor) error {
+			if found = append(found, list...); len(found) > maxAttachments {
+				return fmt.Errorf("more than %d attachments", maxAttachments)
+			}
+			return nil
+		})
+	if err != nil {
+		return nil, fmt.Errorf("list what is attached to bundle %s: %w", bundle.Short(), err)
+	}
+	for _, d := range found {
+		if d.ArtifactType != artifactType {
+			continue
+		}
+		envelope, err := attachment(ctx, registry, delivery.Digest(d.Digest), bundle)
+		if err != nil {
+			return nil, fmt.Errorf("attachment %s: %w", delivery.Digest(d.Digest).Short(), err)
+		}
+		envelopes = append(envelopes, envelope)
+	}
+	return envelopes, nil
+}
+
+// attachment reads one envelope.
+func attachment(ctx context.Context, from registrySource, referrer, bundle delivery.Digest) ([]byte, error) {
+	body, err := from.manifest(ctx, referrer)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	data, err := io.ReadAll(io.LimitReader(body, maxManifest+1))
+	if err != nil {
+		return nil, err
+	}
+	if delivery.Sum(data) != referrer {
+		return nil, ErrOtherContent
+	}
+	r, err := parseReferrer(data, trust.MaxEnvelope)
+	if err != nil {
+		return nil, err
+	}
+	if r.subject != bundle {
+		return nil, fmt.Errorf("it is attached to bundle %s", r.subject.Short())
+	}
+	envelope, err := content.FetchAll(ctx, from.Blobs(), ocispec.Descriptor{MediaType: "application/octet-stream",
+		Digest: godigest.Digest(r.envelope.digest), Size: r.envelope.size})
+	if errors.Is(err, content.ErrMismatchedDigest) || errors.Is(err, content.ErrTrailingData) ||
+		errors.Is(err, io.ErrUnexpectedEOF) {
+		err = errors.Join(ErrOtherContent, err)
+	}
+	return envelope, err
+}
