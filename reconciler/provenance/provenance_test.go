@@ -1,0 +1,68 @@
+package provenance_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/provenance"
+)
+
+func record() provenance.Record {
+	low := 0.4
+	return provenance.Record{Labels: []string{"RBC"}, Release: delivery.ReleaseStatement{Model: "cells", Version: 2,
+		Bundle: delivery.Sum(nil), File: delivery.Release{Measured: []delivery.Measured{{Gate: "production",
+			Metrics: map[string]delivery.Figure{"mAP": {Value: 0.5, Low: &low}}}, {Gate: "night",
+			Metrics: map[string]delivery.Figure{"AP/RBC": {Value: 1}}}}}},
+		Resolved: &delivery.Resolved{Result: delivery.ThresholdResult{Points: map[string]delivery.OperatingPoint{
+			"RBC": {Score: 0.25, Precision: 0.9, Recall: 0.8}}}}}
+}
+
+// papers returns the documents as they are read.
+func papers(t testing.TB, r provenance.Record) (list []delivery.Paper) {
+	t.Helper()
+	documents, err := provenance.Documents(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range delivery.PaperTypes {
+		list = append(list, delivery.Paper{Type: kind, Predicate: delivery.Canonical(documents[kind])})
+	}
+	return list
+}
+
+// The figures can be read back from each document, and a record gives the same bytes each time.
+func TestFiguresOfDocuments(t *testing.T) {
+	want := []provenance.Figure{{Gate: "night", Metric: "AP/RBC", Value: "1"},
+		{Gate: "production", Metric: "mAP", Value: "0.5", Low: "0.4"}}
+	again := papers(t, record())
+	for i, p := range papers(t, record()) {
+		got, err := provenance.Figures(p)
+		if diff := cmp.Diff(want, got); err != nil || diff != "" {
+			t.Errorf("%s: %v, figures (-want +got):\n%s", p.Type, err, diff)
+		}
+		if string(p.Predicate) != string(again[i].Predicate) {
+			t.Errorf("%s has other bytes the second time", p.Type)
+		}
+	}
+	var card delivery.Card
+	if err := json.Unmarshal(again[2].Predicate, &card); err != nil ||
+		!strings.Contains(card.Text, "| RBC | 0.2500 | 0.9000 | 0.8000 |") {
+		t.Errorf("the card, %v:\n%s", err, card.Text)
+	}
+}
+
+func FuzzFigures(f *testing.F) {
+	for _, p := range papers(f, record()) {
+		f.Add([]byte(p.Predicate))
+	}
+	f.Add([]byte(`{"metadata": {"component": {"modelCard": {"quantitativeAnalysis": {}}}}}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		for _, kind := range append([]string{"other"}, delivery.PaperTypes...) {
+			_, _ = provenance.Figures(delivery.Paper{Type: kind, Predicate: data})
+		}
+	})
+}
