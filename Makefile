@@ -1,6 +1,7 @@
 # make demo         the whole story on this machine, after installing what it needs
 # make check        what a change needs: formatting, vet, staticcheck, the fast tests (under a minute)
 # make test         everything that passes in CI
+# make test-rfdetr  the trainer rfdetr on the real package (10 minutes on two cores; 7 GB of disk, once)
 # make bench        the figures of BENCHMARKS.md
 # make bench-coco   aob eval beside other evaluators, where Python can import them
 # make bench-data   aob data check on 100,000 images beside sha256sum (2 GB of disk)
@@ -15,7 +16,7 @@ SHELL := /bin/sh
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/aob
 export PATH := $(PATH):$(CACHE)/bin
 
-.PHONY: demo check test test-seeds test-faults test-security bench bench-data bench-hostile bench-coco bench-intervals build tools test-tools schemas
+.PHONY: demo check test test-rfdetr rfdetr-epochs test-seeds test-faults test-security bench bench-data bench-hostile bench-coco bench-intervals build tools test-tools schemas
 
 build:
 	CGO_ENABLED=0 go build -trimpath -o bin/aob ./cmd/aob
@@ -47,6 +48,15 @@ test: test-tools build
 	go vet ./...
 	go test -timeout 30m ./...
 	/usr/bin/python3 -m unittest discover -s trainers/tiny
+	/usr/bin/python3 -m unittest discover -s trainers/rfdetr -p test_parts.py
+
+test-rfdetr: tools build rfdetr-epochs
+	/usr/bin/python3 -m unittest discover -v -s trainers/rfdetr
+
+# Environments of old versions of rfdetr, made once (1 GB each).
+rfdetr-epochs: build
+	bin/aob trainer install rfdetr@1.11.2
+	for version in 1.4.3 1.9.1; do trainers/rfdetr/test_epochs/install.sh $$version || exit 1; done
 
 bench: test-tools build
 	go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./reconciler/...

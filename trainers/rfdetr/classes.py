@@ -2,7 +2,7 @@
 
 The package has changed three times how a COCO category becomes a slot:
 
-- before 1.5, the slot is the category's id;
+- before 1.5, the slot is the category's id, and there is one slot more than categories that are in a group;
 - from 1.5, categories are sorted by id and numbered from 0; an export of Roboflow has a root category 0 without
   annotations, which gets slot 0;
 - from 1.9.2, a category without annotations that is only the group of others gets no slot;
@@ -36,9 +36,12 @@ def of_dataset(version: str, categories: Sequence[Mapping[str, Any]], annotated:
         raise Disagree(f"category ids must be different whole numbers from 0, not {ids}")
     number = _number(version)
     if number < (1, 5):
-        # The head has one slot more than there are categories outside the root group, so higher ids have no slot.
-        slots: list[str | None] = [None] * (ids[-1] + 1)
+        # The head has one slot more than there are categories that are in a group.
+        slots: list[str | None] = [None] * (1 + sum(c.get("supercategory") != "none" for c in ordered))
         for category in ordered:
+            if int(category["id"]) >= len(slots):
+                raise Disagree(f"category {category['id']} ({category['name']}) has no slot: rfdetr {version} makes "
+                               f"{len(slots)} slots of this dataset")  # fmt: skip
             slots[int(category["id"])] = category["name"]
         return slots
     if number >= (1, 9, 2):

@@ -24,6 +24,7 @@ from architectures import Architecture
 
 NAME = "rfdetr"
 HEARTBEAT_SECONDS = 1.0
+VERSIONS = sorted(file.parent.name for file in Path(__file__).parent.glob("versions/*/schema.json"))
 
 
 class BadRun(Exception):
@@ -180,17 +181,48 @@ def _version(value: Any) -> str:
     name, at, version = _text(value).partition("@")
     if name != NAME or not at or not version:
         raise ValueError(f"must be {NAME}@VERSION, not {value!r}")
+    if version not in VERSIONS:
+        raise ValueError(f"{value!r} is unknown; known are {', '.join(f'{NAME}@{v}' for v in VERSIONS)}")
     return version
 
 
-def _args(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError("must be an object")
-    for name in value:
-        if name not in known_fields.ARGS:
-            why = known_fields.why_not(name)
-            raise ValueError(f"{name!r} cannot be set: {why}" if why else f"{name!r} is unknown")
-    return value
+def _args(version: str) -> Callable[[Any], dict[str, Any]]:
+    """Checks args against the version's schema. What it does not say, the package's own class checks later."""
+    file = Path(__file__).parent / "versions" / version / "schema.json"
+    known = json.loads(file.read_bytes())["properties"]
+
+    def check(value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise ValueError("must be an object")
+        for name, given in value.items():
+            if name not in known:
+                why = known_fields.why_not(name)
+                raise ValueError(f"{name!r} cannot be set: {why}" if why else f"{name!r} is unknown")
+            if want := _mismatch(known[name], given):
+                raise ValueError(f"{name} must be {want}, not {given!r}")
+        return value
+
+    return check
+
+
+_TYPES = {"integer": int, "number": (int, float), "string": str, "boolean": bool, "object": dict, "array": list}
+
+
+def _mismatch(rule: dict[str, Any], value: Any) -> str:
+    """What a value should be that does not fit its rule; empty for one that does."""
+    kind = rule.get("type", "object")
+    if not isinstance(value, _TYPES[kind]) or isinstance(value, bool) != (kind == "boolean"):
+        return f"of type {kind}"
+    if "enum" in rule and value not in rule["enum"]:
+        return " or ".join(map(str, rule["enum"]))
+    for name, wrong, text in (
+        ("minimum", lambda limit: value < limit, "at least"),
+        ("maximum", lambda limit: value > limit, "at most"),
+        ("exclusiveMinimum", lambda limit: value <= limit, "more than"),
+    ):
+        if name in rule and wrong(rule[name]):
+            return f"{text} {rule[name]}"
+    return ""
 
 
 def read_run(file: Path) -> Run:
@@ -259,7 +291,7 @@ def _read(document: Any) -> Run:
     sub = train.sub("earlyStopping", {})
     patience = sub.take("patience", _whole(0, 10_000), 0)
     sub.done()
-    args = train.take("args", _args, {})
+    args = train.take("args", _args(version), {})
     train.done()
     return Run(
         key, seed, dataset, output, classes, version, architecture, start, resolution, epochs, batch, optimizer,

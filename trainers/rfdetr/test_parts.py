@@ -34,6 +34,7 @@ ROOT = [
     {"id": 2, "name": "RBC", "supercategory": "cells"},
     {"id": 3, "name": "WBC", "supercategory": "cells"},
 ]
+GROUPED = [{**c, "id": c["id"] - 1} for c in ROOT[1:]]  # without the root
 FLAT = [{"id": i, "name": c["name"], "supercategory": "none"} for i, c in enumerate(ROOT[1:])]
 
 
@@ -68,6 +69,7 @@ class RunTest(unittest.TestCase):
         digest = "a" * 64
         for train, other, want in (
             ({"with": "tiny@1"}, {}, "spec.train.with: must be rfdetr@VERSION, not 'tiny@1'"),
+            ({"with": "rfdetr@1.10.0"}, {}, "spec.train.with: 'rfdetr@1.10.0' is unknown; known are rfdetr@1.11.2"),
             ({"architecture": "rf-detr-2xlarge"}, {}, "spec.train.architecture: must be rf-detr-nano or"),
             ({"resolution": 100}, {}, "spec.train.resolution: must be a whole number from 32 to 2048 that is a multiple"),
             ({"batch": {"effective": 6, "step": 4}}, {}, "effective (6) must be a multiple of step (4)"),
@@ -76,6 +78,12 @@ class RunTest(unittest.TestCase):
             ({"args": {"lr": 1}}, {}, "spec.train.args: 'lr' cannot be set: it comes from optimizer.lr"),
             ({"args": {"run_test": True}}, {}, "'run_test' cannot be set: the test split is not there"),
             ({"args": {"layers": 1}}, {}, "spec.train.args: 'layers' is unknown"),
+            ({"args": {"dec_layers": 0}}, {}, "spec.train.args: dec_layers must be at least 1, not 0"),
+            ({"args": {"dec_layers": True}}, {}, "spec.train.args: dec_layers must be of type integer, not True"),
+            ({"args": {"ema_decay": "x"}}, {}, "spec.train.args: ema_decay must be of type number, not 'x'"),
+            ({"args": {"ema_decay": 1.5}}, {}, "spec.train.args: ema_decay must be at most 1, not 1.5"),
+            ({"args": {"lr_encoder": 0}}, {}, "spec.train.args: lr_encoder must be more than 0, not 0"),
+            ({"args": {"multi_scale": "on"}}, {}, "multi_scale must be off or per-batch or per-sample, not 'on'"),
             ({"seed": 1}, {}, "spec.train.seed: unknown field; known are with, architecture"),
             ({"from": "rf-detr-nano"}, {}, "train.from: is 'rf-detr-nano', so weights or parent must name a file"),
             ({}, {"weights": {"file": "/w", "sha256": digest}}, "train.from: is none, so weights and parent must be"),
@@ -157,10 +165,9 @@ class ClassesTest(unittest.TestCase):
             ("1.11.2", ROOT, {1, 2, 3}, ["Platelets", "RBC", "WBC", None]),
             ("1.11.2", ROOT, {0, 1, 2, 3}, ["cells", "Platelets", "RBC", "WBC", None]),
             ("1.11.2", ROOT, {1, 3}, ["Platelets", "RBC", "WBC", None]),
-            ("1.4.1", FLAT, {0, 1, 2}, ["Platelets", "RBC", "WBC"]),
+            ("1.4.3", GROUPED, {0, 1, 2}, ["Platelets", "RBC", "WBC", None]),
             ("1.5.0", FLAT, {0, 1, 2}, ["Platelets", "RBC", "WBC", None]),
             ("1.11.2", FLAT, {0, 1, 2}, ["Platelets", "RBC", "WBC", None]),
-            ("1.4.1", gaps, {2, 5}, [None, None, "a", None, None, "b"]),
             ("1.12.0", gaps, {2, 5}, ["a", "b", None]),
             ("1.10.0rc1", list(reversed(gaps)), {2, 5}, ["a", "b", None]),
         ):
@@ -188,8 +195,14 @@ class ClassesTest(unittest.TestCase):
         for categories in ([], [*FLAT, FLAT[0]], [{"id": -1, "name": "a"}]):
             with self.assertRaises(class_map.Disagree):
                 class_map.of_dataset("1.11.2", categories, set())
-        with self.assertRaises(class_map.Disagree):
-            class_map.of_dataset("newest", FLAT, set())
+        for version, categories, want in (
+            ("newest", FLAT, "'newest' is not a version of the package"),
+            ("1.4.3", FLAT, "category 1 (RBC) has no slot"),
+            ("1.4.3", [*ROOT[:3], {**ROOT[3], "id": 9}], "category 9 (WBC) has no slot"),
+        ):
+            with self.subTest(want), self.assertRaises(class_map.Disagree) as e:
+                class_map.of_dataset(version, categories, set())
+            self.assertIn(want, str(e.exception))
 
 
 class ChecksTest(unittest.TestCase):
@@ -221,9 +234,9 @@ class ChecksTest(unittest.TestCase):
         self.assertEqual(boxes, [(1, 0, [0, 2, 3, 6], 0), (1, 1, [1, 2, 4, 4], 1)])
         self.assertEqual((split.dropped, split.objects()), (1, [1, 0, 0]))
         self.assertEqual(split.document["images"][0]["file_name"], "images/a.png")
-        for version in ("1.4.1", "1.5.0", "1.9.2", "1.11.2"):
+        for version in ("1.5.0", "1.9.1", "1.9.2", "1.11.2"):
             slots = class_map.of_dataset(version, split.document["categories"], {0})
-            self.assertEqual(slots[:3], CLASSES, f"what is written must give {version} the model's own order")
+            self.assertEqual(slots, [*CLASSES, None], f"what is written must give {version} the model's own order")
 
     def test_refused(self) -> None:
         def image(**change: Any) -> Any:

@@ -227,6 +227,27 @@ def attempt(run: Run, log: Log) -> int | str:
         return line
 
 
+def variant(kind: str, file: Path) -> int:
+    """Makes a variant of a finished run's model; returns the exit status."""
+    try:
+        run = contract.read_run(file)
+        with contract.claim(run.output):
+            if not is_done(run):
+                raise BadRun(f"{run.output}: the run is not done, so there is no model to make a variant of")
+            check_folder(run)
+            with Log(run.output / "log.txt") as log:
+                log(f"making the variant {kind}")
+                load_package()
+
+                import variants
+
+                variants.make(run, kind)
+        return 0
+    except (BadRun, BadData, OSError) as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 1
+
+
 def main(arguments: list[str]) -> int:
     """Runs the trainer; returns the exit status."""
     if len(arguments) == 2 and arguments[0] == "--describe":
@@ -236,8 +257,11 @@ def main(arguments: list[str]) -> int:
 
         describe.write(Path(arguments[1]), metadata.version("rfdetr"))
         return 0
+    if len(arguments) == 3 and arguments[0] == "--variant" and arguments[1] in ("fp16", "int8"):
+        return variant(arguments[1], Path(arguments[2]))
     if len(arguments) != 1:
-        print("usage: train.py RUN.JSON, or train.py --describe FOLDER", file=sys.stderr)
+        usage = "train.py RUN.JSON, train.py --variant fp16|int8 RUN.JSON, or train.py --describe FOLDER"
+        print(f"usage: {usage}", file=sys.stderr)
         return 1
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
