@@ -41,6 +41,7 @@ def python() -> str | None:
 
 
 PYTHON = python()
+DETECT = ROOT / "bin" / "aob-detect"
 BCCD = Path(os.environ.get("AOB_SHARED", ROOT.parent / "shared")) / "data" / "bccd"
 
 
@@ -232,21 +233,41 @@ class RunTest(unittest.TestCase):
                 self.assertIn(want, errors)
                 self.assertEqual(self.read("status.json", name)["phase"], "failed")
 
+    def test_variants(self) -> None:
+        file = self.folder / "variant.json"
+        file.write_text(json.dumps(self.document("whole")))
+        shutil.copytree(self.folder / "whole", self.folder / "kept")  # other tests compare the folder
+        document = self.document("kept")
+        file.write_text(json.dumps(document))
+        size = (self.folder / "kept" / "model.onnx").stat().st_size
+        for kind, share, cosine in (("fp16", 0.51, 0.9999), ("int8", 0.35, 0.9)):
+            with self.subTest(kind):
+                done = subprocess.run([PYTHON, HERE / "train.py", "--variant", kind, file], capture_output=True, text=True)
+                self.assertEqual((done.returncode, done.stderr), (0, ""))
+                report = self.read(f"model-{kind}.json", "kept")
+                self.assertLess(report["bytes"], share * size)
+                self.assertGreater(report["parity"]["cosine"]["labels"], cosine)
+                if DETECT.exists():  # which has an older ONNX Runtime
+                    inspected = subprocess.run([DETECT, "inspect", self.folder / "kept" / f"model-{kind}.onnx"],
+                                               capture_output=True, text=True)  # fmt: skip
+                    self.assertEqual(inspected.returncode, 0, inspected.stdout)
+                    self.assertIn('"slots":["RBC","WBC","Platelets",""]', inspected.stdout)
+        self.assertEqual(self.read("model-int8.json", "kept")["calibrationSplit"], "train")
+
     def test_predict_and_aob_detect_agree(self) -> None:
-        detect = ROOT / "bin" / "aob-detect"
         library = CACHE / "onnxruntime-1.24.3" / "libonnxruntime.so.1"
-        if not detect.exists() or not library.exists():
+        if not DETECT.exists() or not library.exists():
             self.skipTest("no bin/aob-detect or no ONNX Runtime: make tools build")
         # Both get the same pixels, because programs decode JPEG differently.
         predicted = json.loads(run_python(PREDICT, str(self.folder / "whole" / "checkpoint"), str(BCCD / "test"),
                                           str(self.folder / "png")))  # fmt: skip
         self.assertEqual(len(predicted), 50)
         model = str(self.folder / "whole" / "model.onnx")
-        inspected = subprocess.run([detect, "inspect", model], capture_output=True, text=True, check=True).stdout
+        inspected = subprocess.run([DETECT, "inspect", model], capture_output=True, text=True, check=True).stdout
         signature = next(r["inspected"]["signature"] for r in map(json.loads, inspected.splitlines()) if "inspected" in r)
         lines = [json.dumps({"model": model, "signature": signature, "images": len(predicted)})]
         lines += [json.dumps({"id": i + 1, "path": path}) for i, path in enumerate(predicted)]
-        done = subprocess.run([detect, "evaluate"], input="\n".join(lines) + "\n", capture_output=True, text=True)
+        done = subprocess.run([DETECT, "evaluate"], input="\n".join(lines) + "\n", capture_output=True, text=True)
         self.assertEqual(done.returncode, 0, done.stderr)
         rows = [json.loads(line) for line in done.stdout.splitlines()]
         found = {r["image"]["id"]: r["image"]["boxes"] for r in rows if "image" in r}
