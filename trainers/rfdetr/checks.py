@@ -198,7 +198,8 @@ def machine(output: Path) -> None:
         raise BadData(f"{free / GIB:.1f} GiB of memory are free, and a training needs {LEAST_MEMORY / GIB:.1f} GiB")
     free = shutil.disk_usage(output).free
     if free < LEAST_DISK:
-        raise BadData(f"{output}: {free / GIB:.1f} GiB of disk are free, and a training needs {LEAST_DISK / GIB:.1f} GiB")
+        need = f"a training needs {LEAST_DISK / GIB:.1f} GiB"
+        raise BadData(f"{output}: {free / GIB:.1f} GiB of disk are free, and {need}")
 
 
 def free_memory() -> float:

@@ -1,6 +1,6 @@
 """Describes the installed version of the package: the schema of `args`, and the default of every field.
 
-`train.py --describe FOLDER` writes `schema.json` and `defaults.json` there; `versions/VERSION` has them for each version.
+`train.py --describe FOLDER` writes `schema.json` and `defaults.json` there; `versions/VERSION` has them.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import fields
 
 # The keywords of JSON Schema that AOB reads.
 _KEPT = (
-    "type", "enum", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength",
-    "minItems", "maxItems",
+    "type", "enum", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength",
+    "maxLength", "minItems", "maxItems",
 )  # fmt: skip
 
 

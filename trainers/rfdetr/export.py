@@ -18,7 +18,9 @@ INPUT, BOXES, LOGITS = "input", "dets", "labels"
 METADATA = "rfdetr_inference"
 
 
-def metadata(detector: Any, variant: str, slots: int, names: dict[int, str], version: str) -> dict[str, Any]:
+def metadata(
+    detector: Any, variant: str, sizes: tuple[int, int], names: dict[int, str], version: str
+) -> dict[str, Any]:
     """RF-DETR's own description of an exported detector; what its predict() does before and after the graph."""
     config = detector.model_config
     return {
@@ -39,8 +41,8 @@ def metadata(detector: Any, variant: str, slots: int, names: dict[int, str], ver
         "resize_antialias": False,
         "class_names": [names[i] for i in sorted(names)],
         "class_id_to_name": {str(i): name for i, name in sorted(names.items())},
-        "num_classes": slots,
-        "num_select": config.num_select,
+        "num_classes": sizes[1],
+        "num_select": min(config.num_select, sizes[0] * sizes[1]),
         "selection_policy": "all_logits",
         "box_format": "cxcywh_normalized",
         "background_class_id": -1,  # the last slot
@@ -60,20 +62,18 @@ def to_onnx(detector: Any, variant: str, classes: list[str], version: str, folde
     boxes, logits = (sizes(graph, name) for name in (BOXES, LOGITS))
     if [i.name for i in graph.graph.input] != [INPUT]:
         raise class_map.Disagree(f"the exported graph's inputs are {[i.name for i in graph.graph.input]}")
-    queries, slots = detector.model_config.num_queries, len(classes) + 1
-    expected = [queries, 4], [queries, slots]
-    if (boxes, logits) != expected:
-        # The exporter may leave fixed sizes out. A size that it does give must be right.
-        for got, want, name in zip((boxes, logits), expected, (BOXES, LOGITS)):
-            if len(got) != 2 or any(g not in (None, w) for g, w in zip(got, want)):
-                raise class_map.Disagree(f"output {name} of the exported graph is [N,{got}], want [N,{want}]")
-            set_sizes(graph, name, want)
+    # The model looks for at most as many objects as it has tokens. The exporter may leave out sizes that are fixed.
+    queries, slots = boxes[0] or detector.model_config.num_queries, len(classes) + 1
+    for name, got, want in ((BOXES, boxes, [queries, 4]), (LOGITS, logits, [queries, slots])):
+        if len(got) != 2 or any(g not in (None, w) for g, w in zip(got, want)):
+            raise class_map.Disagree(f"output {name} of the exported graph has the sizes {got}, want {want}")
+        set_sizes(graph, name, want)
     names = class_map.check(list(classes), slots, classes)
     for entry in [e for e in graph.metadata_props if e.key == METADATA]:
         graph.metadata_props.remove(entry)
     entry = graph.metadata_props.add()
     entry.key = METADATA
-    entry.value = json.dumps(metadata(detector, variant, slots, names, version), sort_keys=True)
+    entry.value = json.dumps(metadata(detector, variant, (queries, slots), names, version), sort_keys=True)
     onnx.checker.check_model(graph)
     return graph.SerializeToString(deterministic=True)
 

@@ -66,8 +66,8 @@ ARGS = {
     "log_per_class_metrics": Arg("Log the figures of each class too, where W&B is on."),
     "num_workers": Arg("Processes that load images; 0 loads them in the training process.", {"minimum": 0}),
     "prefetch_factor": Arg("Batches that each of these processes loads ahead.", _WHOLE),
-    "pad_targets_to": Arg("Pad the objects of every image to this number, for compilers that need fixed shapes.", _WHOLE),
-    "wandb": Arg("Log to Weights & Biases: to its server if WANDB_API_KEY is among the trainer's secrets, else to files."),
+    "pad_targets_to": Arg("Pad the objects of each image to this number, for compilers of fixed shapes.", _WHOLE),
+    "wandb": Arg("Log to Weights & Biases: to its server if the trainer has WANDB_API_KEY, else to files."),
     "project": Arg("The project at Weights & Biases."),
     "run": Arg("The run's name at Weights & Biases."),
     # ModelConfig

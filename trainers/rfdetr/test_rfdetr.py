@@ -1,8 +1,8 @@
 """Tests with the package itself, on BCCD: `python3 -m unittest discover -s trainers/rfdetr`.
 
-They need the environment of the newest version (`aob trainer install rfdetr@1.11.2`; AOB_RFDETR_PYTHON is the path of
-another Python that has the packages), and the shared data (beside the repository, or in AOB_SHARED). The comparison with
-AOB's detector needs bin/aob-detect and ONNX Runtime (`make build`). What is missing is said, and its tests are skipped.
+They need the environment of the newest version (`aob trainer install rfdetr@1.11.2`; AOB_RFDETR_PYTHON is the path
+of another Python that has the packages), and the shared data (beside the repository, or in AOB_SHARED). The comparison
+with AOB's detector needs bin/aob-detect and ONNX Runtime (`make build`). Tests of what is missing are skipped.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ class PackageTest(unittest.TestCase):
             "configs = {n: getattr(c, a.model + 'Config') for n, a in architectures.KNOWN.items()}\n"
             "fields = {f for k in (c.TrainConfig, *configs.values()) for f in k.model_fields}\n"
             "value = lambda k, f: k.model_fields[f].default\n"
-            "sizes = {n: [value(k, 'resolution'), value(k, 'patch_size') * value(k, 'num_windows'), value(k, 'license')]"
-            " for n, k in configs.items()}\n"
+            "sizes = {n: [value(k, 'resolution'), value(k, 'patch_size') * value(k, 'num_windows'),"
+            " value(k, 'license')] for n, k in configs.items()}\n"
             "print(json.dumps([sorted(fields), sizes]))"
         ))  # fmt: skip
         sys.path.insert(0, str(HERE))
@@ -174,7 +174,8 @@ class RunTest(unittest.TestCase):
         self.assertRegex(status["heartbeat"], r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z$")
         rows = self.metrics("whole")
         self.assertEqual([row["epoch"] for row in rows], [1, 2, 3])
-        self.assertEqual(set(rows[0]), {"epoch", "loss", "lr", "val_map", "val_map50", "val_map75", "val_mar", "seconds"})
+        columns = {"epoch", "loss", "lr", "val_map", "val_map50", "val_map75", "val_mar", "seconds"}
+        self.assertEqual(set(rows[0]), columns)
         summary = self.read("train.json")
         self.assertEqual((summary["trainer"], summary["seed"], summary["resumed"]), (f"rfdetr@{VERSION}", 7, 0))
         self.assertEqual(summary["bestValMap"], max(row["val_map"] for row in rows))
@@ -223,6 +224,21 @@ class RunTest(unittest.TestCase):
         self.assertIn("classes kept from the parent: Platelets, RBC\n", (self.folder / "child" / "log.txt").read_text())
         self.assertEqual(self.read("train.json", "child")["from"], "release")
 
+    def test_base_weights_and_early_stopping(self) -> None:
+        file = self.folder / "whole" / "checkpoint"
+        document = self.document("early", **{"from": "rf-detr-nano", "epochs": 6, "earlyStopping": {"patience": 1}})
+        document["spec"]["train"]["args"]["early_stopping_min_delta"] = 1
+        document["weights"] = {"file": str(file), "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+        self.assertEqual(self.finish(document), (0, ""))
+        status = self.read("status.json", "early")
+        self.assertEqual((status["phase"], status["epoch"], status["epochs"]), ("done", 2, 6))
+        configuration = self.read("train.json", "early")["configuration"]
+        self.assertEqual(configuration["model"]["pretrain_weights"], "sha256:" + document["weights"]["sha256"])
+        document["weights"]["sha256"] = "0" * 64
+        document["output"] = str(self.folder / "other")
+        code, errors = self.finish(document)
+        self.assertEqual((code, "the weights have SHA-256" in errors), (1, True), errors)
+
     def test_a_failure_is_one_line(self) -> None:
         for name, change, want in (
             ("value", {"args": {"lr_scheduler_kwargs": {"warm": 1}}}, "unknown key(s): warm."),
@@ -242,7 +258,8 @@ class RunTest(unittest.TestCase):
         size = (self.folder / "kept" / "model.onnx").stat().st_size
         for kind, share, cosine in (("fp16", 0.51, 0.9999), ("int8", 0.35, 0.9)):
             with self.subTest(kind):
-                done = subprocess.run([PYTHON, HERE / "train.py", "--variant", kind, file], capture_output=True, text=True)
+                command = [PYTHON, HERE / "train.py", "--variant", kind, file]
+                done = subprocess.run(command, capture_output=True, text=True)
                 self.assertEqual((done.returncode, done.stderr), (0, ""))
                 report = self.read(f"model-{kind}.json", "kept")
                 self.assertLess(report["bytes"], share * size)
@@ -264,7 +281,8 @@ class RunTest(unittest.TestCase):
         self.assertEqual(len(predicted), 50)
         model = str(self.folder / "whole" / "model.onnx")
         inspected = subprocess.run([DETECT, "inspect", model], capture_output=True, text=True, check=True).stdout
-        signature = next(r["inspected"]["signature"] for r in map(json.loads, inspected.splitlines()) if "inspected" in r)
+        rows = [json.loads(line) for line in inspected.splitlines()]
+        signature = next(r["inspected"]["signature"] for r in rows if "inspected" in r)
         lines = [json.dumps({"model": model, "signature": signature, "images": len(predicted)})]
         lines += [json.dumps({"id": i + 1, "path": path}) for i, path in enumerate(predicted)]
         done = subprocess.run([DETECT, "evaluate"], input="\n".join(lines) + "\n", capture_output=True, text=True)
@@ -316,8 +334,9 @@ class EpochsTest(unittest.TestCase):
                 continue
             for kind, document in (("root", json.loads(file.read_text())), ("grouped", grouped)):
                 with self.subTest(version=version, kind=kind):
-                    done = subprocess.run([program, "-W", "ignore", HERE / "test_epochs" / "export_as.py", folder / kind,
-                                           folder / f"{version}-{kind}"], capture_output=True, text=True)  # fmt: skip
+                    script, to = HERE / "test_epochs" / "export_as.py", folder / f"{version}-{kind}"
+                    command = [program, "-W", "ignore", script, folder / kind, to]
+                    done = subprocess.run(command, capture_output=True, text=True)
                     self.assertEqual(done.returncode, 0, done.stderr[-2000:])
                     found = json.loads(done.stdout)
                     annotated = {a["category_id"] for a in document["annotations"]}

@@ -131,7 +131,8 @@ def train(run: Run, status: Status, log: Log) -> None:
         run.output / "model.onnx",
         export.to_onnx(made.detector, run.architecture.name, run.classes, run.version, folder),
     )
-    contract.replace(run.output / "train.json", (json.dumps(summary(run, made, state.record), indent=1) + "\n").encode())
+    about = json.dumps(summary(run, made, state.record), indent=1) + "\n"
+    contract.replace(run.output / "train.json", about.encode())
     contract.replace(run.output / "checkpoint", training.slim_checkpoint(run, made, state))
     shutil.rmtree(run.output / "dataset", ignore_errors=True)
     if not run.args.get("wandb"):

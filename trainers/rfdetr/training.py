@@ -1,8 +1,8 @@
 """Trains with the package: its configuration, its Lightning module, and this trainer's callback.
 
 The package's own callbacks keep the average of the weights, compute mAP and stop early. This trainer's callback
-replaces those that write checkpoints, because they write files that a kill can leave half written, and because a resumed
-run should give what an uninterrupted one gives.
+replaces those that write checkpoints, because they write files that a kill can leave half written, and because a
+resumed run should give what an uninterrupted one gives.
 """
 
 from __future__ import annotations
@@ -246,19 +246,18 @@ class Keeper(lightning.Callback):
 
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
         record, figures = self.state.record, trainer.callback_metrics
-        figure = {k: float(figures[n]) if n in figures else None for k, n in FIGURES.items()}
+        row: dict[str, Any] = {"epoch": trainer.current_epoch + 1}
+        for name, key in FIGURES.items():
+            row[name] = round(float(figures[key]), 6) if key in figures else None
+        row["lr"] = float(figures[FIGURES["lr"]])
         now = time.monotonic()
-        record.epoch = trainer.current_epoch + 1
+        record.epoch = row["epoch"]
         record.seconds, self._since = self._seconds(), now
-        score, skip = figure["val_map"], int(self.run.args.get("skip_best_epochs", 0))
-        # With few epochs, skip_best_epochs may skip all; then the last one is the best.
-        comparable = record.epoch > skip
-        if score is not None and (record.best_map is None or not self.state.best or record.best_epoch <= skip
-                                  or comparable and score >= record.best_map):  # fmt: skip
+        score, skip = row["val_map"], int(self.run.args.get("skip_best_epochs", 0))
+        # Epochs that cannot be the best one still count if there is no other.
+        if record.best_map is None or record.best_epoch <= skip or score is not None and score >= record.best_map:
             record.best_epoch, record.best_map = record.epoch, score
             self.state.best = best_weights(trainer, module)
-        row = {"epoch": record.epoch, **{k: v if v is None else round(v, 6) for k, v in figure.items()}}
-        row["lr"] = figure["lr"]
         record.history.append({**row, "seconds": round(now - self._began, 3)})
         record.finished = trainer.should_stop or record.epoch >= self.run.epochs
         self.save(trainer)

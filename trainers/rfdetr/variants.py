@@ -87,7 +87,8 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
 
     if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node):
         raise BadData("the model is quantised already")
-    variant = float16.convert_float_to_float16(onnx.ModelProto.FromString(model.SerializeToString()), keep_io_types=False)
+    copy = onnx.ModelProto.FromString(model.SerializeToString())
+    variant = float16.convert_float_to_float16(copy, keep_io_types=False)
     graph = variant.graph
     half = {v.name for v in graph.value_info if v.type.tensor_type.elem_type == TensorProto.FLOAT16}
     half |= {o.name for o in graph.output}
@@ -111,7 +112,10 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
                 for i, one in enumerate(names):
                     if one == name:
                         names[i] = f"{name}_fp16"
-    last = [helper.make_node("Cast", [f"{n}_fp16"], [n], name=f"{n}_to_fp32", to=TensorProto.FLOAT) for n in (BOXES, LOGITS)]
+    last = [
+        helper.make_node("Cast", [f"{name}_fp16"], [name], name=f"{name}_to_fp32", to=TensorProto.FLOAT)
+        for name in (BOXES, LOGITS)
+    ]
     nodes = [*casts, *graph.node, *last]
     del graph.node[:]
     graph.node.extend(nodes)
@@ -122,7 +126,8 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def to_int8(source: Path, images: list[Path], about: dict[str, Any]) -> tuple[onnx.ModelProto, int]:
     """The model with INT8 weights and inputs in MatMul and Gemm, except in attention and the heads."""
-    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType
+    from onnxruntime.quantization import quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(CalibrationDataReader):
