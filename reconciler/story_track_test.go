@@ -323,7 +323,8 @@ func TestTrackingPageListsTags(t *testing.T) {
 	tracker := newSimTracker()
 	played(t, tracker)
 	got := map[string]bool{track.RunTag: true, track.BundleTag: true, "aob.digest": true,
-		"aob.error": true, "aob.accepted_by": true, "aob.pull_request.url": true} // package track, or another story
+		"aob.error": true, "aob.accepted_by": true, "aob.pull_request.url": true, // package track, or another
+		"aob.weights": true, "aob.parent": true, "aob.packages": true}
 	add := func(tags map[string]string) {
 		for tag := range tags {
 			if strings.HasPrefix(tag, "aob.gate.") {

@@ -71,7 +71,12 @@ func newShelf(t *testing.T) shelf {
 	for kind, predicate := range map[string]any{
 		delivery.TrainingType: delivery.Training{Run: digest("run"), Spec: digest("spec"),
 			Input: delivery.TrainRun{Spec: spec, Seed: 1, Training: digest("input"), Trainer: digest("trainer"),
-				Accelerator: "cpu", Machine: "train-local"},
+				Accelerator: "cpu", Machine: "train-local",
+				Weights: &delivery.Weights{SHA256: digest("weights"), Licence: "PML-1.0"},
+				Environment: &delivery.Environment{Lock: digest("lock"), Python: "cpython-3.11",
+					Platform: "linux-x86_64"},
+				Licences: []delivery.Licensed{{Part: "architecture tiny", Licence: "Apache-2.0"},
+					{Part: "base weights", Licence: "PML-1.0"}}},
 			Data: delivery.DataResult{Content: digest("data"), Images: map[string]int{"train": 255, "valid": 73},
 				EvalSets: []delivery.EvalSetContent{set}},
 			Result: delivery.TrainResult{Bundle: bundle, Trainer: json.RawMessage(
@@ -162,7 +167,7 @@ func TestDocumentsAreValid(t *testing.T) {
 			}
 			d := v.BuildDefinition
 			if !strings.HasPrefix(d.BuildType, "https://") || len(d.ExternalParameters) == 0 ||
-				v.RunDetails.Builder.ID != "https://aob.example.com" || len(d.ResolvedDependencies) != 4 {
+				v.RunDetails.Builder.ID != "https://aob.example.com" || len(d.ResolvedDependencies) != 6 {
 				t.Errorf("the provenance: %s", p.Predicate)
 			}
 			for _, r := range slices.Concat(d.ResolvedDependencies, v.RunDetails.Byproducts) {
@@ -178,7 +183,7 @@ func TestDocumentsAreValid(t *testing.T) {
 			head, body, ok := strings.Cut(strings.TrimPrefix(card.Text, "---\n"), "\n---\n")
 			const row = "| production | dir:bccd test, 36 images | mAP | 0.6012 | 0.55 | 0.65 |"
 			if !ok || !strings.Contains(head, "pipeline_tag: object-detection") || !strings.Contains(body, row) ||
-				strings.Contains(body, "<b>") {
+				strings.Contains(body, "<b>") || !strings.Contains(head, `license_name: "Apache-2.0 AND PML-1.0"`) {
 				t.Errorf("the card:\n%s", card.Text)
 			}
 		}

@@ -136,6 +136,15 @@ func (d deriver) run(b *box, pr plan.Proposal, mr plan.ModelReport, seed plan.Se
 		"aob.trainer": input.Spec.Train.With, "aob.trainer_files": string(input.Trainer),
 		"aob.training_data": string(input.Training), "aob.parent": string(input.Parent),
 	}
+	if w := input.Weights; w != nil {
+		tags["aob.weights"] = string(w.SHA256)
+	}
+	if e := input.Environment; e != nil {
+		tags["aob.packages"] = string(e.Lock)
+	}
+	tags["aob.licences"] = strings.Join(delivery.Each(input.Licences, func(l delivery.Licensed) string {
+		return l.Part + ": " + l.Licence
+	}), ", ")
 	maps.DeleteFunc(tags, func(_, value string) bool { return value == "" })
 	maps.Copy(r.Run.Tags, tags)
 	r.join(pr)

@@ -42,6 +42,21 @@ func bomOf(r Record) (json.RawMessage, error) {
 		Hashes: hashes(input.Trainer)}
 	components := []cdx.Component{dataset, trainer}
 	uses := []string{"dataset", "trainer"}
+	if w := input.Weights; w != nil {
+		components = append(components, cdx.Component{BOMRef: "weights", Type: cdx.ComponentTypeMachineLearningModel,
+			Name: "base weights", Hashes: hashes(w.SHA256), Licenses: licenses([]string{w.Licence})})
+		uses = append(uses, "weights")
+	}
+	if input.Parent != "" {
+		components = append(components, cdx.Component{BOMRef: "parent", Type: cdx.ComponentTypeMachineLearningModel,
+			Name: "parent", Hashes: hashes(input.Parent)})
+		uses = append(uses, "parent")
+	}
+	if e := input.Environment; e != nil {
+		components = append(components, cdx.Component{BOMRef: "packages", Type: cdx.ComponentTypePlatform,
+			Name: "Python packages", Version: e.Python + " " + e.Platform, Hashes: hashes(e.Lock)})
+		uses = append(uses, "packages")
+	}
 	for _, library := range slices.Sorted(maps.Keys(libraries(r.Training.Result.Trainer))) {
 		ref := "library:" + library
 		components = append(components, cdx.Component{BOMRef: ref, Type: cdx.ComponentTypeLibrary, Name: library,
@@ -60,7 +75,7 @@ func bomOf(r Record) (json.RawMessage, error) {
 		{Name: propertySpec, Value: string(r.Release.Spec)}, {Name: propertyRun, Value: string(r.Training.Run)}}
 	bom.Metadata = &cdx.Metadata{Component: &cdx.Component{BOMRef: "model", Type: cdx.ComponentTypeMachineLearningModel,
 		Name: r.Release.Model, Version: strconv.Itoa(r.Release.Version), Hashes: hashes(r.Model),
-		Properties: &properties, ModelCard: &cdx.MLModelCard{
+		Licenses: licenses(r.licences()), Properties: &properties, ModelCard: &cdx.MLModelCard{
 			ModelParameters: &cdx.MLModelParameters{
 				Approach: &cdx.MLModelParametersApproach{Type: cdx.MLModelParametersApproachTypeSupervised},
 				Task:     "object-detection", ModelArchitecture: input.Spec.Train.Architecture,
@@ -74,6 +89,26 @@ func bomOf(r Record) (json.RawMessage, error) {
 	var b bytes.Buffer
 	err := cdx.NewBOMEncoder(&b, cdx.BOMFileFormatJSON).EncodeVersion(bom, cdx.SpecVersion1_6)
 	return b.Bytes(), err
+}
+
+// spdx are licences that the schema's list of SPDX names has. Others are written as text, which is valid for any.
+var spdx = []string{"AGPL-3.0-only", "AGPL-3.0-or-later", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CC-BY-4.0",
+	"CC-BY-NC-4.0", "CC0-1.0", "GPL-3.0-only", "GPL-3.0-or-later", "LGPL-3.0-only", "MIT", "MPL-2.0"}
+
+// licenses returns licences as CycloneDX has them; nil for none.
+func licenses(names []string) *cdx.Licenses {
+	var list cdx.Licenses
+	for _, name := range names {
+		l := &cdx.License{Name: name}
+		if slices.Contains(spdx, name) {
+			l = &cdx.License{ID: name}
+		}
+		list = append(list, cdx.LicenseChoice{License: l})
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	return &list
 }
 
 func size(s delivery.Signature) string { return fmt.Sprintf("%d x %d pixels", s.Width, s.Height) }

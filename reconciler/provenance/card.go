@@ -67,6 +67,14 @@ func cardOf(r Record) string {
 	}
 	var b strings.Builder
 	b.WriteString("---\nlibrary_name: onnx\npipeline_tag: object-detection\ntags: [object-detection, aob]\n")
+	// The hub knows licences by their SPDX names in lower case; of several it shows none.
+	switch list := r.licences(); len(list) {
+	case 0:
+	case 1:
+		fmt.Fprintf(&b, "license: %s\n", delivery.Canonical(strings.ToLower(list[0])))
+	default:
+		fmt.Fprintf(&b, "license: other\nlicense_name: %s\n", delivery.Canonical(strings.Join(list, " AND ")))
+	}
 	fmt.Fprintf(&b, "%s%s\n---\n", indexKey, delivery.Canonical(index))
 	fmt.Fprintf(&b, "\n# %s, version %d\n\n", delivery.Markdown(r.Release.Model), r.Release.Version)
 	fmt.Fprintf(&b, "A detector of %s. It takes an RGB image of %s.\n", delivery.Markdown(strings.Join(r.Labels, ", ")),
@@ -93,6 +101,16 @@ func cardOf(r Record) string {
 	line("dataset", input.Spec.Dataset+", "+countsOf(r.Training.Data))
 	line("seed", fmt.Sprint(input.Seed))
 	line("epochs", fmt.Sprint(input.Spec.Train.Epochs))
+	if w := input.Weights; w != nil {
+		line("base weights", fmt.Sprintf("%s, %s", w.SHA256, w.Licence))
+	}
+	line("parent", string(input.Parent))
+	if e := input.Environment; e != nil {
+		line("Python packages", fmt.Sprintf("%s, %s, %s", e.Lock, e.Python, e.Platform))
+	}
+	for _, l := range input.Licences {
+		line("licence of "+delivery.Markdown(l.Part), l.Licence)
+	}
 	line("spec", string(r.Release.Spec))
 	line("training", string(r.Training.Run))
 	line("bundle", string(r.Release.Bundle))

@@ -76,6 +76,13 @@ func text(v *float64) string {
 	return strconv.FormatFloat(*v, 'f', -1, 64) // YAML takes a number with an exponent for text
 }
 
+// licences lists the licences of the model's parts, sorted, each once.
+func (r Record) licences() []string {
+	list := delivery.Each(r.Training.Input.Licences, func(l delivery.Licensed) string { return l.Licence })
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
 // evalSet returns the name of the eval set of a gate.
 func (r Record) evalSet(m delivery.Measured) string {
 	for _, c := range r.Training.Data.EvalSets {

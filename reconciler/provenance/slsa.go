@@ -30,8 +30,9 @@ type externalParameters struct {
 
 // internalParameters are what the server decided.
 type internalParameters struct {
-	Machine     string `json:"machine,omitempty"`
-	Accelerator string `json:"accelerator,omitempty"`
+	Machine     string              `json:"machine,omitempty"`
+	Accelerator string              `json:"accelerator,omitempty"`
+	Licences    []delivery.Licensed `json:"licences,omitempty"`
 }
 
 type runDetails struct {
@@ -72,7 +73,8 @@ func provenanceOf(r Record) provenance {
 		BuildType: buildType,
 		ExternalParameters: externalParameters{Model: r.Release.Model, Version: r.Release.Version, Spec: input.Spec,
 			SpecDigest: string(r.Release.Spec), Seed: input.Seed},
-		InternalParameters: internalParameters{Machine: input.Machine, Accelerator: input.Accelerator},
+		InternalParameters: internalParameters{Machine: input.Machine, Accelerator: input.Accelerator,
+			Licences: input.Licences},
 	}
 	add := func(name, uri string, digest map[string]string) {
 		if len(digest) > 0 {
@@ -84,7 +86,14 @@ func provenanceOf(r Record) provenance {
 	add("training input", "", sha256(input.Training))
 	add("training images", "", sha256(data.TrainingImages))
 	add("trainer", "trainer:"+input.Spec.Train.With, sha256(input.Trainer))
+	if w := input.Weights; w != nil {
+		add("base weights", "", sha256(w.SHA256))
+	}
 	add("parent", "", sha256(input.Parent))
+	add("checkpoint of the parent", "", sha256(input.Checkpoint))
+	if e := input.Environment; e != nil {
+		add("Python packages", "python:"+e.Python+"/"+e.Platform, sha256(e.Lock))
+	}
 	if commit := r.Accepted.Commit; commit != "" {
 		add("commit of main", "", map[string]string{"gitCommit": commit})
 	}
