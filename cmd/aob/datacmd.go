@@ -270,8 +270,9 @@ func newDataStatsCommand() *cobra.Command {
 		Use:   "stats DIR|NAME",
 		Short: "Count images, boxes and classes of a dataset",
 		Long: `Stats prints for each split the number and sizes of images, images without boxes and
-copies, boxes by COCO's sizes (small below 32 x 32 pixels, medium below 96 x 96, large)
-and the boxes of each class. Boxes that do not count, as crowds, are counted apart.`,
+copies, boxes in all and in each image, boxes by COCO's sizes (small below 32 x 32
+pixels, medium below 96 x 96, large) and the boxes of each class. Boxes that do not
+count, as crowds, are counted apart.`,
 		Example: `  aob data stats ~/pallets
   aob data stats shapes/v3 --config aob.yaml -o json | jq .splits[].classes`,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -294,7 +295,8 @@ and the boxes of each class. Boxes that do not count, as crowds, are counted apa
 
 func (t *terminal) dataStats(s dataset.Stats) {
 	t.printf("%s: %s, %.1f MB\n", s.Layout, delivery.Count(s.Files, "file"), float64(s.Bytes)/1e6)
-	rows := [][]cell{append(heading("SPLIT"), heading("IMAGES", "EMPTY", "COPIES", "WIDTH", "HEIGHT", "BOXES", "SMALL",
+	rows := [][]cell{append(heading("SPLIT"), heading("IMAGES", "EMPTY", "COPIES", "WIDTH", "HEIGHT", "BOXES", "EACH",
+		"SMALL",
 		"MEDIUM", "LARGE", "CROWDS")...)}
 	for _, p := range s.Splits {
 		size := func(v [3]int) string {
@@ -308,8 +310,8 @@ func (t *terminal) dataStats(s dataset.Stats) {
 			name = "not divided"
 		}
 		rows = append(rows, cells(name, strconv.Itoa(p.Images), strconv.Itoa(p.Empty), strconv.Itoa(p.Duplicates),
-			size(p.Widths), size(p.Heights), strconv.Itoa(p.Boxes), strconv.Itoa(p.Small), strconv.Itoa(p.Medium),
-			strconv.Itoa(p.Large), strconv.Itoa(p.Crowds)))
+			size(p.Widths), size(p.Heights), strconv.Itoa(p.Boxes), size(p.PerImage),
+			strconv.Itoa(p.Small), strconv.Itoa(p.Medium), strconv.Itoa(p.Large), strconv.Itoa(p.Crowds)))
 	}
 	t.table("  ", rows)
 	rows = [][]cell{heading("CLASS")}

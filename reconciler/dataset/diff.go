@@ -144,6 +144,7 @@ type listedBox struct {
 	TruthBox
 	id   int64
 	area float64
+	own  [4]float64 // the box in its own version; Box may be scaled to the size that the image has now
 }
 
 // An examined is a version that was checked.
@@ -206,7 +207,11 @@ func Compare(ctx context.Context, before, now Located, progress Progress) (Diff,
 		}
 		before := *e.found
 		before.boxes = slices.Clone(before.boxes)
+		sx, sy := scale(a, b, e.found, e)
 		for i, box := range before.boxes {
+			v := box.Box
+			before.boxes[i].Box = [4]float64{v[0] * sx, v[1] * sy, v[2] * sx, v[3] * sy}
+			before.boxes[i].area *= sx * sy
 			if now, ok := renamed[[2]string{before.split, box.Label}]; ok { // the category has changed, not the box
 				before.boxes[i].Label = now
 			}
@@ -288,7 +293,8 @@ func (l Located) read(ctx context.Context, progress Progress) (*examined, error)
 		for i, a := range s.truth.Annotations {
 			e := byImage[a.Image]
 			e.boxes = append(e.boxes, listedBox{TruthBox{Number: s.truth.Numbers[i], Label: label[a.Category],
-				Box: [4]float64{a.Box.X, a.Box.Y, a.Box.W, a.Box.H}, Crowd: a.Crowd}, a.ID, a.Area})
+				Box: [4]float64{a.Box.X, a.Box.Y, a.Box.W, a.Box.H}, Crowd: a.Crowd}, a.ID, a.Area,
+				[4]float64{a.Box.X, a.Box.Y, a.Box.W, a.Box.H}})
 		}
 	}
 	return r, nil
@@ -431,6 +437,19 @@ func changes(a, b *examined, before, now *compared) (list []string) {
 	return list
 }
 
+// scale returns by how much an image is wider and higher than before.
+func scale(a, b *examined, before, now *compared) (x, y float64) {
+	if before.file == "" || now.file == "" || before.sum == now.sum {
+		return 1, 1
+	}
+	w, h := a.v.size(before.file)
+	wide, high := b.v.size(now.file)
+	if w == 0 || h == 0 || wide == 0 || high == 0 {
+		return 1, 1
+	}
+	return float64(wide) / float64(w), float64(high) / float64(h)
+}
+
 // overlap returns the intersection over union of two boxes.
 func overlap(a, b [4]float64) float64 {
 	w := min(a[0]+a[2], b[0]+b[2]) - max(a[0], b[0])
@@ -440,6 +459,9 @@ func overlap(a, b [4]float64) float64 {
 	}
 	return w * h / (a[2]*a[3] + b[2]*b[3] - w*h)
 }
+
+// rounding is how many pixels an edge may move and be where it was: tools round in different ways.
+const rounding = 0.5
 
 // minOverlap is the least intersection over union of a box before and now.
 const minOverlap = 0.5
@@ -471,7 +493,7 @@ func boxChanges(before, now *compared) []BoxChange {
 		usedA[open[k][0]], usedB[i] = true, true
 		open[k] = open[k][1:]
 		sameIDs = sameIDs && was.id == box.id
-		if was.Crowd != box.Crowd || was.area != box.area {
+		if was.Crowd != box.Crowd || math.Abs(was.area-box.area) > 0.01*max(was.area, box.area) {
 			list = append(list, box.changed(Other, was))
 		}
 	}
@@ -502,7 +524,9 @@ func boxChanges(before, now *compared) []BoxChange {
 		if was.Label != box.Label {
 			change = Relabelled
 		}
-		list = append(list, box.changed(change, was))
+		if c := box.changed(change, was); change != Moved || c.Pixels >= rounding {
+			list = append(list, c)
+		}
 	}
 	for _, m := range matches {
 		if !usedA[m.a] && !usedB[m.b] {
@@ -522,12 +546,12 @@ func boxChanges(before, now *compared) []BoxChange {
 	}
 	for i, was := range before.boxes {
 		if !usedA[i] {
-			list = append(list, BoxChange{Change: Removed, Label: was.Label, Before: &before.boxes[i].Box})
+			list = append(list, BoxChange{Change: Removed, Label: was.Label, Before: &before.boxes[i].own})
 		}
 	}
 	for k, box := range now.boxes {
 		if !usedB[k] {
-			list = append(list, BoxChange{Change: Added, Label: box.Label, Now: &now.boxes[k].Box})
+			list = append(list, BoxChange{Change: Added, Label: box.Label, Now: &now.boxes[k].own})
 		}
 	}
 	return list
@@ -544,7 +568,7 @@ func compareBool(a, b bool) int {
 }
 
 func (b listedBox) changed(change string, was listedBox) BoxChange {
-	c := BoxChange{Change: change, Label: b.Label, Before: &was.Box, Now: &b.Box, IoU: overlap(was.Box, b.Box)}
+	c := BoxChange{Change: change, Label: b.Label, Before: &was.own, Now: &b.own, IoU: overlap(was.Box, b.Box)}
 	if was.Label != b.Label {
 		c.Was = was.Label
 	}
@@ -784,7 +808,7 @@ func (d *Diff) summary(a, b *examined) string {
 	}
 	for _, s := range b.splits {
 		if f := a.v.files[s.annotations]; f == nil || f.sum != b.v.files[s.annotations].sum {
-			return "other bytes in the annotation files, which say the same"
+			return "other bytes in the annotation files, which say the same, but for parts of a pixel"
 		}
 	}
 	return "only files that an operating system puts there"

@@ -99,6 +99,11 @@ func TestDiff(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, want: "1 image encoded again (test/e001.png)"},
+		"another size": {change: func(s map[string][]made) {
+			s["test"][0] = made{name: "e000.png", size: "128x96", boxes: map[string][][4]float64{
+				"a": {{2, 4, 20, 18.4}, {40, 4, 20, 18}}, "b": {{60, 40, 22, 16}}}}
+		}, want: `1 image replaced by another picture (test/e000.png); 1 image of another size now (test/e000.png); ` +
+			`1 box of "b" moved by up to 6 pixels in test`},
 		"boxes": {change: func(s map[string][]made) {
 			s["train"][1].boxes = map[string][][4]float64{"a": {{3, 2, 11, 9}}, "b": {{30, 20, 8, 8}, {1, 30, 5, 5}},
 				"c": {{20, 2, 10, 10}}}

@@ -29,6 +29,7 @@ type SplitStats struct {
 	Widths     [3]int       `json:"widths"`     // least, median and largest, in pixels
 	Heights    [3]int       `json:"heights"`
 	Boxes      int          `json:"boxes"`
+	PerImage   [3]int       `json:"boxesPerImage"` // least, median and most, of images that are no copy
 	Crowds     int          `json:"crowds"`
 	Small      int          `json:"small"`  // boxes with an area below 32 x 32 pixels
 	Medium     int          `json:"medium"` // below 96 x 96
@@ -118,7 +119,7 @@ func (v *version) stats(s *split) SplitStats {
 		out.Heights = [3]int{heights[0], heights[n/2], heights[n-1]}
 	}
 	usable := v.usable(s)
-	full := map[int64]bool{}
+	full := map[int64]int{}
 	of := map[int64]*ClassStats{}
 	for _, cat := range usable.Categories {
 		of[cat.ID] = &ClassStats{Label: cat.Name}
@@ -135,7 +136,7 @@ func (v *version) stats(s *split) SplitStats {
 			continue
 		}
 		out.Boxes++
-		full[a.Image] = true
+		full[a.Image]++
 		switch {
 		case a.Area < 32*32:
 			out.Small++
@@ -150,10 +151,18 @@ func (v *version) stats(s *split) SplitStats {
 			of[a.Category].Images++
 		}
 	}
+	var each []int
 	for _, im := range usable.Images {
-		if s.images[im.ID] != "" && !full[im.ID] {
+		if s.images[im.ID] == "" {
+			continue
+		}
+		if each = append(each, full[im.ID]); full[im.ID] == 0 {
 			out.Empty++
 		}
+	}
+	slices.Sort(each)
+	if n := len(each); n > 0 {
+		out.PerImage = [3]int{each[0], each[n/2], each[n-1]}
 	}
 	for _, class := range of {
 		out.Classes = append(out.Classes, *class)
