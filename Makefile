@@ -48,6 +48,7 @@ test: test-tools build
 	go vet ./...
 	go test -timeout 30m ./...
 	/usr/bin/python3 -m unittest discover -s trainers/tiny
+	/usr/bin/python3 -m unittest discover -s trainers/import
 	/usr/bin/python3 -m unittest discover -s trainers/rfdetr -p test_parts.py
 
 test-rfdetr: tools build rfdetr-epochs

@@ -49,13 +49,23 @@ func TestTrainerContract(t *testing.T) {
 	}
 	data := t.TempDir()
 	writeFiles(t, data, colors(t))
+	fixture, err := os.ReadFile(filepath.Join("..", "reconciler", "detect", "testdata", "detector.onnx"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	weights := filepath.Join(data, "weights")
+	writeFiles(t, data, map[string][]byte{"weights": fixture})
+	start := map[string]any{"file": weights, "sha256": delivery.Sum(fixture).Hex()}
 	for _, with := range slices.Sorted(maps.Keys(installed)) {
 		name, _, _ := strings.Cut(with, "@")
 		t.Run(name, func(t *testing.T) {
 			one := installed[with]
 			c := &contract{T: t, trainer: one, with: with, folder: filepath.Join(root, name), python: python,
-				data: data, train: small[with], offline: withoutNetwork(), detector: detect.Detector{Library: n.library,
-					Binary: filepath.Join(n.bin, "aob-detect")}}
+				data: data, epochs: []int{1, 2, 3}, train: small[with], offline: withoutNetwork(),
+				detector: detect.Detector{Library: n.library, Binary: filepath.Join(n.bin, "aob-detect")}}
+			if !slices.Contains(one.From, delivery.StartNone) { // it trains nothing
+				c.weights, c.epochs, c.train = start, nil, map[string]any{"from": "base", "epochs": 1}
+			}
 			if one.Environment != nil {
 				if os.Getenv("AOB_RFDETR") == "" {
 					t.Skip("takes minutes: AOB_RFDETR=1 runs it")
@@ -80,8 +90,6 @@ func withoutNetwork() []string {
 	return command
 }
 
-const contractEpochs = 3
-
 // A contract is one trainer whose contract is tested.
 type contract struct {
 	*testing.T
@@ -91,12 +99,14 @@ type contract struct {
 	python   string
 	data     string         // the dataset
 	train    map[string]any // what makes a training small
+	epochs   []int          // of a training; nil if it trains nothing
+	weights  map[string]any // what it starts from; nil for nothing
 	offline  []string
 	detector detect.Detector
 }
 
 func (c *contract) run() {
-	before := c.files(c.folder)
+	defer c.unchanged(c.files(c.folder))
 	dir := c.TempDir()
 	c.Run("refusals", func(t *testing.T) { c.in(t).refusals(filepath.Join(t.TempDir(), "out")) })
 	done := filepath.Join(dir, "done")
@@ -104,10 +114,17 @@ func (c *contract) run() {
 		return
 	}
 	c.Run("a start after the end", func(t *testing.T) { c.in(t).again(done) })
+	if c.epochs == nil {
+		return
+	}
 	c.Run("killed and stopped", func(t *testing.T) { c.in(t).killed(filepath.Join(dir, "killed"), done) })
 	if slices.Contains(c.trainer.From, delivery.StartRelease) {
 		c.Run("from a checkpoint", func(t *testing.T) { c.in(t).child(filepath.Join(dir, "child"), done) })
 	}
+}
+
+// unchanged checks that the trainer has not written into its own folder.
+func (c *contract) unchanged(before map[string]string) {
 	if after := c.files(c.folder); !maps.Equal(before, after) {
 		c.Errorf("the trainer changed its own folder, of which AOB takes a digest: %v, was %v", after, before)
 	}
@@ -122,11 +139,15 @@ func (c *contract) in(t *testing.T) *contract {
 // document is the run.json of a small training.
 func (c *contract) document(output string) map[string]any {
 	train := map[string]any{"with": c.with, "architecture": c.trainer.Architectures[0], "from": "none",
-		"epochs": contractEpochs, "precision": "fp32", "earlyStopping": map[string]any{"patience": 0},
+		"epochs": len(c.epochs), "precision": "fp32", "earlyStopping": map[string]any{"patience": 0},
 		"optimizer": map[string]any{"name": "adamw", "lr": 0.001, "warmup": 0, "schedule": "cosine"}}
 	maps.Copy(train, c.train)
-	return map[string]any{"key": "sha256:" + strings.Repeat("0", 64), "seed": 7, "dataset": c.data, "output": output,
+	d := map[string]any{"key": "sha256:" + strings.Repeat("0", 64), "seed": 7, "dataset": c.data, "output": output,
 		"spec": map[string]any{"classes": []string{"blue", "red"}, "train": train}} // not in the order of the dataset
+	if c.weights != nil {
+		d["weights"] = c.weights
+	}
+	return d
 }
 
 // command is the trainer as a process, without a network where possible.
@@ -195,8 +216,8 @@ func (c *contract) status(output string) delivery.RunStatus {
 	return s
 }
 
-// epochs lists the epochs in metrics.jsonl.
-func (c *contract) epochs(output string) (list []int) {
+// metrics lists the epochs in metrics.jsonl.
+func (c *contract) metrics(output string) (list []int) {
 	c.Helper()
 	data, err := os.ReadFile(filepath.Join(output, "metrics.jsonl"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -223,7 +244,10 @@ func (c *contract) refusals(output string) {
 		"with":            func(d map[string]any) { train(d)["with"] = "other@9" },
 		"epochs":          func(d map[string]any) { train(d)["epochs"] = 0 },
 		"nothingLikeThis": func(d map[string]any) { train(d)["args"] = map[string]any{"nothingLikeThis": 1} },
-		"from":            func(d map[string]any) { train(d)["from"] = "release" }, // without a parent
+		"from": func(d map[string]any) { // without a file to start from
+			train(d)["from"] = "release"
+			delete(d, "weights")
+		},
 	} {
 		d := c.document(output)
 		change(d)
@@ -243,14 +267,18 @@ func (c *contract) whole(output string) {
 	if code, said := c.start(c.document(output)); code != 0 {
 		c.Fatalf("exit status %d: %s", code, said)
 	}
-	if s := c.status(output); s.Phase != "done" || s.Epoch != contractEpochs || s.Epochs != contractEpochs ||
+	if s := c.status(output); s.Phase != "done" || s.Epoch != len(c.epochs) || s.Epochs != len(c.epochs) ||
 		time.Since(s.Heartbeat) > time.Hour {
 		c.Errorf("the last status is %+v", s)
 	}
-	if got := c.epochs(output); !slices.Equal(got, []int{1, 2, 3}) {
+	if got := c.metrics(output); !slices.Equal(got, c.epochs) {
 		c.Errorf("metrics.jsonl has the epochs %v", got)
 	}
-	for _, name := range []string{"model.onnx", "train.json", "checkpoint", "log.txt"} {
+	names := []string{"model.onnx", "train.json", "log.txt"}
+	if slices.Contains(c.trainer.From, delivery.StartRelease) {
+		names = append(names, "checkpoint")
+	}
+	for _, name := range names {
 		info, err := os.Lstat(filepath.Join(output, name))
 		if err != nil || !info.Mode().IsRegular() || info.Size() == 0 {
 			c.Errorf("%s: %v", name, err)
@@ -303,7 +331,7 @@ func (c *contract) killed(output, whole string) {
 		ended := make(chan error, 1)
 		go func() { ended <- cmd.Wait() }()
 		tick := time.NewTicker(20 * time.Millisecond)
-		for len(c.epochs(output)) < end.epochs || !c.training(output) {
+		for len(c.metrics(output)) < end.epochs || !c.training(output) {
 			select {
 			case err := <-ended:
 				c.Fatalf("it ended before it was to be stopped: %v: %s", err, errs)
@@ -326,7 +354,7 @@ func (c *contract) killed(output, whole string) {
 	if code, said := c.start(c.document(output)); code != 0 {
 		c.Fatalf("exit status %d: %s", code, said)
 	}
-	if got := c.epochs(output); !slices.Equal(got, []int{1, 2, 3}) || c.status(output).Phase != "done" {
+	if got := c.metrics(output); !slices.Equal(got, c.epochs) || c.status(output).Phase != "done" {
 		c.Errorf("metrics.jsonl has the epochs %v, and the status is %+v", got, c.status(output))
 	}
 	var models [2][]byte

@@ -45,7 +45,7 @@ licences: {large: PML-1.0}
 `
 
 // A trainer with packages of its own gets its environment from its first training. Later ones start from base weights,
-// and from the checkpoint of the release, until that is gone.
+// and from the checkpoint of the release, until that is gone. A model that was trained elsewhere is judged like others.
 func TestTrainerWithPackages(t *testing.T) {
 	n := findPrograms(t)
 	cache, err := os.UserCacheDir()
@@ -73,16 +73,23 @@ func TestTrainerWithPackages(t *testing.T) {
 		"trainer.yaml": []byte(packagedDescription), "detector.onnx": fixture,
 		"versions/1.2/requirements.txt": []byte(alphaWheel(t, w.path("wheels")))})
 	writeFiles(t, w.path("shapes"), colors(t))
-	writeFiles(t, w.path("weights"), map[string][]byte{"base": []byte("base weights")})
+	writeFiles(t, w.path("weights"), map[string][]byte{"base": []byte("base weights"), "onnx": fixture})
+	if err := os.CopyFS(w.path("trainers", "import"), os.DirFS(filepath.Join("..", "trainers", "import"))); err != nil {
+		t.Fatal(err)
+	}
 	w.start(t, func() string {
 		return fmt.Sprintf(workshopConfiguration, w.address, w.counters, w.path("shapes"),
 			filepath.Join(w.bin, "aob-detect"), w.library, w.terraform, python) + "trainers: trainers\n" +
-			fmt.Sprintf("weights: {base: {file: weights/base, sha256: %x, licence: MIT}}\n",
-				sha256.Sum256([]byte("base weights")))
+			fmt.Sprintf("weights:\n  base: {file: weights/base, sha256: %x, licence: MIT}\n"+
+				"  elsewhere: {file: weights/onnx, sha256: %x, licence: MIT}\n",
+				sha256.Sum256([]byte("base weights")), sha256.Sum256(fixture))
 	})
+	with := func(train string) map[string]string {
+		return map[string]string{"models/colors.yaml": "apiVersion: aob/v1\nkind: Model\nname: colors\n" +
+			"dataset: {dir: shapes}\nclasses: [red, blue]\ntrain: {" + train + "}\n"}
+	}
 	model := func(seed int, train string) map[string]string {
-		return map[string]string{"models/colors.yaml": fmt.Sprintf("apiVersion: aob/v1\nkind: Model\nname: colors\n"+
-			"dataset: {dir: shapes}\nclasses: [red, blue]\ntrain: {with: packed@1.2, seeds: [%d], %s}\n", seed, train)}
+		return with(fmt.Sprintf("with: packed@1.2, seeds: [%d], %s", seed, train))
 	}
 	first := model(1, "from: base")
 	first["gates/any.yaml"] = `apiVersion: aob/v1
@@ -112,6 +119,10 @@ checks:
 	if _, err := os.Stat(w.path("state", kept2, file)); err != nil {
 		t.Errorf("the second model did not start from the first: %v", err)
 	}
+	w.clone.push(t, "imported", "colors: as trained elsewhere", with("with: import@1, from: elsewhere"))
+	if pr := w.green(t, "imported"); len(pr.Models) != 1 || pr.Models[0].Bundle == "" {
+		t.Errorf("no bundle of the imported model: %+v", pr.Models)
+	}
 	for branch, c := range map[string]struct {
 		files  map[string]string
 		before func() error
@@ -123,6 +134,8 @@ checks:
 			return os.WriteFile(w.path("weights", "base"), []byte("others"), 0o600)
 		}, "the file of the weights base was changed"},
 		"unknown": {model(5, "from: other"), func() error { return nil }, "this server has no weights other"},
+		"imported-slots": {with("with: import@1, from: elsewhere, args: {slots: [blue, red]}"),
+			func() error { return nil }, "args.slots says"},
 		"licence": {model(6, "architecture: large"), func() error { return nil },
 			"architecture large is under the licence PML-1.0"},
 	} {

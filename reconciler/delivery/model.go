@@ -88,7 +88,7 @@ func (c Classes) Called(class string, names []string) []string {
 // Train says how a model is trained. Optional fields without a default here get the
 // [Trainer]'s default when the file is read.
 type Train struct {
-	With          string         `json:"with" check:"trainer,later=import"`
+	With          string         `json:"with" check:"trainer"`
 	Architecture  string         `json:"architecture" check:"optional,label"`
 	From          string         `json:"from" default:"none" check:"start"`
 	Resolution    int            `json:"resolution" check:"optional,min=32,max=2048"`

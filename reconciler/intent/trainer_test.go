@@ -49,7 +49,7 @@ func TestTrainerOfAServer(t *testing.T) {
 		"{with: x@1, from: https://host/a}":  `train.from: want none, release, a version as in pallets@12, or the`,
 		"{with: x@1, args: {a: 1}}":          `train.args.a: unknown argument "a"; none is known`,
 		"{with: bare@1, resolution: 64}":     "train.epochs: missing; add it, since the trainer has no default for it",
-		"{with: import}":                     `train.with: "import" is not supported yet`,
+		"{with: import}":                     `train.with: want a trainer and its version, NAME@VERSION, got "import"`,
 		"{with: x@1, batch: {effective: 0}}": "train.batch.effective: want 1 to 4096, got 0",
 	} {
 		in, complaints := intent.Parse([]intent.File{file("models/m.yaml",

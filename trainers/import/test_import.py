@@ -1,0 +1,115 @@
+"""Tests: `python3 -m unittest discover -s trainers/import`."""
+
+from __future__ import annotations
+
+import sys
+
+sys.dont_write_bytecode = True
+
+import contextlib
+import hashlib
+import io
+import json
+import tempfile
+import unittest
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import TensorProto, helper
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+import train
+
+
+def model(width: int = 3, metadata: Any = None, logits: str = "labels", fixed: bool = True) -> bytes:
+    """A file with RF-DETR's ports, which computes nothing."""
+    port = helper.make_tensor_value_info
+    slots = width if fixed else "n"
+    outputs = [port("dets", TensorProto.FLOAT, [1, 5, 4]), port(logits, TensorProto.FLOAT, [1, 5, slots])]
+    zero = [helper.make_node("Constant", [], [o.name], value=helper.make_tensor(
+        o.name, TensorProto.FLOAT, [1, 5, n], [0.0] * 5 * n)) for o, n in zip(outputs, (4, width))]  # fmt: skip
+    graph = helper.make_graph(zero, "g", [port("input", TensorProto.FLOAT, [1, 3, 64, 96])], outputs)
+    made = helper.make_model(graph, producer_name="pytorch", producer_version="2.15")
+    if metadata is not None:
+        entry = made.metadata_props.add()
+        entry.key, entry.value = train.METADATA, json.dumps(metadata)
+    return made.SerializeToString()
+
+
+class ImportTest(unittest.TestCase):
+    def setUp(self) -> None:
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+
+    def run_with(self, data: bytes, classes: list[str], output: str, **args: Any) -> tuple[int, str]:
+        """Imports a file; returns the exit status and standard error."""
+        file = self.folder / "given.onnx"
+        file.write_bytes(data)
+        run = {
+            "key": "sha256:0", "seed": 1, "dataset": "/none", "output": str(self.folder / output),
+            "spec": {"classes": classes, "train": {"with": "import@1", "from": "w", "epochs": 1, "args": args}},
+            "weights": {"file": str(file), "sha256": hashlib.sha256(data).hexdigest()},
+        }  # fmt: skip
+        (self.folder / "run.json").write_text(json.dumps(run))
+        errors = io.StringIO()
+        with contextlib.redirect_stderr(errors):
+            return train.main([str(self.folder / "run.json")]), errors.getvalue()
+
+    def entry(self, output: str) -> dict[str, Any]:
+        made = onnx.load(str(self.folder / output / "model.onnx"))
+        (value,) = [e.value for e in made.metadata_props if e.key == train.METADATA]
+        return json.loads(value)
+
+    def test_slots_of_each_kind_of_export(self) -> None:
+        for output, width, slots, want in (
+            ("contiguous", 3, ["a", "b"], {"0": "a", "1": "b"}),  # since 1.9.2, and flat sets
+            ("root", 4, ["", "a", "b"], {"1": "a", "2": "b"}),  # 1.5 to 1.9.1: the root category is slot 0
+            ("ids", 5, ["", "a", "", "b", ""], {"1": "a", "3": "b"}),  # before 1.5: the slot is the category's id
+            ("all", 2, ["a", "b"], {"0": "a", "1": "b"}),  # without a background
+        ):
+            with self.subTest(output):
+                self.assertEqual(self.run_with(model(width), ["b", "a"], output, slots=slots), (0, ""))
+                entry = self.entry(output)
+                self.assertEqual(entry["class_id_to_name"], want)
+                self.assertEqual((entry["num_classes"], entry["num_select"]), (width, 5))
+                self.assertEqual(entry["input_shape"], [-1, 3, 64, 96])
+                about = json.loads((self.folder / output / "train.json").read_text())
+                self.assertEqual((about["imported"], about["producer"]), (True, "pytorch 2.15"))
+                self.assertEqual(json.loads((self.folder / output / "status.json").read_text())["phase"], "done")
+
+    def test_a_file_with_metadata_stays_as_it_is(self) -> None:
+        data = model(3, {"class_id_to_name": {"0": "a", "1": "b"}})
+        self.assertEqual(self.run_with(data, ["a"], "out"), (0, ""))
+        self.assertEqual((self.folder / "out" / "model.onnx").read_bytes(), data)
+        self.assertEqual(self.run_with(data, ["a"], "same", slots=["a", "b"]), (0, ""))
+        self.assertEqual((self.folder / "same" / "model.onnx").read_bytes(), data)
+
+    def test_refusals(self) -> None:
+        named = {"class_id_to_name": {"0": "a", "1": "b"}}
+        for i, (data, args, want) in enumerate((
+            (model(3), {}, "so args.slots must name the class of each of its 3 slots"),
+            (model(5), {"slots": ["a", "b"]}, "args.slots has 2 names, and output labels has 5 slots"),
+            (model(2), {"slots": ["a", "b", "c"]}, "args.slots has 3 names, and output labels has 2 slots"),
+            (model(3), {"slots": ["a", "c"]}, "the file has no class b; its slots are ['a', 'c', '']"),
+            (model(3, named), {"slots": ["b", "a"]}, "args.slots says ['b', 'a'], and the file's metadata says"),
+            (model(3, {"class_names": ["a"]}), {}, "the file has no class b"),
+            (model(2, {"class_id_to_name": {"7": "a"}}), {}, "metadata has class '7', and output labels has 2 slots"),
+            (model(3, []), {}, "metadata is no object"),
+            (model(3, logits="scores"), {"slots": ["a", "b"]}, "the file has no labels, but dets, scores"),
+            (model(3, fixed=False), {"slots": ["a", "b"]}, "has no fixed number of queries and slots"),
+            (b"\xff not a model", {"slots": ["a", "b"]}, "the file is no ONNX file"),
+        )):  # fmt: skip
+            with self.subTest(want):
+                status, said = self.run_with(data, ["a", "b"], f"out{i}", **args)
+                self.assertEqual(status, 1)
+                self.assertIn(want, said)
+                self.assertEqual(said.count("\n"), 1)
+                self.assertFalse((self.folder / f"out{i}" / "model.onnx").exists())
+        status, said = self.run_with(model(3), ["a"], "twice", slots=["a", "a"])
+        self.assertEqual((status, said), (1, "error: spec.train.args.slots: has an empty name, or a name twice\n"))
+
+
+if __name__ == "__main__":
+    unittest.main()

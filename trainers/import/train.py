@@ -1,0 +1,218 @@
+#!/usr/bin/env python3
+"""Takes an ONNX file that was trained elsewhere: `python3 train.py RUN.JSON`. See README.md."""
+
+from __future__ import annotations
+
+import sys
+
+sys.dont_write_bytecode = True  # AOB takes a digest of this folder, so no files may be added
+
+import fcntl
+import hashlib
+import json
+import os
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+TRAINER = "import@1"
+METADATA = "rfdetr_inference"
+INPUT, BOXES, LOGITS = "input", "dets", "labels"
+MEANS, STDS = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+OUTPUTS = ("model.onnx", "train.json", "status.json", "log.txt", "identity")
+TRAIN = {
+    "with", "architecture", "from", "resolution", "epochs", "batch", "optimizer", "precision", "earlyStopping", "args",
+}  # fmt: skip
+
+
+class Bad(Exception):
+    """run.json or the model cannot be used; the message says why."""
+
+
+def fields(where: str, value: Any, required: set[str], optional: set[str] = set()) -> dict[str, Any]:
+    """Checks which fields an object has."""
+    if not isinstance(value, dict):
+        raise Bad(f"{where}: must be an object")
+    for name in value:
+        if name not in required | optional:
+            raise Bad(f"{where}: unknown field {name}")
+    for name in sorted(required - set(value)):
+        raise Bad(f"{where}: {name} is missing")
+    return value
+
+
+def names(where: str, value: Any, empty: bool = False) -> list[str]:
+    """Checks a list of names. With empty, a name may be "" any number of times."""
+    if not isinstance(value, list) or not value or not all(isinstance(n, str) for n in value):
+        raise Bad(f"{where}: must be a list of at least one name")
+    given = [n for n in value if n or not empty]
+    if "" in given or len(set(given)) < len(given):
+        raise Bad(f"{where}: has an empty name, or a name twice")
+    return value
+
+
+def read(file: Path) -> dict[str, Any]:
+    """Reads run.json."""
+    try:
+        document = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as e:
+        raise Bad(f"{file}: {e}") from None
+    run = fields("run.json", document, {"key", "seed", "dataset", "output", "spec"}, {"weights"})
+    if isinstance(run["seed"], bool) or not isinstance(run["seed"], int) or run["seed"] < 0:
+        raise Bad("run.json: seed must be a whole number from 0")
+    if not isinstance(run["output"], str) or not run["output"].startswith("/"):
+        raise Bad("run.json: output must be an absolute path")
+    spec = fields("spec", run["spec"], {"classes", "train"})
+    names("spec.classes", spec["classes"])
+    train = fields("spec.train", spec["train"], {"with", "from"}, TRAIN)
+    if train["with"] != TRAINER:
+        raise Bad(f"spec.train.with: must be {TRAINER}, not {train['with']!r}")
+    if train.get("epochs", 1) != 1:
+        raise Bad("spec.train.epochs: must be 1; nothing is trained here")
+    if "weights" not in run:
+        raise Bad("spec.train.from: must name weights of the server's configuration, which are the ONNX file")
+    fields("weights", run["weights"], {"file", "sha256"})
+    args = fields("spec.train.args", train.get("args", {}), set(), {"slots", "select"})
+    if "slots" in args:
+        names("spec.train.args.slots", args["slots"], empty=True)
+    return run
+
+
+def sizes(ports: Any, name: str) -> list[int]:
+    """The sizes of an input or output after the batch."""
+    for port in ports:
+        if port.name == name:
+            return [d.dim_value for d in port.type.tensor_type.shape.dim[1:]]
+    raise Bad(f"the file has no {name}, but {', '.join(p.name for p in ports) or 'nothing'}")
+
+
+def slots_of(entry: Any, width: int) -> list[str]:
+    """The class of each slot by the file's metadata."""
+    if not isinstance(entry, dict):
+        raise Bad(f"the file's {METADATA} metadata is no object")
+    slots = [""] * width
+    ids = entry.get("class_id_to_name") or dict(enumerate(entry.get("class_names") or []))
+    for slot, name in ids.items():
+        if not str(slot).isdigit() or int(slot) >= width or not isinstance(name, str):
+            raise Bad(f"the file's {METADATA} metadata has class {slot!r}, and output {LOGITS} has {width} slots")
+        slots[int(slot)] = name
+    return slots
+
+
+def written(graph: onnx.ModelProto, args: dict[str, Any], width: int, queries: int) -> list[str]:
+    """Adds metadata to a file that has none, and returns the class of each slot."""
+    if "slots" not in args:
+        raise Bad(f"the file has no {METADATA} metadata, so args.slots must name the class of each of its {width} "
+                  "slots")  # fmt: skip
+    slots = args["slots"] + [""] * (width - len(args["slots"]))
+    if not width - 1 <= len(args["slots"]) <= width:
+        raise Bad(f"args.slots has {len(args['slots'])} names, and output {LOGITS} has {width} slots; name each of "
+                  'them, or all but the last, which is the background then; "" is a slot without a class')  # fmt: skip
+    entry = graph.metadata_props.add()
+    entry.key = METADATA
+    entry.value = json.dumps({
+        "schema_version": 1, "format": "onnx", "task": "detect", "variant": "imported",
+        "input_shape": [-1, 3, *sizes(graph.graph.input, INPUT)[1:]], "input_name": INPUT,
+        "outputs": {"pred_boxes": BOXES, "pred_logits": LOGITS}, "means": MEANS, "stds": STDS, "pixel_scale": 1 / 255,
+        "channel_order": "RGB", "resize_interpolation": "bilinear", "resize_antialias": False, "class_names": slots,
+        "class_id_to_name": {str(i): name for i, name in enumerate(slots) if name}, "num_classes": width,
+        "num_select": args.get("select", min(queries, 300)), "selection_policy": "all_logits",
+        "box_format": "cxcywh_normalized", **({} if slots[-1] else {"background_class_id": -1}),
+    }, sort_keys=True)  # fmt: skip
+    return slots
+
+
+def imported(run: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
+    """The file that ships, and what train.json says of it."""
+    args = run["spec"]["train"].get("args", {})
+    file = Path(run["weights"]["file"])
+    data = file.read_bytes()
+    if hashlib.sha256(data).hexdigest() != run["weights"]["sha256"]:
+        raise Bad("the file of the weights was changed")
+    try:
+        graph = onnx.load_model_from_string(data)  # external files are not read
+    except Exception as e:
+        raise Bad(f"the file is no ONNX file: {e}") from None
+    queries, width = (sizes(graph.graph.output, LOGITS) + [0, 0])[:2]
+    if width < 1 or queries < 1:
+        raise Bad(f"output {LOGITS} of the file has no fixed number of queries and slots; export it with fixed sizes")
+    sizes(graph.graph.output, BOXES)
+    entries = [e.value for e in graph.metadata_props if e.key == METADATA]
+    if entries:
+        try:
+            slots = slots_of(json.loads(entries[0]), width)
+        except ValueError as e:
+            raise Bad(f"the file's {METADATA} metadata: {e}") from None
+        given = args.get("slots", slots)
+        if given + [""] * (width - len(given)) != slots:
+            raise Bad(f"args.slots says {given}, and the file's metadata says {slots}; remove or correct args.slots")
+    else:
+        slots = written(graph, args, width, queries)
+        data = graph.SerializeToString(deterministic=True)
+    for name in run["spec"]["classes"]:
+        if name not in slots:
+            raise Bad(f"the file has no class {name}; its slots are {slots}")
+    return data, {
+        "trainer": TRAINER, "imported": True, "sha256": run["weights"]["sha256"], "slots": slots,
+        "metadata": "of the file" if entries else "by args.slots",
+        "producer": f"{graph.producer_name} {graph.producer_version}".strip(), "ir": graph.ir_version,
+        "opset": {o.domain or "ai.onnx": o.version for o in graph.opset_import}, "onnx": onnx.__version__,
+    }  # fmt: skip
+
+
+def replace(file: Path, content: bytes) -> None:
+    """Replaces a file atomically and durably."""
+    part = file.with_name(f".{file.name}.part")
+    with open(part, "wb") as f:
+        f.write(content)
+        f.flush()
+        os.fsync(f.fileno())
+    os.replace(part, file)
+
+
+def status(output: Path, phase: str, message: str = "") -> None:
+    now = datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    replace(output / "status.json", json.dumps({"phase": phase, "message": message, "heartbeat": now}).encode())
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the import; returns the exit status."""
+    if len(arguments) != 1:
+        print("usage: train.py RUN.JSON", file=sys.stderr)
+        return 1
+    try:
+        run = read(Path(arguments[0]))
+        output = Path(run["output"])
+        output.mkdir(parents=True, exist_ok=True)
+        lock = os.open(output, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(lock, fcntl.LOCK_EX)  # an import takes seconds
+        parts = [run["key"], run["seed"], run["spec"], run["weights"]["sha256"]]
+        identity = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest().encode()
+        there = [name for name in OUTPUTS if (output / name).exists()]
+        if there and (not (output / "identity").exists() or (output / "identity").read_bytes() != identity):
+            raise Bad(f"{output}: contains another run; use another output folder")
+        if all((output / name).exists() for name in OUTPUTS):
+            return 0
+    except (Bad, OSError) as e:  # the output folder is unknown, of another run, or not writable: do not change it
+        print(f"error: {e}", file=sys.stderr)
+        return 1
+    try:
+        replace(output / "identity", identity)
+        status(output, "starting")
+        model, about = imported(run)
+        replace(output / "model.onnx", model)
+        replace(output / "train.json", (json.dumps(about, indent=2) + "\n").encode())
+        replace(output / "log.txt", f"imported a file of {len(model)} bytes; its slots are {about['slots']}\n".encode())
+        status(output, "done")
+        return 0
+    except (Bad, OSError) as e:
+        line = " ".join(str(e).split())
+        status(output, "failed", line)
+        print(f"error: {line}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
