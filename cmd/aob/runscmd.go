@@ -161,9 +161,9 @@ func listsTrials(c *cobra.Command) *cobra.Command {
 			var list []web.Training
 			for _, t := range trials {
 				for _, v := range t.Variants {
-					list = append(list, web.Training{ID: v.ID, From: "try", Trial: t.ID, Model: t.Model, Set: v.Set,
-						By: t.By, At: t.At, State: v.State, Sentence: v.Sentence, Bundle: v.Bundle, Seeds: v.Seeds,
-						MAP: v.MAP, Diff: v.Diff})
+					list = append(list, web.Training{ID: v.ID, From: "try", Trial: t.ID, Model: t.Model,
+						Title: t.Note, Set: v.Set, By: t.By, At: t.At, State: v.State, Sentence: v.Sentence,
+						Bundle: v.Bundle, Seeds: v.Seeds, MAP: v.MAP, Diff: v.Diff})
 				}
 			}
 			return writeTrainings(delivery.LogWriter{W: c.OutOrStdout()}, list)
@@ -258,7 +258,7 @@ func (t *terminal) trainings(list []web.Training, now time.Time) {
 	for _, r := range list {
 		from, what, age := r.From, r.Title, "-"
 		if r.Trial != "" {
-			from, what = r.From+" "+r.ID, strings.Join(r.Set, " ")
+			from, what = r.From+" "+r.ID, strings.Join(append(slices.Clone(r.Set), r.Title), "  ")
 		}
 		if !r.At.IsZero() {
 			age = span(now.Sub(r.At))

@@ -251,7 +251,8 @@ func tried() web.Trial {
 	seed := func(n int64, v float64) web.Seed {
 		return web.Seed{Seed: n, State: delivery.CheckSuccess, Bundle: sum("seed"), MAP: &v}
 	}
-	return web.Trial{ID: "0a1b2c3d4e", Model: "shapes", By: "maria", At: noon, State: delivery.CheckSuccess,
+	return web.Trial{ID: "0a1b2c3d4e", Model: "shapes", By: "maria", Note: "longer or not", At: noon,
+		State:    delivery.CheckSuccess,
 		Sentence: web.Sentence{Text: "4 of 4 models trained"}, Release: &v2, Total: 4, Trained: 4, Known: 1, AtOnce: 1,
 		Variants: []web.Variant{
 			{ID: "77d0c1e2f3", Set: []string{"train.epochs=4"}, State: delivery.CheckSuccess, MAP: figure(0.41),
@@ -265,7 +266,12 @@ func (s *shop) Try(_ context.Context, ask web.TrialRequest) (web.Trial, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, v := range ask.Variants {
-		s.said = append(s.said, fmt.Sprintf("%s tries %s of %s", who(ask.User), strings.Join(v.Set, " "), ask.File))
+		note := ""
+		if ask.Note != "" {
+			note = ": " + ask.Note
+		}
+		s.said = append(s.said, fmt.Sprintf("%s tries %s of %s%s", who(ask.User), strings.Join(v.Set, " "), ask.File,
+			note))
 	}
 	return tried(), nil
 }
@@ -277,8 +283,8 @@ func (s *shop) Trainings(ctx context.Context) ([]web.Training, error) {
 	trial, diff := tried(), -0.34
 	var list []web.Training
 	for _, v := range trial.Variants {
-		list = append(list, web.Training{ID: v.ID, From: "try", Trial: trial.ID, Model: trial.Model, Set: v.Set,
-			By: trial.By, At: trial.At, State: v.State, MAP: v.MAP, Diff: v.Diff, Seeds: v.Seeds})
+		list = append(list, web.Training{ID: v.ID, From: "try", Trial: trial.ID, Model: trial.Model, Title: trial.Note,
+			Set: v.Set, By: trial.By, At: trial.At, State: v.State, MAP: v.MAP, Diff: v.Diff, Seeds: v.Seeds})
 	}
 	prs, err := s.PRs(ctx)
 	for _, p := range slices.Backward(prs) {

@@ -24,6 +24,7 @@ func newTryCommand() *cobra.Command {
 	var o client
 	var sets []string
 	var write, detach bool
+	var note string
 	c := &cobra.Command{
 		Use:   "try FILE",
 		Short: "Train variants of a model without a branch, judged on validation alone",
@@ -49,7 +50,7 @@ how far it is and finishes only the rest. aob runs stop ID ends it.`,
 			if err != nil {
 				return hinted{fmt.Errorf("--set: %w", err), c.CommandPath() + " --help shows how"}
 			}
-			request := web.TrialRequest{File: "models/" + filepath.Base(args[0])}
+			request := web.TrialRequest{File: "models/" + filepath.Base(args[0]), Note: note}
 			for _, row := range grid {
 				text, err := intent.Set(data, row)
 				if err != nil {
@@ -98,6 +99,7 @@ how far it is and finishes only the rest. aob runs stop ID ends it.`,
 	o.register(c)
 	c.Flags().StringArrayVar(&sets, "set", nil,
 		"`PATH=VALUE[,VALUE…]`: a value of the file, or several to try; may be given again")
+	c.Flags().StringVar(&note, "note", "", "a `text` for people, as why it is tried; aob runs shows it")
 	c.Flags().BoolVar(&write, "write", false, "write the best variant's values into FILE")
 	c.Flags().BoolVarP(&detach, "detach", "d", false, "do not wait for it")
 	return c
@@ -265,6 +267,9 @@ func (t *terminal) trial(trial web.Trial, now time.Time) {
 			row = append(row, cell{text: text})
 		}
 		rows = append(rows, append(row, cell{text: set}))
+	}
+	if trial.Note != "" {
+		t.paragraph("", "note: "+trial.Note)
 	}
 	if len(all) > 0 {
 		t.paragraph("", "all with "+strings.Join(all, " "))

@@ -27,7 +27,7 @@ var fromOutside = []string{
 	"Report.Blocked", "Report.Labels", "Report.Why",
 	"RunState.Error", "RunState.EndReason", "RunStatus.Message", "RunStatus.Phase",
 	"CheckVerdict.Reason", "Verdict.Reason", "Proposal.Foreign", "Proposal.Moved",
-	"Proposal.Refused", "Trial.By", "Variant.Set",
+	"Proposal.Refused", "Trial.By", "Trial.Note", "Variant.Set",
 	"Evidence.Stale", "Main.Unread", "Main.UnreadFleets", "UnreadStatement.Why",
 }
 

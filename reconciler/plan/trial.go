@@ -17,6 +17,7 @@ type Trial struct {
 	ID       string    `json:"id"`
 	Model    string    `json:"model"`
 	By       string    `json:"by"`
+	Note     string    `json:"note,omitempty"`
 	At       time.Time `json:"at"`
 	Variants []Variant `json:"variants"`
 }

@@ -84,7 +84,7 @@ func (q *Requests) read(ctx context.Context, now time.Time) error {
 	return err
 }
 
-// try keeps an experiment. If there is one with the same content, its author and time stay.
+// try keeps an experiment. If there is one with the same content, its author, note and time stay.
 func (q *Requests) try(ctx context.Context, t plan.Trial, now time.Time) (plan.Trial, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -92,7 +92,7 @@ func (q *Requests) try(ctx context.Context, t plan.Trial, now time.Time) (plan.T
 		return t, delivery.Wait{For: time.Second, What: "the ledger cannot be read; aob status says why"}
 	}
 	if i := slices.IndexFunc(q.trials, func(o plan.Trial) bool { return o.ID == t.ID }); i >= 0 {
-		t.At, t.By = q.trials[i].At, q.trials[i].By
+		t.At, t.By, t.Note = q.trials[i].At, q.trials[i].By, q.trials[i].Note
 	}
 	body, err := json.Marshal(t)
 	if err == nil {

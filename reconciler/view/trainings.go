@@ -33,9 +33,9 @@ func (s *Snapshot) trainings(commits Commits) ([]web.Training, error) {
 	for _, t := range s.Plan.Trials {
 		trial := s.trial(t)
 		for _, v := range trial.Variants {
-			list = append(list, web.Training{ID: v.ID, From: "try", Trial: trial.ID, Model: trial.Model, Set: v.Set,
-				By: trial.By, At: trial.At, State: v.State, Sentence: v.Sentence, Spec: v.Spec, Bundle: v.Bundle,
-				Seeds: v.Seeds, MAP: v.MAP, Diff: v.Diff})
+			list = append(list, web.Training{ID: v.ID, From: "try", Trial: trial.ID, Model: trial.Model,
+				Title: trial.Note, Set: v.Set, By: trial.By, At: trial.At, State: v.State, Sentence: v.Sentence,
+				Spec: v.Spec, Bundle: v.Bundle, Seeds: v.Seeds, MAP: v.MAP, Diff: v.Diff})
 		}
 	}
 	for _, p := range s.Plan.Proposals {

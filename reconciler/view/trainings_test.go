@@ -35,7 +35,8 @@ func TestTrainings(t *testing.T) {
 	snap.Plan.Proposals = append(snap.Plan.Proposals, plan.ProposalReport{PR: delivery.PullRequest{Number: 2,
 		Merged: true}, Models: []plan.ModelReport{{Model: "shapes"}}})
 	snap.Plan.Trials = []plan.TrialReport{{Trial: plan.Trial{ID: "0a1b", Model: "shapes", By: "ada",
-		At: viewTime.Add(time.Hour), Variants: []plan.Variant{{Set: []string{"train.epochs=9"}}}},
+		Note: "night images",
+		At:   viewTime.Add(time.Hour), Variants: []plan.Variant{{Set: []string{"train.epochs=9"}}}},
 		Variants: []plan.VariantReport{{ID: "3f9c", State: delivery.CheckFailure}}}}
 	source := Source{Loop: taken{snap: snap}, Commits: past{release}}
 	list, err := source.Trainings(t.Context())
@@ -57,6 +58,7 @@ func TestTrainings(t *testing.T) {
 		t.Errorf("listed: %s", got)
 	}
 	if r := of("3f9c"); r.From != "try" || r.Trial != "0a1b" || r.By != "ada" || r.Set[0] != "train.epochs=9" ||
+		r.Title != "night images" ||
 		r.MAP != nil {
 		t.Errorf("%+v", r)
 	}

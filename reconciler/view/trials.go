@@ -56,7 +56,9 @@ func (s *Source) Try(ctx context.Context, request web.TrialRequest) (web.Trial, 
 		return web.Trial{}, delivery.Blockedf("name a file as models/pallets.yaml", "%s is not the file of a model",
 			request.File)
 	}
-	t, err := s.Requests.try(ctx, plan.NewTrial(name, variants, request.User, s.Now().UTC()), s.Now())
+	trial := plan.NewTrial(name, variants, request.User, s.Now().UTC())
+	trial.Note = request.Note
+	t, err := s.Requests.try(ctx, trial, s.Now())
 	if err != nil {
 		return web.Trial{}, err
 	}
@@ -118,9 +120,9 @@ func nextTurn(ctx context.Context) error {
 
 // trial shows an experiment.
 func (s *Snapshot) trial(t plan.TrialReport) web.Trial {
-	out := web.Trial{ID: t.Trial.ID, Model: t.Trial.Model, By: t.Trial.By, At: t.Trial.At, State: t.State,
-		Sentence: sentence(t.Fact), Release: t.Release, Known: t.Known, Trained: t.Trained, Total: t.Total,
-		SecondsLeft: t.Left.Seconds(), AtOnce: s.World.Server.Trainings, Variants: []web.Variant{}}
+	out := web.Trial{ID: t.Trial.ID, Model: t.Trial.Model, By: t.Trial.By, Note: t.Trial.Note, At: t.Trial.At,
+		State: t.State, Sentence: sentence(t.Fact), Release: t.Release, Known: t.Known, Trained: t.Trained,
+		Total: t.Total, SecondsLeft: t.Left.Seconds(), AtOnce: s.World.Server.Trainings, Variants: []web.Variant{}}
 	for i, v := range t.Variants {
 		w := web.Variant{ID: v.ID, Set: t.Trial.Variants[i].Set, Spec: v.Spec, State: v.State,
 			Sentence: sentence(v.Fact), Bundle: v.Bundle, Seeds: []web.Seed{}}

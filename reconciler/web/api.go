@@ -26,6 +26,7 @@ const (
 	// MaxTrial is the largest size of an experiment in bytes, and MaxVariants the largest number of its variants.
 	MaxTrial    = 16 << 20
 	MaxVariants = 256
+	MaxNote     = 200 // characters of an experiment's note
 )
 
 // An Error is an error response of the API.
@@ -280,6 +281,9 @@ func readTrial(w http.ResponseWriter, r *http.Request) (body TrialRequest, err e
 	}
 	if body.User, err = peerOf(r); err != nil {
 		return body, err
+	}
+	if n := utf8.RuneCountInString(body.Note); n > MaxNote || !utf8.ValidString(body.Note) {
+		return body, badRequest("", "note: want at most %d characters of UTF-8, got %d", MaxNote, n)
 	}
 	if n := len(body.Variants); n == 0 || n > MaxVariants {
 		return body, badRequest("", "want 1 to %d variants, got %d", MaxVariants, n)

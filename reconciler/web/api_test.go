@@ -220,6 +220,7 @@ func TestRequestsRefused(t *testing.T) {
 		{"GET", "/v1/prs/x", "", 400, "number"},
 		{"GET", "/v1/prs/0", "", 400, "number"},
 		{"GET", "/v1/prs/99999999999999999999", "", 400, "number"},
+		{"POST", "/v1/trials", `{"note": "` + strings.Repeat("x", web.MaxNote+1) + `", "variants": [{}]}`, 400, "note"},
 		{"POST", "/v1/prs/3/merge", "{}", 400, "head"},
 		{"POST", "/v1/prs/3/merge", `{"head": "5d79a5"}`, 400, "head"},
 		{"POST", "/v1/prs/3/merge", `{"head": "5d79a5e", "user": "ann"}`, 400, "user"},

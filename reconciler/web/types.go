@@ -80,6 +80,7 @@ type Check struct {
 type TrialRequest struct {
 	User     string           `json:"user,omitempty"` // the server sets it from the socket's connection
 	File     string           `json:"file"`           // such as models/pallets.yaml
+	Note     string           `json:"note,omitempty"` // why, for people
 	Variants []VariantRequest `json:"variants"`
 }
 
@@ -94,6 +95,7 @@ type Trial struct {
 	ID    string              `json:"id"`
 	Model string              `json:"model"`
 	By    string              `json:"by"`
+	Note  string              `json:"note,omitempty"` // of whoever asked for it first
 	At    time.Time           `json:"at"`
 	State delivery.CheckState `json:"state"`
 	Sentence
@@ -139,7 +141,7 @@ type Training struct {
 	PR      int                 `json:"pr,omitempty"`      // of a release: the one that merged it, if it is known
 	Version int                 `json:"version,omitempty"` // of a release
 	Model   string              `json:"model"`
-	Title   string              `json:"title,omitempty"` // of the pull request, or of the commit on main
+	Title   string              `json:"title,omitempty"` // of the pull request or commit, or the note
 	Set     []string            `json:"set,omitempty"`   // of a variant: differences from the file
 	By      string              `json:"by,omitempty"`
 	At      time.Time           `json:"at,omitzero"` // when it was asked for, pushed, or released
