@@ -22,6 +22,7 @@ import (
 	"github.com/autonomos/aob/reconciler/evidence"
 	"github.com/autonomos/aob/reconciler/provenance"
 	"github.com/autonomos/aob/reconciler/trust"
+	"github.com/autonomos/aob/tools/venvtest"
 )
 
 // A shelf is a store with one released bundle.
@@ -337,5 +338,45 @@ func TestDamagedAttachmentsAreNotRead(t *testing.T) {
 		if err == nil {
 			t.Errorf("%s: damaged bytes are read", part)
 		}
+	}
+}
+
+const readDocuments = `
+import json, sys
+documents = json.load(sys.stdin)
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+wrong = JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(documents["https://cyclonedx.org/bom"]))
+assert wrong is None, wrong
+from google.protobuf import json_format
+from in_toto_attestation.predicates.provenance.v1 import provenance_pb2
+p = json_format.ParseDict(documents["https://slsa.dev/provenance/v1"], provenance_pb2.Provenance())
+assert p.build_definition.build_type and p.run_details.builder.id and len(p.build_definition.resolved_dependencies) == 6
+from huggingface_hub import ModelCard
+card = ModelCard(documents["https://aob.dev/card/v1"]["text"])
+print(json.dumps(sorted([e.metric_type, e.metric_value] for e in card.data.eval_results)))
+`
+
+// The packages of CycloneDX, in-toto and Hugging Face read the documents.
+func TestRealPackagesReadDocuments(t *testing.T) {
+	python := venvtest.Python(t, "papers")
+	s := newShelf(t)
+	if err := s.papers.Step(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	papers, err := s.papers.Statements.Papers(t.Context(), s.bundle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	documents := map[string]json.RawMessage{}
+	for _, p := range papers {
+		documents[p.Type] = p.Predicate
+	}
+	c := exec.Command(python, "-c", readDocuments)
+	c.Stdin, c.Stderr = bytes.NewReader(delivery.Canonical(documents)), t.Output()
+	out, err := c.Output()
+	if want := `[["AP/<b>|` + "`x`" + `", 1e-07], ["AP/RBC", 0.5], ["mAP", 0.6012]]`; err != nil ||
+		strings.TrimSpace(string(out)) != want {
+		t.Errorf("they read %s, want %s: %v", out, want, err)
 	}
 }
