@@ -44,6 +44,11 @@ func TestSources(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { conform(t, name, kit) })
 	}
+	t.Run("s3", func(t *testing.T) { // needs moto
+		objects, archive := s3Kits(t)
+		t.Run("objects", func(t *testing.T) { conform(t, "s3", objects) })
+		t.Run("archive", func(t *testing.T) { conform(t, "s3", archive) })
+	})
 }
 
 // conform is the suite. make gives a kit with a storage of its own.

@@ -96,12 +96,6 @@ func s3Kits(t *testing.T) (objects, archive func(t *testing.T) sourceKit) {
 	return objects, archive
 }
 
-func TestS3Source(t *testing.T) {
-	objects, archive := s3Kits(t)
-	t.Run("objects", func(t *testing.T) { conform(t, "s3", objects) })
-	t.Run("archive", func(t *testing.T) { conform(t, "s3 archive", archive) })
-}
-
 // A list has several pages, of ten objects each, and only what was changed is told as another version.
 func TestS3Lists(t *testing.T) {
 	moto := mototest.Start(t)

@@ -1,6 +1,6 @@
 // Package mototest runs moto, a stand-in for S3, for tests.
 //
-// ../install.sh installs it once, in the user's cache folder. If it is missing, [Start] skips the test.
+// tools/venv.sh installs it once, in the user's cache folder. If it is missing, [Start] skips the test.
 //
 // Only tests import it.
 package mototest
@@ -10,8 +10,6 @@ import (
 	"context"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -19,6 +17,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+
+	"github.com/autonomos/aob/tools/venvtest"
 )
 
 // A Server is a running moto. It accepts all credentials.
@@ -40,14 +40,7 @@ server.stop()
 // Start starts a server, which ends with the test.
 func Start(t testing.TB) *Server {
 	t.Helper()
-	_, file, _, _ := runtime.Caller(0)
-	install := exec.Command(filepath.Join(filepath.Dir(filepath.Dir(file)), "install.sh"))
-	install.Env = append(install.Environ(), "AOB_INSTALLED=1")
-	python, err := install.Output()
-	if err != nil {
-		t.Skip("moto is not installed; run tools/moto/install.sh")
-	}
-	command := exec.Command(strings.TrimSpace(string(python)), "-c", script)
+	command := exec.Command(venvtest.Python(t, "moto"), "-c", script)
 	command.Env = append(os.Environ(), "MOTO_S3_DEFAULT_MAX_KEYS=10") // a page of a list
 	command.Stderr = os.Stderr
 	in, err := command.StdinPipe()
