@@ -204,7 +204,7 @@ func TestCommandsPrintSafely(t *testing.T) {
 		`log\.(Print|Fatal)|fmt\.Print`)
 	handed := regexp.MustCompile(
 		`(newTerminal|printMessage|\.print|\.watch|infer|follow|printError|run|copyFS|initWorld|showProgress|` +
-			`showInstalling)\(`)
+			`showInstalling|\.open|awaitRelease)\(`)
 	safe := regexp.MustCompile(`delivery\.(Terminal|LogWriter|LogText|TerminalLines)\b`)
 	for _, dir := range []string{".", "../aob-agent", "../aob-detect"} {
 		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
