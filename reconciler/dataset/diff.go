@@ -360,14 +360,16 @@ func pair(a, b *examined) {
 	by(func(e *compared) string { return keyed(e.name, e.split) })
 	by(func(e *compared) string { return keyed(made(e), e.split) })
 	by(made)
+	ids := map[string]*compared{}
+	for _, e := range a.entries {
+		if e.found == nil {
+			ids[keyed(id(e), e.split)] = e
+		}
+	}
 	for _, e := range b.entries { // a name that has no file
-		for _, o := range a.entries {
-			if e.found != nil {
-				break
-			}
-			if o.found == nil && o.id == e.id && o.split == e.split && (e.file == "" || o.file == "") {
-				e.found, o.found = o, e
-			}
+		o := ids[keyed(id(e), e.split)]
+		if e.found == nil && o != nil && o.found == nil && (e.file == "" || o.file == "") {
+			e.found, o.found = o, e
 		}
 	}
 	var looks bands

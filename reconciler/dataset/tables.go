@@ -63,6 +63,7 @@ func (c *checker) tables(v *version) Tables {
 			}
 		}
 	}
+	places := images.places()
 	tabled := map[string]bool{}
 	for _, e := range Expectations() {
 		if e.Table != tableProblems {
@@ -70,7 +71,7 @@ func (c *checker) tables(v *version) Tables {
 		}
 	}
 	for _, f := range c.faults {
-		if tabled[f.code] && !(f.code == "too-large" && !images.has(f.where)) {
+		if tabled[f.code] && !(f.code == "too-large" && !places[f.where]) {
 			continue
 		}
 		at := items[[2]string{f.code, f.where}]
@@ -97,9 +98,13 @@ func (t *Table) add(cells ...any) {
 	t.Rows = append(t.Rows, cells)
 }
 
-// has reports whether a row has this text in its first column.
-func (t *Table) has(name string) bool {
-	return slices.ContainsFunc(t.Rows, func(row []any) bool { return row[0] == name })
+// places returns the texts in the first column.
+func (t *Table) places() map[any]bool {
+	out := make(map[any]bool, len(t.Rows))
+	for _, row := range t.Rows {
+		out[row[0]] = true
+	}
+	return out
 }
 
 // column returns the place of a column.
@@ -165,9 +170,10 @@ func (c *checker) imageTable(v *version) Table {
 		t.add(gone.where, c.splits[gone.split].dir+gone.image.FileName, gone.split,
 			strconv.FormatInt(gone.image.ID, 10), nil, nil, nil, nil, nil, nil, nil, nil, nil)
 	}
+	places := t.places()
 	for _, f := range c.faults {
 		switch {
-		case f.code == codeNoImage && !t.has(f.where): // of a layout without ids
+		case f.code == codeNoImage && !places[f.where]: // of a layout without ids
 			t.add(f.where, filled(f.image), nil, f.where, nil, nil, nil, nil, nil, nil, nil, nil, nil)
 		case f.code == "unlisted-file":
 			t.add(f.where, f.where, nil, nil, nil, nil, 0, nil, nil, nil, nil, nil, nil)
