@@ -256,7 +256,7 @@ class RunTest(unittest.TestCase):
         document = self.document("kept")
         file.write_text(json.dumps(document))
         size = (self.folder / "kept" / "model.onnx").stat().st_size
-        for kind, share, cosine in (("fp16", 0.51, 0.9999), ("int8", 0.35, 0.9)):
+        for kind, share, cosine in (("fp16", 0.51, 0.999), ("int8", 0.35, 0.9)):
             with self.subTest(kind):
                 command = [PYTHON, HERE / "train.py", "--variant", kind, file]
                 done = subprocess.run(command, capture_output=True, text=True)
