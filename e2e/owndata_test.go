@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -17,60 +16,23 @@ import (
 // pull request turns green, and what it releases can be pulled.
 func TestOwnData(t *testing.T) {
 	n := findPrograms(t)
-	dir, err := os.MkdirTemp("", "aob-own-") // a socket's path has to be short
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Symlink(n.bin, filepath.Join(dir, "bin")); err != nil {
-		t.Fatal(err)
-	}
-	labelInCVAT(t, filepath.Join(dir, "pallets"))
-	env := append(os.Environ(), "XDG_CACHE_HOME="+filepath.Join(dir, "cache"), "AOB_ONNXRUNTIME="+n.library)
-	shell := func(line string) *exec.Cmd {
-		cmd := exec.Command("/bin/sh", "-ec", line)
-		cmd.Dir, cmd.Env = dir, env
-		return cmd
-	}
-	do := func(line string) string {
-		t.Helper()
-		out, err := shell(line).CombinedOutput()
-		if err != nil {
-			t.Fatalf("%s: %v\n%s", line, err, out)
-		}
-		return string(out)
-	}
-	page, err := os.ReadFile(filepath.Join("..", "docs", "own-data.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := newFolder(t, n)
+	labelInCVAT(t, p.path("pallets"))
+	p.env = append(p.env, "XDG_CACHE_HOME="+p.path("cache"))
 	pulled := false
-	for line := range strings.Lines(string(page)) {
-		command, indented := strings.CutPrefix(line, "    ")
-		command, _, _ = strings.Cut(command, " #")
-		command = strings.TrimSpace(command)
+	for _, step := range parts(t, "own-data.md") {
+		command := step.command
 		word, rest, _ := strings.Cut(command, " ")
 		switch {
-		case !indented:
 		case word == "make": // make itself is running this
 		case word == "export":
-			env = append(env, rest)
+			p.env = append(p.env, rest)
 		case strings.HasPrefix(command, "bin/aob serve"):
-			server := shell("exec " + command)
-			if err := server.Start(); err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() {
-				_ = server.Process.Signal(syscall.SIGTERM)
-				if err := server.Wait(); err != nil {
-					t.Error(err)
-				}
-			})
-			waitFor(t, func() bool { return shell("bin/aob status --socket world/state/aob.sock").Run() == nil })
+			p.serve(t, command)
 		case strings.HasPrefix(command, "bin/aob pr show"):
 			tick := time.NewTicker(time.Second)
 			for began := time.Now(); ; <-tick.C {
-				said := do(command)
+				said := p.do(t, command)
 				if strings.Contains(said, "success  aob/release") {
 					break
 				}
@@ -79,14 +41,14 @@ func TestOwnData(t *testing.T) {
 				}
 			}
 		case strings.HasPrefix(command, "bin/aob bundle pull"):
-			waitFor(t, func() bool { return strings.Contains(do("bin/aob status"), "version 1") })
-			do(command)
-			_, err := os.Stat(filepath.Join(dir, "first-version", "model.onnx"))
+			waitFor(t, func() bool { return strings.Contains(p.do(t, "bin/aob status"), "version 1") })
+			p.do(t, command)
+			_, err := os.Stat(p.path("first-version", "model.onnx"))
 			pulled = err == nil
 		default:
-			do(command)
+			p.do(t, command)
 			if strings.HasPrefix(command, "bin/aob init") {
-				freePort(t, filepath.Join(dir, "world", "aob.yaml"))
+				freePort(t, p.path("world", "aob.yaml"))
 			}
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -20,24 +19,13 @@ import (
 // flow and by a real Airflow DAG, all of docs/orchestrators. Then its server judges the same model for itself.
 func TestStages(t *testing.T) {
 	n := findPrograms(t)
-	dir, err := os.MkdirTemp("", "aob-stages-") // a socket's path has to be short
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	world, intent := filepath.Join(dir, "world"), filepath.Join(dir, "world", "intent")
-	work := filepath.Join(dir, ".aob")
-	base := append(os.Environ(), "PATH="+n.bin+":"+os.Getenv("PATH"), "AOB_ONNXRUNTIME="+n.library,
-		"AOB_CONFIG="+filepath.Join(world, "aob.yaml"), "AOB_INTENT="+intent, "AOB_WORK="+work,
-		"AOB_SOCKET="+filepath.Join(world, "state", "aob.sock"), "MODEL=shapes")
-	command := func(line string, env ...string) *exec.Cmd {
-		cmd := exec.Command("/bin/bash", "-ec", line)
-		cmd.Dir, cmd.Env = dir, append(base, env...)
-		return cmd
-	}
+	p := newFolder(t, n)
+	world, intent, work := p.path("world"), p.path("world", "intent"), p.path(".aob")
+	p.env = append(p.env, "PATH="+n.bin+":"+os.Getenv("PATH"), "AOB_CONFIG="+filepath.Join(world, "aob.yaml"),
+		"AOB_INTENT="+intent, "AOB_WORK="+work, "AOB_SOCKET="+filepath.Join(world, "state", "aob.sock"), "MODEL=shapes")
 	run := func(t *testing.T, line string, env ...string) string {
 		t.Helper()
-		cmd := command(line, env...)
+		cmd := p.command(line, env...)
 		var out, said bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &out, &said
 		if err := cmd.Run(); err != nil {
@@ -57,7 +45,7 @@ func TestStages(t *testing.T) {
 			run(t, step)
 		}
 		var verdicts []struct{ Gate, Outcome string }
-		read(t, filepath.Join(dir, "verdicts.json"), &verdicts)
+		read(t, p.path("verdicts.json"), &verdicts)
 		if len(verdicts) != 1 || verdicts[0].Gate != "production" || verdicts[0].Outcome != "pass" {
 			t.Errorf("got %+v", verdicts)
 		}
@@ -68,7 +56,7 @@ func TestStages(t *testing.T) {
 	const train = `aob train shapes --config "$AOB_CONFIG" --dir "$AOB_INTENT" -o json `
 
 	t.Run("again", func(t *testing.T) {
-		before, err := os.ReadFile(filepath.Join(dir, "trained.json"))
+		before, err := os.ReadFile(p.path("trained.json"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -82,7 +70,7 @@ func TestStages(t *testing.T) {
 
 	t.Run("killed", func(t *testing.T) {
 		// The command is killed once its training works; the next one waits for it, and trains nothing anew.
-		first := command("exec " + train + "--seed 2")
+		first := p.command("exec " + train + "--seed 2")
 		said, err := first.StderrPipe()
 		if err == nil {
 			err = first.Start()
@@ -113,7 +101,7 @@ func TestStages(t *testing.T) {
 
 	t.Run("refused", func(t *testing.T) {
 		replace(t, filepath.Join(intent, "gates", "production.yaml"), `min: [0-9.]+`, "min: 0.99")
-		out, err := command(`aob gate judge --scores scores.json --dir "$AOB_INTENT"`).CombinedOutput()
+		out, err := p.command(`aob gate judge --scores scores.json --dir "$AOB_INTENT"`).CombinedOutput()
 		if err == nil || !strings.Contains(string(out), "aob: shapes fails gate production") {
 			t.Errorf("%v: %s", err, out)
 		}
@@ -123,7 +111,7 @@ func TestStages(t *testing.T) {
 	t.Run("Prefect", func(t *testing.T) {
 		python := venvtest.Python(t, "prefect")
 		out := run(t, "exec "+python+" \"$FLOW\" shapes", "FLOW="+orchestrator(t, "prefect_flow.py"),
-			"PREFECT_HOME="+filepath.Join(dir, "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED=false",
+			"PREFECT_HOME="+p.path("prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED=false",
 			"PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS=300")
 		if !strings.Contains(out, "{'production': 'pass'}") {
 			t.Errorf("got %s", out)
@@ -132,7 +120,7 @@ func TestStages(t *testing.T) {
 
 	t.Run("Airflow", func(t *testing.T) {
 		airflow := venvtest.Program(t, "airflow", "airflow")
-		env := []string{"AIRFLOW_HOME=" + filepath.Join(dir, "airflow"), "AIRFLOW__CORE__LOAD_EXAMPLES=False",
+		env := []string{"AIRFLOW_HOME=" + p.path("airflow"), "AIRFLOW__CORE__LOAD_EXAMPLES=False",
 			"AIRFLOW__CORE__DAGS_FOLDER=" + filepath.Dir(orchestrator(t, "airflow_dag.py")),
 			"PYTHONDONTWRITEBYTECODE=1"}
 		run(t, airflow+" db migrate", env...)
@@ -146,15 +134,7 @@ func TestStages(t *testing.T) {
 
 	t.Run("release", func(t *testing.T) {
 		run(t, git+"checkout -q -b larger && "+git+"commit -qam larger && "+git+"push -q origin larger")
-		server := command("exec aob serve --config \"$AOB_CONFIG\" 2>serve.log")
-		if err := server.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			_ = server.Process.Signal(syscall.SIGTERM)
-			_ = server.Wait()
-		})
-		until(t, func() error { return command("aob status").Run() })
+		p.serve(t, `aob serve --config "$AOB_CONFIG" 2>serve.log`)
 		out := run(t, `aob release larger --head "$(git -C world/intent rev-parse HEAD)" --wait 5m -o json`)
 		if !strings.Contains(out, `"state": "success"`) {
 			t.Errorf("got %s", out)
