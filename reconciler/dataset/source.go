@@ -77,9 +77,11 @@ func (c Catalog) version(ctx context.Context, d delivery.Dataset) (v Version, lo
 	names := c.Locations[d.Source]
 	location, ok = names[name]
 	if !ok {
-		return v, "", delivery.Blockedf(fmt.Sprintf("ask the server's operator to add it under "+
-			"datasets.%s, or use one of: %s", d.Source, strings.Join(slices.Sorted(maps.Keys(names)), ", ")),
-			"dataset %s: datasets.%s of the server's configuration has no %q", d, d.Source, name)
+		do := "ask the server's operator to add it under datasets." + d.Source
+		if len(names) > 0 {
+			do += ", or use one of: " + strings.Join(slices.Sorted(maps.Keys(names)), ", ")
+		}
+		return v, "", delivery.Blockedf(do, "dataset %s: datasets.%s of the server's configuration has no %q", d, d.Source, name)
 	}
 	if rest != "" && !fs.ValidPath(rest) {
 		return v, "", delivery.Blockedf("name a folder below the root, without . or .. in it",
