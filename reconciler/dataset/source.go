@@ -81,7 +81,8 @@ func (c Catalog) version(ctx context.Context, d delivery.Dataset) (v Version, lo
 		if len(names) > 0 {
 			do += ", or use one of: " + strings.Join(slices.Sorted(maps.Keys(names)), ", ")
 		}
-		return v, "", delivery.Blockedf(do, "dataset %s: datasets.%s of the server's configuration has no %q", d, d.Source, name)
+		return v, "", delivery.Blockedf(do, "dataset %s: datasets.%s of the server's configuration has no %q", d,
+			d.Source, name)
 	}
 	if rest != "" && !fs.ValidPath(rest) {
 		return v, "", delivery.Blockedf("name a folder below the root, without . or .. in it",

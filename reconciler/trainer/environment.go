@@ -310,7 +310,7 @@ func (e Environments) sync(ctx context.Context, uv, folder, lock string, progres
 	ended := make(chan error, 1)
 	go func() {
 		_, err := e.run(ctx, lines, uv, "pip", "sync", "--python", filepath.Join(folder, "bin", "python"),
-			"--no-build", "--require-hashes", lock)
+			"--no-build", "--require-hashes", "--compile-bytecode", lock)
 		ended <- err
 	}()
 	tick := time.NewTicker(time.Second)
