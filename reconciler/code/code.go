@@ -101,6 +101,10 @@ var (
 	DataReady      = fact("data.ready", "{dataset} {bundle}: {counts.train} images to train on, {counts.valid} to "+
 		"validate[; {counts.leftOut} left out, as they are in an eval set]")
 	DataWarnings = fact("data.warnings", "{count warning}, shown with the pull request: {facts}") // in a status
+	DataChanged  = fact("data.changed", "dataset [{fromDataset} -> {dataset}|{dataset} has changed since version "+
+		"{version}]: [{facts}|other files, with as many images and objects as before]")
+	DataImages   = fact("data.images", "{imageChanges}")
+	DataObjects  = fact("data.objects", "{objectChanges}[, {moreNames more class} changed]")
 	Finding      = fact("data.finding", "{file}: {text}[ (and {count more finding})]")
 	DataNoTruths = fact("data.noTruths", "gate {gate}: its eval set {evalSet} has no object that counts of {anyName}, "+
 		"and its check of {metric} needs some; put images with objects into it, or check only what needs none, as "+

@@ -37,6 +37,9 @@ type Values struct {
 	Class   string   `json:"class,omitempty"`
 	Metric  string   `json:"metric,omitempty"`
 	Dataset string   `json:"dataset,omitempty"`
+	// FromDataset is the dataset before, if it was another one.
+	FromDataset string `json:"fromDataset,omitempty"`
+
 	Licence string   `json:"licence,omitempty"`
 	EvalSet string   `json:"evalSet,omitempty"`
 	Seed    int64    `json:"seed,omitempty"`

@@ -386,6 +386,8 @@ func (s *scene) history(model string) []plan.Past {
 //
 //	draft 3                            it is a draft; all are by someone who may write
 //	checked FILE                       the data run of a model file is done
+//	… train=120 valid=30 objects=circle:9 content=b
+//	                                   that has found so many images and objects, in other files than usual
 //	training FILE epoch=3/8            its train run is running, needed by pull request 3
 //	… for=4 5 since=2m ending=why      by others; or by none since then; it was asked to end just now
 //	installing FILE packages=80/114    its train run makes the environment of its trainer
@@ -408,6 +410,7 @@ func (s *scene) history(model string) []plan.Past {
 //	rewound COMMIT                     main was at another commit before, and does not contain it
 //	bundle a of=FILE mAP=0.60          made from a model file, and scored for its gates
 //	… checkpoint=c licence=MIT         its checkpoint is kept; what it is made of is under a licence
+//	… train=120 …                      what its data run has found is signed, as of checked
 //	lost a                             the registry has the bundle no more
 //	compared b with=a                  the bootstrap that compares them is done
 //	statement FILE baseline=a gates=…  a release file is signed, as judged by main's gates or by those of another tree
@@ -477,6 +480,7 @@ var readLines = map[string]func(s *scene, what string){
 	},
 	"checked": func(s *scene, what string) {
 		ask, found := s.data(what)
+		s.counts(&found)
 		s.run(delivery.RunSpec{Kind: delivery.RunData, Key: delivery.DataKey(ask), Data: &ask}, found)
 	},
 	"had": func(s *scene, what string) { // a training that is over
@@ -703,6 +707,24 @@ func (s *scene) data(file string) (delivery.DataRun, delivery.DataResult) {
 	return ask, found
 }
 
+// counts reads what a data run has found, and reports whether the line says it.
+func (s *scene) counts(found *delivery.DataResult) bool {
+	train := s.value("train")
+	if train == "" {
+		return false
+	}
+	found.Images = map[string]int{"train": s.number(train), "valid": s.number(s.value("valid"))}
+	found.Truths = map[string]int{}
+	for pair := range strings.FieldsSeq(s.value("objects")) {
+		class, n, _ := strings.Cut(pair, ":")
+		found.Truths[class] = s.number(n)
+	}
+	if other := s.value("content"); other != "" {
+		found.Content = delivery.Sum([]byte(other))
+	}
+	return true
+}
+
 func (s *scene) training(file string) delivery.TrainRun {
 	m, _ := s.model(file)
 	ask, found := s.data(file)
@@ -730,6 +752,9 @@ func (s *scene) bundle(letter string) {
 	}
 	if licence := s.value("licence"); licence != "" {
 		t.Training.Input.Licences = []delivery.Licensed{{Part: "weights old", Licence: licence}}
+	}
+	if _, found := s.data(file); s.counts(&found) {
+		t.Training.Data = found
 	}
 	s.Evidence.BySpec[m.SpecDigest()], s.Evidence.ByRun[t.Training.Run] = t, t
 	for _, g := range gates {

@@ -30,6 +30,7 @@ type ModelReport struct {
 	State       delivery.CheckState // of aob/release, for this model
 	Fact        delivery.Fact
 	Data        *delivery.DataResult
+	DataChanged delivery.Fact                      // since the dataset of Baseline; zero if nothing has changed
 	Bundle      delivery.Digest                    // once trained
 	Baseline    *delivery.Release                  // main's accepted release; nil for a first model
 	Measured    []delivery.Measured                // by the gates that have a verdict
@@ -511,15 +512,17 @@ func (m *maker) readData(r *progress, gates []judged, fleets ...fleetGates) bool
 	r.data, stage = resultOf[delivery.DataResult](r.run, delivery.RunSpec{Key: r.dataKey, Kind: delivery.RunData,
 		Limit: m.w.Server.DataTime, Data: &input}, code.DataUnreadable)
 	if stage.State == delivery.CheckSuccess {
-		if r.Data = &r.data; r.data.Failed() {
+		r.Data = &r.data
+		r.DataChanged = m.changedData(r)
+		if r.data.Failed() {
 			stage = failed(findings(r.data.Findings, delivery.LevelError))
 		} else {
 			blind, missing := withoutTruths(r.model, gates, r.data)
 			if !blind.IsZero() {
 				stage = failed(blind)
 			} else {
-				stage.Fact = several(append([]delivery.Fact{dataFact(r.model, r.data), missing}, m.weak(r,
-					gates)...)...)
+				facts := append([]delivery.Fact{dataFact(r.model, r.data), missing}, m.weak(r, gates)...)
+				stage.Fact = several(append(facts, r.DataChanged)...)
 			}
 		}
 	}

@@ -322,6 +322,13 @@ func (c *comment) model(m plan.ModelReport) {
 	if !m.Moved.IsZero() {
 		c.printf("**Another version of the trainer:** %s.\n\n", m.Moved)
 	}
+	if !m.DataChanged.IsZero() {
+		c.printf("**Changed data:** %s.", m.DataChanged)
+		if m.DataChanged.FromDataset != "" {
+			c.printf(" `aob data diff` shows which images and boxes have changed.")
+		}
+		c.printf("\n\n")
+	}
 	for _, f := range m.Carried {
 		c.printf("**Gates of the fleet:** %s.\n\n", f)
 	}

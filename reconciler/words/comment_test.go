@@ -31,6 +31,14 @@ func TestCommentSaysWhatIsWaitedFor(t *testing.T) {
 		d.Gate, d.Code = "production", "0a1b2c3d4e5f"
 		return plan.ProposalReport{Models: []plan.ModelReport{{Model: "shapes", Unsure: []plan.UnsureVerdict{d}}}}
 	}
+	data := func(c delivery.Code, classes int, names []string, counts map[string]int) delivery.Fact {
+		return delivery.Fact{Code: c, Values: delivery.Values{Count: classes, Names: names, Counts: counts}}
+	}
+	changed := func(from string, changes ...delivery.Fact) plan.ProposalReport {
+		return plan.ProposalReport{Models: []plan.ModelReport{{Model: "shapes", DataChanged: delivery.Fact{
+			Code: code.DataChanged, Values: delivery.Values{Dataset: "shapes", FromDataset: from, Version: 12,
+				Facts: changes}}}}}
+	}
 	settled := func(pr plan.ProposalReport) plan.ProposalReport { // by more images
 		pr.Models[0].Verdicts = []delivery.Verdict{{Checks: []delivery.CheckVerdict{{Outcome: delivery.Unsure,
 			Settle: 139}}}}
@@ -65,6 +73,14 @@ func TestCommentSaysWhatIsWaitedFor(t *testing.T) {
 			[]string{"nobody can accept that"}, "/aob accept"},
 		{doubtful(plan.UnsureVerdict{Accept: &delivery.Accept{By: "lead", Because: "seen <it>"}}),
 			release(delivery.CheckSuccess, "version 2"), []string{"lead accepted that: seen &lt;it>"}, "may comment"},
+		{changed(""), release(delivery.CheckPending, "epoch 3/8"), []string{"**Changed data:** dataset shapes has " +
+			"changed since version 12: other files, with as many images and objects as before."}, "aob data diff"},
+		{changed("<old>", data(code.DataImages, 0, nil, map[string]int{"train": 120, "valid": -3, "test": 1}),
+			data(code.DataObjects, 7, []string{"cat", "<b>"}, map[string]int{"cat": -1, "<b>": 2})),
+			release(delivery.CheckPending, "epoch 3/8"), []string{"**Changed data:** dataset &lt;old> -> shapes: " +
+				"120 images more in train, 3 fewer in valid, 1 more in test; 1 object of cat fewer in train, 2 of " +
+				"&lt;b> more, 5 more classes changed. `aob data diff` shows which images and boxes have changed."},
+			"since"},
 		{asking, release(delivery.CheckPending, "train: needs approval"), []string{"AOB: needs approval",
 			"`/aob run 3f9c2a10`, and `/aob run 77aa00ff`"}, "working"},
 	} {

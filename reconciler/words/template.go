@@ -228,6 +228,29 @@ var special = map[string]func(v *delivery.Values) any{
 		}
 		return list
 	},
+	// How many images a dataset has more or fewer, by split: "120 images more in train, 3 fewer in valid".
+	"imageChanges": func(v *delivery.Values) any {
+		var list []string
+		for _, split := range []string{"train", "valid", "test"} {
+			if n := v.Counts[split]; n != 0 {
+				list = append(list, change(n, "image", "", len(list) == 0)+" in "+split)
+			}
+		}
+		return list
+	},
+	// How many objects it has more or fewer to train on, by class: "48 objects of pallet more in train, 2 of forklift
+	// fewer".
+	"objectChanges": func(v *delivery.Values) any {
+		var list []string
+		for _, class := range v.Names {
+			if n := v.Counts[class]; n != 0 {
+				if list = append(list, change(n, "object", " of "+class, len(list) == 0)); len(list) == 1 {
+					list[0] += " in train"
+				}
+			}
+		}
+		return list
+	},
 	// What a device has installed.
 	"installed": func(v *delivery.Values) any {
 		switch {
@@ -302,6 +325,18 @@ var special = map[string]func(v *delivery.Values) any{
 		}
 		return ""
 	},
+}
+
+// change writes how many there are more or fewer. The noun is left out where it is known.
+func change(n int, noun, of string, withNoun bool) string {
+	word, count := "more", n
+	if n < 0 {
+		word, count = "fewer", -n
+	}
+	if withNoun {
+		return delivery.Count(count, noun) + of + " " + word
+	}
+	return strconv.Itoa(count) + of + " " + word
 }
 
 func first(names []string) string { return strings.Join(names[:min(1, len(names))], "") }
