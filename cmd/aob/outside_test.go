@@ -16,6 +16,7 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/explain"
 	"github.com/autonomos/aob/reconciler/gate"
+	"github.com/autonomos/aob/reconciler/stage"
 	"github.com/autonomos/aob/reconciler/web"
 	"github.com/autonomos/aob/reconciler/words"
 	"github.com/autonomos/aob/tools/hostile"
@@ -48,6 +49,19 @@ var printed = map[string]func(text string) (v any, print func(*terminal)){
 	"aob runs": func(text string) (any, func(*terminal)) {
 		v := filled[[]web.Training](text)
 		return v, func(t *terminal) { t.trainings(v, noon) }
+	},
+	"aob train": func(text string) (any, func(*terminal)) {
+		v := filled[stage.Trained](text)
+		v.Result.Trainer, _ = json.Marshal(text) // work keeps valid JSON alone
+		return v, func(t *terminal) { t.trained(v) }
+	},
+	"aob eval --trained": func(text string) (any, func(*terminal)) {
+		v := filled[stage.Measured](text)
+		return v, func(t *terminal) { t.scores(v) }
+	},
+	"aob gate judge": func(text string) (any, func(*terminal)) {
+		v := filled[[]delivery.Verdict](text)
+		return v, func(t *terminal) { t.verdicts(v) }
 	},
 	"aob runs list": func(text string) (any, func(*terminal)) {
 		v := filled[[]web.Trial](text)
@@ -204,7 +218,7 @@ func TestCommandsPrintSafely(t *testing.T) {
 		`log\.(Print|Fatal)|fmt\.Print`)
 	handed := regexp.MustCompile(
 		`(newTerminal|printMessage|\.print|\.watch|infer|follow|printError|run|copyFS|initWorld|showProgress|` +
-			`showInstalling|\.open|awaitRelease)\(`)
+			`showInstalling|\.openWork|awaitRelease)\(`)
 	safe := regexp.MustCompile(`delivery\.(Terminal|LogWriter|LogText|TerminalLines)\b`)
 	for _, dir := range []string{".", "../aob-agent", "../aob-detect"} {
 		files, err := filepath.Glob(filepath.Join(dir, "*.go"))

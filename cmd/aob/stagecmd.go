@@ -45,8 +45,8 @@ func (w *workshop) registerDir(c *cobra.Command) {
 	c.Flags().StringVar(&w.dir, "dir", ".", "the `folder` of the intent repository, with models/ and gates/")
 }
 
-// open prepares the folder of work. close releases it.
-func (w *workshop) open(ctx context.Context, progress io.Writer) (l *stage.Local, trainers intent.Trainers,
+// openWork prepares the folder of work. close releases it.
+func (w *workshop) openWork(ctx context.Context, progress io.Writer) (l *stage.Local, trainers intent.Trainers,
 	closed func() error, err error) {
 	s, err := loadServer(w.config)
 	if err != nil {
@@ -171,7 +171,7 @@ pull request proposes.`,
 		Example: `  aob train shapes --config world/aob.yaml --dir world/intent
   aob train shapes --config aob.yaml --seed 2 -o json >trained.json`,
 		RunE: func(c *cobra.Command, args []string) error {
-			local, trainers, closed, err := w.open(c.Context(), c.ErrOrStderr())
+			local, trainers, closed, err := w.openWork(c.Context(), c.ErrOrStderr())
 			if err != nil {
 				return err
 			}
@@ -193,16 +193,18 @@ pull request proposes.`,
 			if err != nil {
 				return err
 			}
-			return o.print(c.OutOrStdout(), trained, func(t *terminal) {
-				t.printf("%s: bundle %s, trained on %s, seed %d\n", trained.Model, trained.Bundle.Short(),
-					delivery.Count(trained.Data.Images["train"], "image"), trained.Seed)
-			})
+			return o.print(c.OutOrStdout(), trained, func(t *terminal) { t.trained(trained) })
 		},
 	}
 	o.register(c)
 	w.register(c)
 	c.Flags().Int64Var(&seed, "seed", 0, "the seed; the model's first one by default")
 	return c
+}
+
+func (t *terminal) trained(m stage.Trained) {
+	t.printf("%s: bundle %s, trained on %s, seed %d\n", m.Model, m.Bundle.Short(),
+		delivery.Count(m.Data.Images["train"], "image"), m.Seed)
 }
 
 // A measureRequest has the flags of aob eval --trained.
@@ -236,7 +238,7 @@ func (r *measureRequest) measure(c *cobra.Command, o output) error {
 		}
 		baseline = &before
 	}
-	local, trainers, closed, err := r.open(c.Context(), c.ErrOrStderr())
+	local, trainers, closed, err := r.openWork(c.Context(), c.ErrOrStderr())
 	if err != nil {
 		return err
 	}
@@ -255,21 +257,24 @@ func (r *measureRequest) measure(c *cobra.Command, o output) error {
 	if err != nil {
 		return err
 	}
-	return o.print(c.OutOrStdout(), measured, func(t *terminal) {
-		rows := [][]cell{heading("GATE", "IMAGES", "mAP", "AP50", "AP75")}
-		for _, name := range slices.Sorted(maps.Keys(measured.Gates)) {
-			row := []cell{{text: name}, {text: fmt.Sprint(measured.Gates[name].Scores.Scores.Images)}}
-			for _, metric := range []string{"mAP", "AP50", "AP75"} {
-				text := "-"
-				if v, ok := measured.Values[name][metric]; ok {
-					text = fmt.Sprintf("%.4f", v)
-				}
-				row = append(row, cell{text: text})
+	return o.print(c.OutOrStdout(), measured, func(t *terminal) { t.scores(measured) })
+}
+
+func (t *terminal) scores(m stage.Measured) {
+	rows := [][]cell{heading("GATE", "IMAGES", "mAP", "AP50", "AP75")}
+	for _, name := range slices.Sorted(maps.Keys(m.Gates)) {
+		scores := m.Gates[name].Scores.Scores
+		row := []cell{{text: name}, {text: fmt.Sprint(scores.Images)}}
+		for _, metric := range []string{"mAP", "AP50", "AP75"} {
+			text := "-"
+			if v, ok := scores.Values[metric]; ok {
+				text = fmt.Sprintf("%.4f", v)
 			}
-			rows = append(rows, row)
+			row = append(row, cell{text: text})
 		}
-		t.table("", rows)
-	})
+		rows = append(rows, row)
+	}
+	t.table("", rows)
 }
 
 // stageCommands are the commands that write the results of stages.

@@ -57,14 +57,13 @@ type Trained struct {
 
 // Measured has the scores of a trained model on the eval sets of its gates.
 type Measured struct {
-	Stage    string                        `json:"stage"` // Eval
-	Model    string                        `json:"model"`
-	Bundle   delivery.Digest               `json:"bundle"`
-	Classes  delivery.Classes              `json:"classes"`
-	Licences []delivery.Licensed           `json:"licences,omitempty"` // of what the model is made of
-	Against  delivery.Digest               `json:"against,omitempty"`  // the bundle that it is compared with
-	Gates    map[string]Measurement        `json:"gates"`
-	Values   map[string]map[string]float64 `json:"values"` // COCO's metrics by gate
+	Stage    string                 `json:"stage"` // Eval
+	Model    string                 `json:"model"`
+	Bundle   delivery.Digest        `json:"bundle"`
+	Classes  delivery.Classes       `json:"classes"`
+	Licences []delivery.Licensed    `json:"licences,omitempty"` // of what the model is made of
+	Against  delivery.Digest        `json:"against,omitempty"`  // the bundle that it is compared with
+	Gates    map[string]Measurement `json:"gates"`
 }
 
 // A Measurement has what one gate judges.
@@ -157,8 +156,7 @@ func (l *Local) input(ctx context.Context, t Trained, of func(plan.Bundle, []del
 func (l *Local) Measure(ctx context.Context, t Trained, against *Trained, gates map[string]delivery.Gate) (Measured,
 	error) {
 	m := Measured{Stage: Eval, Model: t.Model, Bundle: t.Bundle, Classes: t.Classes, Licences: t.Input.Licences,
-		Gates:  map[string]Measurement{},
-		Values: map[string]map[string]float64{}}
+		Gates: map[string]Measurement{}}
 	for _, name := range slices.Sorted(maps.Keys(gates)) {
 		one := Measurement{}
 		var err error
@@ -176,7 +174,7 @@ func (l *Local) Measure(ctx context.Context, t Trained, against *Trained, gates 
 				return m, fmt.Errorf("gate %s: %w", name, err)
 			}
 		}
-		m.Gates[name], m.Values[name] = one, one.Scores.Scores.Values
+		m.Gates[name] = one
 	}
 	return m, nil
 }
