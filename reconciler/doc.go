@@ -65,5 +65,6 @@
 //	view       answer the commands
 //
 //	edge       the same loop on a device
-//	onnx       ONNX Runtime, the only cgo, in aob-detect alone
+//	onnx       ONNX Runtime, by cgo, in aob-detect alone
+//	turbojpeg  libjpeg-turbo, by cgo, in aob-detect alone
 package reconciler

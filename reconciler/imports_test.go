@@ -50,8 +50,9 @@ var (
 		"archive": {"delivery", "plan", "artifact", "evidence", "provenance"},
 		"view": {"delivery", "intent", "coco", "gate", "rollout", "plan", "code", "words", "explain", "git", "run",
 			"web"},
-		"edge": {"delivery", "durable", "trust", "detect", "artifact"},
-		"onnx": {"delivery", "detect"},
+		"edge":      {"delivery", "durable", "trust", "detect", "artifact"},
+		"onnx":      {"delivery", "detect"},
+		"turbojpeg": {},
 	}
 
 	// What a pure package must not touch: time passing, files, processes,
@@ -144,7 +145,7 @@ func TestImports(t *testing.T) {
 			if pkg == "delivery" && strings.Contains(strings.Split(p, "/")[0], ".") {
 				t.Errorf("%s imports %s: delivery takes the standard library only", file, p)
 			}
-			if p == "C" && pkg != "onnx" {
+			if p == "C" && pkg != "onnx" && pkg != "turbojpeg" {
 				t.Errorf("%s uses cgo", file)
 			}
 			for vendor, homes := range vendors {
@@ -165,15 +166,15 @@ func TestImports(t *testing.T) {
 	}
 }
 
-// The commands only wire; ONNX Runtime is reached by aob-detect alone.
+// The commands only wire; ONNX Runtime and libjpeg-turbo are reached by aob-detect alone.
 func TestCommandImports(t *testing.T) {
 	may := map[string]func(string) bool{
-		"aob": func(p string) bool { return p != "onnx" && p != "edge" },
+		"aob": func(p string) bool { return p != "onnx" && p != "turbojpeg" && p != "edge" },
 		"aob-agent": func(p string) bool {
 			return slices.Contains([]string{"delivery", "durable", "trust", "detect", "artifact", "edge"}, p)
 		},
 		"aob-detect": func(p string) bool {
-			return slices.Contains([]string{"delivery", "durable", "detect", "onnx"}, p)
+			return slices.Contains([]string{"delivery", "durable", "detect", "onnx", "turbojpeg"}, p)
 		},
 	}
 	for command, ok := range may {

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what training and evaluation need on this machine: PyTorch and onnx
-# (Debian's packages), a C compiler, ONNX Runtime's library, and Terraform.
+# (Debian's packages), a C compiler, libjpeg-turbo, ONNX Runtime's library, and Terraform.
 # It does not change what is installed already. Progress goes to standard error.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -27,6 +27,12 @@ if ! /usr/bin/python3 -c 'import torch, torchvision, onnx, PIL, numpy' >/dev/nul
 	packages python3-torch python3-torchvision python3-onnx python3-pil
 fi
 command -v cc >/dev/null 2>&1 || packages gcc libc6-dev
+
+# libjpeg-turbo, which is linked into aob-detect.
+if ! printf '#include <turbojpeg.h>\nint main(void) { return tjInitDecompress() == 0; }' |
+	cc -x c -o /dev/null - -l:libturbojpeg.a -lm >/dev/null 2>&1; then
+	packages libturbojpeg0-dev
+fi
 
 # ONNX Runtime's library.
 "$here/onnxruntime/install.sh" >/dev/null

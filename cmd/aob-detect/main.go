@@ -14,6 +14,7 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/detect"
 	"github.com/autonomos/aob/reconciler/onnx"
+	"github.com/autonomos/aob/reconciler/turbojpeg"
 )
 
 func main() {
@@ -79,5 +80,5 @@ func (o options) worker() (detect.Worker, error) {
 	if err != nil {
 		return detect.Worker{}, err
 	}
-	return detect.Worker{Runtime: runtime, Threads: o.threads}, nil
+	return detect.Worker{Runtime: runtime, JPEG: turbojpeg.Decoder{}, Threads: o.threads}, nil
 }

@@ -25,12 +25,10 @@
 // it, as in RF-DETR's own post-processing. There is no non-maximum suppression.
 //
 // Images are JPEG or PNG. Transparency is dropped, 16-bit channels are cut to their upper 8 bits, and the EXIF
-// orientation, colour profiles and gamma are ignored, as in training with Pillow. PNG gives the same pixels as there,
-// but for greyscale of 16 bits, which Pillow reads as white; package dataset refuses it. JPEG is decoded by Go's
-// decoder, and its chroma is upsampled as libjpeg does it. Both round in their own way: values of greyscale and CMYK
-// differ by at most 1 of 255, and others by at most 4. Measured with Go 1.26, Pillow 9.4 and libjpeg-turbo 2.1 on
-// photos and on noise: 83 % are equal, 16 % differ by 1, 0.3 % to 0.7 % by 2, 0.01 % by 3, 1 in a million by 4. A test
-// holds these bounds.
+// orientation, colour profiles and gamma are ignored, as in training with Pillow. The pixels are those of Pillow's
+// Image.open(...).convert("RGB"), to the last bit, because JPEG files are decoded by the same library, libjpeg-turbo
+// (package turbojpeg). The exception is PNG in greyscale of 16 bits, which Pillow reads as white; package dataset
+// refuses it.
 //
 // [Numerics] names this version of the computation. It is part of every key of a result that was
 // computed from pixels, so that results of different versions are never mixed.
@@ -38,6 +36,6 @@
 // # Files
 //
 // detect.go, inspect.go, evaluate.go, serve.go and child.go are the calling side. worker.go, image.go,
-// chroma.go, contract.go, boxes.go and server.go run inside aob-detect, on a [Model] that package onnx
+// contract.go, boxes.go and server.go run inside aob-detect, on a [Model] that package onnx
 // opens. wire.go and golden.go are used by both.
 package detect

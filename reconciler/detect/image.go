@@ -6,44 +6,98 @@ import (
 	"fmt"
 	"image"
 	"image/color"
-	"image/jpeg"
 	"image/png"
 	"io"
+	"sync"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// decodeImage decodes a JPEG or PNG file after checking its size in pixels.
-func decodeImage(data []byte) (image.Image, error) {
-	decodeConfig, decode, format := jpeg.DecodeConfig, jpeg.Decode, "JPEG"
+// A JPEG decodes JPEG files. Its methods may be called from any goroutine. Package turbojpeg implements it.
+type JPEG interface {
+	// Size returns the size in pixels from the file's header.
+	Size(data []byte) (width, height int, err error)
+	// Decode returns the pixels as RGB bytes, row by row from the top. It may use the memory of buffer for them.
+	Decode(data, buffer []byte) (rgb []byte, width, height int, err error)
+}
+
+// rgbImage has 3 bytes a pixel, row by row.
+type rgbImage struct {
+	pix           []byte
+	width, height int
+}
+
+// Of image.Image, only the size is used.
+func (m *rgbImage) ColorModel() color.Model { return color.NRGBAModel }
+func (m *rgbImage) Bounds() image.Rectangle { return image.Rect(0, 0, m.width, m.height) }
+func (m *rgbImage) At(x, y int) color.Color {
+	p := m.pix[3*(y*m.width+x):]
+	return color.NRGBA{p[0], p[1], p[2], 255}
+}
+
+// rgbBuffers has the memory of decoded JPEG files, which are large and of equal sizes.
+var rgbBuffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// decodeImage decodes a JPEG or PNG file after checking its size in pixels. The caller calls release when it no longer
+// needs the image.
+func decodeImage(data []byte, decoder JPEG) (img image.Image, release func(), err error) {
+	none := func() {}
 	switch {
 	case bytes.HasPrefix(data, []byte("\xff\xd8")):
+		width, height, err := decoder.Size(data)
+		if err == nil {
+			err = checkSize(width, height)
+		}
+		if err != nil {
+			return nil, none, imageError("JPEG", err)
+		}
+		buffer := rgbBuffers.Get().(*[]byte)
+		pix, width, height, err := decoder.Decode(data, *buffer)
+		if err != nil {
+			rgbBuffers.Put(buffer)
+			return nil, none, imageError("JPEG", err)
+		}
+		*buffer = pix
+		return &rgbImage{pix, width, height}, func() { rgbBuffers.Put(buffer) }, nil
 	case bytes.HasPrefix(data, []byte("\x89PNG\r\n\x1a\n")):
-		decodeConfig, decode, format = png.DecodeConfig, png.Decode, "PNG"
+		config, err := png.DecodeConfig(bytes.NewReader(data))
+		if err == nil {
+			err = checkSize(config.Width, config.Height)
+		}
+		if err == nil {
+			img, err = png.Decode(bytes.NewReader(data))
+		}
+		if err != nil {
+			return nil, none, imageError("PNG", err)
+		}
+		return img, none, nil
 	case len(data) == 0:
-		return nil, errors.New("empty file")
-	default:
-		return nil, errors.New("neither JPEG nor PNG")
+		return nil, none, errors.New("empty file")
 	}
-	config, err := decodeConfig(bytes.NewReader(data))
-	if err != nil {
-		return nil, imageError(format, err)
+	return nil, none, errors.New("neither JPEG nor PNG")
+}
+
+// A sizeError is a size in pixels that is not accepted.
+type sizeError struct{ width, height int }
+
+func (e sizeError) Error() string {
+	if e.width <= 0 || e.height <= 0 {
+		return fmt.Sprintf("%d x %d pixels", e.width, e.height)
 	}
-	if config.Width <= 0 || config.Height <= 0 {
-		return nil, fmt.Errorf("%s of %d x %d pixels", format, config.Width, config.Height)
+	return fmt.Sprintf("%d x %d pixels, want at most %d Mpx", e.width, e.height, MaxPixels>>20)
+}
+
+func checkSize(width, height int) error {
+	if width <= 0 || height <= 0 || int64(width)*int64(height) > MaxPixels {
+		return sizeError{width, height}
 	}
-	if int64(config.Width)*int64(config.Height) > MaxPixels {
-		return nil, fmt.Errorf("%s of %d x %d pixels, want at most %d Mpx", format, config.Width,
-			config.Height, MaxPixels>>20)
-	}
-	img, err := decode(bytes.NewReader(data))
-	if err != nil {
-		return nil, imageError(format, err)
-	}
-	return img, nil
+	return nil
 }
 
 func imageError(format string, err error) error {
+	if size, ok := errors.AsType[sizeError](err); ok {
+		return fmt.Errorf("%s of %w", format, size)
+	}
 	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
 		return fmt.Errorf("truncated %s", format)
 	}
@@ -135,8 +189,8 @@ func (a axis) apply(pixels []uint8, out []float32) {
 func rowReader(img image.Image) func(y int, rgb []uint8) {
 	b := img.Bounds()
 	switch m := img.(type) {
-	case *image.YCbCr:
-		return ycbcrRows(m)
+	case *rgbImage:
+		return func(y int, rgb []uint8) { copy(rgb, m.pix[3*m.width*y:][:3*m.width]) }
 	case *image.Gray:
 		return func(y int, rgb []uint8) {
 			for x, v := range m.Pix[y*m.Stride:][:b.Dx()] {

@@ -147,12 +147,13 @@ func (s *Server) Infer(ctx context.Context, data []byte) (found Detections, err 
 		s.Observe(observed)
 	}()
 	began := time.Now()
-	img, err := decodeImage(data)
+	img, release, err := decodeImage(data, s.model.jpeg)
 	if err != nil {
 		return Detections{}, &ImageError{Why: err.Error()}
 	}
 	width, height := img.Bounds().Dx(), img.Bounds().Dy()
 	input := toTensor(img, s.model.sig)
+	release()
 	observed.Decode = time.Since(began)
 
 	began = time.Now()

@@ -38,6 +38,7 @@ type Runtime interface {
 // A Worker is the side of a Detector inside aob-detect.
 type Worker struct {
 	Runtime Runtime
+	JPEG    JPEG
 	Threads int // CPU cores to use; 0: all
 }
 
@@ -57,6 +58,7 @@ func Fail(out io.Writer, err error) error { return writeLine(out, message{Failur
 type loaded struct {
 	path  string
 	model Model
+	jpeg  JPEG
 	sig   delivery.Signature
 }
 
@@ -65,7 +67,7 @@ func (w Worker) load(path string, data []byte, sig delivery.Signature, threads i
 	if err != nil {
 		return nil, &ModelError{path, fmt.Sprintf("does not load: %v", err)}
 	}
-	return &loaded{path, model, sig}, nil
+	return &loaded{path, model, w.JPEG, sig}, nil
 }
 
 // run runs the model on one image's tensor and returns boxes and logits. Their shapes are checked
@@ -243,10 +245,11 @@ func (l *loaded) detect(request ImageFile) (*imageLine, error) {
 	if err != nil {
 		return nil, &ImageError{request.Path, fileReason(err)}
 	}
-	img, err := decodeImage(data)
+	img, release, err := decodeImage(data, l.jpeg)
 	if err != nil {
 		return nil, &ImageError{request.Path, err.Error()}
 	}
+	defer release()
 	width, height := img.Bounds().Dx(), img.Bounds().Dy()
 	boxes, logits, err := l.run(toTensor(img, l.sig))
 	if err != nil {

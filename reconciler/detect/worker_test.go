@@ -60,7 +60,7 @@ func pureBundle(t *testing.T) string {
 	if err := os.WriteFile(filepath.Join(dir, delivery.ModelFile), []byte("model"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	found, err := Worker{Runtime: pureRuntime{}}.Inspect(filepath.Join(dir, delivery.ModelFile))
+	found, err := Worker{Runtime: pureRuntime{}, JPEG: decoder}.Inspect(filepath.Join(dir, delivery.ModelFile))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,9 +112,8 @@ func TestWorkerEvaluate(t *testing.T) {
 	var first string
 	for _, threads := range []int{1, 2, 7} {
 		var out bytes.Buffer
-		err := Worker{Runtime: pureRuntime{}, Threads: threads}.Evaluate(t.Context(), request(t, model, pictures...),
-			&out)
-		if err != nil {
+		w := Worker{Runtime: pureRuntime{}, JPEG: decoder, Threads: threads}
+		if err := w.Evaluate(t.Context(), request(t, model, pictures...), &out); err != nil {
 			t.Fatal(err)
 		}
 		lines := bufio.NewScanner(bytes.NewReader(out.Bytes()))
@@ -188,7 +187,8 @@ func TestWorkerEvaluateRefuses(t *testing.T) {
 			failModel},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			err := Worker{Runtime: c.runtime}.Evaluate(t.Context(), strings.NewReader(c.request), new(bytes.Buffer))
+			w := Worker{Runtime: c.runtime, JPEG: decoder}
+			err := w.Evaluate(t.Context(), strings.NewReader(c.request), new(bytes.Buffer))
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Fatalf("got %v, want %q", err, c.want)
 			}
@@ -210,13 +210,13 @@ func FuzzWorkerEvaluate(f *testing.F) {
 	}
 	f.Add([]byte(fmt.Sprintf("{\"model\":%q,\"signature\":%s,\"images\":1}\n{\"id\":1,\"path\":\"x\"}\n", model, sig)))
 	f.Fuzz(func(t *testing.T, request []byte) {
-		_ = Worker{Runtime: pureRuntime{}, Threads: 2}.Evaluate(t.Context(), bytes.NewReader(request),
+		_ = Worker{Runtime: pureRuntime{}, JPEG: decoder, Threads: 2}.Evaluate(t.Context(), bytes.NewReader(request),
 			new(bytes.Buffer))
 	})
 }
 
 func TestServer(t *testing.T) {
-	s, err := Worker{Runtime: pureRuntime{}, Threads: 2}.Open(pureBundle(t))
+	s, err := Worker{Runtime: pureRuntime{}, JPEG: decoder, Threads: 2}.Open(pureBundle(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -281,7 +281,7 @@ func TestServerThresholds(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		s, err := Worker{Runtime: pureRuntime{}}.Open(dir)
+		s, err := Worker{Runtime: pureRuntime{}, JPEG: decoder}.Open(dir)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -308,7 +308,7 @@ func TestServerThresholds(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, delivery.ThresholdsFile), []byte(`[1]`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := (Worker{Runtime: pureRuntime{}}).Open(dir); err == nil ||
+	if _, err := (Worker{Runtime: pureRuntime{}, JPEG: decoder}).Open(dir); err == nil ||
 		!strings.Contains(err.Error(), delivery.ThresholdsFile) {
 		t.Errorf("damaged thresholds: %v", err)
 	}
@@ -316,7 +316,7 @@ func TestServerThresholds(t *testing.T) {
 
 // A model whose output changes is not healthy any more.
 func TestServerHealthFails(t *testing.T) {
-	s, err := Worker{Runtime: pureRuntime{}}.Open(pureBundle(t))
+	s, err := Worker{Runtime: pureRuntime{}, JPEG: decoder}.Open(pureBundle(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -374,7 +374,7 @@ func TestOpenRefuses(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if _, err := (Worker{Runtime: pureRuntime{}}).Open(dir); err == nil ||
+			if _, err := (Worker{Runtime: pureRuntime{}, JPEG: decoder}).Open(dir); err == nil ||
 				!strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
