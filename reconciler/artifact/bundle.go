@@ -183,8 +183,8 @@ func checkThresholds(thresholds map[string]float64) error {
 }
 
 func checkSignature(sig delivery.Signature) error {
-	if sig.SchemaVersion != delivery.SignatureVersion {
-		return fmt.Errorf("%s: want schema version %d, got %d", delivery.SignatureFile, delivery.SignatureVersion,
+	if sig.SchemaVersion < 1 || sig.SchemaVersion > delivery.SignatureVersion {
+		return fmt.Errorf("%s: want schema version 1 to %d, got %d", delivery.SignatureFile, delivery.SignatureVersion,
 			sig.SchemaVersion)
 	}
 	data, err := json.Marshal(sig) // Canonical would panic on NaN; this returns an error

@@ -1,7 +1,8 @@
 package delivery
 
-// SignatureVersion is the newest Signature.SchemaVersion that this version of AOB reads.
-const SignatureVersion = 1
+// SignatureVersion is the newest Signature.SchemaVersion that this version of AOB reads. Version 1 has no scale and no
+// clip.
+const SignatureVersion = 2
 
 // Files of a bundle.
 const (
@@ -15,18 +16,20 @@ const (
 // A Signature describes the inputs and outputs of a bundle's ONNX file. It is a superset of RF-DETR's rfdetr_inference
 // metadata. Outputs and classes are matched by name, never by position or shape.
 type Signature struct {
-	SchemaVersion int       `json:"schemaVersion"` // SignatureVersion
+	SchemaVersion int       `json:"schemaVersion"` // 1 to SignatureVersion
 	Input         string    `json:"input"`         // input
 	Boxes         string    `json:"boxes"`         // dets: [N,Q,4] cx,cy,w,h in 0..1
 	Logits        string    `json:"logits"`        // labels: [N,Q,slots]
 	Width         int       `json:"width"`
 	Height        int       `json:"height"`
 	Resize        Resize    `json:"resize"`
-	Means         []float64 `json:"means"` // after division by 255, RGB
+	Scale         float64   `json:"scale,omitzero"` // multiplies each byte, 0: divided by 255
+	Means         []float64 `json:"means"`          // after the scale, RGB
 	Stds          []float64 `json:"stds"`
-	Slots         []string  `json:"slots"`      // class names by slot; "" is a slot without a class
-	Background    int       `json:"background"` // the slot for no object, -1 if there is none
-	Select        int       `json:"select"`     // how many of the Q*slots scores are kept, highest first
+	Slots         []string  `json:"slots"`         // class names by slot; "" is a slot without a class
+	Background    int       `json:"background"`    // the slot for no object, -1 if there is none
+	Select        int       `json:"select"`        // how many of the Q*slots scores are kept, highest first
+	Clip          bool      `json:"clip,omitzero"` // boxes are cut to the image's edges
 }
 
 // Digest returns the signature's digest.
@@ -37,7 +40,7 @@ type Resize struct {
 	Algorithm string `json:"algorithm"` // bilinear: half-pixel centres, as torch with align_corners=False
 	Antialias bool   `json:"antialias"`
 	Padding   string `json:"padding"` // none: the aspect ratio is not kept
-	DType     string `json:"dtype"`   // float32: values are not rounded between resize and normalisation
+	DType     string `json:"dtype"`   // float32; or uint8: values are rounded to bytes between resize and scale
 }
 
 // A Box is a detection, in pixels of the original image.

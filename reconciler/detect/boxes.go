@@ -68,8 +68,18 @@ func decode(sig delivery.Signature, boxes, logits []float32, width, height int) 
 			w:     w * float64(width),
 			h:     h * float64(height),
 		}
+		if sig.Clip {
+			list[n].clip(float64(width), float64(height))
+		}
 	}
 	return list, nil
+}
+
+// clip cuts the box to the image. A box beside the image becomes one without area at its edge.
+func (d *detection) clip(width, height float64) {
+	right, bottom := min(max(d.x+d.w, 0), width), min(max(d.y+d.h, 0), height)
+	d.x, d.y = min(max(d.x, 0), width), min(max(d.y, 0), height)
+	d.w, d.h = right-d.x, bottom-d.y
 }
 
 // sigmoid is computed in float64 and rounded once, so that its last bit, and with it the order of

@@ -38,7 +38,9 @@ type metadata struct {
 	PixelScale      *float64          `json:"pixel_scale"`
 	ChannelOrder    *string           `json:"channel_order"`
 	Interpolation   *string           `json:"resize_interpolation"`
-	Antialias       *bool             `json:"resize_antialias"`
+	Antialias       bool              `json:"resize_antialias"`
+	ResizeDType     *string           `json:"resize_dtype"` // AOB's own: float32 or uint8
+	ClipBoxes       bool              `json:"clip_boxes"`   // AOB's own
 	ClassNames      []string          `json:"class_names"`
 	ClassIDToName   map[string]string `json:"class_id_to_name"`
 	NumClasses      int               `json:"num_classes"`
@@ -70,14 +72,25 @@ func signatureOf(entry string, inputs, outputs []Port) (delivery.Signature, erro
 	}
 
 	sig := delivery.Signature{
-		SchemaVersion: delivery.SignatureVersion,
+		SchemaVersion: 1,
 		Input:         "input",
 		Boxes:         m.Outputs["pred_boxes"],
 		Logits:        m.Outputs["pred_logits"],
-		Resize:        delivery.Resize{Algorithm: "bilinear", Padding: "none", DType: "float32"},
-		Means:         m.Means,
-		Stds:          m.Stds,
-		Select:        m.NumSelect,
+		Resize: delivery.Resize{Algorithm: "bilinear", Antialias: m.Antialias, Padding: "none",
+			DType: "float32"},
+		Means:  m.Means,
+		Stds:   m.Stds,
+		Select: m.NumSelect,
+		Clip:   m.ClipBoxes,
+	}
+	if m.ResizeDType != nil {
+		sig.Resize.DType = *m.ResizeDType
+	}
+	if m.PixelScale != nil && math.Abs(*m.PixelScale-1.0/255) > 1e-12 {
+		sig.Scale = *m.PixelScale
+	}
+	if sig.Scale != 0 || sig.Clip {
+		sig.SchemaVersion = 2
 	}
 	if m.InputName != nil {
 		sig.Input = *m.InputName
@@ -122,11 +135,11 @@ func (m metadata) check() error {
 			return fmt.Errorf("%s is %q, want %q", f.name, *f.got, f.want)
 		}
 	}
-	if m.Antialias != nil && *m.Antialias {
-		return errors.New("resize_antialias is true, want false")
+	if m.ResizeDType != nil && *m.ResizeDType != "float32" && *m.ResizeDType != "uint8" {
+		return fmt.Errorf("resize_dtype is %q, want float32 or uint8", *m.ResizeDType)
 	}
-	if m.PixelScale != nil && math.Abs(*m.PixelScale-1.0/255) > 1e-12 {
-		return fmt.Errorf("pixel_scale is %v, want 1/255", *m.PixelScale)
+	if m.PixelScale != nil && !(*m.PixelScale > 0 && *m.PixelScale <= 1e6) {
+		return fmt.Errorf("pixel_scale is %v, want a positive number", *m.PixelScale)
 	}
 	for _, name := range []string{"pred_boxes", "pred_logits"} {
 		if m.Outputs[name] == "" {
@@ -249,8 +262,12 @@ func (m metadata) nameSlots(sig *delivery.Signature, slots int) error {
 // checkSignature rejects a signature that this program cannot follow exactly. It may come from an untrusted bundle.
 func checkSignature(s delivery.Signature) error {
 	fail := func(format string, args ...any) error { return fmt.Errorf("signature: "+format, args...) }
-	if s.SchemaVersion != delivery.SignatureVersion {
-		return fail("schemaVersion is %d, but this program supports %d", s.SchemaVersion, delivery.SignatureVersion)
+	if s.SchemaVersion < 1 || s.SchemaVersion > delivery.SignatureVersion {
+		return fail("schemaVersion is %d, but this program supports 1 to %d", s.SchemaVersion,
+			delivery.SignatureVersion)
+	}
+	if s.SchemaVersion < 2 && (s.Scale != 0 || s.Clip) {
+		return fail("scale and clip need schemaVersion 2, got %d", s.SchemaVersion)
 	}
 	for _, name := range []string{s.Input, s.Boxes, s.Logits} {
 		if err := checkName(name); err != nil {
@@ -260,8 +277,11 @@ func checkSignature(s delivery.Signature) error {
 	if s.Width < 1 || s.Width > maxSide || s.Height < 1 || s.Height > maxSide {
 		return fail("input is %d x %d pixels, want 1 to %d each", s.Width, s.Height, maxSide)
 	}
-	if want := (delivery.Resize{Algorithm: "bilinear", Padding: "none", DType: "float32"}); s.Resize != want {
-		return fail("resize is %+v, but this program supports %+v", s.Resize, want)
+	if r := s.Resize; r.Algorithm != "bilinear" || r.Padding != "none" || r.DType != "float32" && r.DType != "uint8" {
+		return fail("resize is %+v, but this program supports bilinear without padding, on float32 or uint8", r)
+	}
+	if !(s.Scale >= 0 && s.Scale <= 1e6) {
+		return fail("scale is %v, want a positive number", s.Scale)
 	}
 	if len(s.Means) != 3 || len(s.Stds) != 3 {
 		return fail("%d means and %d stds, want 3 of each", len(s.Means), len(s.Stds))

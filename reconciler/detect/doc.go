@@ -14,15 +14,17 @@
 //
 // # The contract of models
 //
-// The contract is RF-DETR's. There is one input, float32 [N,3,H,W]: RGB, stretched to W x H by bilinear interpolation
-// with half-pixel centres and no antialiasing (torch's interpolate with align_corners=False, antialias=False), divided
-// by 255, minus the means, divided by the standard deviations, all in float32. There are two outputs, by name: boxes
-// [N,Q,4] as centre and size in 0..1, and logits [N,Q,slots].
+// The contract is RF-DETR's. There is one input, float32 [N,3,H,W]: RGB, stretched to W x H as the signature's Resize
+// says (RF-DETR: bilinear interpolation with half-pixel centres and no antialiasing, torch's interpolate with
+// align_corners=False, antialias=False), divided by 255 or scaled, minus the means, divided by the standard deviations,
+// all in float32. There are two outputs, by name: boxes [N,Q,4] as centre and size in 0..1, and logits [N,Q,slots].
+// TestLikeTorch states how far a tensor is from torch's.
 //
 // A score is the sigmoid of a logit. Unnamed slots and the background slot are left out of the Q x slots pairs, and the
 // top K of the rest are kept (Signature.Select), sorted by score; equal scores keep the order of the tensor. So one
-// query can give several boxes. Negative sizes count as zero. Boxes are scaled to the original image and not clipped to
-// it, as in RF-DETR's own post-processing. There is no non-maximum suppression.
+// query can give several boxes. Negative sizes count as zero. Boxes are scaled to the original image; where the
+// signature says so they are clipped to it, which RF-DETR's own post-processing does not do. There is no non-maximum
+// suppression.
 //
 // Images are JPEG or PNG. Transparency is dropped, 16-bit channels are cut to their upper 8 bits, and the EXIF
 // orientation, colour profiles and gamma are ignored, as in training with Pillow. The pixels are those of Pillow's
@@ -35,7 +37,7 @@
 //
 // # Files
 //
-// detect.go, inspect.go, evaluate.go, serve.go and child.go are the calling side. worker.go, image.go,
+// detect.go, inspect.go, evaluate.go, serve.go and child.go are the calling side. worker.go, image.go, resize.go,
 // contract.go, boxes.go and server.go run inside aob-detect, on a [Model] that package onnx
 // opens. wire.go and golden.go are used by both.
 package detect

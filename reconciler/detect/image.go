@@ -104,93 +104,25 @@ func imageError(format string, err error) error {
 	return fmt.Errorf("truncated or malformed %s: %w", format, err)
 }
 
-// toTensor returns the model's input for an image: CHW, stretched, normalised.
-func toTensor(img image.Image, sig delivery.Signature) []float32 {
-	w, h := sig.Width, sig.Height
-	bounds := img.Bounds()
-	across, down := resizeAxis(bounds.Dx(), w), resizeAxis(bounds.Dy(), h)
-	var mean, std [3]float32
-	for c := range 3 {
-		mean[c], std[c] = float32(sig.Means[c]), float32(sig.Stds[c])
+// rowReader returns a function that returns row y of the image, counted from its top, as RGB bytes. They are valid
+// until the next call. Alpha is dropped, not blended.
+func rowReader(img image.Image) func(y int) []uint8 {
+	b := img.Bounds()
+	if m, ok := img.(*rgbImage); ok {
+		return func(y int) []uint8 { return m.pix[3*m.width*y:][:3*m.width] }
 	}
-
-	// Only the source rows that an output row mixes are read, and each is shrunk once: their numbers only increase.
-	rows := rowReader(img)
-	pixels := make([]uint8, 3*bounds.Dx())
-	type shrunk struct {
-		y   int
-		rgb []float32
-	}
-	cache := [2]shrunk{{-1, make([]float32, 3*w)}, {-1, make([]float32, 3*w)}}
-	row := func(y int) []float32 {
-		entry := &cache[y&1] // the two rows of a mix are adjacent
-		if entry.y != y {
-			rows(y, pixels)
-			across.apply(pixels, entry.rgb)
-			entry.y = y
-		}
-		return entry.rgb
-	}
-
-	out := make([]float32, 3*w*h)
-	for y := range h {
-		m := down[y]
-		top, bottom := row(m.lo), row(m.hi)
-		for x := range w {
-			for c := range 3 {
-				v := float32(m.wlo*top[3*x+c]) + float32(m.whi*bottom[3*x+c])
-				out[(c*h+y)*w+x] = (v - mean[c]) / std[c]
-			}
-		}
-	}
-	return out
-}
-
-// A mix says which two pixels of one axis an output pixel is computed from. The arithmetic is torch's,
-// in float32 and in the same order. Each product is converted explicitly, so that no processor fuses
-// it with the sum, which would round once instead of twice.
-type mix struct {
-	lo, hi   int
-	wlo, whi float32
-}
-
-type axis []mix
-
-func resizeAxis(in, out int) axis {
-	scale := float32(in) / float32(out)
-	a := make(axis, out)
-	for i := range a {
-		src := max(float32(scale*(float32(i)+0.5))-0.5, 0)
-		lo := min(int(src), in-1)
-		w := min(max(src-float32(lo), 0), 1)
-		a[i] = mix{lo: lo, hi: min(lo+1, in-1), wlo: 1 - w, whi: w}
-	}
-	return a
-}
-
-// unit is byte / 255, rounded like a float32 division.
-var unit = func() (t [256]float32) {
-	for i := range t {
-		t[i] = float32(i) / 255
-	}
-	return t
-}()
-
-func (a axis) apply(pixels []uint8, out []float32) {
-	for i, m := range a {
-		for c := range 3 {
-			out[3*i+c] = float32(m.wlo*unit[pixels[3*m.lo+c]]) + float32(m.whi*unit[pixels[3*m.hi+c]])
-		}
+	rgb := make([]uint8, 3*b.Dx())
+	read := rowCopier(img)
+	return func(y int) []uint8 {
+		read(y, rgb)
+		return rgb
 	}
 }
 
-// rowReader returns a function that writes row y of the image, counted from its top, as RGB bytes.
-// Alpha is dropped, not blended.
-func rowReader(img image.Image) func(y int, rgb []uint8) {
+// rowCopier returns a function that writes row y of an image that Go's decoder of PNG made.
+func rowCopier(img image.Image) func(y int, rgb []uint8) {
 	b := img.Bounds()
 	switch m := img.(type) {
-	case *rgbImage:
-		return func(y int, rgb []uint8) { copy(rgb, m.pix[3*m.width*y:][:3*m.width]) }
 	case *image.Gray:
 		return func(y int, rgb []uint8) {
 			for x, v := range m.Pix[y*m.Stride:][:b.Dx()] {

@@ -110,7 +110,7 @@ func pixelsOf(m image.Image) []byte {
 	b := m.Bounds()
 	out, rows := make([]byte, 3*b.Dx()*b.Dy()), rowReader(m)
 	for y := range b.Dy() {
-		rows(y, out[3*b.Dx()*y:][:3*b.Dx()])
+		copy(out[3*b.Dx()*y:], rows(y))
 	}
 	return out
 }
