@@ -43,7 +43,7 @@
 //	run        slow work in detached processes, with a journal
 //	terraform  apply a module, and train with it
 //	work       what a run does: check, train, evaluate, compare
-//	stage      take one stage of a model without a server
+//	stage      take one stage of a model without a server; reproduce a release
 //	detect     run models in a child process: inspect, evaluate, serve
 //	artifact   bundles and statements about them, as OCI artifacts
 //	evidence   signed statements about bundles

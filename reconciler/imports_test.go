@@ -38,7 +38,7 @@ var (
 		"trust":      {"delivery", "durable"},
 		"work": {"delivery", "coco", "gate", "durable", "dataset", "artifact", "detect", "run", "trainer",
 			"picture"},
-		"stage":   {"delivery", "gate", "plan", "words", "run", "artifact"},
+		"stage":   {"delivery", "gate", "plan", "words", "trust", "run", "artifact", "evidence"},
 		"turn":    {"delivery"},
 		"queue":   {"delivery", "turn"},
 		"poll":    {"delivery", "git", "ledger", "plan", "words", "turn", "queue"},

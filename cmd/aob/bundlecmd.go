@@ -54,20 +54,28 @@ type pulled struct {
 }
 
 // releaseOf finds a release by MODEL or MODEL@VERSION.
-func releaseOf(ctx context.Context, api *web.Client, what string) (r web.Released, err error) {
+func releaseOf(ctx context.Context, api *web.Client, what string) (web.Released, error) {
+	name, version, err := releaseName(what)
+	if err != nil {
+		return web.Released{}, err
+	}
+	return api.Release(ctx, name, version)
+}
+
+// releaseName reads MODEL or MODEL@VERSION; version is 0 for the former.
+func releaseName(what string) (name string, version int, err error) {
 	name, number, versioned := strings.Cut(what, "@")
-	version := 0
 	if name == "" {
-		return r, hinted{fmt.Errorf("the model's name is missing in %q", what), "write it as in shapes@2; aob status " +
-			"lists the models"}
+		return name, 0, hinted{fmt.Errorf("the model's name is missing in %q", what), "write it as in shapes@2; aob " +
+			"status lists the models"}
 	}
 	if versioned {
 		if version, err = strconv.Atoi(number); err != nil || version < 1 {
-			return r, hinted{fmt.Errorf("want MODEL or MODEL@VERSION, got %q", what),
+			return name, 0, hinted{fmt.Errorf("want MODEL or MODEL@VERSION, got %q", what),
 				"as in shapes@2; aob explain model " + name + " lists the versions"}
 		}
 	}
-	return api.Release(ctx, name, version)
+	return name, version, nil
 }
 
 // pullBundle copies a release's files from a server into a new folder.

@@ -108,9 +108,8 @@ func readPapers(ctx context.Context, api *web.Client, what string, keys []trust.
 		return p, err
 	}
 	from := artifact.Source{URL: web.BundlesURL, Client: api.HTTP()}
-	types := evidence.PaperArtifacts()
 	for _, kind := range delivery.PaperTypes {
-		envelopes, err := artifact.Attachments(ctx, from, p.Bundle, types[kind])
+		envelopes, err := artifact.Attachments(ctx, from, p.Bundle, evidence.ArtifactType(kind))
 		if err != nil {
 			return p, err
 		}

@@ -94,7 +94,14 @@ func (w *workshop) openWork(ctx context.Context, progress io.Writer) (l *stage.L
 	return &stage.Local{
 		Runs: &run.Store{Dir: st.runs(), Command: []string{self, "runner", "--config", config, "--state", s.State},
 			Env: runnerEnv(s, trainers), Mask: secretMask(s)},
-		Bundles: bundles, Server: settings, Progress: showRun(progress),
+		Bundles: bundles, Server: settings, Datasets: datasets(s), Progress: showRun(progress),
+		Missing: func(file string) bool {
+			f, err := st.files().Open(file)
+			if err == nil {
+				f.Close()
+			}
+			return err != nil
+		},
 	}, trainers, lock.Unlock, nil
 }
 

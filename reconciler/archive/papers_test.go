@@ -100,7 +100,8 @@ func (s shelf) envelopes(t *testing.T) map[string][]byte {
 	server := httptest.NewServer(s.papers.Bundles.Handler(nil))
 	defer server.Close()
 	found := map[string][]byte{}
-	for kind, artifactType := range evidence.PaperArtifacts() {
+	for _, kind := range delivery.PaperTypes {
+		artifactType := evidence.ArtifactType(kind)
 		list, err := artifact.Attachments(t.Context(), artifact.Source{URL: server.URL + "/" + artifact.Repository},
 			s.bundle, artifactType)
 		if err != nil || len(list) != 1 {
@@ -261,7 +262,8 @@ func TestProvenancePage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for kind, artifactType := range evidence.PaperArtifacts() {
+	for _, kind := range delivery.PaperTypes {
+		artifactType := evidence.ArtifactType(kind)
 		if !strings.Contains(string(page), "`"+kind+"` | `"+artifactType+"`") {
 			t.Errorf("the page has no row for %s", kind)
 		}
@@ -333,7 +335,7 @@ func TestDamagedAttachmentsAreNotRead(t *testing.T) {
 			fmt.Fprintf(w, "%s", body)
 		}))
 		_, err := artifact.Attachments(t.Context(), artifact.Source{URL: server.URL + "/" + artifact.Repository},
-			s.bundle, evidence.PaperArtifacts()[delivery.BOMType])
+			s.bundle, evidence.ArtifactType(delivery.BOMType))
 		server.Close()
 		if err == nil {
 			t.Errorf("%s: damaged bytes are read", part)

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
+	"strings"
 
 	godigest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -17,8 +20,8 @@ import (
 // maxAttachments is how many attachments of one type are read from a source.
 const maxAttachments = 1000
 
-// Attachments reads the envelopes with an artifact type that are attached to a bundle in a registry, in the registry's
-// order. Their bytes are checked against their digests. Signatures are not verified.
+// Attachments reads the envelopes with an artifact type that are attached to a bundle in a registry or a folder, in the
+// order there. Their bytes are checked against their digests. Signatures are not verified.
 func Attachments(ctx context.Context, from Source, bundle delivery.Digest, artifactType string) (envelopes [][]byte,
 	err error) {
 	source, err := from.open()
@@ -27,7 +30,7 @@ func Attachments(ctx context.Context, from Source, bundle delivery.Digest, artif
 	}
 	registry, ok := source.(registrySource)
 	if !ok {
-		return nil, errors.New("attachments are read from a registry, not from a folder")
+		return attachmentsIn(ctx, strings.TrimPrefix(from.URL, "file://"), bundle, artifactType)
 	}
 	var found []ocispec.Descriptor
 	err = registry.Referrers(ctx, ocispec.Descriptor{Digest: godigest.Digest(bundle)}, artifactType,
@@ -47,6 +50,36 @@ func Attachments(ctx context.Context, from Source, bundle delivery.Digest, artif
 		envelope, err := attachment(ctx, registry, delivery.Digest(d.Digest), bundle)
 		if err != nil {
 			return nil, fmt.Errorf("attachment %s: %w", delivery.Digest(d.Digest).Short(), err)
+		}
+		envelopes = append(envelopes, envelope)
+	}
+	return envelopes, nil
+}
+
+// attachmentsIn reads the envelopes from a layout.
+func attachmentsIn(ctx context.Context, dir string, bundle delivery.Digest, artifactType string) (envelopes [][]byte,
+	err error) {
+	if _, err := os.Stat(filepath.Join(dir, ocispec.ImageLayoutFile)); err != nil {
+		return nil, fmt.Errorf("%s is no folder of bundles: %w", dir, err)
+	}
+	s, err := At(dir)
+	if err != nil {
+		return nil, err
+	}
+	list, err := s.Referrers(ctx, artifactType)
+	if err != nil {
+		return nil, err
+	}
+	for of, referrer := range list {
+		if of != bundle || len(envelopes) == maxAttachments {
+			continue
+		}
+		attachedTo, envelope, err := s.Attachment(ctx, referrer)
+		if err == nil && attachedTo != bundle {
+			err = fmt.Errorf("it is attached to bundle %s", attachedTo.Short())
+		}
+		if err != nil {
+			return nil, fmt.Errorf("attachment %s: %w", referrer.Short(), err)
 		}
 		envelopes = append(envelopes, envelope)
 	}

@@ -129,7 +129,11 @@ func (m Metric) Bounds() []string {
 
 // Bound returns the one-sided bounds of a value, each at the given confidence, clipped to the metric's range.
 func (m Metric) Bound(s Samples, confidence float64) (low, high float64) {
-	low, high = s.Bounds(confidence)
+	return m.Limit(s.Bounds(confidence))
+}
+
+// Limit returns bounds without what the metric cannot be.
+func (m Metric) Limit(low, high float64) (float64, float64) {
 	if m.Unit == UnitShare {
 		high = min(high, 1)
 	}

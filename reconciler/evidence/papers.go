@@ -56,15 +56,6 @@ func paper[T any](predicateType string, release func(T) (model string, version i
 	}
 }
 
-// PaperArtifacts returns the artifact types of the documents about releases, by type.
-func PaperArtifacts() map[string]string {
-	types := map[string]string{}
-	for _, k := range paperKinds {
-		types[k.predicateType] = k.artifactType
-	}
-	return types
-}
-
 // Papers returns the valid documents about a bundle, in the order of their types.
 func (s *Store) Papers(ctx context.Context, bundle delivery.Digest) (papers []delivery.Paper, err error) {
 	for _, k := range paperKinds {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/trust"
 )
 
 // A kind is one type of statement. Each has its own artifact type, so that a list of
@@ -84,6 +85,34 @@ func kindOf(predicateType string) (kind, error) {
 		}
 	}
 	return kind{}, fmt.Errorf("unknown statement type %q", predicateType)
+}
+
+// ArtifactType returns the artifact type of the attachments with a type of statement; "" for an unknown type.
+func ArtifactType(predicateType string) string {
+	k, _ := kindOf(predicateType)
+	return k.artifactType
+}
+
+// Read verifies and reads one statement about a bundle from its envelope. T is the type of the predicate.
+func Read[T any](predicateType string, bundle delivery.Digest, envelope []byte, trusted []trust.PublicKey) (v T,
+	err error) {
+	k, err := kindOf(predicateType)
+	if err != nil {
+		return v, err
+	}
+	payload, _, err := trust.Verify(envelope, delivery.StatementPayload, trusted)
+	if err != nil {
+		return v, err
+	}
+	value, err := decodeStatement(k, bundle, payload)
+	if err != nil {
+		return v, err
+	}
+	v, ok := value.(T)
+	if !ok {
+		err = fmt.Errorf("a statement of type %s is no %T", predicateType, v)
+	}
+	return v, err
 }
 
 // encodeStatement encodes a statement canonically: equal statements about a bundle give equal bytes.

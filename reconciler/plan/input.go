@@ -75,6 +75,14 @@ func (s Server) evalInput(bundle delivery.Digest, info Bundle, on evalSet, witho
 		Measures: on.measures, Resamples: on.resamples, Thresholds: info.Thresholds, TrainingImages: without}
 }
 
+// Again returns the evaluation of another bundle, as an earlier evaluation was done.
+func (s Server) Again(was delivery.EvalRun, bundle delivery.Digest, info Bundle) delivery.EvalRun {
+	was.Bundle, was.Model, was.Signature, was.Thresholds = bundle, info.Model, info.Signature, info.Thresholds
+	was.Protocol = s.Protocol
+	was.Detect = delivery.DetectKey(info.Model, info.Signature, was.Images, s.Numerics, s.Provider)
+	return was
+}
+
 // CompareInput returns the comparison of two scores, with as many resamples as the gate's checks need.
 func CompareInput(candidate, baseline delivery.Scores, g delivery.Gate) delivery.CompareRun {
 	return delivery.CompareRun{Candidate: candidate.Input, Baseline: baseline.Input, Seed: bootstrapSeed,

@@ -237,27 +237,59 @@ func measured(j judgement, baseline *delivery.Release) delivery.Measured {
 		out.Baseline = &delivery.BaselineMeasured{Version: baseline.Version, Bundle: baseline.Bundle,
 			Metrics: map[string]float64{}}
 	}
-	show := func(name, metric string, classes []string) {
-		if row := j.score.Scores.Table.Figure(metric, classes); !math.IsNaN(row.Value) {
-			f := delivery.FigureOf(metric, row)
-			out.Metrics[name] = delivery.Figure{Value: round(f.Value), Low: rounded(f.Low), High: rounded(f.High)}
+	for name, of := range shown(j.score, j.gate.Classes) {
+		if f, ok := of.figure(j.score.Scores); ok {
+			out.Metrics[name] = f
 		}
 		if j.base != nil {
-			if row := j.base.Scores.Table.Figure(metric, classes); !math.IsNaN(row.Value) {
-				out.Baseline.Metrics[name] = round(row.Value)
+			if f, ok := of.figure(j.base.Scores); ok {
+				out.Baseline.Metrics[name] = f.Value
 			}
 		}
 	}
+	return out
+}
+
+// A shownFigure is a metric over a list of classes.
+type shownFigure struct {
+	metric  string
+	classes []string
+}
+
+// shown lists the figures of a release file, by name. classes are the gate's.
+func shown(score delivery.Scores, classes []string) map[string]shownFigure {
+	list := map[string]shownFigure{}
 	for _, m := range delivery.Metrics() {
 		usual := (m.Headline || m.AtThreshold) && !m.OnDemand
-		if usual || slices.Contains(j.score.Input.Measures, m.Name) {
-			show(m.Name, m.Name, j.gate.Classes)
+		if usual || slices.Contains(score.Input.Measures, m.Name) {
+			list[m.Name] = shownFigure{m.Name, classes}
 		}
 	}
-	for _, class := range j.score.Scores.Classes { // classes that are not the gate's are shown, never counted
-		show(delivery.MetricAP+"/"+class, delivery.MetricAP, []string{class})
+	for _, class := range score.Scores.Classes { // classes that are not the gate's are shown, never counted
+		list[delivery.MetricAP+"/"+class] = shownFigure{delivery.MetricAP, []string{class}}
 	}
-	return out
+	return list
+}
+
+// figure returns the figure of scores, rounded as release files are; ok is false if it has no value.
+func (s shownFigure) figure(of delivery.ScoreSet) (f delivery.Figure, ok bool) {
+	row := of.Table.Figure(s.metric, s.classes)
+	if math.IsNaN(row.Value) {
+		return f, false
+	}
+	f = delivery.FigureOf(s.metric, row)
+	return delivery.Figure{Value: round(f.Value), Low: rounded(f.Low), High: rounded(f.High)}, true
+}
+
+// Figures returns the figures that a release file has of scores. classes are the gate's, as far as they were measured.
+func Figures(score delivery.Scores, classes []string) map[string]delivery.Figure {
+	list := map[string]delivery.Figure{}
+	for name, of := range shown(score, classes) {
+		if f, ok := of.figure(score.Scores); ok {
+			list[name] = f
+		}
+	}
+	return list
 }
 
 // decidedBy returns the code of a check's reason; empty if an older version of AOB signed it.

@@ -1,5 +1,6 @@
 // Package stage takes the stages of one model one at a time, on this machine and without a server: train, evaluate,
-// judge. A workflow engine calls them as its tasks; each gets what the one before returned.
+// judge. A workflow engine calls them as its tasks; each gets what the one before returned. It also takes the stages of
+// a release again, and says whether the figures are within what chance explains.
 //
 // The runs, their keys and their inputs are the server's own, so a stage that is repeated does nothing again, and one
 // that was interrupted goes on. What a stage returns is signed by nobody: it releases nothing, and a pull request of
@@ -31,6 +32,14 @@ type Local struct {
 	Bundles  *artifact.Store
 	Server   plan.Server
 	Progress func(delivery.RunState) // called while a run is at work; may be nil
+	// Missing reports whether a file of earlier runs is not in the folder. Only Reproduce calls it.
+	Missing  func(file string) bool
+	Datasets Datasets
+}
+
+// Datasets notice that a dataset has changed since it was checked, as [dataset.Catalog] does.
+type Datasets interface {
+	Changed(ctx context.Context, run delivery.DataRun, states map[string]delivery.Digest) string
 }
 
 // The stages, as their results name them.
@@ -82,26 +91,19 @@ func (l *Local) Train(ctx context.Context, mdl delivery.Model, seed int64, gates
 		return Trained{}, delivery.Blockedf("open a pull request with it, or name weights of the configuration",
 			"train.from: %s is known to a server alone", mdl.Train.From)
 	}
-	check := plan.DataInput(mdl, gates)
-	checked := delivery.RunSpec{Key: delivery.DataKey(check), Kind: delivery.RunData, Limit: l.Server.DataTime,
-		Data: &check}
-	data, err := result[delivery.DataResult](ctx, l, checked)
+	key, data, err := l.check(ctx, plan.DataInput(mdl, gates))
 	if err != nil {
-		return Trained{}, fmt.Errorf("the check of %s: %w", mdl.Dataset, err)
+		return Trained{}, err
 	}
-	if data.Failed() {
-		return Trained{}, unusable(mdl.Dataset, data)
-	}
-	input, why := l.Server.TrainInput(mdl, seed, checked.Key, data)
+	input, why := l.Server.TrainInput(mdl, seed, key, data)
 	if !why.IsZero() {
 		return Trained{}, errors.New(words.Text(why))
 	}
 	t := Trained{Stage: Train, Model: mdl.Name, Spec: mdl.SeedSpec(seed).Digest(), Seed: seed, Classes: mdl.Classes,
 		Input: input,
 		Data:  data, Run: delivery.TrainKey(input)}
-	if t.Result, err = result[delivery.TrainResult](ctx, l, delivery.RunSpec{Key: t.Run, Kind: delivery.RunTrain,
-		Limit: input.Limit, Train: &input}); err != nil {
-		return t, fmt.Errorf("the training of %s: %w", mdl.Name, err)
+	if t.Result, err = l.train(ctx, mdl.Name, input); err != nil {
+		return t, err
 	}
 	t.Bundle = t.Result.Bundle
 	if len(mdl.Thresholds) == 0 {
@@ -113,14 +115,61 @@ func (l *Local) Train(ctx context.Context, mdl delivery.Model, seed int64, gates
 	if err != nil {
 		return t, err
 	}
-	ask := delivery.ThresholdRun{Valid: valid, Ask: mdl.Thresholds}
-	found, err := result[delivery.ThresholdResult](ctx, l, delivery.RunSpec{Key: delivery.ThresholdKey(ask),
-		Kind: delivery.RunThresholds, Limit: l.Server.EvalTime, Thresholds: &ask})
+	found, err := l.thresholds(ctx, mdl.Name, delivery.ThresholdRun{Valid: valid, Ask: mdl.Thresholds})
 	if err != nil {
-		return t, fmt.Errorf("the thresholds of %s: %w", mdl.Name, err)
+		return t, err
 	}
 	t.Bundle, t.Thresholds = found.Bundle, found.Points
 	return t, nil
+}
+
+// check checks a dataset, and returns the key of the run. It checks it again if its files have changed since.
+func (l *Local) check(ctx context.Context, input delivery.DataRun) (delivery.Digest, delivery.DataResult, error) {
+	run := delivery.RunSpec{Key: delivery.DataKey(input), Kind: delivery.RunData, Limit: l.Server.DataTime,
+		Data: &input}
+	before, err := l.Runs.State(run.Key)
+	if err != nil {
+		return run.Key, delivery.DataResult{}, err
+	}
+	var seen delivery.DataResult
+	if before.Phase == delivery.RunDone && (json.Unmarshal(before.Result, &seen) != nil ||
+		l.Datasets.Changed(ctx, input, seen.Folders) != "") {
+		if err := l.Runs.Remove(run.Key); err != nil {
+			return run.Key, seen, err
+		}
+	}
+	data, err := result[delivery.DataResult](ctx, l, run)
+	if err != nil {
+		return run.Key, data, fmt.Errorf("the check of %s: %w", input.Dataset, err)
+	}
+	if data.Failed() {
+		return run.Key, data, unusable(input.Dataset, data)
+	}
+	return run.Key, data, nil
+}
+
+func (l *Local) train(ctx context.Context, model string, input delivery.TrainRun) (delivery.TrainResult, error) {
+	r, err := result[delivery.TrainResult](ctx, l, delivery.RunSpec{Key: delivery.TrainKey(input),
+		Kind: delivery.RunTrain, Limit: input.Limit, Train: &input})
+	if err != nil {
+		err = fmt.Errorf("the training of %s: %w", model, err)
+	}
+	return r, err
+}
+
+func (l *Local) thresholds(ctx context.Context, model string, ask delivery.ThresholdRun) (delivery.ThresholdResult,
+	error) {
+	r, err := result[delivery.ThresholdResult](ctx, l, delivery.RunSpec{Key: delivery.ThresholdKey(ask),
+		Kind: delivery.RunThresholds, Limit: l.Server.EvalTime, Thresholds: &ask})
+	if err != nil {
+		err = fmt.Errorf("the thresholds of %s: %w", model, err)
+	}
+	return r, err
+}
+
+func (l *Local) evaluate(ctx context.Context, input delivery.EvalRun) (delivery.ScoreSet, error) {
+	return result[delivery.ScoreSet](ctx, l, delivery.RunSpec{Key: delivery.ScoreKey(input), Kind: delivery.RunEval,
+		Limit: l.Server.EvalTime, Eval: &input})
 }
 
 func unusable(d delivery.Dataset, data delivery.DataResult) error {
@@ -131,14 +180,13 @@ func unusable(d delivery.Dataset, data delivery.DataResult) error {
 		}
 	}
 	return delivery.Blockedf("correct them; aob data check shows all findings", "dataset %s cannot be trained on: %s",
-		d,
-		strings.Join(lines[:min(len(lines), 5)], "; "))
+		d, strings.Join(lines[:min(len(lines), 5)], "; "))
 }
 
 // input returns an evaluation of a trained model's bundle, which must be in the folder.
 func (l *Local) input(ctx context.Context, t Trained, of func(plan.Bundle, []delivery.Digest) delivery.EvalRun) (
 	delivery.EvalRun, error) {
-	info, err := l.Bundles.Describe(ctx, t.Bundle)
+	info, err := l.describe(ctx, t.Bundle)
 	if err != nil {
 		return delivery.EvalRun{}, delivery.Blockedf("name the folder of --work in which it was trained",
 			"bundle %s of %s cannot be read: %v", t.Bundle.Short(), t.Model, err)
@@ -147,8 +195,13 @@ func (l *Local) input(ctx context.Context, t Trained, of func(plan.Bundle, []del
 	if t.Data.TrainingImages != "" {
 		without = append(without, t.Data.TrainingImages)
 	}
-	return of(plan.Bundle{Model: info.Model, Signature: info.Signature.Digest(), Size: info.Size, Classes: info.Labels,
-		Thresholds: info.Thresholds}, without), nil
+	return of(info, without), nil
+}
+
+func (l *Local) describe(ctx context.Context, bundle delivery.Digest) (plan.Bundle, error) {
+	info, err := l.Bundles.Describe(ctx, bundle)
+	return plan.Bundle{Model: info.Model, Signature: info.Signature.Digest(), Size: info.Size, Classes: info.Labels,
+		Thresholds: info.Thresholds}, err
 }
 
 // Measure evaluates a trained model on the eval sets of gates, and compares it with another one, if there is one. The
@@ -195,8 +248,7 @@ func (l *Local) score(ctx context.Context, t Trained, g delivery.Gate) (delivery
 		return delivery.Scores{}, err
 	}
 	s := delivery.Scores{Key: delivery.ScoreKey(input), Input: input, Content: content}
-	s.Scores, err = result[delivery.ScoreSet](ctx, l, delivery.RunSpec{Key: s.Key, Kind: delivery.RunEval,
-		Limit: l.Server.EvalTime, Eval: &input})
+	s.Scores, err = l.evaluate(ctx, input)
 	return s, err
 }
 
