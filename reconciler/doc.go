@@ -30,6 +30,7 @@
 //	words      write facts as text: statuses, comments, terminal
 //
 //	provenance documents about a release: SLSA provenance, ML-BOM, model card
+//	profile    hardware profiles: how a machine runs a model; keys of engines, command lines of trtexec
 //
 //	durable    files that survive a crash, and locks
 //	trust      ed25519 keys and signed envelopes

@@ -17,7 +17,7 @@ import (
 // nothing else; tests may import more.
 var (
 	pure = []string{"delivery", "intent", "coco", "explain", "gate", "rollout", "plan", "code",
-		"words", "provenance"}
+		"words", "provenance", "profile"}
 	leaves   = []string{"durable", "trust"}
 	adapters = []string{"git", "forge", "dataset", "run", "terraform", "cloud", "artifact", "evidence", "detect",
 		"fleet", "ledger", "track", "web", "picture", "trainer", "store"}
@@ -26,6 +26,7 @@ var (
 		"delivery": {},
 
 		"provenance": {"delivery"},
+		"profile":    {"delivery", "intent"},
 		"code":       {"delivery"},
 		"intent":     {"delivery"},
 		"coco":       {"delivery"},

@@ -81,7 +81,8 @@ func fieldsOf(t reflect.Type) []*field {
 			continue
 		}
 		f := &field{key: key, index: sf.Index[0], typ: sf.Type}
-		f.doc = cmp.Or(delivery.Docs[t.Name()][key], serverDocs[t.Name()][key], delivery.Docs[""][key])
+		f.doc = cmp.Or(sf.Tag.Get("doc"), delivery.Docs[t.Name()][key], serverDocs[t.Name()][key],
+			delivery.Docs[""][key])
 		f.rules = parseRules(sf.Type, sf.Tag.Get("check"), t.Name()+"."+sf.Name)
 		if def, ok := sf.Tag.Lookup("default"); ok {
 			f.deft = def

@@ -33,6 +33,8 @@ var forms = map[string]*form{
 	"version": {pattern: regexp.MustCompile(`^` + version + `$`),
 		want: "a version of at most 32 letters, digits and .+_-"},
 	"python": {pattern: regexp.MustCompile(`^3\.[1-9]?[0-9]$`), want: `a version of Python, as in "3.11"`},
+	"capability": {pattern: regexp.MustCompile(`^[1-9][0-9]?\.[0-9]$`),
+		want: `a compute capability of CUDA, as in "8.7"`},
 	"licence": {pattern: regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.+-]{0,62}$`),
 		want: "the SPDX name of a licence, as in Apache-2.0, of at most 63 letters, digits and .+-"},
 	"label": {pattern: regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._/@-]{0,62}$`),
