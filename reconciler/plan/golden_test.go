@@ -122,6 +122,27 @@ func TestStatusesAreDocumented(t *testing.T) {
 	}
 }
 
+// about returns the bundles that a statement names as the one that it is about.
+func about(predicate any) []delivery.Digest {
+	switch p := predicate.(type) {
+	case delivery.Training:
+		return []delivery.Digest{p.Result.Bundle}
+	case delivery.Scores:
+		return []delivery.Digest{p.Input.Bundle}
+	case delivery.Resolved:
+		return []delivery.Digest{p.Input.Valid.Bundle, p.Result.Bundle}
+	case delivery.Verdict:
+		return []delivery.Digest{p.Bundle}
+	case delivery.ReleaseStatement:
+		list := []delivery.Digest{p.Bundle}
+		for _, g := range p.Gates {
+			list = append(list, g.Verdict.Bundle)
+		}
+		return list
+	}
+	return nil
+}
+
 // shown writes a plan without words.
 func shown(p plan.Plan) string {
 	var b strings.Builder
@@ -165,8 +186,14 @@ func shown(p plan.Plan) string {
 			steps = append(steps, fmt.Sprintf("%s %s %s %v %s", kind, s.Kind, s.Run.Short(), s.Need.PRs,
 				s.Need.Since.Format(time.TimeOnly)))
 		case plan.Sign:
-			steps = append(steps, fmt.Sprintf("%s %s of %s for %s", kind, s.Type[strings.LastIndex(s.Type, "/")+1:],
-				s.Of, s.Bundle.Short()))
+			text := fmt.Sprintf("%s %s of %s for %s", kind, s.Type[strings.LastIndex(s.Type, "/")+1:], s.Of,
+				s.Bundle.Short())
+			for _, about := range about(s.Predicate) {
+				if about != s.Bundle { // evidence refuses it
+					text += ", but about " + about.Short()
+				}
+			}
+			steps = append(steps, text)
 		case plan.CommitRelease:
 			for _, r := range s.Releases {
 				steps = append(steps, fmt.Sprintf("%s %s version %d to %s", kind, r.Name, r.Version, s.PR.HeadRef))
@@ -410,6 +437,7 @@ func (s *scene) history(model string) []plan.Past {
 //	rewound COMMIT                     main was at another commit before, and does not contain it
 //	bundle a of=FILE mAP=0.60          made from a model file, and scored for its gates
 //	… checkpoint=c licence=MIT         its checkpoint is kept; what it is made of is under a licence
+//	… twin=a                           its ONNX file is that of another bundle, whose scores it has
 //	… train=120 …                      what its data run has found is signed, as of checked
 //	lost a                             the registry has the bundle no more
 //	compared b with=a                  the bootstrap that compares them is done
@@ -742,7 +770,12 @@ func (s *scene) bundle(letter string) {
 		s.Fatal(err)
 	}
 	s.made[letter] = made{m, q, map[delivery.EvalSet]delivery.Scores{}}
-	info := plan.Bundle{Model: delivery.DigestOf("model", b), Signature: delivery.DigestOf("signature", b), Size: 1e6}
+	like := b
+	if twin := s.value("twin"); twin != "" {
+		like = bundle(twin)
+	}
+	info := plan.Bundle{Model: delivery.DigestOf("model", like), Signature: delivery.DigestOf("signature", like),
+		Size: 1e6}
 	s.Evidence.Bundles[b] = info
 	ask := s.training(file)
 	t := plan.Trained{Bundle: b, Training: delivery.Training{Run: delivery.TrainKey(ask), Spec: m.SpecDigest(),
@@ -766,7 +799,10 @@ func (s *scene) bundle(letter string) {
 		score := delivery.Scores{Key: delivery.ScoreKey(in), Input: in, Content: c,
 			Scores: delivery.ScoreSet{Protocol: in.Protocol, Images: c.Count, Classes: m.Classes.Names(),
 				Values: map[string]float64{"mAP": q}, Truths: truths(m), Table: tableOf(m, q)}}
-		s.Evidence.Scores[score.Key], s.made[letter].scores[g.Evaluate] = score, score
+		if _, there := s.Evidence.Scores[score.Key]; !there { // a twin's stay those of the first bundle
+			s.Evidence.Scores[score.Key] = score
+		}
+		s.made[letter].scores[g.Evaluate] = score
 	}
 }
 

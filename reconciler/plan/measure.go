@@ -73,6 +73,7 @@ func (m *maker) score(bundle delivery.Digest, on evalSet, run runner) (delivery.
 	}
 	key := delivery.ScoreKey(input)
 	if s, ok := m.w.Evidence.Scores[key]; ok {
+		s.Input.Bundle = bundle // another bundle with the same ONNX file may have been scored
 		return s, Stage{State: delivery.CheckSuccess}
 	}
 	scores, stage := resultOf[delivery.ScoreSet](run, delivery.RunSpec{Key: key, Kind: delivery.RunEval,
@@ -151,8 +152,10 @@ func (m *maker) storedScore(mdl delivery.Model, bundle delivery.Digest, g delive
 	if !m.hasScores(bundle) {
 		return found, false
 	}
-	for _, s := range m.w.Evidence.Scores {
-		if s.Input.Bundle != bundle || s.Input.EvalSet != g.Evaluate || s.Key <= found.Key {
+	info := m.w.Evidence.Bundles[bundle]
+	for _, s := range m.w.Evidence.Scores { // also those of another bundle with the same ONNX file
+		same := s.Input.Model == info.Model && s.Input.Signature == info.Signature
+		if !same || s.Input.EvalSet != g.Evaluate || s.Key <= found.Key {
 			continue
 		}
 		input, _ := m.evalRun(bundle, gateSet(mdl, g, s.Content))
@@ -162,5 +165,6 @@ func (m *maker) storedScore(mdl delivery.Model, bundle delivery.Digest, g delive
 			found = s
 		}
 	}
+	found.Input.Bundle = bundle
 	return found, found.Key != ""
 }
