@@ -103,7 +103,7 @@ func TestInitOfADataset(t *testing.T) {
 	}
 	gate := gitOutput(t, "-C", w.Repository, "show", "main:gates/pallets-2026.yaml")
 	for _, want := range []string{"split: test, content: \"sha256:", `classes: [EUR pallet, "yes"]`,
-		"covers: [pallets-2026]"} {
+		"covers: [pallets-2026]", "{metric: size, max: 200MB}"} { // RF-DETR has 150 MB
 		if !strings.Contains(gate, want) {
 			t.Errorf("the gate has no %s:\n%s", want, gate)
 		}
