@@ -107,22 +107,46 @@ func (w *workshop) openWork(ctx context.Context, progress io.Writer) (l *stage.L
 
 // intent reads the intent repository. Complaints about files are an error.
 func (w *workshop) intent(trainers intent.Trainers) (delivery.Intent, error) {
+	in, complaints, err := w.read(trainers)
+	if err != nil {
+		return in, err
+	}
+	return in, w.complained(complaints)
+}
+
+// gates reads the intent repository for its gates. What trainers there are, which models need, is not known.
+func (w *workshop) gates() (delivery.Intent, error) {
+	in, complaints, err := w.read(nil)
+	if err != nil {
+		return in, err
+	}
+	return in, w.complained(slices.DeleteFunc(complaints, func(c delivery.Complaint) bool {
+		return !strings.HasPrefix(c.File, "gates/")
+	}))
+}
+
+func (w *workshop) read(trainers intent.Trainers) (delivery.Intent, delivery.Complaints, error) {
 	files, err := intentFiles(w.dir)
 	if err != nil {
-		return delivery.Intent{}, err
+		return delivery.Intent{}, nil, err
 	}
 	options := intent.Options{Zone: knownZone, Datasets: map[string][]string{}, Trainers: trainers}
 	for source := range sources {
 		options.Datasets[source] = nil // any name
 	}
 	in, complaints := intent.Parse(files, options)
+	return in, complaints, nil
+}
+
+// complained returns complaints as an error, with the folder before the names of files.
+func (w *workshop) complained(complaints delivery.Complaints) error {
 	for i := range complaints {
 		complaints[i].File = filepath.Join(w.dir, filepath.FromSlash(complaints[i].File))
 	}
 	if len(complaints) > 0 {
-		return in, delivery.Complaints(complaints)
+		return complaints
 	}
-	return in, nil
+	return nil
 }
 
 // gates returns the gates that cover a model.
@@ -301,6 +325,9 @@ func readStage[T any](file string, in io.Reader, of string) (v T, err error) {
 	}
 	var is struct{ Stage string }
 	if err := json.Unmarshal(data, &is); err != nil || is.Stage != of {
+		if file == "-" {
+			file = "the standard input"
+		}
 		return v, hinted{fmt.Errorf("%s is not what %s writes", file, stageCommands[of]), stageCommands[of] + " >FILE"}
 	}
 	if err := json.Unmarshal(data, &v); err != nil {
@@ -333,11 +360,7 @@ counts as a fail. It signs nothing: a server judges again what a pull request pr
 			if err != nil {
 				return err
 			}
-			trainers, err := loadTrainers("")
-			if err != nil {
-				return err
-			}
-			in, err := w.intent(trainers)
+			in, err := w.gates()
 			if err != nil {
 				return err
 			}
