@@ -228,6 +228,9 @@ func (t *terminal) change(m web.Change) {
 		t.printf("  bundle %s", m.Bundle.Short())
 	}
 	t.printf("\n")
+	if m.Trainer != nil {
+		t.paragraph("", "another version of the trainer: "+m.Trainer.Text)
+	}
 	for _, e := range delivery.OneInterval(m.Measured, m.Verdicts) {
 		t.measured(e, m.Verdicts)
 	}

@@ -74,6 +74,7 @@ func newShop() *shop {
 			Checks: []web.Check{{Check: delivery.Check{Context: delivery.ContextRelease, State: delivery.CheckFailure,
 				Description: "shapes: gate/production: mAP 0.1000 < 0.30 on 72 images"}}},
 			Models: []web.Change{{Model: "shapes", Bundle: bad.Bundle, Baseline: &v2, Release: &bad,
+				Trainer:  &web.Sentence{Text: "tiny@1 -> tiny@2: momentum 0.9 -> 0.8"},
 				Measured: bad.Measured, Verdicts: []delivery.Verdict{verdict},
 				Findings: []delivery.Finding{{Level: delivery.LevelWarning, Code: "leak", Where: "train/17.png",
 					Text: "is an image of the eval set", Count: 2}}}}},

@@ -109,6 +109,10 @@ func (s *Snapshot) PR(number int) (web.PR, error) {
 			if m.Data != nil {
 				c.Findings = m.Data.Findings
 			}
+			if !m.Moved.IsZero() {
+				moved := sentence(m.Moved)
+				c.Trainer = &moved
+			}
 			for _, d := range m.Unsure {
 				for _, f := range slices.Concat([]delivery.Fact{d.OfGate()}, d.Refused) {
 					c.Settle = append(c.Settle, sentence(f))

@@ -227,6 +227,17 @@ func TestViewOfAPullRequest(t *testing.T) {
 	if err != nil || len(p.Models) != 1 || p.Models[0].Model != "shapes" || p.Models[0].Baseline == nil {
 		t.Errorf("%+v, %v", p, err)
 	}
+	if of := p.Models[0].Trainer; of != nil {
+		t.Errorf("the trainer is the same, and it says %+v", of)
+	}
+	snap.Plan.Proposals[slices.IndexFunc(snap.Plan.Proposals, func(p plan.ProposalReport) bool {
+		return p.PR.Number == 3
+	})].Models[0].Moved = delivery.Fact{Code: code.DefaultsMoved, Values: delivery.Values{FromModel: "tiny@1",
+		Model: "tiny@2", Names: []string{"momentum 0.9 -> 0.8"}}}
+	if p, err = snap.PR(3); err != nil || p.Models[0].Trainer == nil ||
+		p.Models[0].Trainer.Text != "tiny@1 -> tiny@2: momentum 0.9 -> 0.8" {
+		t.Errorf("%+v, %v", p.Models[0].Trainer, err)
+	}
 	if p, err = snap.PR(9); err != nil || len(p.Complaints) != 1 {
 		t.Errorf("%+v, %v", p, err)
 	}

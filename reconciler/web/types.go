@@ -256,6 +256,7 @@ type Change struct {
 	Points   map[string]delivery.OperatingPoint `json:"points,omitempty"`   // its score thresholds, by class
 	Measured []delivery.Measured                `json:"measured,omitempty"` // by the gates with a verdict
 	Settle   []Sentence                         `json:"settle,omitempty"`   // unsure verdicts: what to do, or who did
+	Trainer  *Sentence                          `json:"trainer,omitempty"`  // which defaults another version has
 	// Pictures are the pages of the images that got worse, by gate: URLs, or paths of the server's site if
 	// its address is not configured.
 	Pictures map[string]string `json:"pictures,omitempty"`
