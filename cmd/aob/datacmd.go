@@ -248,7 +248,7 @@ func showProgress(w io.Writer) (dataset.Progress, func()) {
 		}
 		last, drawn = at, t.tty
 		t.printf("%s%s", safeText(before), now.Text(done, total))
-		if total > 0 && now != dataset.Generating && now != dataset.Exporting {
+		if total > 0 && now != dataset.Asking && now != dataset.Generating && now != dataset.Exporting {
 			left := time.Duration(float64(at.Sub(began)) / float64(max(done, 1)) * float64(total-done))
 			t.printf(", about %s left", span(left))
 		}

@@ -130,7 +130,7 @@ func readSecret(s intent.Server, name string) (string, error) {
 		err = fmt.Errorf("the file is empty")
 	}
 	if err != nil {
-		return "", fmt.Errorf("secrets.%s: %w", name, err)
+		return "", fmt.Errorf("secrets.%s of the server's configuration: %v", name, err)
 	}
 	return value, nil
 }

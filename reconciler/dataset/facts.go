@@ -39,10 +39,11 @@ type Phase string
 
 // The phases, in their order.
 const (
-	Generating   Phase = "generating"  // in percent; the source makes the version
-	Exporting    Phase = "exporting"   // in percent; the source packs the version
-	Downloading  Phase = "downloading" // in MB
-	Unpacking    Phase = "unpacking"   // files of an archive
+	Asking       Phase = "no answer yet, try" // to ask the source
+	Generating   Phase = "generating"         // in percent; the source makes the version
+	Exporting    Phase = "exporting"          // in percent; the source packs the version
+	Downloading  Phase = "downloading"        // in MB
+	Unpacking    Phase = "unpacking"          // files of an archive
 	Copying      Phase = "copying files"
 	ReadFiles    Phase = "reading files"   // digests and headers
 	DecodeImages Phase = "decoding images" // pixels: damage and looks
@@ -51,6 +52,8 @@ const (
 // Text says how far a phase is.
 func (p Phase) Text(done, total int) string {
 	switch {
+	case p == Asking:
+		return fmt.Sprintf("%s %d of %d", p, done, total)
 	case p == Generating || p == Exporting:
 		return fmt.Sprintf("%s %d %%", p, done)
 	case p == Downloading && total > 0:

@@ -114,6 +114,7 @@ type roboflowClient struct {
 	key       string
 	mask      delivery.Mask
 	api, web  *http.Client // with the key, and without
+	tell      Progress
 	close     func()
 }
 
@@ -128,6 +129,7 @@ func (r Roboflow) client(ref Reference) (*roboflowClient, error) {
 	}
 	key = strings.TrimSpace(key)
 	c := &roboflowClient{at: at, workspace: strings.Trim(at.Path, "/"), key: key, close: func() {},
+		tell: func(Phase, int, int) {},
 		mask: delivery.NewMask(slices.Values([]string{key}))}
 	transport := r.Transport
 	if transport == nil {
@@ -142,6 +144,7 @@ func (r Roboflow) client(ref Reference) (*roboflowClient, error) {
 
 // fetch writes a version, once it is exported.
 func (c *roboflowClient) fetch(ctx context.Context, version string, to *Writer) error {
+	c.tell = to.tell
 	for again := false; ; again = true {
 		err := c.download(ctx, version, to)
 		if _, broken := errors.AsType[brokenArchive](err); !broken || again {
@@ -161,7 +164,7 @@ func (c *roboflowClient) download(ctx context.Context, version string, to *Write
 	defer spool.Close()
 	d := download{client: c.web, to: spool, most: to.bytes,
 		tell: func(done, total int64) { to.tell(Downloading, int(done/1e6), int(total/1e6)) },
-		link: func(ctx context.Context) (*url.URL, error) { return c.link(ctx, version, to.tell) }}
+		link: func(ctx context.Context) (*url.URL, error) { return c.link(ctx, version) }}
 	if err := d.fetch(ctx); err != nil {
 		return err
 	}
@@ -170,7 +173,7 @@ func (c *roboflowClient) download(ctx context.Context, version string, to *Write
 }
 
 // link waits until a version is generated and exported, and returns the address of the export.
-func (c *roboflowClient) link(ctx context.Context, version string, tell Progress) (*url.URL, error) {
+func (c *roboflowClient) link(ctx context.Context, version string) (*url.URL, error) {
 	end := time.Now().Add(exportLimit)
 	what := "version " + c.workspace + "/" + version
 	for try := 0; ; try++ {
@@ -186,7 +189,7 @@ func (c *roboflowClient) link(ctx context.Context, version string, tell Progress
 		if !answer.Version.Generating {
 			break
 		}
-		tell(Generating, percent(answer.Version.Progress), 100)
+		c.tell(Generating, percent(answer.Version.Progress), 100)
 		if err := c.poll(ctx, end, try, what, "generated", answer.Version.Progress); err != nil {
 			return nil, err
 		}
@@ -203,7 +206,7 @@ func (c *roboflowClient) link(ctx context.Context, version string, tell Progress
 			return nil, err
 		}
 		if status == http.StatusAccepted || answer.Export.Link == "" {
-			tell(Exporting, percent(answer.Progress), 100)
+			c.tell(Exporting, percent(answer.Progress), 100)
 			if err := c.poll(ctx, end, try, what, "exported", answer.Progress); err != nil {
 				return nil, err
 			}
@@ -261,6 +264,7 @@ func (c *roboflowClient) get(ctx context.Context, what string, path []string, in
 		if try+1 >= maxTries {
 			return status, fmt.Errorf("ask %s for %s: %w", c.at.Host, what, err)
 		}
+		c.tell(Asking, try+2, maxTries)
 		if response != nil {
 			if asked, ok := askedWait(response.Header); ok {
 				if asked > maxAskedWait {

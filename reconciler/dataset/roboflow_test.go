@@ -146,7 +146,8 @@ func roboflowStories(t *testing.T) map[string]story {
 		"429 with Retry-After": {queue: export(roboflowtest.JSON(429, `{"message":"Too many requests"}`,
 			"Retry-After: 90")), at: 90 * time.Second, requests: 2},
 		"429 without Retry-After": {queue: export(roboflowtest.JSON(429, `{}`), roboflowtest.JSON(429, `{}`)),
-			at: 2 * time.Second, requests: 3},
+			at: 2 * time.Second, requests: 3,
+			phases: []string{"no answer yet, try 2 of 8", "no answer yet, try 3 of 8"}},
 		"429 for hours": {queue: export(roboflowtest.JSON(429, `{"message":"quota"}`, "Retry-After: 7200")),
 			want: "ask rf.example for version acme/pallets/14: too many requests " +
 				"(status 429: quota); it wants us to wait for 2h0m0s"},
