@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -290,8 +291,11 @@ func cut(s string, n int) string {
 // A printableWriter lets only text through, line ends included.
 type printableWriter struct {
 	w    io.Writer
-	rest []byte // the beginning of a character whose end comes with the next write
+	rest []byte // the beginning of a character or of a colour whose end comes with the next write
 }
+
+// begun is the beginning of a sequence that sets a colour, at the end of a text.
+var begun = regexp.MustCompile(`\x1b(\[[0-9;]{0,20})?$`)
 
 // Write implements io.Writer.
 func (p *printableWriter) Write(data []byte) (int, error) {
@@ -304,6 +308,9 @@ func (p *printableWriter) Write(data []byte) (int, error) {
 			}
 			break
 		}
+	}
+	if at := begun.FindIndex(all[:end]); at != nil {
+		end = at[0]
 	}
 	p.rest = bytes.Clone(all[end:])
 	if _, err := io.WriteString(p.w, delivery.TerminalLines(string(all[:end]))); err != nil {

@@ -71,7 +71,10 @@ func Cut(s string, n int) string {
 	return strings.TrimRight(string([]rune(s)[:n-1]), " ") + "…"
 }
 
-// TerminalLines returns s for a terminal with its lines and tabs kept.
+// colours are the sequences with which programs set colours and styles.
+var colours = regexp.MustCompile("\x1b\\[[0-9;]*m")
+
+// TerminalLines returns s for a terminal with its lines and tabs kept, and without colours.
 func TerminalLines(s string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
@@ -83,7 +86,7 @@ func TerminalLines(s string) string {
 			return -1
 		}
 		return r
-	}, s)
+	}, colours.ReplaceAllString(s, ""))
 }
 
 // hidden reports whether r is not visible text: a control character, a change of the

@@ -263,3 +263,10 @@ func FuzzCut(f *testing.F) {
 		}
 	})
 }
+
+func TestLogsHaveNoColours(t *testing.T) {
+	const in = "\x1b[1mval\x1b[0m \x1b[1;36m0.5\x1b[0m\n[1m]\x1b[2Jdone\n"
+	if got, want := TerminalLines(in), "val 0.5\n[1m][2Jdone\n"; got != want {
+		t.Errorf("%q becomes %q, want %q", in, got, want)
+	}
+}

@@ -270,7 +270,8 @@ func (d *document) train(t *delivery.Train) {
 	if known := d.options.Weights; known != nil && d.valid("train.from") && t.Start() == delivery.StartWeights &&
 		!slices.Contains(known, t.From) {
 		d.complain("train.from", "%s; the server's configuration names them under weights:",
-			unknown("weights", t.From, append(slices.Clone(known), trainer.From...)))
+			unknown("weights", t.From, append(slices.Clone(known), slices.DeleteFunc(slices.Clone(trainer.From),
+				func(from string) bool { return from == delivery.StartWeights })...)))
 	}
 	if !d.valid("train.args") {
 		return

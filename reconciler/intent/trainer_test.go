@@ -262,3 +262,20 @@ func FuzzParseTrainer(f *testing.F) {
 		}
 	})
 }
+
+// The names that a model may start from are listed as they are written.
+func TestUnknownWeights(t *testing.T) {
+	trainers, err := intent.LoadTrainers(fstest.MapFS{"x/trainer.yaml": {Data: []byte(described +
+		"from: [none, weights, release]\n")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for known, want := range map[string]string{"": "known: none, release;", "small": "known: small, none, release;"} {
+		_, complaints := intent.Parse([]intent.File{file("models/m.yaml", "apiVersion: aob/v1\nkind: Model\nname: m\n"+
+			"dataset: {dir: d}\nclasses: [a]\ntrain: {with: x@1, from: large}\n")},
+			intent.Options{Trainers: trainers, Weights: strings.Fields(known + " ")})
+		if len(complaints) != 1 || !strings.Contains(complaints[0].Text, want) {
+			t.Errorf("%q: %v, want %s", known, complaints, want)
+		}
+	}
+}

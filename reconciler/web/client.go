@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"strconv"
 	"syscall"
 	"time"
@@ -223,7 +224,11 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 	case errors.Is(err, fs.ErrPermission):
 		e.What, e.Do = "no permission to open "+c.socket, "run this as the user that runs aob serve"
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		e.What, e.Do = "no aob serve is running on "+c.socket,
+		socket := c.socket
+		if at, err := filepath.Abs(socket); err == nil { // a relative path is of another folder, perhaps
+			socket = at
+		}
+		e.What, e.Do = "no aob serve is running on "+socket,
 			"start it with aob serve --config aob.yaml, or name its socket with --socket or AOB_SOCKET"
 	default:
 		if u, ok := errors.AsType[*url.Error](err); ok {

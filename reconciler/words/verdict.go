@@ -40,7 +40,11 @@ func About(v delivery.Verdict) []string {
 		if v.Looks > 0 {
 			line += fmt.Sprintf(" of %d", v.Looks)
 		}
-		lines = append(lines, line+": models judged on this eval set against that release, with this one")
+		against := ""
+		if v.Baseline != "" {
+			against = " against that release"
+		}
+		lines = append(lines, line+": so many models were judged on this eval set"+against+", with this one")
 	}
 	return lines
 }
