@@ -32,7 +32,7 @@ input, and prints both as JSON lines.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return o.respond(cmd.OutOrStdout(), func(w detect.Worker, out io.Writer) error {
-				found, err := w.Inspect(args[0])
+				found, err := w.Inspect(cmd.Context(), args[0])
 				if err != nil {
 					return err
 				}
@@ -128,7 +128,7 @@ and y are the upper left corner. All numbers are pixels of the image.`,
 }
 
 func infer(ctx context.Context, w detect.Worker, out io.Writer, bundle string, score float64, images []string) error {
-	server, err := w.Open(bundle)
+	server, err := w.Open(ctx, bundle)
 	if err != nil {
 		return err
 	}
@@ -138,7 +138,7 @@ func infer(ctx context.Context, w detect.Worker, out io.Writer, bundle string, s
 		if err != nil {
 			return err
 		}
-		found, err := server.Infer(ctx, data)
+		found, _, err := server.Infer(ctx, data, score)
 		if bad, ok := errors.AsType[*detect.ImageError](err); ok {
 			bad.Path = path
 		}
@@ -146,7 +146,7 @@ func infer(ctx context.Context, w detect.Worker, out io.Writer, bundle string, s
 			return err
 		}
 		err = enc.Encode(map[string]any{"image": path, "width": found.Width, "height": found.Height,
-			"boxes": found.Above(score)})
+			"boxes": found.Boxes})
 		if err != nil {
 			return err
 		}

@@ -25,7 +25,7 @@ import (
 func serve(ctx context.Context, w detect.Worker, bundle, socket string, ready func() error) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, os.Interrupt)
 	defer stop()
-	server, err := w.Open(bundle)
+	server, err := w.Open(ctx, bundle)
 	if err != nil {
 		return err
 	}
@@ -104,8 +104,8 @@ func observe(registry *prometheus.Registry) func(detect.Inference) {
 	})
 	seconds := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "aob_detect_stage_seconds",
-		Help: "Time of each stage of a successful call: decode (file to tensor), queue (waiting for the model), run " +
-			"(the model and decoding its outputs).",
+		Help: "Time of each stage of a successful call: pre (file to tensor), queue (waiting for the model), infer " +
+			"(the model), post (its outputs to boxes).",
 		Buckets: prometheus.ExponentialBuckets(0.0005, 2, 15), // 0.5 ms to 8 s
 	}, []string{"stage"})
 	registry.MustRegister(calls, boxes, seconds)
@@ -118,7 +118,8 @@ func observe(registry *prometheus.Registry) func(detect.Inference) {
 			return
 		}
 		boxes.Add(float64(i.Boxes))
-		for stage, d := range map[string]time.Duration{"decode": i.Decode, "queue": i.Queue, "run": i.Run} {
+		for stage, d := range map[string]time.Duration{"pre": i.Pre, "queue": i.Queue, "infer": i.Infer,
+			"post": i.Post} {
 			seconds.WithLabelValues(stage).Observe(d.Seconds())
 		}
 	}

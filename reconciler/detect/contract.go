@@ -19,9 +19,9 @@ const MetadataKey = "rfdetr_inference"
 
 // A Port is an input or output of a model, as declared in its file.
 type Port struct {
-	Name  string
-	Type  string  // float32; other types are rejected
-	Shape []int64 // -1 if the size is not fixed
+	Name  string  `json:"name"`
+	Type  string  `json:"type"`  // float32; other types are rejected
+	Shape []int64 `json:"shape"` // -1 if the size is not fixed
 }
 
 // metadata is the part of rfdetr_inference that the contract depends on. A nil pointer means that the

@@ -37,7 +37,7 @@
 //
 // # Files
 //
-// detect.go, inspect.go, evaluate.go, serve.go and child.go are the calling side. worker.go, image.go, resize.go,
-// contract.go, boxes.go and server.go run inside aob-detect, on a [Model] that package onnx
-// opens. wire.go and golden.go are used by both.
+// detect.go, inspect.go, evaluate.go, serve.go, client.go and child.go are the calling side. worker.go, image.go,
+// resize.go, contract.go, boxes.go, engine.go and server.go run inside aob-detect, on a [Model] that package onnx
+// opens. wire.go, golden.go and tensor.go are used by both.
 package detect

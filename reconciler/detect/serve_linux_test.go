@@ -83,7 +83,7 @@ func TestServe(t *testing.T) {
 	metrics, err := io.ReadAll(resp.Body)
 	resp.Body.Close()
 	for _, want := range []string{`aob_detect_inferences_total{outcome="ok"} 8`,
-		`aob_detect_inferences_total{outcome="image"} 1`, `aob_detect_stage_seconds_count{stage="run"} 8`,
+		`aob_detect_inferences_total{outcome="image"} 1`, `aob_detect_stage_seconds_count{stage="infer"} 8`,
 		"aob_detect_boxes_total 64"} {
 		if err != nil || resp.StatusCode != http.StatusOK || !strings.Contains(string(metrics), want) {
 			t.Errorf("metrics lack %s (%v)", want, err)

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -18,32 +19,54 @@ import (
 
 // A Server serves one bundle inside aob-detect. It is an http.Handler:
 //
-//	POST /infer   the body is a JPEG or PNG file; the response is {"width", "height", "boxes": [...]}
-//	GET  /health  replays the golden; the response is {"ok": true}, or 500 and the reason
+//	POST /infer     the body is a JPEG or PNG file; the response is {"width", "height", "boxes": [...]}; with
+//	                ?score=0.4 without the boxes of lower scores
+//	POST /run       tensors in and out, see Client.Run
+//	GET  /describe  a Description
+//	GET  /health    replays the golden; the response is {"ok": true}, or 500 and the reason
+//	GET  /live      {"ok": true}, also while the model runs
 //
-// An error response is {"error": "..."}: 400 for an invalid image, 413 for one that is too large, 500
-// for a model that failed. It is safe for concurrent use.
+// An error response is {"error": "..."}: 400 for an invalid image or tensor, 413 for one that is too large, 500 for a
+// model that failed. When the caller leaves, its run of the model is stopped. It is safe for concurrent use.
 type Server struct {
 	// Observe, if not nil, is called after each call of Infer. Set it before the first call.
 	Observe func(Inference)
 
-	model      *loaded
-	golden     Golden
-	thresholds map[string]float64 // lowest returned score by class; nil: no thresholds
-	modelLock  chan struct{}      // held while the model runs; one run uses all cores
-	imageSlots chan struct{}      // held while an image is in memory
-	mux        *http.ServeMux
+	engine      *engine
+	sig         delivery.Signature
+	path        string // of the model
+	jpeg        JPEG
+	golden      Golden
+	description Description
+	thresholds  map[string]float64 // lowest returned score by class; nil: no thresholds
+	imageSlots  chan struct{}      // held while an image is in memory
+	mux         *http.ServeMux
 }
 
 // An Inference describes one call of Infer, for metrics.
 type Inference struct {
-	Outcome            string        // ok, image (it is invalid), model (it failed), gone (the caller has left)
-	Decode, Queue, Run time.Duration // decoding to a tensor; waiting for the model; running it and decoding its outputs
-	Boxes              int
+	Outcome string // ok, image (it is invalid), model (it failed), gone (the caller has left)
+	Timing
+	Boxes int
+}
+
+// Timing is how long the stages of a call took, and how many images its run had.
+type Timing struct {
+	Pre, Queue, Infer, Post time.Duration // file to tensor; waiting for the model; the model; its outputs to boxes
+	Batch                   int
+}
+
+// A Description describes a server.
+type Description struct {
+	Inputs   []Port `json:"inputs"` // one; the first size is -1 where the model takes batches
+	Outputs  []Port `json:"outputs"`
+	Provider string `json:"provider"`
+	Threads  int    `json:"threads"`
+	Batch    int    `json:"batch"` // the largest number of images of a run
 }
 
 // Open loads the bundle in a folder and replays its golden.
-func (w Worker) Open(bundleDir string) (*Server, error) {
+func (w Worker) Open(ctx context.Context, bundleDir string) (*Server, error) {
 	const maxJSON = 4 << 20
 	var sig delivery.Signature
 	var labels []string
@@ -82,24 +105,76 @@ func (w Worker) Open(bundleDir string) (*Server, error) {
 			return nil, fmt.Errorf("bundle %s: %s: %s", bundleDir, f.name, fileReason(err))
 		}
 	}
-	model, err := w.load(filepath.Join(bundleDir, delivery.ModelFile), data, sig, cores(w.Threads))
-	if err != nil {
-		return nil, err
-	}
-	if err := model.replay(golden); err != nil {
-		return nil, errors.Join(err, model.model.Close())
-	}
 	s := &Server{
-		model:      model,
+		sig:        sig,
+		path:       filepath.Join(bundleDir, delivery.ModelFile),
+		jpeg:       w.JPEG,
 		golden:     golden,
 		thresholds: thresholds,
-		modelLock:  make(chan struct{}, 1),
-		imageSlots: make(chan struct{}, cores(w.Threads)+1),
+		imageSlots: make(chan struct{}, 2*cores(w.Threads)+max(w.Batch, 1)),
 		mux:        http.NewServeMux(),
 	}
+	var err error
+	if s.engine, err = w.engine(ctx, s.path, data, sig, golden); err != nil {
+		return nil, err
+	}
+	s.description = s.describe(cores(w.Threads))
+	s.mux.HandleFunc("GET /live", func(w http.ResponseWriter, _ *http.Request) { writeOK(w) })
 	s.mux.HandleFunc("GET /health", s.serveHealth)
+	s.mux.HandleFunc("GET /describe", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusOK, s.description)
+	})
 	s.mux.HandleFunc("POST /infer", s.serveInfer)
+	s.mux.HandleFunc("POST /run", s.serveRun)
 	return s, nil
+}
+
+// engine loads the model, replays its golden on each session, and begins to take calls.
+func (w Worker) engine(ctx context.Context, path string, data []byte, sig delivery.Signature,
+	golden Golden) (*engine, error) {
+	threads := cores(w.Threads)
+	e := &engine{slots: make(chan struct{}, threads), batch: 1, wait: w.BatchWait}
+	if w.Batch > 1 {
+		inputs, _, _, err := w.Runtime.Describe(data, MetadataKey)
+		if err != nil {
+			return nil, &ModelError{path, fmt.Sprintf("does not load: %v", err)}
+		}
+		if len(inputs) == 1 && len(inputs[0].Shape) == 4 && inputs[0].Shape[0] == -1 {
+			e.batch = min(w.Batch, MaxBatch)
+		}
+	}
+	var err error
+	if e.alone, err = w.load(path, data, sig, threads); err != nil {
+		return nil, err
+	}
+	if e.crowd = e.alone; threads > 1 {
+		if e.crowd, err = w.load(path, data, sig, 1); err != nil {
+			return nil, errors.Join(err, e.alone.model.Close())
+		}
+	}
+	e.start()
+	err = e.alone.replay(ctx, golden)
+	if err == nil && e.crowd != e.alone {
+		err = e.crowd.replay(ctx, golden)
+	}
+	if err != nil {
+		return nil, errors.Join(err, e.close())
+	}
+	return e, nil
+}
+
+// describe makes the description. The number of queries is the golden's.
+func (s *Server) describe(threads int) Description {
+	images, queries := int64(1), int64(len(s.golden.Boxes)/4)
+	if s.engine.batch > 1 {
+		images = -1
+	}
+	return Description{
+		Inputs: []Port{{s.sig.Input, "float32", []int64{images, 3, int64(s.sig.Height), int64(s.sig.Width)}}},
+		Outputs: []Port{{s.sig.Boxes, "float32", []int64{images, queries, 4}},
+			{s.sig.Logits, "float32", []int64{images, queries, int64(len(s.sig.Slots))}}},
+		Provider: Provider, Threads: threads, Batch: s.engine.batch,
+	}
 }
 
 // checkLabels returns an error if a label is not a class of the signature.
@@ -113,67 +188,65 @@ func checkLabels(labels []string, sig delivery.Signature) error {
 	return nil
 }
 
-// Close frees the model. It must not be called during another call.
-func (s *Server) Close() error { return s.model.model.Close() }
+// Close waits for the runs in progress and frees the model. It must not be called during another call.
+func (s *Server) Close() error { return s.engine.close() }
 
 // Health replays the golden.
 func (s *Server) Health(ctx context.Context) error {
-	if err := acquire(ctx, s.modelLock); err != nil {
+	boxes, logits, _, err := s.engine.run(ctx, s.golden.Input())
+	if err != nil {
 		return err
 	}
-	defer func() { <-s.modelLock }()
-	return s.model.replay(s.golden)
+	if err := s.golden.check(s.sig, boxes, logits); err != nil {
+		return &ModelError{s.path, err.Error()}
+	}
+	return nil
 }
 
-// Infer returns the detections on a JPEG or PNG file.
-func (s *Server) Infer(ctx context.Context, data []byte) (found Detections, err error) {
-	var observed Inference
+// Infer returns the detections on a JPEG or PNG file whose score is at least the given one.
+func (s *Server) Infer(ctx context.Context, data []byte, score float64) (found Detections, timing Timing, err error) {
 	defer func() {
 		if s.Observe == nil {
 			return
 		}
+		outcome := "model"
 		_, badImage := errors.AsType[*ImageError](err)
 		switch {
 		case err == nil:
-			observed.Outcome = "ok"
+			outcome = "ok"
 		case badImage:
-			observed.Outcome = "image"
+			outcome = "image"
 		case ctx.Err() != nil:
-			observed.Outcome = "gone"
-		default:
-			observed.Outcome = "model"
+			outcome = "gone"
 		}
-		observed.Boxes = len(found.Boxes)
-		s.Observe(observed)
+		s.Observe(Inference{outcome, timing, len(found.Boxes)})
 	}()
 	began := time.Now()
-	img, release, err := decodeImage(data, s.model.jpeg)
+	img, release, err := decodeImage(data, s.jpeg)
 	if err != nil {
-		return Detections{}, &ImageError{Why: err.Error()}
+		return Detections{}, timing, &ImageError{Why: err.Error()}
 	}
 	width, height := img.Bounds().Dx(), img.Bounds().Dy()
-	input := toTensor(img, s.model.sig)
+	input := toTensor(img, s.sig)
 	release()
-	observed.Decode = time.Since(began)
+	pre := time.Since(began)
 
-	began = time.Now()
-	if err := acquire(ctx, s.modelLock); err != nil {
-		return Detections{}, err
-	}
-	defer func() { <-s.modelLock }()
-	observed.Queue = time.Since(began)
-
-	began = time.Now()
-	boxes, logits, err := s.model.run(input)
+	boxes, logits, timing, err := s.engine.run(ctx, input)
+	timing.Pre = pre
 	if err != nil {
-		return Detections{}, err
+		return Detections{}, timing, err
 	}
-	list, err := decode(s.model.sig, boxes, logits, width, height)
+	began = time.Now()
+	list, err := decode(s.sig, boxes, logits, width, height)
 	if err != nil {
-		return Detections{}, &ModelError{s.model.path, err.Error()}
+		return Detections{}, timing, &ModelError{s.path, err.Error()}
 	}
-	observed.Run = time.Since(began)
-	return Detections{width, height, s.aboveThreshold(withClasses(s.model.sig, list))}, nil
+	if i := slices.IndexFunc(list, func(d detection) bool { return d.score < score }); i >= 0 {
+		list = list[:i] // the highest score is first
+	}
+	found = Detections{width, height, s.aboveThreshold(withClasses(s.sig, list))}
+	timing.Post = time.Since(began)
+	return found, timing, nil
 }
 
 // aboveThreshold drops detections below the threshold of their class. It is used for serving only: evaluation
@@ -188,52 +261,88 @@ func (s *Server) aboveThreshold(boxes []delivery.Box) []delivery.Box {
 	})
 }
 
-func acquire(ctx context.Context, modelLock chan struct{}) error {
-	select {
-	case modelLock <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
 
 func (s *Server) serveHealth(w http.ResponseWriter, r *http.Request) {
 	if err := s.Health(r.Context()); err != nil {
-		writeJSON(w, http.StatusInternalServerError, map[string]any{"error": err.Error()})
+		writeError(w, err)
 		return
 	}
-	writeJSON(w, http.StatusOK, map[string]any{"ok": true})
+	writeOK(w)
 }
 
 func (s *Server) serveInfer(w http.ResponseWriter, r *http.Request) {
-	// A request waits here before its image is read into memory.
-	if acquire(r.Context(), s.imageSlots) != nil {
-		return
-	}
-	defer func() { <-s.imageSlots }()
-	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxImageBytes))
-	if err != nil {
-		code := http.StatusBadRequest
-		if _, large := errors.AsType[*http.MaxBytesError](err); large {
-			code = http.StatusRequestEntityTooLarge
+	score := 0.0
+	if text := r.URL.Query().Get("score"); text != "" {
+		v, err := strconv.ParseFloat(text, 64)
+		if err != nil || !(v >= 0 && v <= 1) {
+			writeJSON(w, http.StatusBadRequest, failed{fmt.Sprintf("score is %.40q, want a number from 0 to 1", text)})
+			return
 		}
-		writeJSON(w, code, map[string]any{"error": err.Error()})
-		return
+		score = v
 	}
-	found, err := s.Infer(r.Context(), data)
-	if bad, ok := errors.AsType[*ImageError](err); ok {
-		writeJSON(w, http.StatusBadRequest, map[string]any{"error": bad.Why})
-		return
-	}
+	data, release, err := s.body(w, r, MaxImageBytes)
+	defer release()
 	if err != nil {
-		writeJSON(w, http.StatusInternalServerError, map[string]any{"error": err.Error()})
+		writeError(w, err)
 		return
 	}
+	found, timing, err := s.Infer(r.Context(), data, score)
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	w.Header().Set("Server-Timing", timing.header())
 	writeJSON(w, http.StatusOK, found)
 }
+
+// body reads the body of a request. It waits before that for room in memory, and release frees it.
+func (s *Server) body(w http.ResponseWriter, r *http.Request, limit int64) (data []byte, release func(), err error) {
+	select {
+	case s.imageSlots <- struct{}{}:
+	case <-r.Context().Done():
+		return nil, func() {}, context.Cause(r.Context())
+	}
+	release = func() { <-s.imageSlots }
+	if r.ContentLength > limit {
+		return nil, release, &http.MaxBytesError{Limit: limit}
+	}
+	if r.ContentLength < 0 {
+		data, err = io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+		return data, release, err
+	}
+	data = make([]byte, r.ContentLength)
+	_, err = io.ReadFull(r.Body, data)
+	return data, release, err
+}
+
+// failed is the body of an error response.
+type failed struct {
+	Error string `json:"error"`
+}
+
+func writeError(w http.ResponseWriter, err error) {
+	if _, large := errors.AsType[*http.MaxBytesError](err); large {
+		writeJSON(w, http.StatusRequestEntityTooLarge, failed{err.Error()})
+		return
+	}
+	if bad, ok := errors.AsType[*ImageError](err); ok {
+		writeJSON(w, http.StatusBadRequest, failed{bad.Why})
+		return
+	}
+	if bad, ok := errors.AsType[*TensorError](err); ok {
+		writeJSON(w, http.StatusBadRequest, failed{bad.Why})
+		return
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		writeJSON(w, http.StatusBadRequest, failed{"the body ends too early"})
+		return
+	}
+	writeJSON(w, http.StatusInternalServerError, failed{err.Error()})
+}
+
+func writeOK(w http.ResponseWriter) { writeJSON(w, http.StatusOK, map[string]bool{"ok": true}) }
 
 func writeJSON(w http.ResponseWriter, code int, v any) {
 	w.Header().Set("Content-Type", "application/json")

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/durable"
@@ -22,8 +23,9 @@ type Tensor struct {
 
 // A Model is a loaded ONNX file. Run is safe for concurrent use.
 type Model interface {
-	// Run feeds the input and returns the outputs in the order of the names given to Load.
-	Run(input Tensor) ([]Tensor, error)
+	// Run feeds the input and returns the outputs in the order of the names given to Load. When ctx is done it returns
+	// ctx's error soon.
+	Run(ctx context.Context, input Tensor) ([]Tensor, error)
 	Close() error
 }
 
@@ -40,6 +42,11 @@ type Worker struct {
 	Runtime Runtime
 	JPEG    JPEG
 	Threads int // CPU cores to use; 0: all
+
+	// Of a server: the largest number of images of one run, where the model takes batches; and how long an image
+	// waits for others while the model runs.
+	Batch     int
+	BatchWait time.Duration
 }
 
 // Hello writes the first line of every output.
@@ -70,56 +77,61 @@ func (w Worker) load(path string, data []byte, sig delivery.Signature, threads i
 	return &loaded{path, model, w.JPEG, sig}, nil
 }
 
-// run runs the model on one image's tensor and returns boxes and logits. Their shapes are checked
-// against the signature, whatever the file declares.
-func (l *loaded) run(input []float32) (boxes, logits []float32, err error) {
-	fail := func(format string, args ...any) ([]float32, []float32, error) {
-		return nil, nil, &ModelError{l.path, fmt.Sprintf(format, args...)}
+// run runs the model on the tensors of n images and returns boxes and logits. Their shapes are checked against the
+// signature, whatever the file declares.
+func (l *loaded) run(ctx context.Context, input []float32, n int) (boxes, logits Tensor, err error) {
+	fail := func(format string, args ...any) (Tensor, Tensor, error) {
+		return Tensor{}, Tensor{}, &ModelError{l.path, fmt.Sprintf(format, args...)}
 	}
-	out, err := l.model.Run(Tensor{Shape: []int64{1, 3, int64(l.sig.Height), int64(l.sig.Width)}, Data: input})
+	images := int64(n)
+	shape := []int64{images, 3, int64(l.sig.Height), int64(l.sig.Width)}
+	out, err := l.model.Run(ctx, Tensor{shape, input})
+	if ctx.Err() != nil {
+		return Tensor{}, Tensor{}, context.Cause(ctx)
+	}
 	if err != nil {
 		return fail("does not run: %v", err)
 	}
 	b, s := out[0], out[1]
-	if len(b.Shape) != 3 || b.Shape[0] != 1 || b.Shape[1] < 1 || b.Shape[1] > maxQueries || b.Shape[2] != 4 {
-		return fail("output %s has shape %v, want [1,Q,4]", l.sig.Boxes, b.Shape)
+	if len(b.Shape) != 3 || b.Shape[0] != images || b.Shape[1] < 1 || b.Shape[1] > maxQueries || b.Shape[2] != 4 {
+		return fail("output %s has shape %v, want [%d,Q,4]", l.sig.Boxes, b.Shape, n)
 	}
 	slots := int64(len(l.sig.Slots))
-	if !slices.Equal(s.Shape, []int64{1, b.Shape[1], slots}) || b.Shape[1]*slots > maxOutputs {
-		return fail("output %s has shape %v, want [1,%d,%d]", l.sig.Logits, s.Shape, b.Shape[1], slots)
+	if !slices.Equal(s.Shape, []int64{images, b.Shape[1], slots}) || b.Shape[1]*slots > maxOutputs {
+		return fail("output %s has shape %v, want [%d,%d,%d]", l.sig.Logits, s.Shape, n, b.Shape[1], slots)
 	}
-	return b.Data, s.Data, nil
+	return b, s, nil
 }
 
 // golden runs the golden input twice and checks that both outputs are the same.
-func (l *loaded) golden() (Golden, error) {
+func (l *loaded) golden(ctx context.Context) (Golden, error) {
 	g := Golden{Seed: goldenSeed, Width: l.sig.Width, Height: l.sig.Height, Slots: len(l.sig.Slots)}
-	boxes, logits, err := l.run(g.Input())
+	boxes, logits, err := l.run(ctx, g.Input(), 1)
 	if err != nil {
 		return Golden{}, err
 	}
-	g.Boxes, g.Logits = boxes, logits
-	list, err := decode(l.sig, boxes, logits, g.Width, g.Height)
+	g.Boxes, g.Logits = boxes.Data, logits.Data
+	list, err := decode(l.sig, g.Boxes, g.Logits, g.Width, g.Height)
 	if err != nil {
 		return Golden{}, &ModelError{l.path, err.Error()}
 	}
 	g.Best = withClasses(l.sig, list[:min(len(list), goldenBest)])
-	return g, l.replay(g)
+	return g, l.replay(ctx, g)
 }
 
-func (l *loaded) replay(g Golden) error {
-	boxes, logits, err := l.run(g.Input())
+func (l *loaded) replay(ctx context.Context, g Golden) error {
+	boxes, logits, err := l.run(ctx, g.Input(), 1)
 	if err != nil {
 		return err
 	}
-	if err := g.check(l.sig, boxes, logits); err != nil {
+	if err := g.check(l.sig, boxes.Data, logits.Data); err != nil {
 		return &ModelError{l.path, err.Error()}
 	}
 	return nil
 }
 
 // Inspect opens the model at path, checks it against the contract, and runs the golden input.
-func (w Worker) Inspect(path string) (Inspection, error) {
+func (w Worker) Inspect(ctx context.Context, path string) (Inspection, error) {
 	data, err := durable.ReadFile(path, MaxModelBytes)
 	if err != nil {
 		return Inspection{}, fmt.Errorf("model %s: %w", path, err)
@@ -137,7 +149,7 @@ func (w Worker) Inspect(path string) (Inspection, error) {
 		return Inspection{}, err
 	}
 	defer model.model.Close()
-	golden, err := model.golden()
+	golden, err := model.golden(ctx)
 	if err != nil {
 		return Inspection{}, err
 	}
@@ -201,7 +213,7 @@ func (w Worker) Evaluate(ctx context.Context, in io.Reader, out io.Writer) error
 				return
 			}
 			go func() {
-				line, err := model.detect(request)
+				line, err := model.detect(ctx, request)
 				made <- result{line, err}
 			}()
 		}
@@ -240,7 +252,7 @@ func nextLine(lines *bufio.Scanner, v any) error {
 }
 
 // detect returns the detections on one image.
-func (l *loaded) detect(request ImageFile) (*imageLine, error) {
+func (l *loaded) detect(ctx context.Context, request ImageFile) (*imageLine, error) {
 	data, err := durable.ReadFile(request.Path, MaxImageBytes)
 	if err != nil {
 		return nil, &ImageError{request.Path, fileReason(err)}
@@ -251,11 +263,11 @@ func (l *loaded) detect(request ImageFile) (*imageLine, error) {
 	}
 	defer release()
 	width, height := img.Bounds().Dx(), img.Bounds().Dy()
-	boxes, logits, err := l.run(toTensor(img, l.sig))
+	boxes, logits, err := l.run(ctx, toTensor(img, l.sig), 1)
 	if err != nil {
 		return nil, err
 	}
-	list, err := decode(l.sig, boxes, logits, width, height)
+	list, err := decode(l.sig, boxes.Data, logits.Data, width, height)
 	if err != nil {
 		return nil, &ModelError{l.path, fmt.Sprintf("on image %s: %v", filepath.Base(request.Path), err)}
 	}

@@ -3,6 +3,7 @@ package detect
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,11 +23,11 @@ import (
 // pureRuntime is a Runtime without ONNX Runtime. Its models detect one box in the middle, whose score is the redness of
 // the picture.
 type pureRuntime struct {
-	run func(input Tensor) ([]Tensor, error) // in place of that, if set
+	run func(ctx context.Context, input Tensor) ([]Tensor, error) // in place of that, if set
 }
 
 func (pureRuntime) Describe([]byte, string) ([]Port, []Port, string, error) {
-	in, out := testPorts()
+	in, out := testPorts() // which take batches
 	return in, out, testMetadata, nil
 }
 
@@ -37,19 +38,21 @@ func (r pureRuntime) Load(model []byte, _ string, _ []string, _ int) (Model, err
 	return r, nil
 }
 
-func (r pureRuntime) Run(input Tensor) ([]Tensor, error) {
+func (r pureRuntime) Run(ctx context.Context, input Tensor) ([]Tensor, error) {
 	if r.run != nil {
-		return r.run(input)
+		return r.run(ctx, input)
 	}
-	red := float32(0)
-	for _, v := range input.Data[:24*32] {
-		red += v / (24 * 32)
-	}
+	boxes, logits := Tensor{Shape: []int64{input.Shape[0], 1, 4}}, Tensor{Shape: []int64{input.Shape[0], 1, 4}}
 	inf := float32(math.Inf(-1))
-	return []Tensor{
-		{[]int64{1, 1, 4}, []float32{0.5, 0.5, 1, 1}},
-		{[]int64{1, 1, 4}, []float32{red, inf, inf, inf}},
-	}, nil
+	for image := range slices.Chunk(input.Data, 3*24*32) {
+		red := float32(0)
+		for _, v := range image[:24*32] {
+			red += v / (24 * 32)
+		}
+		boxes.Data = append(boxes.Data, 0.5, 0.5, 1, 1)
+		logits.Data = append(logits.Data, red, inf, inf, inf)
+	}
+	return []Tensor{boxes, logits}, nil
 }
 
 func (pureRuntime) Close() error { return nil }
@@ -60,7 +63,8 @@ func pureBundle(t *testing.T) string {
 	if err := os.WriteFile(filepath.Join(dir, delivery.ModelFile), []byte("model"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	found, err := Worker{Runtime: pureRuntime{}, JPEG: decoder}.Inspect(filepath.Join(dir, delivery.ModelFile))
+	w := Worker{Runtime: pureRuntime{}, JPEG: decoder}
+	found, err := w.Inspect(t.Context(), filepath.Join(dir, delivery.ModelFile))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +151,7 @@ func TestWorkerEvaluateRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	tensors := func(list ...Tensor) pureRuntime {
-		return pureRuntime{func(Tensor) ([]Tensor, error) { return list, nil }}
+		return pureRuntime{func(_ context.Context, _ Tensor) ([]Tensor, error) { return list, nil }}
 	}
 	boxes, logits := Tensor{[]int64{1, 1, 4}, make([]float32, 4)}, Tensor{[]int64{1, 1, 4}, make([]float32, 4)}
 	whole := request(t, model, "small.png").String()
@@ -173,7 +177,9 @@ func TestWorkerEvaluateRefuses(t *testing.T) {
 			failImage},
 		{"a folder", pureRuntime{}, request(t, model, ".").String(), "testdata: not a file", failImage},
 		{"a cut image", pureRuntime{}, request(t, model, "small.png", cut).String(), "cut.jpg: truncated", failImage},
-		{"the model fails", pureRuntime{func(Tensor) ([]Tensor, error) { return nil, errors.New("boom") }}, whole,
+		{"the model fails", pureRuntime{func(context.Context, Tensor) ([]Tensor, error) {
+			return nil, errors.New("boom")
+		}}, whole,
 			"does not run: boom", failModel},
 		{"NaN", tensors(boxes, Tensor{[]int64{1, 1, 4}, []float32{float32(math.NaN()), 0, 0, 0}}), whole,
 			"on image small.png: output labels contains NaN", failModel},
@@ -216,7 +222,7 @@ func FuzzWorkerEvaluate(f *testing.F) {
 }
 
 func TestServer(t *testing.T) {
-	s, err := Worker{Runtime: pureRuntime{}, JPEG: decoder, Threads: 2}.Open(pureBundle(t))
+	s, err := Worker{Runtime: pureRuntime{}, JPEG: decoder, Threads: 2}.Open(t.Context(), pureBundle(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -258,13 +264,19 @@ func TestServer(t *testing.T) {
 		{"POST", "/infer", []byte("text"), 400, "neither JPEG nor PNG"},
 		{"POST", "/infer", make([]byte, MaxImageBytes+1), 413, "too large"},
 		{"GET", "/infer", nil, 405, ""},
+		{"GET", "/live", nil, 200, `{"ok":true}`},
+		{"GET", "/describe", nil, 200, `"outputs":[{"name":"dets","type":"float32","shape":[1,1,4]}`},
+		{"POST", "/infer?score=1", read(t, "picture.jpg"), 200, `"boxes":[]`},
+		{"POST", "/infer?score=2", nil, 400, "want a number from 0 to 1"},
+		{"POST", "/infer?score=NaN", nil, 400, "want a number from 0 to 1"},
+		{"POST", "/run", nil, 400, "want numbers above 0"},
 		{"GET", "/", nil, 404, ""},
 	} {
 		if code, body := call(c.method, c.path, c.body); code != c.code || !strings.Contains(body, c.want) {
 			t.Errorf("%s %s: %d %s, want %d %s", c.method, c.path, code, body, c.code, c.want)
 		}
 	}
-	if outcomes["ok"] != 20 || outcomes["image"] != 2 || len(outcomes) != 2 {
+	if outcomes["ok"] != 21 || outcomes["image"] != 2 || len(outcomes) != 2 {
 		t.Errorf("observed %v", outcomes)
 	}
 	if err := s.Close(); err != nil {
@@ -281,11 +293,11 @@ func TestServerThresholds(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		s, err := Worker{Runtime: pureRuntime{}, JPEG: decoder}.Open(dir)
+		s, err := Worker{Runtime: pureRuntime{}, JPEG: decoder}.Open(t.Context(), dir)
 		if err != nil {
 			t.Fatal(err)
 		}
-		found, err := s.Infer(t.Context(), read(t, "picture.jpg"))
+		found, _, err := s.Infer(t.Context(), read(t, "picture.jpg"), 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -308,7 +320,7 @@ func TestServerThresholds(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, delivery.ThresholdsFile), []byte(`[1]`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := (Worker{Runtime: pureRuntime{}, JPEG: decoder}).Open(dir); err == nil ||
+	if _, err := (Worker{Runtime: pureRuntime{}, JPEG: decoder}).Open(t.Context(), dir); err == nil ||
 		!strings.Contains(err.Error(), delivery.ThresholdsFile) {
 		t.Errorf("damaged thresholds: %v", err)
 	}
@@ -316,12 +328,12 @@ func TestServerThresholds(t *testing.T) {
 
 // A model whose output changes is not healthy any more.
 func TestServerHealthFails(t *testing.T) {
-	s, err := Worker{Runtime: pureRuntime{}, JPEG: decoder}.Open(pureBundle(t))
+	s, err := Worker{Runtime: pureRuntime{}, JPEG: decoder}.Open(t.Context(), pureBundle(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.model.model = pureRuntime{func(in Tensor) ([]Tensor, error) {
-		out, err := pureRuntime{}.Run(in)
+	s.engine.alone.model = pureRuntime{func(ctx context.Context, in Tensor) ([]Tensor, error) {
+		out, err := pureRuntime{}.Run(ctx, in)
 		out[1].Data[0] += 0.1
 		return out, err
 	}}
@@ -374,7 +386,7 @@ func TestOpenRefuses(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if _, err := (Worker{Runtime: pureRuntime{}, JPEG: decoder}).Open(dir); err == nil ||
+			if _, err := (Worker{Runtime: pureRuntime{}, JPEG: decoder}).Open(t.Context(), dir); err == nil ||
 				!strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}

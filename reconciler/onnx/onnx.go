@@ -1,8 +1,10 @@
 package onnx
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	ort "github.com/yalue/onnxruntime_go"
 
@@ -98,8 +100,8 @@ func (Runtime) Load(model []byte, input string, outputs []string, threads int) (
 }
 
 // Run runs the model on an input and returns the outputs in the order given to Load. It
-// may be called from several goroutines at once.
-func (s *session) Run(input detect.Tensor) ([]detect.Tensor, error) {
+// may be called from several goroutines at once. When ctx is done it stops at the next operator of the model.
+func (s *session) Run(ctx context.Context, input detect.Tensor) ([]detect.Tensor, error) {
 	in, err := ort.NewTensor(ort.NewShape(input.Shape...), input.Data)
 	if err != nil {
 		return nil, err
@@ -113,7 +115,7 @@ func (s *session) Run(input detect.Tensor) ([]detect.Tensor, error) {
 			}
 		}
 	}()
-	if err := s.DynamicAdvancedSession.Run([]ort.Value{in}, values); err != nil {
+	if err := s.run(ctx, []ort.Value{in}, values); err != nil {
 		return nil, err
 	}
 	tensors := make([]detect.Tensor, len(values))
@@ -125,6 +127,35 @@ func (s *session) Run(input detect.Tensor) ([]detect.Tensor, error) {
 		tensors[i] = detect.Tensor{Shape: t.GetShape(), Data: t.GetData()}
 	}
 	return tensors, nil
+}
+
+func (s *session) run(ctx context.Context, in, out []ort.Value) error {
+	if ctx.Done() == nil {
+		return s.DynamicAdvancedSession.Run(in, out)
+	}
+	options, err := ort.NewRunOptions()
+	if err != nil {
+		return err
+	}
+	var mu sync.Mutex // Terminate must not be called after Destroy
+	ended := false
+	stop := context.AfterFunc(ctx, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if !ended {
+			_ = options.Terminate() // an error leaves the run as it is: it ends by itself
+		}
+	})
+	err = s.RunWithOptions(in, out, options)
+	stop()
+	mu.Lock()
+	defer mu.Unlock()
+	ended = true
+	err = errors.Join(err, options.Destroy())
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
 }
 
 // Close frees the model. It must not be called during Run.

@@ -1,11 +1,14 @@
 package onnx_test
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/autonomos/aob/reconciler/detect"
 	"github.com/autonomos/aob/reconciler/onnx"
@@ -77,7 +80,7 @@ func TestRunIsReproducible(t *testing.T) {
 		input.Data[i] = float32(i%17) / 8
 	}
 	run := func(m detect.Model) []detect.Tensor {
-		out, err := m.Run(input)
+		out, err := m.Run(t.Context(), input)
 		if err != nil {
 			t.Error(err)
 		}
@@ -128,7 +131,26 @@ func TestLoadRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	if _, err := m.Run(detect.Tensor{Shape: []int64{1, 3, 24, 32}, Data: make([]float32, 3*24*32)}); err == nil {
+	input := detect.Tensor{Shape: []int64{1, 3, 24, 32}, Data: make([]float32, 3*24*32)}
+	if _, err := m.Run(t.Context(), input); err == nil {
 		t.Error("an unknown output: no error")
+	}
+}
+
+// A run of a model that never ends is stopped.
+func TestRunStops(t *testing.T) {
+	runtime, data := setup(t, "endless.onnx")
+	m, err := runtime.Load(data, "input", []string{"dets", "labels"}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err = m.Run(ctx, detect.Tensor{Shape: []int64{1, 3, 24, 32}, Data: make([]float32, 3*24*32)})
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	if err := m.Close(); err != nil {
+		t.Error(err)
 	}
 }

@@ -1,0 +1,254 @@
+package detect
+
+import (
+	"context"
+	"errors"
+	"math"
+	"net"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// opened returns a server of a model without ONNX Runtime.
+func opened(t *testing.T, w Worker) *Server {
+	w.JPEG = decoder
+	s, err := w.Open(t.Context(), pureBundle(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// tensorOf returns a tensor of n images, whose first channel has the image's number.
+func tensorOf(n int) Tensor {
+	in := Tensor{Shape: []int64{int64(n), 3, 24, 32}, Data: make([]float32, n*3*24*32)}
+	for i := range n {
+		for k := range 24 * 32 {
+			in.Data[i*3*24*32+k] = float32(i)
+		}
+	}
+	return in
+}
+
+// Calls that wait together are one run, and each gets its own outputs.
+func TestBatches(t *testing.T) {
+	started, gate := make(chan int64, 8), make(chan struct{})
+	var held atomic.Bool
+	model := pureRuntime{func(ctx context.Context, in Tensor) ([]Tensor, error) {
+		if held.Load() {
+			started <- in.Shape[0]
+			<-gate
+		}
+		return pureRuntime{}.Run(ctx, in)
+	}}
+	s := opened(t, Worker{Runtime: model, Threads: 1, Batch: 4, BatchWait: time.Hour})
+	held.Store(true)
+	images := tensorOf(5).Data
+	calls := make([]*call, 5)
+	for i := range calls {
+		calls[i] = &call{t.Context(), images[i*3*24*32:][:3*24*32], time.Now(), make(chan result, 1)}
+	}
+	s.engine.queue <- calls[0]
+	if n := <-started; n != 1 { // nothing else runs, so it does not wait for others
+		t.Errorf("the first run has %d images", n)
+	}
+	for _, c := range calls[1:] {
+		s.engine.queue <- c
+	}
+	gate <- struct{}{}
+	if n := <-started; n != 4 {
+		t.Errorf("the second run has %d images, want the 4 that waited", n)
+	}
+	gate <- struct{}{}
+	for i, c := range calls {
+		r := <-c.result
+		if want := 1 + 3*min(i, 1); r.err != nil || len(r.boxes) != 4 || r.timing.Batch != want ||
+			math.Abs(float64(r.logits[0])-float64(i)) > 1e-4 {
+			t.Errorf("call %d: %+v", i, r)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// One call alone uses the session with all threads, and calls at the same time the one with a thread each.
+func TestAloneAndInACrowd(t *testing.T) {
+	var alone, crowd atomic.Int32
+	runs, both := make(chan struct{}), make(chan struct{})
+	counted := func(n *atomic.Int32) pureRuntime {
+		return pureRuntime{func(ctx context.Context, in Tensor) ([]Tensor, error) {
+			n.Add(1)
+			if in.Data[0] == 1 { // held until the other has run
+				close(runs)
+				<-both
+			}
+			return pureRuntime{}.Run(ctx, in)
+		}}
+	}
+	s := opened(t, Worker{Runtime: pureRuntime{}, Threads: 2})
+	s.engine.alone.model, s.engine.crowd.model = counted(&alone), counted(&crowd)
+	if _, _, _, err := s.Run(t.Context(), tensorOf(1)); err != nil {
+		t.Fatal(err)
+	}
+	held := tensorOf(1)
+	held.Data[0] = 1
+	var all sync.WaitGroup
+	all.Go(func() {
+		if _, _, _, err := s.Run(t.Context(), held); err != nil {
+			t.Error(err)
+		}
+	})
+	<-runs
+	if _, _, _, err := s.Run(t.Context(), tensorOf(1)); err != nil {
+		t.Fatal(err)
+	}
+	close(both)
+	all.Wait()
+	if alone.Load() != 2 || crowd.Load() != 1 {
+		t.Errorf("%d runs alone, %d in a crowd; want 2 and 1", alone.Load(), crowd.Load())
+	}
+}
+
+// A caller that leaves stops the run, alone and in a batch; in a batch with others only the last one to leave does.
+func TestLeavingStopsTheRun(t *testing.T) {
+	for _, batch := range []int{1, 4} {
+		started, stopped := make(chan struct{}, 8), make(chan struct{}, 8)
+		var endless atomic.Bool
+		model := pureRuntime{func(ctx context.Context, in Tensor) ([]Tensor, error) {
+			if !endless.Load() {
+				return pureRuntime{}.Run(ctx, in)
+			}
+			started <- struct{}{}
+			<-ctx.Done()
+			stopped <- struct{}{}
+			return nil, ctx.Err()
+		}}
+		s := opened(t, Worker{Runtime: model, Threads: 1, Batch: batch})
+		endless.Store(true)
+		ctx, leave := context.WithCancel(t.Context())
+		left := make(chan error, 1)
+		go func() {
+			_, _, _, err := s.Run(ctx, tensorOf(1))
+			left <- err
+		}()
+		<-started
+		leave()
+		if err := <-left; !errors.Is(err, context.Canceled) {
+			t.Errorf("batch %d: %v", batch, err)
+		}
+		<-stopped
+		endless.Store(false)
+		if _, _, _, err := s.Run(t.Context(), tensorOf(1)); err != nil {
+			t.Errorf("batch %d: after that: %v", batch, err)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestUntilAllLeft(t *testing.T) {
+	first, leaveFirst := context.WithCancel(t.Context())
+	second, leaveSecond := context.WithCancel(t.Context())
+	ctx, cancel := untilAllLeft([]*call{{ctx: first}, {ctx: second}})
+	defer cancel()
+	leaveFirst()
+	if <-first.Done(); ctx.Err() != nil {
+		t.Error("done although one caller waits")
+	}
+	leaveSecond()
+	<-ctx.Done()
+}
+
+// served returns a client of a server of a model without ONNX Runtime.
+func served(t *testing.T, s *Server) Client {
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &http.Server{Handler: s}
+	go h.Serve(l)
+	t.Cleanup(func() { h.Close() })
+	return NewClient(socket)
+}
+
+func TestClientRun(t *testing.T) {
+	s := opened(t, Worker{Runtime: pureRuntime{}, Threads: 1, Batch: 3})
+	c := served(t, s)
+	d, err := c.Describe(t.Context())
+	if err != nil || d.Batch != 3 || d.Inputs[0].Shape[0] != -1 || d.Outputs[1].Name != "labels" ||
+		d.Provider != "cpu" {
+		t.Errorf("%+v, %v", d, err)
+	}
+	if err := c.Live(t.Context()); err != nil {
+		t.Error(err)
+	}
+	for n := 1; n <= 3; n++ {
+		out, timing, err := c.Run(t.Context(), tensorOf(n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(out[0].Shape, []int64{int64(n), 1, 4}) || len(out[1].Data) != 4*n ||
+			math.Abs(float64(out[1].Data[4*(n-1)])-float64(n-1)) > 1e-4 || timing.Batch != n {
+			t.Errorf("%d images: %v, %+v", n, out, timing)
+		}
+	}
+	spoilt := tensorOf(1)
+	spoilt.Data[7] = float32(math.NaN())
+	for name, in := range map[string]Tensor{
+		"too many images": tensorOf(4),
+		"no image":        {Shape: []int64{0, 3, 24, 32}},
+		"another size":    {Shape: []int64{1, 3, 32, 24}, Data: make([]float32, 3*24*32)},
+		"few values":      {Shape: []int64{1, 3, 24, 32}, Data: make([]float32, 5)},
+		"NaN":             spoilt,
+		"no shape":        {Data: make([]float32, 4)},
+	} {
+		_, _, err := c.Run(t.Context(), in)
+		if _, ok := errors.AsType[*TensorError](err); !ok {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	found, timing, err := c.Detect(t.Context(), read(t, "picture.jpg"), 0)
+	if err != nil || len(found.Boxes) != 2 || timing.Pre <= 0 || timing.Batch != 1 {
+		t.Errorf("%+v, %+v, %v", found, timing, err)
+	}
+	if found, _, err := c.Detect(t.Context(), read(t, "picture.jpg"), found.Boxes[0].Score); err != nil ||
+		len(found.Boxes) != 1 {
+		t.Errorf("%+v, %v", found, err)
+	}
+	if _, _, err := c.Detect(t.Context(), []byte("text"), 0); err == nil ||
+		err.Error() != "image: neither JPEG nor PNG" {
+		t.Errorf("text: %v", err)
+	}
+}
+
+func TestParseShape(t *testing.T) {
+	for text, want := range map[string]int64{"1": 1, "1,3,24,32": 2304, "": 0, "0": 0, "-1": 0, "1,": 0, "a": 0,
+		"9223372036854775807,9223372036854775807": 0, "10001": 0, "100,101": 0, "1,1,1,1,1,1,1,1,1": 0, "1 ,2": 0} {
+		_, n, err := parseShape(text, 10000)
+		if n != want || (err == nil) != (want > 0) {
+			t.Errorf("%q: %d, %v", text, n, err)
+		}
+	}
+}
+
+func TestTiming(t *testing.T) {
+	want := Timing{Pre: 1500 * time.Microsecond, Queue: 20 * time.Microsecond, Infer: time.Second, Post: 7 *
+		time.Microsecond, Batch: 3}
+	if got := parseTiming(want.header()); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	for _, odd := range []string{"", ";", "pre", "pre;dur=", "pre;dur=NaN", "pre;dur=-1", "pre;dur=1e300",
+		"other;dur=1"} {
+		if got := parseTiming(odd); got != (Timing{}) {
+			t.Errorf("%q: %+v", odd, got)
+		}
+	}
+}
