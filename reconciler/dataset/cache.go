@@ -184,7 +184,18 @@ type Writer struct {
 	list   manifest
 	tell   Progress
 	most   int64 // bytes of the dataset
+
+	names   int64 // bytes of all keys of folded
+	keep    int64 // bytes of the disk that are left for other programs, and for AOB's own records
+	written int64 // since the disk was looked at; below 0 before
 }
+
+// Bounds of a fetch beside the size of the dataset.
+const (
+	maxKeep   = 2 << 30  // bytes of the disk that stay free; a twentieth of a small disk
+	lookAfter = 16 << 20 // bytes between two looks at the disk
+	maxNames  = 512 << 20
+)
 
 func newWriter(dir, blobs string, most int64, tell Progress) (*Writer, error) {
 	left, err := os.ReadDir(dir) // by a killed process
@@ -203,8 +214,41 @@ func newWriter(dir, blobs string, most int64, tell Progress) (*Writer, error) {
 	if tell == nil {
 		tell = func(Phase, int, int) {}
 	}
+	keep := int64(maxKeep)
+	if _, all, err := durable.Space(dir); err == nil {
+		keep = min(keep, all/20)
+	}
 	return &Writer{dir: dir, root: root, blobs: blobs, bytes: most, files: maxFiles, folded: map[string]string{},
-		list: manifest{Files: map[string]cachedFile{}}, tell: tell, most: most}, err
+		list: manifest{Files: map[string]cachedFile{}}, tell: tell, most: most, keep: keep, written: -1}, err
+}
+
+// room says whether the disk has room for more. n is how many bytes were read to be written.
+func (w *Writer) room(n int) error {
+	if w.written >= 0 {
+		if w.written += int64(n); w.written < lookAfter {
+			return nil
+		}
+	}
+	w.written = 0
+	if free, err := durable.FreeSpace(w.dir); err == nil && free < w.keep {
+		return delivery.Blockedf("free some, or use a smaller dataset; what was fetched of it is removed again",
+			"the server's disk has %d MB left, and %d MB must stay free", free/1e6, w.keep/1e6)
+	}
+	return nil
+}
+
+// A roomReader reads what is written to the disk, while that has room.
+type roomReader struct {
+	from io.Reader
+	to   *Writer
+}
+
+func (r roomReader) Read(p []byte) (int, error) {
+	n, err := r.from.Read(p)
+	if full := r.to.room(n); full != nil {
+		return n, full
+	}
+	return n, err
 }
 
 // reset removes all files that were added.
@@ -214,6 +258,7 @@ func (w *Writer) reset() error {
 		err = errors.Join(err, w.root.RemoveAll(e.Name()))
 	}
 	w.bytes, w.files = w.most, maxFiles
+	w.names = 0
 	clear(w.folded)
 	clear(w.list.Files)
 	return err
@@ -254,6 +299,10 @@ func (w *Writer) name(name string) error {
 			break // so are the folders above it
 		}
 		w.folded[key] = part
+		if w.names += int64(len(key)); w.names > maxNames {
+			return delivery.Blockedf("give its files shorter names, in fewer folders",
+				"its names and those of its folders have more than %d MB", maxNames/1_000_000)
+		}
 	}
 	return nil
 }
@@ -296,7 +345,7 @@ func (w *Writer) Add(name string, content io.Reader) error {
 		return err
 	}
 	h := sha256.New()
-	n, err := io.Copy(io.MultiWriter(out, h), io.LimitReader(content, w.bytes+1))
+	n, err := io.Copy(io.MultiWriter(out, h), io.LimitReader(roomReader{content, w}, w.bytes+1))
 	if err := errors.Join(err, out.Close()); err != nil {
 		return err
 	}

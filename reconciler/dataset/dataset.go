@@ -216,7 +216,7 @@ func (c Catalog) Changed(ctx context.Context, run delivery.DataRun, states map[s
 		if !known {
 			continue
 		}
-		now, err := c.State(ctx, d)
+		now, err := c.stateSoon(ctx, d)
 		if _, blocked := errors.AsType[delivery.Blocked](err); err != nil && !blocked && d.Source != "dir" {
 			continue
 		}
@@ -225,6 +225,19 @@ func (c Catalog) Changed(ctx context.Context, run delivery.DataRun, states map[s
 		}
 	}
 	return ""
+}
+
+// askLimit is how long a source may take to say what version of a dataset it has, while others wait.
+const askLimit = time.Minute
+
+// stateSoon is State with a limit for sources on other machines, which may never answer.
+func (c Catalog) stateSoon(ctx context.Context, d delivery.Dataset) (delivery.Digest, error) {
+	if d.Source != "dir" {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, askLimit)
+		defer cancel()
+	}
+	return c.State(ctx, d)
 }
 
 // A split is a parsed split with the files of its images.

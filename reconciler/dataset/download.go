@@ -46,11 +46,15 @@ var internal = []netip.Prefix{
 	netip.MustParsePrefix("2001::/32"), // Teredo
 	netip.MustParsePrefix("2001:db8::/32"),
 	netip.MustParsePrefix("2002::/16"), // 6to4
+	netip.MustParsePrefix("::/96"),     // IPv4, as it was once written
+	netip.MustParsePrefix("fec0::/10"), // this site, as it was once written
+	netip.MustParsePrefix("100::/64"),  // nowhere
+	netip.MustParsePrefix("3fff::/20"), // documentation
 }
 
 // public reports whether an address is one of the internet, and not of this machine or its network.
 func public(ip netip.Addr) bool {
-	ip = ip.Unmap()
+	ip = ip.Unmap().WithZone("") // no network has an address with a zone
 	if !ip.IsGlobalUnicast() || ip.IsPrivate() || ip.IsLoopback() || ip.IsLinkLocalUnicast() {
 		return false
 	}
@@ -144,6 +148,7 @@ type download struct {
 	to     *os.File
 	most   int64 // bytes
 	tell   func(done, total int64)
+	room   func(n int) error // whether the disk has room for n more bytes
 
 	// link returns the address. It is asked again when the address has expired.
 	link func(ctx context.Context) (*url.URL, error)
@@ -262,6 +267,9 @@ func (d *download) try(parent context.Context, at *url.URL) (wait time.Duration,
 	for {
 		idle.Reset(idleLimit)
 		n, err := response.Body.Read(buffer)
+		if err := d.room(n); err != nil {
+			return 0, err
+		}
 		if _, werr := d.to.Write(buffer[:n]); werr != nil {
 			return 0, delivery.Blockedf("look at the disk of the server", "the download cannot be written: %s",
 				pathless(werr))

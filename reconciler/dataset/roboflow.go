@@ -162,7 +162,7 @@ func (c *roboflowClient) download(ctx context.Context, version string, to *Write
 		return err
 	}
 	defer spool.Close()
-	d := download{client: c.web, to: spool, most: to.bytes,
+	d := download{client: c.web, to: spool, most: to.bytes, room: to.room,
 		tell: func(done, total int64) { to.tell(Downloading, int(done/1e6), int(total/1e6)) },
 		link: func(ctx context.Context) (*url.URL, error) { return c.link(ctx, version) }}
 	if err := d.fetch(ctx); err != nil {

@@ -384,7 +384,8 @@ func TestPublicAddresses(t *testing.T) {
 		"127.0.0.1": false, "127.8.8.8": false, "10.1.2.3": false, "172.16.0.1": false, "172.31.255.255": false,
 		"172.32.0.1": true, "192.168.1.1": false, "169.254.169.254": false, "100.64.0.1": false, "0.0.0.0": false,
 		"255.255.255.255": false, "224.0.0.1": false, "192.0.0.8": false, "198.18.0.1": false, "::1": false,
-		"::":      false,
+		"::": false, "::127.0.0.1": false, "::a00:1": false, "fec0::1": false, "100::1": false,
+		"2002:a00:1::%lo": false, "64:ff9b::a00:1%eth0": false,
 		"fe80::1": false, "fc00::1": false, "fd12::1": false, "ff02::1": false, "::ffff:10.0.0.1": false,
 		"::ffff:8.8.8.8": true, "64:ff9b::a00:1": false, "2002:a00:1::": false, "2001:db8::1": false} {
 		if got := public(netip.MustParseAddr(text)); got != want {
@@ -421,6 +422,7 @@ func TestSlowDownload(t *testing.T) {
 		}
 		defer f.Close()
 		d := download{client: &http.Client{Transport: transport}, to: f, most: 1 << 20, tell: func(int64, int64) {},
+			room: func(int) error { return nil },
 			link: func(context.Context) (*url.URL, error) { return url.Parse("https://storage.example/x") }}
 		if err := d.fetch(t.Context()); err != nil {
 			t.Fatal(err)

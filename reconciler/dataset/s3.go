@@ -194,8 +194,16 @@ func (s S3) Open(ctx context.Context, ref Reference) (Version, error) {
 	}
 	var objects []bucketObject
 	var total int64
+	listed, names := 0, 0
 	id := sha256.New()
 	err = bucket.List(ctx, prefix, func(key string, size int64, version string) error {
+		if listed++; listed > 2*maxFiles { // folders count too
+			return delivery.Blockedf("split the dataset", "it has more than %d files and folders", 2*maxFiles)
+		}
+		if names += len(key) + len(version); names > maxNames {
+			return delivery.Blockedf("give its objects shorter names", "the list of its objects has more than %d MB",
+				maxNames/1_000_000)
+		}
 		if strings.HasSuffix(key, "/") && size == 0 { // a folder, as consoles make them
 			return nil
 		}
@@ -257,7 +265,7 @@ func openArchive(ctx context.Context, bucket Bucket, key, below string) (Version
 		defer spool.Close()
 		in := &objectReader{ctx: ctx, bucket: bucket, object: o, read: countDownload(to, o.size)}
 		defer in.close()
-		if _, err := io.Copy(spool, in); err != nil {
+		if _, err := io.Copy(spool, roomReader{in, to}); err != nil {
 			return err
 		}
 		return unpackArchive(ctx, spool, below, to)

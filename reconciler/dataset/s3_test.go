@@ -197,6 +197,52 @@ func (f *fakeBucket) Read(_ context.Context, _, _ string, offset int64) (io.Read
 	return io.NopCloser(r), err
 }
 
+// A mute bucket does not answer until the caller gives up.
+type muteBucket struct{ fakeBucket }
+
+func (muteBucket) List(ctx context.Context, _ string, _ func(string, int64, string) error) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// A store that does not answer keeps nobody from seeing that another dataset has changed.
+func TestMuteStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mutes := S3{Connect: func(context.Context, BucketAddress) (Bucket, error) { return &muteBucket{}, nil }}
+		c := Catalog{Sources: map[string]Source{"dir": Dir{}, "s3": mutes},
+			Locations: map[string]map[string]string{"s3": {"d": "s3://data"}, "dir": {"d": t.TempDir()}}}
+		mute, changed := delivery.Dataset{Source: "s3", Path: "d/a"}, delivery.Dataset{Source: "dir", Path: "d"}
+		run := delivery.DataRun{Dataset: mute, EvalSets: []delivery.EvalSet{{Dataset: changed, Split: "test"}}}
+		before := map[string]delivery.Digest{mute.String(): "sha256:a", changed.String(): "sha256:b"}
+		if got := c.Changed(t.Context(), run, before); got != changed.String() {
+			t.Errorf("%q has changed, want %s", got, changed)
+		}
+	})
+}
+
+// endless is a bucket whose list does not end.
+type endless struct {
+	fakeBucket
+	key string
+}
+
+func (e endless) List(ctx context.Context, _ string, each func(string, int64, string) error) error {
+	for {
+		if err := each(e.key, 0, "1"); err != nil {
+			return err
+		}
+	}
+}
+
+func TestEndlessLists(t *testing.T) {
+	for name, b := range map[string]endless{"folders": {key: "a/"}, "names": {key: strings.Repeat("a", 1<<20) + "/"}} {
+		s := S3{Connect: func(context.Context, BucketAddress) (Bucket, error) { return &b, nil }}
+		if _, err := s.Open(t.Context(), Reference{Location: "s3://data", Path: "a"}); !isBlocked(err) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestS3Troubles(t *testing.T) {
 	small, large := "small", noise(smallObject+1)
 	for name, c := range map[string]struct {

@@ -16,6 +16,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"math"
 	"os"
 	"path"
 	"slices"
@@ -29,6 +30,10 @@ const (
 	maxRatio = 200
 	anyRatio = 1 << 30 // bytes up to which the ratio does not count, as for masks and annotations
 )
+
+// maxDirectory is the largest list of entries at the end of a zip, in bytes. All of it is kept in memory: two million
+// entries with usual names take 300 MB.
+const maxDirectory = 384 << 20
 
 // A brokenArchive is the error of an archive that is not complete or damaged: another copy may be sound.
 type brokenArchive struct{ delivery.Blocked }
@@ -45,6 +50,8 @@ type unpacker struct {
 	below string // the folder in the archive that is the dataset; "" for all of it
 	any   int64  // anyRatio
 	skip  string // the name of a file that is left out
+
+	size, out int64 // bytes of the archive, and of what was unpacked
 
 	added int
 	tops  map[string]bool // names of the first folders, for a message
@@ -65,6 +72,7 @@ func (u *unpacker) unpack(ctx context.Context, f *os.File) error {
 	if err != nil {
 		return err
 	}
+	u.size = size
 	head, err := bufio.NewReaderSize(io.NewSectionReader(f, 0, size), 512).Peek(512)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
@@ -132,14 +140,16 @@ func (u *unpacker) add(ctx context.Context, name string, content io.Reader) erro
 		name = rest
 	}
 	u.added++
-	return u.to.Add(name, entryReader{ctx, name, content})
+	return u.to.Add(name, entryReader{ctx, name, content, u})
 }
 
-// An entryReader reads an entry. Its errors say that the archive is damaged.
+// An entryReader reads an entry. Its errors say that the archive is damaged. It counts what all entries have: a sparse
+// entry of a tar has more bytes than the archive.
 type entryReader struct {
 	ctx  context.Context
 	name string
 	from io.Reader
+	of   *unpacker
 }
 
 func (r entryReader) Read(p []byte) (int, error) {
@@ -150,7 +160,15 @@ func (r entryReader) Read(p []byte) (int, error) {
 	if err != nil && err != io.EOF {
 		err = damagedEntry(r.name, err)
 	}
+	if r.of.out += int64(n); r.of.out > r.of.any && r.of.out/maxRatio > r.of.size {
+		return n, growsTooMuch()
+	}
 	return n, err
+}
+
+func growsTooMuch() error {
+	return delivery.Blockedf("pack it again, and look at what it has", "the archive unpacks to more than %d times its "+
+		"size", maxRatio)
 }
 
 // damagedEntry is the error of an entry that cannot be read.
@@ -199,9 +217,14 @@ func refuseType(name, kind string) error {
 }
 
 func (u *unpacker) zip(ctx context.Context, f io.ReaderAt, size int64) error {
-	z, err := zip.NewReader(f, size)
+	list := &limitedReaderAt{f, maxDirectory}
+	z, err := zip.NewReader(list, size)
+	list.left = math.MaxInt64 // of the entries, which are checked below
 	if err != nil {
 		if _, ok := errors.AsType[*fs.PathError](err); ok {
+			return err
+		}
+		if _, ok := errors.AsType[delivery.Blocked](err); ok {
 			return err
 		}
 		return broken("it is no complete zip archive: %s", err)
@@ -259,6 +282,20 @@ func (u *unpacker) zip(ctx context.Context, f io.ReaderAt, size int64) error {
 	return nil
 }
 
+// A limitedReaderAt reads at most a number of bytes.
+type limitedReaderAt struct {
+	from io.ReaderAt
+	left int64
+}
+
+func (l *limitedReaderAt) ReadAt(p []byte, at int64) (int, error) {
+	if l.left -= int64(len(p)); l.left < 0 {
+		return 0, delivery.Blockedf("split the dataset, or pack it without comments and extra fields",
+			"the list of the archive's entries has more than %d MB", maxDirectory/1_000_000)
+	}
+	return l.from.ReadAt(p, at)
+}
+
 func (u *unpacker) zipFile(ctx context.Context, e *zip.File, name string) error {
 	in, err := e.Open()
 	if err != nil {
@@ -302,8 +339,7 @@ type growth struct {
 func (g *growth) Read(p []byte) (int, error) {
 	n, err := g.from.Read(p)
 	if g.out += int64(n); g.out > g.any && g.out/maxRatio > g.in {
-		return n, delivery.Blockedf("pack it again, and look at what it has", "the archive unpacks to more than %d "+
-			"times its size", maxRatio)
+		return n, growsTooMuch()
 	}
 	return n, err
 }

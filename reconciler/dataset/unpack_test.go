@@ -251,6 +251,7 @@ func TestRefusedArchives(t *testing.T) {
 			`an entry of the archive is refused: the name "caf\xe9.png" is not in UTF-8; write its name in UTF-8; `},
 		"a bomb": {packZip(t, []entry{{name: "a.bmp", text: strings.Repeat("\x00", 10<<20)}}),
 			`the archive of 0 MB would unpack to 10 MB, more than 200 times its size; `},
+		"a sparse bomb": {sparse(t, 20<<20), `the archive unpacks to more than 200 times its size; pack it again, `},
 		"a bomb of tar.gz": {packTarGz(t, []entry{{name: "a.bmp", text: strings.Repeat("\x00", 10<<20)}}),
 			`the archive unpacks to more than 200 times its size; `},
 		"entries that overlap": {overlapping(t),
@@ -273,6 +274,51 @@ func TestRefusedArchives(t *testing.T) {
 		if !isBlocked(err) || !strings.HasPrefix(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want %s…", name, err, c.want)
 		}
+	}
+}
+
+// sparse is a tar of one file that is a hole of n bytes.
+func sparse(t *testing.T, n int) []byte {
+	data := packTar(t, []entry{{name: "a.bmp", tar: func(h *tar.Header) {
+		h.PAXRecords = map[string]string{"XNU.sparse.size": fmt.Sprint(n), "XNU.sparse.map": fmt.Sprintf("%d,0", n),
+			"XNU.sparse.numblocks": "1"}
+	}}})
+	return bytes.ReplaceAll(data, []byte("XNU.sparse"), []byte("GNU.sparse"))
+}
+
+// A fetch leaves some of the disk to other programs, and what it keeps in memory of names has a bound.
+func TestBoundsOfFetches(t *testing.T) {
+	add := func(change func(*Writer), names ...string) (err error) {
+		w, err := newWriter(t.TempDir(), t.TempDir(), 1<<20, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.root.Close()
+		change(w)
+		for _, name := range names {
+			if err := w.Add(name, strings.NewReader("a")); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	full := add(func(w *Writer) { w.keep = 1 << 62 }, "train/a.png")
+	if !isBlocked(full) || !strings.Contains(full.Error(), " MB must stay free; free some, ") {
+		t.Errorf("a full disk: %v", full)
+	}
+	long := add(func(w *Writer) { w.names = maxNames - 20 }, "train/a.png", "train/b.png")
+	if !isBlocked(long) || !strings.Contains(long.Error(), "give its files shorter names") {
+		t.Errorf("long names: %v", long)
+	}
+	if err := add(func(*Writer) {}, "train/a.png", "train/b.png"); err != nil {
+		t.Error(err)
+	}
+	list := limitedReaderAt{strings.NewReader(noise(100)), 50}
+	if _, err := list.ReadAt(make([]byte, 40), 0); err != nil {
+		t.Error(err)
+	}
+	if _, err := list.ReadAt(make([]byte, 40), 40); !isBlocked(err) {
+		t.Errorf("a long list of entries: %v", err)
 	}
 }
 

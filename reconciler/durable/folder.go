@@ -241,11 +241,18 @@ func inContainer() bool {
 
 // FreeSpace returns how many bytes this user may write to the disk of a folder. The folder may be missing.
 func FreeSpace(folder string) (int64, error) {
+	free, _, err := Space(folder)
+	return free, err
+}
+
+// Space returns how many bytes this user may write to the disk of a folder, and how many bytes the disk has. The folder
+// may be missing.
+func Space(folder string) (free, all int64, err error) {
 	var disk unix.Statfs_t
-	err := unix.Statfs(folder, &disk)
+	err = unix.Statfs(folder, &disk)
 	for errors.Is(err, unix.ENOENT) && filepath.Dir(folder) != folder {
 		folder = filepath.Dir(folder)
 		err = unix.Statfs(folder, &disk)
 	}
-	return int64(disk.Bavail) * int64(disk.Bsize), err
+	return int64(disk.Bavail) * int64(disk.Bsize), int64(disk.Blocks) * int64(disk.Bsize), err
 }
