@@ -7,6 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
@@ -64,12 +68,61 @@ func OpenBucket(ctx context.Context, at Address) (*Bucket, error) {
 			"machine's user a credentials file or a role", "there are no credentials of AWS for bucket %s", at.Bucket)
 	}
 	client := s3.NewFromConfig(c, func(o *s3.Options) {
+		o.HTTPClient = guarded(c.HTTPClient, at.Endpoint)
 		o.DisableLogOutputChecksumValidationSkipped = true
 		if at.Endpoint != "" {
 			o.BaseEndpoint, o.UsePathStyle = aws.String(at.Endpoint), true
 		}
 	})
 	return &Bucket{client: client, at: at}, nil
+}
+
+// Limits of an answer.
+const (
+	maxAnswer  = 32 << 20    // bytes, but of an object: a page of a list has a thousand keys
+	answerTime = time.Minute // until it begins
+)
+
+// guarded returns a client that does not go where a store sends it: a store on another machine could make this one read
+// addresses that only this one reaches. Amazon's own stores redirect among themselves.
+func guarded(made aws.HTTPClient, endpoint string) aws.HTTPClient {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	if own, ok := made.(interface{ GetTransport() *http.Transport }); ok { // it has the configured certificates
+		transport = own.GetTransport()
+	}
+	transport.ResponseHeaderTimeout = answerTime
+	follow := func(to *http.Request, via []*http.Request) error {
+		code, from := to.Response.StatusCode, via[len(via)-1].URL
+		again := code == http.StatusTemporaryRedirect || code == http.StatusPermanentRedirect
+		same := to.URL.Scheme == from.Scheme && to.URL.Host == from.Host
+		if !again || len(via) > 5 || !same && (endpoint != "" || !amazons(to.URL)) {
+			return http.ErrUseLastResponse
+		}
+		if !same {
+			to.Header.Del("X-Amz-Security-Token")
+		}
+		return nil
+	}
+	return &http.Client{Transport: limited{transport}, CheckRedirect: follow}
+}
+
+// amazons reports whether an address is one of Amazon's stores.
+func amazons(u *url.URL) bool {
+	host := "." + strings.ToLower(u.Hostname())
+	amazon := slices.ContainsFunc([]string{".amazonaws.com", ".amazonaws.com.cn", ".amazonaws.eu"},
+		func(end string) bool { return strings.HasSuffix(host, end) })
+	return u.Scheme == "https" && amazon && strings.Contains(host, ".s3")
+}
+
+// limited bounds the answers that are decoded whole: lists and errors.
+type limited struct{ http.RoundTripper }
+
+func (l limited) RoundTrip(r *http.Request) (*http.Response, error) {
+	response, err := l.RoundTripper.RoundTrip(r)
+	if err == nil && (response.StatusCode >= 300 || r.URL.Query().Has("list-type")) {
+		response.Body = http.MaxBytesReader(nil, response.Body, maxAnswer)
+	}
+	return response, err
 }
 
 // List calls each for every object whose key begins with a prefix, in the order of their keys, until it returns an
