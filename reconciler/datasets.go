@@ -61,6 +61,9 @@ func (r *Reconciler) repeatChanged(ctx context.Context, between func(do func() e
 		return err
 	}
 	for key, input := range read {
+		if r.Now().Before(r.repeats[key].next) {
+			continue
+		}
 		what := r.Datasets.Changed(ctx, input, seen[key])
 		if ctx.Err() != nil || what == "" {
 			continue
@@ -71,6 +74,10 @@ func (r *Reconciler) repeatChanged(ctx context.Context, between func(do func() e
 			}
 			r.Log.Info("a dataset has changed, and is checked again", "dataset", what, "run", key.Short())
 			delete(r.observed.results, key)
+			if r.repeats == nil {
+				r.repeats = map[delivery.Digest]repeats{}
+			}
+			r.repeats[key] = r.repeats[key].again(r.Now())
 			return r.Runs.Remove(key)
 		})
 		if err != nil {
@@ -78,6 +85,27 @@ func (r *Reconciler) repeatChanged(ctx context.Context, between func(do func() e
 		}
 	}
 	return nil
+}
+
+// repeats counts how often a data run was repeated lately. A source whose dataset is another one at each look would
+// else be downloaded, and trained on, without an end.
+type repeats struct {
+	times int
+	next  time.Time // when the dataset is looked at again
+}
+
+// again counts a repeat. After the first few, each waits twice as long as the one before, up to half a day.
+func (n repeats) again(now time.Time) repeats {
+	const free, most = 4, 10
+	if now.Sub(n.next) > 24*time.Hour {
+		n.times = 0
+	}
+	n.times++
+	wait := time.Duration(0)
+	if n.times > free {
+		wait = datasetPoll << min(n.times-free, most)
+	}
+	return repeats{n.times, now.Add(wait)}
 }
 
 // wantedData lists the finished data runs that the last plan used for pull requests.

@@ -151,6 +151,8 @@ type Reconciler struct {
 	pushes  *queue.Queue // pushes to branches
 	pushing map[string]pendingPush
 
+	repeats map[delivery.Digest]repeats // of data runs, beside the loop
+
 	watchOnly *delivery.Blocked // why steps are not taken; nil: they are
 
 	retry queue.Backoff

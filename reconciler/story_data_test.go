@@ -3,6 +3,7 @@ package reconciler
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 )
@@ -15,6 +16,35 @@ func (c changedDatasets) Changed(_ context.Context, run delivery.DataRun, folder
 		return name
 	}
 	return ""
+}
+
+// A source that has another dataset at each look is not downloaded and trained on at each look.
+func TestDatasetThatAlwaysChanges(t *testing.T) {
+	s, _ := begun(t)
+	s.restart(func(r *Reconciler) { r.Datasets = changedDatasets{"dir:shapes": true} })
+	s.propose("first", 8)
+	s.settle()
+	key := delivery.Digest("")
+	for k, run := range s.runs.states {
+		if run.Spec.Kind == delivery.RunData {
+			key = k
+		}
+	}
+	repeats, end := 0, s.now.Add(24*time.Hour)
+	for s.now.Before(end) {
+		if err := s.loop.repeatChanged(t.Context(), func(do func() error) error { return do() }); err != nil {
+			t.Fatal(err)
+		}
+		if s.runs.states[key] == nil {
+			repeats++
+		}
+		s.now = s.now.Add(datasetPoll)
+		s.loop.turn.Soon("the dataset has changed")
+		s.settle()
+	}
+	if repeats < 5 || repeats > 20 {
+		t.Errorf("it was checked %d times in a day", repeats)
+	}
 }
 
 // A dataset that changes while the server runs is checked again, but not while a training reads it.
