@@ -61,6 +61,46 @@ func (s silent) PutModel(ctx context.Context, _ track.Model) error {
 	return s.PutRun(ctx, track.Run{}, nil)
 }
 
+// A picky tracker refuses the training of one seed.
+type picky struct {
+	mu   sync.Mutex
+	told []string
+}
+
+func (*picky) Address() string { return "https://picky.example.com" }
+
+func (p *picky) PutRun(_ context.Context, r track.Run, _ []track.Epoch) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if r.Tags["aob.seed"] == "1" {
+		return track.Refused{Status: 500, Code: "INTERNAL_ERROR", Text: "boom"}
+	}
+	p.told = append(p.told, r.Tags["aob.seed"])
+	return nil
+}
+
+func (*picky) PutModel(context.Context, track.Model) error { return nil }
+
+// A training that a tracker does not take holds up no other one.
+func TestOneRefusedTraining(t *testing.T) {
+	tracker := &picky{}
+	o := outbox.New(outbox.Config{Trackers: map[string]outbox.Tracker{"mlflow/default": tracker},
+		Ledger: &book{records: map[string]ledger.Record{}}, Metrics: noMetrics{},
+		Turn:   turn.New(time.Now, slog.New(slog.DiscardHandler)),
+		Epochs: func(delivery.Digest) ([]byte, error) { return nil, nil }})
+	w, p := training(0)
+	other := delivery.Sum([]byte("later"))
+	w.Runs[other] = delivery.RunState{Phase: delivery.RunRunning, Started: time.Unix(2e9, 0),
+		Spec: delivery.RunSpec{Key: other, Train: &delivery.TrainRun{Seed: 2}}}
+	seeds := &p.Proposals[0].Models[0].Seeds
+	*seeds = append(*seeds, plan.SeedReport{Seed: 2, Key: other})
+	o.Note(t.Context(), &w, &p)
+	o.Drain(t.Context())
+	if len(tracker.told) != 1 || tracker.told[0] != "2" {
+		t.Errorf("the tracker has seeds %q, want 2", tracker.told)
+	}
+}
+
 // training is a turn in which a pull request's training is at an epoch.
 func training(epoch int) (plan.World, plan.Plan) {
 	key := delivery.Sum([]byte("run"))

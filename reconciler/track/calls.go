@@ -33,11 +33,12 @@ type MLflow struct {
 	http     *http.Client
 }
 
-// Limits of one call.
+// Limits of one call. A decoded object takes many times the bytes that it has in an answer.
 const (
-	callTime  = 20 * time.Second
-	maxAnswer = 8 << 20
-	maxText   = 300 // of the server's message that is shown
+	callTime   = 20 * time.Second
+	maxAnswer  = 8 << 20
+	maxObjects = 100_000 // objects and lists of one answer
+	maxText    = 300     // of the server's message that is shown
 )
 
 // New returns a client.
@@ -46,14 +47,18 @@ func New(s Settings) *MLflow {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
 }
 
-// A Refused is an answer with which the server refuses one request. Other requests may succeed.
+// A Refused is an answer with which the server refuses one request, or one that cannot be used. Other requests may
+// succeed.
 type Refused struct {
 	Status int
-	Code   string // as RESOURCE_DOES_NOT_EXIST
+	Code   string // as RESOURCE_DOES_NOT_EXIST; empty for an answer that cannot be used
 	Text   string
 }
 
 func (r Refused) Error() string {
+	if r.Code == "" {
+		return r.Text
+	}
 	return fmt.Sprintf("MLflow refuses it (%d %s): %s", r.Status, r.Code, r.Text)
 }
 
@@ -127,8 +132,14 @@ func (m *MLflow) call(ctx context.Context, method, path string, in, out any) err
 	}
 	defer resp.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	// It may be about one record alone, as a run to which somebody else has added very much.
 	if err == nil && len(data) > maxAnswer {
-		err = fmt.Errorf("it has more than %d MiB", maxAnswer>>20)
+		return Refused{Status: resp.StatusCode, Text: fmt.Sprintf("the answer of %s cannot be read: it has more "+
+			"than %d MiB", m.settings.URL, maxAnswer>>20)}
+	}
+	if n := bytes.Count(data, []byte("{")) + bytes.Count(data, []byte("[")); err == nil && n > maxObjects {
+		return Refused{Status: resp.StatusCode, Text: fmt.Sprintf("the answer of %s cannot be read: it has more "+
+			"than %d objects", m.settings.URL, maxObjects)}
 	}
 	if err != nil {
 		return fmt.Errorf("the answer of %s cannot be read: %s", m.settings.URL, short(err.Error(), maxText))
@@ -185,7 +196,7 @@ func (m *MLflow) refusal(req *http.Request, resp *http.Response, data []byte,
 	case status == http.StatusNotFound && !structured:
 		return delivery.Blockedf("check url: of the tracker; AOB needs MLflow 3", "%s has no %s (404)", m.settings.URL,
 			req.URL.Path)
-	case status >= 500 || !structured:
+	case !structured: // an error of MLflow itself is one of this request
 		return fmt.Errorf("%s answers with the error %d: %s", m.settings.URL, status, text)
 	}
 	return Refused{Status: status, Code: short(said.Code, 50), Text: text}

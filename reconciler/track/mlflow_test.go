@@ -434,6 +434,13 @@ func TestHostileServers(t *testing.T) {
 				c.Close()
 			}
 		}},
+		{"many objects", "it has more than 100000 objects", func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprintf(w, `{"runs": [%s{}]}`, strings.Repeat("{},", 1_000_000))
+		}},
+		{"its own error", "MLflow refuses it (500 INTERNAL_ERROR): boom", func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(500)
+			fmt.Fprint(w, `{"error_code": "INTERNAL_ERROR", "message": "boom"}`)
+		}},
 		{"long secret at the cut", "answers with the error 500", func(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(500)
 			fmt.Fprint(w, strings.Repeat("x", 294), secret)
@@ -452,6 +459,20 @@ func TestHostileServers(t *testing.T) {
 				t.Errorf("the error is %q", text)
 			}
 		})
+	}
+}
+
+// A list of versions without an end is given up.
+func TestEndlessVersions(t *testing.T) {
+	pages := 0
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		pages++
+		fmt.Fprintf(w, `{"next_page_token": "%d", "model_versions": [{"version": "1"}]}`, pages)
+	}))
+	defer s.Close()
+	err := client(s.URL).PutModel(t.Context(), track.Model{Name: "shapes"})
+	if _, alone := errors.AsType[track.Refused](err); !alone || pages > 30 {
+		t.Errorf("%d pages, %v", pages, err)
 	}
 }
 

@@ -188,10 +188,17 @@ func (m *MLflow) registered(ctx context.Context, want Model) (registered, error)
 	return found.Model, err
 }
 
+// maxPages bounds the list of a model's versions. A page has a thousand.
+const maxPages = 20
+
 // versions returns AOB's versions of a registered model. Doubles of a call whose answer was lost are deleted.
 func (m *MLflow) versions(ctx context.Context, name string) (map[[2]string]trackedVersion, error) {
 	var list []trackedVersion
-	for token := ""; ; {
+	for token, pages := "", 0; ; pages++ {
+		if pages == maxPages {
+			return nil, Refused{Text: fmt.Sprintf("%s lists the versions of %s on more than %d pages", m.settings.URL,
+				name, maxPages)}
+		}
 		var page struct {
 			Versions []trackedVersion `json:"model_versions"`
 			Next     string           `json:"next_page_token"`

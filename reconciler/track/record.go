@@ -72,6 +72,7 @@ type Epoch struct {
 const (
 	maxEpochs = 10_000
 	maxKeys   = 100 // of one line
+	maxNames  = 500 // of all lines: MLflow tells the last value of each name with every answer about the run
 )
 
 // notJSON are the numbers that Python writes and JSON does not have.
@@ -81,6 +82,7 @@ var notJSON = regexp.MustCompile(`(:\s*)(NaN|-?Infinity)`)
 // else the line's number. What cannot be read is left out: a trainer may be writing the last line.
 func ParseEpochs(data []byte) []Epoch {
 	var list []Epoch
+	names := map[string]bool{}
 	number := int64(0)
 	for line := range bytes.Lines(data) {
 		number++
@@ -95,8 +97,9 @@ func ParseEpochs(data []byte) []Epoch {
 		}
 		delete(fields, "epoch")
 		for _, key := range sortedKeys(fields) {
-			if v, ok := figure(fields[key]); ok && len(e.Values) < maxKeys {
-				e.Values[key] = v
+			v, ok := figure(fields[key])
+			if ok && len(e.Values) < maxKeys && (names[key] || len(names) < maxNames) {
+				names[key], e.Values[key] = true, v
 			}
 		}
 		list = append(list, e)

@@ -1,6 +1,7 @@
 package track
 
 import (
+	"fmt"
 	"math"
 	"strings"
 	"testing"
@@ -32,6 +33,23 @@ func TestParseEpochs(t *testing.T) {
 		if diff := cmp.Diff(c.want, ParseEpochs([]byte(c.text)), cmpopts.EquateNaNs()); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", c.name, diff)
 		}
+	}
+}
+
+// A trainer that names each figure anew does not make the run so large that MLflow's answers about it are.
+func TestManyNames(t *testing.T) {
+	var text strings.Builder
+	for line := range 2000 {
+		fmt.Fprintf(&text, `{"epoch": %d, "loss": 1, "a%d": 1, "b%d": 2}`+"\n", line, line, line)
+	}
+	names := map[string]int{}
+	for _, e := range ParseEpochs([]byte(text.String())) {
+		for name := range e.Values {
+			names[name]++
+		}
+	}
+	if len(names) != maxNames || names["loss"] != 2000 {
+		t.Errorf("%d names, %d losses", len(names), names["loss"])
 	}
 }
 
