@@ -57,10 +57,11 @@ func bomOf(r Record) (json.RawMessage, error) {
 			Name: "Python packages", Version: e.Python + " " + e.Platform, Hashes: hashes(e.Lock)})
 		uses = append(uses, "packages")
 	}
-	for _, library := range slices.Sorted(maps.Keys(libraries(r.Training.Result.Trainer))) {
+	versions := libraries(r.Training.Result.Trainer)
+	for _, library := range slices.Sorted(maps.Keys(versions)) {
 		ref := "library:" + library
 		components = append(components, cdx.Component{BOMRef: ref, Type: cdx.ComponentTypeLibrary, Name: library,
-			Version:    libraries(r.Training.Result.Trainer)[library],
+			Version:    versions[library],
 			Properties: &[]cdx.Property{{Name: propertySaidBy, Value: "the trainer"}}})
 		uses = append(uses, ref)
 	}
@@ -128,7 +129,7 @@ func countsOf(data delivery.DataResult) string {
 	return strings.Join(list, ", ")
 }
 
-// libraries returns the versions in a train.json.
+// libraries returns the versions in a train.json: of many, and of names that look the same, the first ones in order.
 func libraries(train json.RawMessage) map[string]string {
 	var said struct {
 		Libraries map[string]string `json:"libraries"`
@@ -137,9 +138,10 @@ func libraries(train json.RawMessage) map[string]string {
 		return nil
 	}
 	clean := map[string]string{}
-	for name, version := range said.Libraries {
-		if name = delivery.PlainText(name, 100); name != "" && len(clean) < 100 {
-			clean[name] = delivery.PlainText(version, 100)
+	for _, given := range slices.Sorted(maps.Keys(said.Libraries)) {
+		name := delivery.PlainText(given, 100)
+		if _, twice := clean[name]; name != "" && !twice && len(clean) < 100 {
+			clean[name] = delivery.PlainText(said.Libraries[given], 100)
 		}
 	}
 	return clean

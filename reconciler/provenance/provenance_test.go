@@ -2,6 +2,7 @@ package provenance_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -52,6 +53,25 @@ func TestFiguresOfDocuments(t *testing.T) {
 	if err := json.Unmarshal(again[2].Predicate, &card); err != nil ||
 		!strings.Contains(card.Text, "| RBC | 0.2500 | 0.9000 | 0.8000 |") {
 		t.Errorf("the card, %v:\n%s", err, card.Text)
+	}
+}
+
+// What a trainer says of its packages cannot make two documents about one release differ.
+func TestManyLibraries(t *testing.T) {
+	said := map[string]string{}
+	for i := range 300 {
+		said[fmt.Sprintf("package-%d", i)] = fmt.Sprint(i)
+		said[fmt.Sprintf("package-%d\x1b", i)] = "another"
+	}
+	r := record()
+	r.Training.Result.Trainer = delivery.Canonical(map[string]any{"libraries": said})
+	want := papers(t, r)
+	for range 20 {
+		for i, p := range papers(t, r) {
+			if string(p.Predicate) != string(want[i].Predicate) {
+				t.Fatalf("%s has other bytes the second time", p.Type)
+			}
+		}
 	}
 }
 
