@@ -110,6 +110,36 @@ class ImportTest(unittest.TestCase):
         status, said = self.run_with(model(3), ["a"], "twice", slots=["a", "a"])
         self.assertEqual((status, said), (1, "error: spec.train.args.slots: has an empty name, or a name twice\n"))
 
+    def test_hostile_files(self) -> None:
+        """What a file says of itself cannot take the machine's memory, and each refusal is in status.json."""
+
+        def says(width: int, metadata: str = "", queries: int = 5) -> bytes:
+            port = helper.make_tensor_value_info
+            shapes = {"dets": [1, queries, 4], "labels": [1, queries, width]}
+            made = helper.make_model(helper.make_graph([], "g", [port("input", TensorProto.FLOAT, [1, 3, 64, 96])],
+                [port(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]))  # fmt: skip
+            if metadata:
+                made.metadata_props.add(key=train.METADATA, value=metadata)
+            return made.SerializeToString()
+
+        for number, (data, want) in enumerate([
+            (says(2**40), f"5 queries and {2**40} slots; at most 10000"),
+            (says(2**40, '{"class_names": ["a"]}'), "slots; at most 10000"),
+            (says(3, queries=2**40), "queries and 3 slots; at most 10000"),
+            (says(3, "[" * 100_000 + "]" * 100_000), "metadata: "),
+            (says(3, '{"class_names": 5}'), "must have class_id_to_name as an object"),
+            (says(3, '{"class_names": "abc"}'), "must have class_id_to_name as an object"),
+            (says(3, '{"class_id_to_name": ["a"]}'), "must have class_id_to_name as an object"),
+            (says(3, '{"class_id_to_name": {"\u00b2": "a"}}'), "metadata"),
+            (says(3, '{"class_id_to_name": {"' + "9" * 5000 + '": "a"}}'), "metadata"),
+            (b"\xff" * 100, "no ONNX file"),
+        ]):  # fmt: skip
+            with self.subTest(want=want, number=number):
+                code, errors = self.run_with(data, ["a"], f"hostile{number}", slots=["a", "", ""])
+                status = json.loads((self.folder / f"hostile{number}" / "status.json").read_text())
+                self.assertEqual((1, "failed"), (code, status["phase"]))
+                self.assertIn(want, status["message"])
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -20,6 +20,7 @@ import onnx
 TRAINER = "import@1"
 METADATA = "rfdetr_inference"
 INPUT, BOXES, LOGITS = "input", "dets", "labels"
+MOST = 10_000  # queries, and slots, of a file; each takes memory here and where the model runs
 MEANS, STDS = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 OUTPUTS = ("model.onnx", "train.json", "status.json", "log.txt", "identity")
 TRAIN = {
@@ -93,7 +94,11 @@ def slots_of(entry: Any, width: int) -> list[str]:
     if not isinstance(entry, dict):
         raise Bad(f"the file's {METADATA} metadata is no object")
     slots = [""] * width
-    ids = entry.get("class_id_to_name") or dict(enumerate(entry.get("class_names") or []))
+    named = entry.get("class_id_to_name") or {}
+    listed = entry.get("class_names") or []
+    if not isinstance(named, dict) or not isinstance(listed, list):
+        raise Bad(f"the file's {METADATA} metadata must have class_id_to_name as an object, and class_names as a list")
+    ids = named or dict(enumerate(listed))
     for slot, name in ids.items():
         if not str(slot).isdigit() or int(slot) >= width or not isinstance(name, str):
             raise Bad(f"the file's {METADATA} metadata has class {slot!r}, and output {LOGITS} has {width} slots")
@@ -138,12 +143,14 @@ def imported(run: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
     queries, width = (sizes(graph.graph.output, LOGITS) + [0, 0])[:2]
     if width < 1 or queries < 1:
         raise Bad(f"output {LOGITS} of the file has no fixed number of queries and slots; export it with fixed sizes")
+    if max(width, queries) > MOST:
+        raise Bad(f"output {LOGITS} of the file has {queries} queries and {width} slots; at most {MOST} are taken")
     sizes(graph.graph.output, BOXES)
     entries = [e.value for e in graph.metadata_props if e.key == METADATA]
     if entries:
         try:
             slots = slots_of(json.loads(entries[0]), width)
-        except ValueError as e:
+        except (ValueError, RecursionError) as e:
             raise Bad(f"the file's {METADATA} metadata: {e}") from None
         given = args.get("slots", slots)
         if given + [""] * (width - len(given)) != slots:
