@@ -61,12 +61,18 @@ ARGS = {
     "expanded_scales": Arg("A wider range of these sizes."),
     "scale_jitter": Arg("Cut random parts out of training images."),
     "aug_config": Arg("Augmentations by name, each with its arguments, in the package's own form."),
-    "eval_batch_size": Arg("Images per forward pass in validation; batch.step without it.", _WHOLE),
+    "eval_batch_size": Arg(
+        "Images per forward pass in validation; batch.step without it.", {**_WHOLE, "maximum": 4096}
+    ),
     "eval_backend": Arg("The program that computes mAP in training. All give the same figures."),
     "log_per_class_metrics": Arg("Log the figures of each class too, where W&B is on."),
-    "num_workers": Arg("Processes that load images; 0 loads them in the training process.", {"minimum": 0}),
-    "prefetch_factor": Arg("Batches that each of these processes loads ahead.", _WHOLE),
-    "pad_targets_to": Arg("Pad the objects of each image to this number, for compilers of fixed shapes.", _WHOLE),
+    "num_workers": Arg(
+        "Processes that load images; 0 loads them in the training process.", {"minimum": 0, "maximum": 64}
+    ),
+    "prefetch_factor": Arg("Batches that each of these processes loads ahead.", {**_WHOLE, "maximum": 64}),
+    "pad_targets_to": Arg(
+        "Pad the objects of each image to this number, for compilers of fixed shapes.", {**_WHOLE, "maximum": 10_000}
+    ),
     "wandb": Arg("Log to Weights & Biases: to its server if the trainer has WANDB_API_KEY, else to files."),
     "project": Arg("The project at Weights & Biases."),
     "run": Arg("The run's name at Weights & Biases."),
