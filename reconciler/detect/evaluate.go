@@ -17,6 +17,9 @@ type Request struct {
 	Model     string // path of the ONNX file
 	Signature delivery.Signature
 	Images    []ImageFile // at most MaxImages
+	// Timed measures how long the model runs for each image. Then it uses all threads for one image, as when it serves,
+	// and the last digits of the boxes may depend on their number.
+	Timed bool
 }
 
 // An ImageFile is one image of a request, and a line of evaluate's request.
@@ -45,6 +48,7 @@ func (d Detections) Above(score float64) []delivery.Box {
 type ImageDetections struct {
 	ID int64 `json:"id"`
 	Detections
+	Seconds float64 `json:"-"` // how long the model ran, if the request was timed
 }
 
 // Evaluate runs a model over images and returns the detections in the order of the request. The result
@@ -112,7 +116,7 @@ func (r Request) write(to io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := writeLine(w, header{model, r.Signature, len(r.Images)}); err != nil {
+	if err := writeLine(w, header{model, r.Signature, len(r.Images), r.Timed}); err != nil {
 		return err
 	}
 	for _, image := range r.Images {

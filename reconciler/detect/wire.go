@@ -56,6 +56,8 @@ type imageLine struct {
 	Width  int          `json:"width"`
 	Height int          `json:"height"`
 	Boxes  [][6]float64 `json:"boxes"`
+	// Seconds is how long the model ran; only in answer to a timed request.
+	Seconds float64 `json:"seconds,omitempty"`
 }
 
 // The subject of a failure.
@@ -99,6 +101,8 @@ const (
 	maxLine = 16 << 20 // the longest line is a golden in base64
 	maxWhy  = 2000
 	maxPath = 4096
+
+	maxSeconds = 1e6
 )
 
 // writeLine writes v as one line of JSON.
@@ -141,6 +145,9 @@ func (l imageLine) detections(image ImageFile, sig delivery.Signature) (ImageDet
 	if len(l.Boxes) > sig.Select {
 		return ImageDetections{}, fmt.Errorf("image %d: %d boxes, want at most %d", l.ID, len(l.Boxes), sig.Select)
 	}
+	if !(l.Seconds >= 0 && l.Seconds < maxSeconds) {
+		return ImageDetections{}, fmt.Errorf("image %d: it took %v seconds", l.ID, l.Seconds)
+	}
 	list := make([]detection, len(l.Boxes))
 	last := 1.0
 	for i, b := range l.Boxes {
@@ -158,7 +165,7 @@ func (l imageLine) detections(image ImageFile, sig delivery.Signature) (ImageDet
 		last = f.score
 		list[i] = f
 	}
-	return ImageDetections{l.ID, Detections{l.Width, l.Height, withClasses(sig, list)}}, nil
+	return ImageDetections{l.ID, Detections{l.Width, l.Height, withClasses(sig, list)}, l.Seconds}, nil
 }
 
 // A header is the first line of evaluate's request.
@@ -166,6 +173,7 @@ type header struct {
 	Model     string             `json:"model"`
 	Signature delivery.Signature `json:"signature"`
 	Images    int                `json:"images"`
+	Timed     bool               `json:"timed,omitempty"` // see Request
 }
 
 // MaxImages is the largest number of images of a request.

@@ -189,7 +189,11 @@ func (w Worker) Evaluate(ctx context.Context, in io.Reader, out io.Writer) error
 	if err != nil {
 		return fmt.Errorf("model %s: %w", h.Model, err)
 	}
-	model, err := w.load(h.Model, data, h.Signature, 1)
+	images, threads := cores(w.Threads), 1
+	if h.Timed {
+		images, threads = 1, cores(w.Threads)
+	}
+	model, err := w.load(h.Model, data, h.Signature, threads)
 	if err != nil {
 		return err
 	}
@@ -202,7 +206,7 @@ func (w Worker) Evaluate(ctx context.Context, in io.Reader, out io.Writer) error
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	queue := make(chan chan result, cores(w.Threads)-1)
+	queue := make(chan chan result, images-1)
 	go func() {
 		defer close(queue)
 		for range h.Images {
@@ -218,7 +222,7 @@ func (w Worker) Evaluate(ctx context.Context, in io.Reader, out io.Writer) error
 				return
 			}
 			go func() {
-				line, err := model.detect(ctx, request)
+				line, err := model.detect(ctx, request, h.Timed)
 				made <- result{line, err}
 			}()
 		}
@@ -257,7 +261,7 @@ func nextLine(lines *bufio.Scanner, v any) error {
 }
 
 // detect returns the detections on one image.
-func (l *loaded) detect(ctx context.Context, request ImageFile) (*imageLine, error) {
+func (l *loaded) detect(ctx context.Context, request ImageFile, timed bool) (*imageLine, error) {
 	data, err := durable.ReadFile(request.Path, MaxImageBytes)
 	if err != nil {
 		return nil, &ImageError{request.Path, fileReason(err)}
@@ -268,15 +272,21 @@ func (l *loaded) detect(ctx context.Context, request ImageFile) (*imageLine, err
 	}
 	defer release()
 	width, height := img.Bounds().Dx(), img.Bounds().Dy()
-	boxes, logits, err := l.run(ctx, toTensor(img, l.sig), 1)
+	input := toTensor(img, l.sig)
+	began := time.Now()
+	boxes, logits, err := l.run(ctx, input, 1)
 	if err != nil {
 		return nil, err
 	}
+	took := time.Since(began)
 	list, err := decode(l.sig, boxes.Data, logits.Data, width, height)
 	if err != nil {
 		return nil, &ModelError{l.path, fmt.Sprintf("on image %s: %v", filepath.Base(request.Path), err)}
 	}
 	line := &imageLine{ID: request.ID, Width: width, Height: height, Boxes: make([][6]float64, len(list))}
+	if timed {
+		line.Seconds = took.Seconds()
+	}
 	for i, f := range list {
 		line.Boxes[i] = [6]float64{float64(f.slot), f.score, f.x, f.y, f.w, f.h}
 	}

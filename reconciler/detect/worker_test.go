@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -391,5 +392,51 @@ func TestOpenRefuses(t *testing.T) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
 		})
+	}
+}
+
+// A timed request tells how long the model ran, with the same boxes. Others do not.
+func TestWorkerTimes(t *testing.T) {
+	model := filepath.Join(t.TempDir(), "m")
+	if err := os.WriteFile(model, []byte("model"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var found [2][]imageLine
+	for i, timed := range []bool{false, true} {
+		r := Request{Model: model, Signature: testSignature(), Timed: timed}
+		for id, name := range []string{"picture.jpg", "small.png"} {
+			r.Images = append(r.Images, ImageFile{int64(id), filepath.Join("testdata", name)})
+		}
+		var in, out bytes.Buffer
+		if err := r.write(&in); err != nil {
+			t.Fatal(err)
+		}
+		if err := (Worker{Runtime: pureRuntime{}, Threads: 2}).Evaluate(t.Context(), &in, &out); err != nil {
+			t.Fatal(err)
+		}
+		for line := range bytes.Lines(out.Bytes()) {
+			m, err := parseMessage(line)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if m.Image == nil {
+				continue
+			}
+			if (m.Image.Seconds > 0) != timed {
+				t.Errorf("timed %v: image %d took %v seconds", timed, m.Image.ID, m.Image.Seconds)
+			}
+			m.Image.Seconds = 0
+			found[i] = append(found[i], *m.Image)
+		}
+	}
+	if len(found[0]) != 2 || !reflect.DeepEqual(found[0], found[1]) {
+		t.Errorf("without times %+v, with times %+v", found[0], found[1])
+	}
+	for _, seconds := range []float64{-1, math.NaN(), math.Inf(1), 1e9} {
+		line := found[0][0]
+		line.Seconds = seconds
+		if _, err := line.detections(ImageFile{ID: line.ID}, testSignature()); err == nil {
+			t.Errorf("%v seconds are taken", seconds)
+		}
 	}
 }
