@@ -602,6 +602,11 @@ var happenings = map[string]happening{
 				of([]string{"thresholds: {default: bestF1}", "thresholds: {default: 0.5, circle: {recall: 0.9}}"},
 					b/5))})
 	}},
+	"push variants": {3, func(s *sim, a, b int) {
+		s.change(s.someBranch(a), "dev",
+			map[string]string{"models/shapes.yaml": withLines(model("shapes", of(allEpochs, b)),
+				of([]string{"variants: [fp32, int8]", "variants: [fp32, fp16, int8]"}, b/5))})
+	}},
 	"push classes": {6, func(s *sim, a, b int) {
 		s.change(s.someBranch(a), "dev", map[string]string{"models/shapes.yaml": otherClasses(b)})
 	}},

@@ -78,11 +78,12 @@ func (r *simRuns) clone(s *sim) *simRuns {
 
 func (e *simEvidence) clone(s *sim) *simEvidence {
 	c := *e
-	c.sim, c.bundles, c.known = s, maps.Clone(e.bundles), maps.Clone(e.known)
+	c.sim, c.bundles, c.known, c.variants = s, maps.Clone(e.bundles), maps.Clone(e.known), maps.Clone(e.variants)
 	c.order, c.statements = slices.Clone(e.order), slices.Clone(e.statements)
 	i := &c.index
 	i.BySpec, i.ByRun, i.Scores, i.Resolved = maps.Clone(i.BySpec), maps.Clone(i.ByRun), maps.Clone(i.Scores),
 		maps.Clone(i.Resolved)
+	i.Variants = maps.Clone(i.Variants)
 	i.Verdicts, i.Accepted, i.Bundles = maps.Clone(i.Verdicts), maps.Clone(i.Accepted), maps.Clone(i.Bundles)
 	i.Releases, i.Aborts = slices.Clone(i.Releases), slices.Clone(i.Aborts)
 	for name, list := range i.Accepted {

@@ -206,7 +206,7 @@ func seedSpecs(mdl delivery.Model) []delivery.Spec {
 	var list []delivery.Spec
 	for _, seed := range mdl.Train.Seeds {
 		spec := mdl.Spec()
-		spec.Thresholds, spec.Train.Seeds = nil, []int64{seed}
+		spec.Thresholds, spec.Train.Seeds, spec.Variants = nil, []int64{seed}, []string{"fp32"}
 		list = append(list, spec)
 	}
 	return list
@@ -368,13 +368,15 @@ func (s *sim) aborted(fleet string, bundle delivery.Digest) bool {
 	return slices.ContainsFunc(aborts, func(a delivery.Abort) bool { return a.Fleet == fleet && a.Bundle == bundle })
 }
 
-// checkStart is called when a training starts: somebody with write permission has proposed a model of that spec, or
-// tries it as an experiment, or has commented that something of its pull request may run.
+// checkStart is called when a run starts. If it trains, or makes a variant of what was trained, somebody with write
+// permission has proposed a model of that spec, or tries it as an experiment, or has commented that something of its
+// pull request may run.
 func (s *sim) checkStart(spec delivery.RunSpec) {
-	if spec.Kind != delivery.RunTrain {
+	training := spec.Training()
+	if training == nil {
 		return
 	}
-	trains := func(mdl delivery.Model) bool { return slices.Contains(seedsOf(mdl), spec.Train.Spec.Digest()) }
+	trains := func(mdl delivery.Model) bool { return slices.Contains(seedsOf(mdl), training.Spec.Digest()) }
 	for n, p := range s.forge.prs {
 		may := s.forge.may(p.Author) == delivery.PermissionWrite
 		for _, c := range s.forge.ever {

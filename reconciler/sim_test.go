@@ -46,6 +46,8 @@ type sim struct {
 	inferred map[delivery.Digest]bool            // by detect key: whose detections are stored
 	tried    []plan.Variant                      // that were asked for as experiments
 	quality  map[int]float64                     // by epochs: the mAP that a model of so many epochs reaches
+	loses    map[string]float64                  // by variant: the mAP that it loses
+	speed    map[string]float64                  // by variant: how many times as fast as FP32 it is
 
 	requests *view.Requests
 
@@ -70,6 +72,7 @@ func newSimFailing(fail func(format string, args ...any)) *sim {
 		trained: map[delivery.Digest]int{}, learned: map[delivery.Digest]delivery.Digest{},
 		inferred: map[delivery.Digest]bool{},
 		quality:  map[int]float64{1: 0.10, 2: 0.40, 8: 0.60, 14: 0.70, 20: 0.72},
+		loses:    map[string]float64{"int8": 0.01}, speed: map[string]float64{"fp16": 1.02, "int8": 1.6},
 		server: plan.Server{Trainers: tiny(delivery.Sum([]byte("tiny"))),
 			Protocol: delivery.Sum([]byte("protocol")),
 			Numerics: "sim/1", NextPoll: delivery.Duration(time.Second), Expiry: delivery.Duration(24 * time.Hour),
@@ -89,12 +92,15 @@ func newSimFailing(fail func(format string, args ...any)) *sim {
 // parsed is shared by all worlds: what a file says depends on nothing else.
 var parsed = intent.NewCache(intent.Options{Trainers: builtIn})
 
-// builtIn are the trainers in the repository.
+// builtIn are the trainers in the repository. The tiny one makes all variants here.
 var builtIn = func() intent.Trainers {
 	list, err := intent.LoadTrainers(os.DirFS("../trainers"))
 	if err != nil {
 		panic(err)
 	}
+	t := list["tiny@1"]
+	t.Variants = []string{"fp16", "int8"}
+	list["tiny@1"] = t
 	return list
 }()
 

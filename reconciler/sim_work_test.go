@@ -171,6 +171,22 @@ func (r *simRuns) result(key delivery.Digest, spec delivery.RunSpec) any {
 		r.sim.signed.pack(bundle, *spec.Train)
 		return delivery.TrainResult{Bundle: bundle, Model: delivery.DigestOf("model", key), Size: 1_000_000,
 			Attempts: 1}
+	case delivery.RunVariant:
+		v := *spec.Variant
+		bundle := delivery.DigestOf("bundle", key)
+		r.sim.signed.pack(bundle, v.Train)
+		info := r.sim.signed.index.Bundles[bundle]
+		info.Signature, info.Size = r.sim.signed.index.Bundles[v.Bundle].Signature, 500_000
+		r.sim.signed.index.Bundles[bundle] = info
+		r.sim.signed.variants[bundle] = v.Variant
+		took := 0.01 / r.sim.speed[v.Variant]
+		return delivery.VariantResult{Bundle: bundle, Model: info.Model, Size: info.Size, OfSize: 1_000_000,
+			Parity: delivery.Parity{Cosine: map[string]float64{"dets": 0.999, "labels": 0.998},
+				Largest: map[string]float64{"dets": 0.01, "labels": 0.02}, Images: 30, MinScore: 0.05, Boxes: 90,
+				Found: 88, Matched: 87, ScoreShift: 0.003},
+			Times: delivery.Times{Provider: "cpu", Processor: "a processor", Threads: 2, Images: 30,
+				FP32: delivery.Latency{P50: 0.01, P95: 0.012}, Variant: delivery.Latency{P50: took, P95: took},
+				Rounds: []delivery.Round{{FP32: 0.01, Variant: took}}}}
 	case delivery.RunThresholds:
 		thresholds, points := map[string]float64{}, map[string]delivery.OperatingPoint{}
 		for _, c := range spec.Thresholds.Valid.Classes.Names() {
@@ -183,6 +199,7 @@ func (r *simRuns) result(key delivery.Digest, spec delivery.RunSpec) any {
 		from := r.sim.signed.index.Bundles[spec.Thresholds.Valid.Bundle]
 		info.Model, info.Signature, info.Thresholds = from.Model, from.Signature, thresholds
 		r.sim.signed.index.Bundles[bundle] = info
+		r.sim.signed.variants[bundle] = r.sim.signed.variants[spec.Thresholds.Valid.Bundle]
 		return delivery.ThresholdResult{Bundle: bundle, Size: 1_000_000, Points: points}
 	case delivery.RunEval:
 		if spec.Eval.EvalSet.Split == "valid" && !slices.Contains(spec.Eval.TrainingImages, withheld) {
@@ -333,6 +350,7 @@ func spread(v float64) []float64 {
 type simEvidence struct {
 	sim        *sim
 	bundles    map[delivery.Digest]delivery.TrainRun // what each was trained from
+	variants   map[delivery.Digest]string            // which variant each is; none for FP32
 	order      []delivery.Digest                     // of bundles, oldest first
 	statements []simStatement
 	known      map[delivery.Digest]bool
@@ -347,10 +365,12 @@ type simStatement struct {
 }
 
 func newSimEvidence(s *sim) *simEvidence {
-	return &simEvidence{sim: s, bundles: map[delivery.Digest]delivery.TrainRun{}, known: map[delivery.Digest]bool{},
+	return &simEvidence{sim: s, bundles: map[delivery.Digest]delivery.TrainRun{},
+		variants: map[delivery.Digest]string{}, known: map[delivery.Digest]bool{},
 		index: plan.Evidence{BySpec: map[delivery.Digest]plan.Trained{}, ByRun: map[delivery.Digest]plan.Trained{},
 			Scores:   map[delivery.Digest]delivery.Scores{},
-			Resolved: map[delivery.Digest]delivery.Resolved{}, Verdicts: map[delivery.Digest]delivery.Verdict{},
+			Resolved: map[delivery.Digest]delivery.Resolved{},
+			Variants: map[delivery.Digest][]delivery.MadeVariant{}, Verdicts: map[delivery.Digest]delivery.Verdict{},
 			Accepted: map[string][]delivery.Acceptance{}, Bundles: map[delivery.Digest]plan.Bundle{}}}
 }
 
@@ -366,7 +386,7 @@ func (e *simEvidence) last() delivery.Digest { return e.order[len(e.order)-1] }
 
 func (s *sim) qualityOf(bundle delivery.Digest) float64 {
 	t := s.signed.bundles[bundle]
-	return s.quality[t.Spec.Train.Epochs] + 0.01*float64(t.Seed-1)
+	return s.quality[t.Spec.Train.Epochs] + 0.01*float64(t.Seed-1) - s.loses[s.signed.variants[bundle]]
 }
 
 func (e *simEvidence) Sign(_ context.Context, bundle delivery.Digest, kind string, predicate any) error {
@@ -390,6 +410,8 @@ func (e *simEvidence) Sign(_ context.Context, bundle delivery.Digest, kind strin
 		e.index.Scores[p.Key] = p
 	case delivery.Resolved:
 		e.index.Resolved[p.Key] = p
+	case delivery.MadeVariant:
+		e.index.Variants[p.Input.Bundle] = append(e.index.Variants[p.Input.Bundle], p)
 	case delivery.Verdict:
 		e.index.Verdicts[p.Key] = p
 	case delivery.ReleaseStatement:

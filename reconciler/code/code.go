@@ -54,6 +54,7 @@ var (
 	OfSeed       = fact("of.seed", "seed {seed}: {facts}")
 	OfFleet      = fact("of.fleet", "fleet {fleet}: {facts}")
 	OfGate       = fact("of.gate", "gate {gate}: {facts}")
+	OfVariant    = fact("of.variant", "variant {name}: {facts}")
 	OfVersion    = fact("of.version", "version {version}: {facts}")
 	OfBaseline   = fact("of.baseline", "release: {facts}")
 	OfValidation = fact("of.validation", "validation: {facts}")
@@ -153,6 +154,17 @@ var (
 		"registry; restore it from a backup")
 	ThresholdsUnreadable = fact("thresholds.unreadable", "the result of the search for thresholds cannot be read: "+
 		"{text}")
+	VariantUnreadable = fact("variant.unreadable", "the result of the run that makes it cannot be read: {text}")
+	VariantSigning    = fact("variant.signing", "made; signing")
+	VariantFailed     = fact("variant.failed", "not released, because it cannot be made: {facts}")
+	VariantGone       = fact("variant.gone", "not released: its bundle {bundle} is gone from the registry; restore it "+
+		"from a backup")
+	VariantAwaits = fact("variant.awaits", "made; gates judge it when fp32 has passed them")
+	VariantFails  = fact("variant.fails", "not released: gate {gate} says {outcome}: {facts}")
+	VariantEmpty  = fact("variant.nothingPassed", "not released: no check of any gate passed for it")
+	VariantPasses = fact("variant.passes", "passes every gate; on this server it is {number} times as fast as fp32")
+	VariantSlow   = fact("variant.slow", "passes every gate, but on this server it is not faster than fp32 by more "+
+		"than the noise ({number} times as fast)")
 	ThresholdsSigning = fact("thresholds.signing", "thresholds found; signing")
 	Thresholds        = fact("thresholds.found", "thresholds {thresholds}")
 )
@@ -636,6 +648,8 @@ var (
 	ChainSignedAccepted = fact("chain.signedAccepted", "signed: every gate passed or was accepted")
 	ChainThreshold      = fact("chain.threshold", "{class}: from score {fromScore}[, asked for {ask}]; precision "+
 		"{scores.precision}, recall {scores.recall}[; {text}]")
+	ChainVariant = fact("chain.variant", "variant {name} is bundle {bundle}, {MB}MB[, {number} times as fast as fp32 "+
+		"on {text}]")
 	ChainThresholds = fact("chain.thresholds", "found on {evalSet}, which is not trained on, and added to bundle "+
 		"{bundle}")
 	ChainTrain = fact("chain.train", "{text}, resolution {counts.pixels}, epochs {counts.epochs}, lr {number}, seed "+

@@ -19,8 +19,10 @@ var Docs = map[string]map[string]string{
 		"train": "How it is trained.",
 		"thresholds": "The score from which a detection of a class counts, by class, and default for the others; " +
 			"determined on the validation split. Changing one does not train the model again.",
-		"variants": "The variants that are delivered.",
-		"track":    "The experiment tracker that trainings and releases are copied to. It is not part of the spec.",
+		"variants": "The number formats that are made of the trained model: fp32 is the model itself; fp16 and int8 " +
+			"are made from it without training, where the trainer can, and judged like it. The gates of fp32 decide " +
+			"about the release. The release file names the others that passed; fleets get fp32 for now.",
+		"track": "The experiment tracker that trainings and releases are copied to. It is not part of the spec.",
 	},
 	"Track": {
 		"mlflow": "An MLflow server, by its name under track: mlflow: in the server's configuration.",
@@ -71,6 +73,7 @@ var Docs = map[string]map[string]string{
 		"defaults":      "The values of keys that a model's train: leaves out. A key without a default is required.",
 		"resolution":    "The input sizes that it supports.",
 		"precisions":    "The values of train.precision that it supports.",
+		"variants":      "The variants besides fp32 that it can make of a trained model.",
 		"from": "What it can start from: none is random weights, weights are base weights of the server's " +
 			"configuration, release is the checkpoint of an earlier training.",
 		"licences": "The licences of architectures, as SPDX names, for those that are not under Apache-2.0. A gate " +
@@ -127,7 +130,8 @@ var Docs = map[string]map[string]string{
 		"max":     "The highest value that passes, with its unit, as in 120MB; for falsePositivesPerImage a number.",
 		"maxDrop": "How much lower than the baseline the value may be.",
 		"against": "With maxDrop: the baseline. release is the release on the target branch. A version, as in " +
-			"pallets@12, is a fixed baseline, so that many small losses cannot add up.",
+			"pallets@12, is a fixed baseline, so that many small losses cannot add up. fp32 is for variants of the " +
+			"model: they are compared with the model that they are made of.",
 		"confidence": "The confidence of the one-sided bounds.",
 		"support":    "The number of annotations that a class needs; with fewer the check is unsure.",
 		"unsure":     "What an unsure check means: fail, review (pending until an owner accepts it), or ignore.",
@@ -182,6 +186,13 @@ var Docs = map[string]map[string]string{
 		"bundle":   "The digest of the packaged model.",
 		"spec":     "The digest of the spec that the bundle was trained for.",
 		"measured": "The scores on each gate's eval set, sorted by the gate's name.",
+		"variants": "The variants besides fp32 that passed every gate.",
+	},
+	"ReleasedVariant": {
+		"variant": "Its number format.",
+		"bundle":  "The digest of its packaged model.",
+		"model":   "The digest of its ONNX file.",
+		"faster":  "How many times as fast as fp32 it is, by the target of fleets that this was measured for.",
 	},
 	"Measured": {
 		"gate":     "The gate.",

@@ -152,6 +152,7 @@ const (
 	ContextTrain   = "aob/train"
 	ContextEval    = "aob/eval"
 	ContextGate    = "aob/gate/"
+	ContextVariant = "aob/variant/"
 	ContextRelease = "aob/release"  // required by branch protection
 	ContextRollout = "aob/rollout/" // on commits of main
 )

@@ -77,7 +77,7 @@ func TestUpgradesDocumentNamesAllFormats(t *testing.T) {
 	names := []string{"apiVersion: aob/vN", "folder.json", "user_version", "spec.json", "schemaVersion",
 		"imageLayoutVersion", "agent.json", "desired"}
 	for _, predicate := range []string{TrainingType, ScoresType, VerdictType, ReleaseType, AcceptanceType, AbortType,
-		ThresholdsType} {
+		ThresholdsType, VariantType} {
 		kind, _, ok := FormatOf(predicate)
 		if !ok {
 			t.Errorf("%s has no format", predicate)

@@ -136,7 +136,7 @@ type GateCheck struct {
 	Min        *float64    `json:"min,omitempty" check:"optional,min=0,max=1"`
 	Max        *Quantity   `json:"max,omitempty" check:"optional"`
 	MaxDrop    *float64    `json:"maxDrop,omitempty" check:"optional,min=0,max=1"`
-	Against    string      `json:"against,omitempty" check:"optional,against,later=fp32"`
+	Against    string      `json:"against,omitempty" check:"optional,against"`
 	Confidence Share       `json:"confidence" default:"95%" check:"min=50%,max=99.9%"`
 	Support    int         `json:"support" default:"1" check:"min=1,max=1000000"`
 	Unsure     string      `json:"unsure" default:"review" check:"oneof=fail|review|ignore"`

@@ -7,7 +7,7 @@ package delivery
 func DataKey(r DataRun) Digest { return DigestOf("data/5", r) } // 5: copies and boxes outside the image do not count
 
 // TrainKey is the key of one training run. It leaves out thresholds and variants, which
-// are added after training, and the dataset's name, whose content counts instead.
+// are found and made after it, and the dataset's name, whose content counts instead.
 func TrainKey(r TrainRun) Digest {
 	spec := r.Spec
 	spec.Thresholds, spec.Variants = nil, nil
@@ -35,6 +35,17 @@ func TrainKey(r TrainRun) Digest {
 		parts["environment"] = *r.Environment
 	}
 	return DigestOf("train", parts)
+}
+
+// VariantKey is the key of the run that makes a variant. The model's content counts, and not how it was trained. The
+// training input counts, because images of it calibrate the variant and are compared.
+func VariantKey(r VariantRun) Digest {
+	parts := map[string]any{"variant": r.Variant, "model": r.Model, "checkpoint": r.Checkpoint,
+		"training": r.Train.Training, "seed": r.Train.Seed, "trainer": r.Train.Trainer}
+	if r.Train.Environment != nil {
+		parts["environment"] = *r.Train.Environment
+	}
+	return DigestOf("variant", parts)
 }
 
 // DetectKey is the key of a model's detections on a set of images.

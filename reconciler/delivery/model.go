@@ -38,7 +38,7 @@ type Model struct {
 	Classes     Classes    `json:"classes"`
 	Train       Train      `json:"train"`
 	Thresholds  Thresholds `json:"thresholds,omitempty" check:"optional,nonempty,keys=class"`
-	Variants    []string   `json:"variants" default:"[fp32]" check:"nonempty,oneof=fp32,later=fp16|int8"`
+	Variants    []string   `json:"variants" default:"[fp32]" check:"nonempty,oneof=fp32|fp16|int8"`
 	Track       Track      `json:"track,omitzero" check:"optional"`
 
 	sealed      Digest   // see Sealed
@@ -188,11 +188,11 @@ func (m Model) Sealed() Model {
 	return m
 }
 
-// SeedSpec returns the spec of training one seed. It has no thresholds, so that specs which differ in them share the
-// training.
+// SeedSpec returns the spec of training one seed. It has no thresholds and no variants, so that specs which differ in
+// them share the training.
 func (m Model) SeedSpec(seed int64) Spec {
 	spec := m.Spec()
-	spec.Train.Seeds, spec.Thresholds = []int64{seed}, nil
+	spec.Train.Seeds, spec.Thresholds, spec.Variants = []int64{seed}, nil, []string{FP32}
 	return spec
 }
 

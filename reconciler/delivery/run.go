@@ -19,6 +19,8 @@ const (
 	RunCompare RunKind = "compare" // compare two bundles by a paired bootstrap
 	// RunThresholds determines a bundle's score thresholds on the validation split and packs the same model with them.
 	RunThresholds RunKind = "thresholds"
+	// RunVariant makes a variant of a trained model, compares it with the model, and packs it as a bundle of its own.
+	RunVariant RunKind = "variant"
 )
 
 // A RunSpec is all that a runner needs besides the server's configuration. Exactly one of
@@ -35,6 +37,15 @@ type RunSpec struct {
 	Compare *CompareRun `json:"compare,omitempty"`
 
 	Thresholds *ThresholdRun `json:"thresholds,omitempty"`
+	Variant    *VariantRun   `json:"variant,omitempty"`
+}
+
+// Training returns the training that a run does, or whose model it makes a variant of; nil for other runs.
+func (r RunSpec) Training() *TrainRun {
+	if r.Variant != nil {
+		return &r.Variant.Train
+	}
+	return r.Train
 }
 
 // A DataRun computes a dataset's digest, checks it, also against the eval sets that its

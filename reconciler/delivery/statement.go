@@ -33,6 +33,7 @@ const (
 	AcceptanceType = "https://aob.dev/acceptance/v1"
 	AbortType      = "https://aob.dev/abort/v1"
 	ThresholdsType = "https://aob.dev/thresholds/v1"
+	VariantType    = "https://aob.dev/variant/v1"
 )
 
 // Training says how a bundle was trained.
@@ -80,6 +81,8 @@ type ReleaseStatement struct {
 	Gates        []GateJudged `json:"gates"`
 	File         Release      `json:"file"`         // what the release file must contain
 	TargetCommit string       `json:"targetCommit"` // the commit of the gates and the baseline
+	// Variants are those that passed every gate, as File lists them.
+	Variants []JudgedVariant `json:"variants,omitempty"`
 }
 
 // GateJudged is one gate's verdict in a release statement.

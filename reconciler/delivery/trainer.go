@@ -11,6 +11,7 @@ type Trainer struct {
 	Defaults      TrainerDefaults   `json:"defaults"`
 	Resolution    TrainerResolution `json:"resolution"`
 	Precisions    []string          `json:"precisions" default:"[fp32]" check:"nonempty,oneof=fp32|amp"`
+	Variants      []string          `json:"variants,omitempty" check:"optional,nonempty,oneof=fp16|int8"`
 	From          []string          `json:"from" default:"[none]" check:"nonempty,oneof=none|weights|release"`
 	Licences      map[string]string `json:"licences,omitempty" check:"optional,nonempty,keys=label,licence"`
 	Secrets       []string          `json:"secrets,omitempty" check:"optional,nonempty,variable"`

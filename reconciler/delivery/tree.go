@@ -87,6 +87,8 @@ type Release struct {
 	Bundle     Digest     `json:"bundle" check:"digest"`
 	Spec       Digest     `json:"spec" check:"digest"`
 	Measured   []Measured `json:"measured"`
+	// Variants lists the variants that passed every gate too.
+	Variants []ReleasedVariant `json:"variants,omitempty" check:"optional"`
 }
 
 // Measured holds the scores on one gate's eval set, rounded to four decimals.

@@ -87,6 +87,12 @@ func resolvedOf(bundle delivery.Digest, k string) delivery.Resolved {
 				Truths: 12}}}}
 }
 
+func variantOf(bundle delivery.Digest, k string) delivery.MadeVariant {
+	return delivery.MadeVariant{Key: digest(k), Input: delivery.VariantRun{Variant: "int8", Bundle: digest("trained")},
+		Result: delivery.VariantResult{Bundle: bundle, Times: delivery.Times{Rounds: []delivery.Round{{FP32: 0.2,
+			Variant: 0.1}}}}}
+}
+
 func verdictOf(k string) delivery.Verdict {
 	return delivery.Verdict{Gate: "production", Model: "pallets", Outcome: delivery.Pass, Key: digest(k)}
 }
@@ -137,6 +143,7 @@ func signAll(t testing.TB, s *evidence.Store, bundle delivery.Digest) {
 		sign(s, ctx, training(bundle, "run")),
 		sign(s, ctx, scoresOf(bundle, "score")),
 		s.Sign(ctx, bundle, delivery.ThresholdsType, resolvedOf(bundle, "thresholds")),
+		s.Sign(ctx, bundle, delivery.VariantType, variantOf(bundle, "variant")),
 		s.Sign(ctx, bundle, delivery.VerdictType, verdictOf("verdict")),
 		sign(s, ctx, releaseOf(bundle, 1)),
 		sign(s, ctx, acceptanceOf(bundle, 1)),
@@ -175,6 +182,7 @@ func TestSignThenLoad(t *testing.T) {
 		TrainingsOf: map[delivery.Digest][]delivery.Training{
 			digest("spec"): {training(b[0], "run"), training(b[1], "run"), training(b[1], "another run")}},
 		Resolved:   map[delivery.Digest]delivery.Resolved{digest("thresholds"): resolvedOf(b[0], "thresholds")},
+		VariantsOf: map[delivery.Digest][]delivery.MadeVariant{digest("trained"): {variantOf(b[0], "variant")}},
 		Verdicts:   map[delivery.Digest]delivery.Verdict{digest("verdict"): verdictOf("verdict")},
 		ReleasesOf: map[delivery.Digest][]delivery.ReleaseStatement{b[0]: {releaseOf(b[0], 1)}},
 		AcceptancesOf: map[string][]delivery.Acceptance{"pallets": {acceptanceOf(b[0], 1), acceptanceOf(b[0], 2),
@@ -525,7 +533,7 @@ func TestOnlyNewStatementsAreRead(t *testing.T) {
 		counted.reads = 0
 	}
 	first := load(t, reader)
-	reads("the first time", 6)
+	reads("the first time", 7)
 	if second := load(t, reader); second != first {
 		t.Error("a new snapshot although nothing changed")
 	}

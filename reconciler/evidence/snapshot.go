@@ -19,6 +19,8 @@ type Snapshot struct {
 	TrainingsOf map[delivery.Digest][]delivery.Training
 	// Resolved maps keys of thresholds runs to their results.
 	Resolved map[delivery.Digest]delivery.Resolved
+	// VariantsOf maps trained bundles to their variants. Of several of one kind the first counts.
+	VariantsOf map[delivery.Digest][]delivery.MadeVariant
 	// Verdicts maps verdict keys to verdicts.
 	Verdicts map[delivery.Digest]delivery.Verdict
 	// ReleasesOf maps bundles to release statements.
@@ -155,6 +157,7 @@ func newSnapshot() *Snapshot {
 		Trainings:     map[delivery.Digest]delivery.Training{},
 		TrainingsOf:   map[delivery.Digest][]delivery.Training{},
 		Resolved:      map[delivery.Digest]delivery.Resolved{},
+		VariantsOf:    map[delivery.Digest][]delivery.MadeVariant{},
 		Verdicts:      map[delivery.Digest]delivery.Verdict{},
 		ReleasesOf:    map[delivery.Digest][]delivery.ReleaseStatement{},
 		AcceptancesOf: map[string][]delivery.Acceptance{},
@@ -173,6 +176,8 @@ func (s *Snapshot) add(value any) {
 		if _, there := s.Resolved[v.Key]; !there {
 			s.Resolved[v.Key] = v
 		}
+	case delivery.MadeVariant:
+		s.VariantsOf[v.Input.Bundle] = append(s.VariantsOf[v.Input.Bundle], v)
 	case delivery.Verdict:
 		if _, there := s.Verdicts[v.Key]; !there {
 			s.Verdicts[v.Key] = v

@@ -33,6 +33,11 @@ var (
 			return r.Result.Bundle, required("key", r.Key, "input.valid.bundle", r.Input.Valid.Bundle, "result.bundle",
 				r.Result.Bundle)
 		})}
+	variant = kind{delivery.VariantType, "application/vnd.aob.variant.v1+json",
+		decode(func(v delivery.MadeVariant) (delivery.Digest, error) {
+			return v.Result.Bundle, required("key", v.Key, "input.variant", v.Input.Variant, "input.bundle",
+				v.Input.Bundle, "result.bundle", v.Result.Bundle)
+		})}
 	verdict = kind{delivery.VerdictType, "application/vnd.aob.verdict.v1+json",
 		decode(func(v delivery.Verdict) (delivery.Digest, error) {
 			return v.Bundle, required("key", v.Key, "gate", v.Gate, "outcome", v.Outcome)
@@ -51,7 +56,7 @@ var (
 		})}
 
 	// snapshotKinds are the kinds that Load reads. Scores are read on demand.
-	snapshotKinds = []kind{training, resolved, verdict, release, acceptance, abort}
+	snapshotKinds = []kind{training, resolved, variant, verdict, release, acceptance, abort}
 	allKinds      = slices.Concat([]kind{scores}, snapshotKinds, paperKinds)
 )
 

@@ -1,8 +1,10 @@
 package explain
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 
 	"github.com/autonomos/aob/reconciler/code"
@@ -120,6 +122,16 @@ func (c *chain) bundle(d delivery.Digest) {
 		l = l.from(r.Key, r.Input.Valid.Model)
 	}
 	c.add(l)
+	c.variants(cmp.Or(r.Input.Valid.Bundle, d))
+}
+
+// variants adds the variants that were made of a trained bundle.
+func (c *chain) variants(trained delivery.Digest) {
+	for _, v := range c.World.Evidence.Variants[trained] {
+		c.add(link("variant", string(v.Key), fact(code.ChainVariant, values{Names: []string{v.Input.Variant},
+			Bundle: v.Result.Bundle, Bytes: v.Result.Size, Value: math.Round(100*v.Result.Times.Speedup()) / 100,
+			Text: v.Result.Times.Processor})).from(v.Input.Bundle, v.Input.Model, v.Input.Train.Trainer))
+	}
 }
 
 // judged adds what was measured, and the verdicts of gates.

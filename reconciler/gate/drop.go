@@ -15,7 +15,7 @@ import (
 
 // A baseline is what a check compares the candidate with.
 type baseline struct {
-	name    string   // release, or pallets@12
+	name    string   // release, fp32, or pallets@12
 	over    []string // the classes that both have, if the check is about more
 	compare *delivery.CompareResult
 	scores  *delivery.ScoreSet // its own
@@ -26,9 +26,11 @@ func (in Input) baseline(c delivery.GateCheck) (b baseline, outcome delivery.Out
 	b.name = cmp.Or(c.Against, "release")
 	same, with := in.SameBundle, in.Baseline
 	b.compare = in.Compare
-	if strings.Contains(c.Against, "@") {
+	if anchored(c) {
 		a, known := in.Anchors[c.Against]
 		switch {
+		case !known && c.Against == delivery.FP32: // the candidate is FP32 itself
+			return b, delivery.NotApplicable, b.is(code.IsBaseline)
 		case !known:
 			return b, delivery.Unsure, b.is(code.NotCompared)
 		case !a.Missing.IsZero():
@@ -50,6 +52,11 @@ func (in Input) baseline(c delivery.GateCheck) (b baseline, outcome delivery.Out
 	}
 	b.scores = &with.Scores
 	return b, "", delivery.Fact{}
+}
+
+// anchored reports whether a check compares with a bundle in Input.Anchors.
+func anchored(c delivery.GateCheck) bool {
+	return c.Against == delivery.FP32 || strings.Contains(c.Against, "@")
 }
 
 // is returns a fact about the baseline.

@@ -43,7 +43,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/autonomos/aob/reconciler/coco"
 	"github.com/autonomos/aob/reconciler/code"
@@ -73,7 +72,7 @@ type Input struct {
 	BaselineBundle delivery.Digest
 	// how many models were judged on the eval set against this baseline; 0: not counted
 	Look    int
-	Anchors map[string]Anchor // by version, such as pallets@12
+	Anchors map[string]Anchor // by version, such as pallets@12, and fp32 for a variant
 }
 
 // An Anchor is a fixed version that checks compare with, on the same eval set.
@@ -240,7 +239,7 @@ func describe(c delivery.GateCheck) string {
 	case c.MaxDrop != nil:
 		text = fmt.Sprintf("%s drop <= %g", c.Metric, *c.MaxDrop)
 	}
-	if strings.Contains(c.Against, "@") {
+	if anchored(c) {
 		text += " against " + c.Against
 	}
 	return text

@@ -48,7 +48,7 @@ var forms = map[string]*form{
 		want: "a metric, as mAP or AP/person"},
 	"digest": {pattern: regexp.MustCompile(digestPattern), want: "a digest, sha256: and 64 lower-case hex digits"},
 	"sha256": {pattern: regexp.MustCompile(`^[0-9a-f]{64}$`), want: "a SHA-256 in 64 lower-case hex digits"},
-	"against": {pattern: regexp.MustCompile(`^(?:release|[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?@[1-9][0-9]{0,6})$`),
+	"against": {pattern: regexp.MustCompile(`^(?:release|fp32|[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?@[1-9][0-9]{0,6})$`),
 		want: "release, or a version that main has accepted, as in pallets@12"},
 	"dataset": {pattern: regexp.MustCompile(`^` + segment + `(?:/` + segment + `)*$`), most: 512, why: whyDataset,
 		want: "NAME or NAME/sub/folder, where NAME is in the server's configuration"},

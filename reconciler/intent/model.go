@@ -28,10 +28,30 @@ func (d *document) model(m *delivery.Model, doc *Doc) {
 		d.complain("train.seeds", "want at most %d, got %d", maxSeeds, len(t.Seeds))
 	}
 	d.classes(m)
-	unique(d, m.Variants, "variants")
+	d.variants(m)
 	if t := m.Track.Tracker(); d.options.Trackers != nil && d.valid("track") && t != "" &&
 		!slices.Contains(d.options.Trackers, t) {
 		d.complain("track", "the server's configuration has no tracker %s", quote(t))
+	}
+}
+
+// variants checks that the trainer can make the variants.
+func (d *document) variants(m *delivery.Model) {
+	if !unique(d, m.Variants, "variants") || len(m.Variants) == 0 {
+		return
+	}
+	if !slices.Contains(m.Variants, delivery.FP32) {
+		d.complain("variants", "want fp32 too: it is what is trained, and the other variants are made of it")
+	}
+	trainer, ok := d.options.Trainers[m.Train.With]
+	if !ok || d.options.accepted {
+		return
+	}
+	for i, v := range m.Variants {
+		if v != delivery.FP32 && !slices.Contains(trainer.Variants, v) {
+			d.complain(item("variants", i), "want %s: trainer %s cannot make %s",
+				or(append([]string{delivery.FP32}, trainer.Variants...)), m.Train.With, v)
+		}
 	}
 }
 

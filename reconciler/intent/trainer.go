@@ -54,6 +54,7 @@ func (d *document) trainer(t delivery.Trainer, folder string) {
 	unique(d, t.Architectures, "architectures")
 	unique(d, t.Secrets, "secrets")
 	unique(d, t.Precisions, "precisions")
+	unique(d, t.Variants, "variants")
 	unique(d, t.From, "from")
 	for _, name := range slices.Sorted(maps.Keys(t.Licences)) {
 		if at := member("licences", name); d.valid(at, "architectures") && !slices.Contains(t.Architectures, name) {

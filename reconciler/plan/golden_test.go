@@ -439,6 +439,9 @@ func (s *scene) history(model string) []plan.Past {
 //	… checkpoint=c licence=MIT         its checkpoint is kept; what it is made of is under a licence
 //	… twin=a                           its ONNX file is that of another bundle, whose scores it has
 //	… train=120 …                      what its data run has found is signed, as of checked
+//	variant v of=a is=int8 mAP=0.59 faster=1.5
+//	                                   made of bundle a, so many times as fast, and scored as bundles are
+//	failed WHY made=a is=int8          the run that makes it has failed
 //	lost a                             the registry has the bundle no more
 //	compared b with=a                  the bootstrap that compares them is done
 //	statement FILE baseline=a gates=…  a release file is signed, as judged by main's gates or by those of another tree
@@ -538,8 +541,15 @@ var readLines = map[string]func(s *scene, what string){
 		tiny.Licences = map[string]string{what: s.value("of")}
 		s.Server.Trainers["tiny@1"] = tiny
 	},
-	"bundle": func(s *scene, what string) { s.bundle(what) },
-	"lost":   func(s *scene, what string) { delete(s.Evidence.Bundles, bundle(what)) },
+	"bundle":  func(s *scene, what string) { s.bundle(what) },
+	"variant": (*scene).variant,
+	"failed": func(s *scene, what string) {
+		ask := s.variantRun(s.value("made"), s.value("is"))
+		s.Runs[delivery.VariantKey(ask)] = delivery.RunState{Phase: delivery.RunFailed, Attempt: 1,
+			Error: "the trainer failed: " + what, Spec: delivery.RunSpec{Kind: delivery.RunVariant,
+				Key: delivery.VariantKey(ask), Variant: &ask}}
+	},
+	"lost": func(s *scene, what string) { delete(s.Evidence.Bundles, bundle(what)) },
 	"compared": func(s *scene, what string) {
 		baseline := s.value("with")
 		for e := range s.made[what].scores {
@@ -790,6 +800,47 @@ func (s *scene) bundle(letter string) {
 		t.Training.Data = found
 	}
 	s.Evidence.BySpec[m.SpecDigest()], s.Evidence.ByRun[t.Training.Run] = t, t
+	s.score(letter, gates)
+}
+
+// variantRun makes a variant of a bundle.
+func (s *scene) variantRun(of, is string) delivery.VariantRun {
+	t, ok := s.Evidence.Training(bundle(of))
+	if !ok {
+		s.Fatalf("there is no training of %s", of)
+	}
+	return delivery.VariantRun{Variant: is, Bundle: t.Bundle, Model: s.Evidence.Bundles[t.Bundle].Model,
+		Train: t.Training.Input}
+}
+
+// variant reads a variant that was made of a bundle.
+func (s *scene) variant(letter string) {
+	of, b := s.value("of"), bundle(letter)
+	ask := s.variantRun(of, s.value("is"))
+	q, err := strconv.ParseFloat(s.value("mAP"), 64)
+	if err != nil {
+		s.Fatal(err)
+	}
+	faster, err := strconv.ParseFloat(s.value("faster"), 64)
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.made[letter] = made{s.made[of].model, q, map[delivery.EvalSet]delivery.Scores{}}
+	info := s.Evidence.Bundles[bundle(of)]
+	info.Model, info.Size = delivery.DigestOf("model", b), 5e5
+	s.Evidence.Bundles[b] = info
+	took := 0.01 / faster
+	s.Evidence.Variants = map[delivery.Digest][]delivery.MadeVariant{ask.Bundle: append(s.Evidence.Variants[ask.Bundle],
+		delivery.MadeVariant{Key: delivery.VariantKey(ask), Input: ask, Result: delivery.VariantResult{Bundle: b,
+			Model: info.Model, Size: info.Size, Times: delivery.Times{FP32: delivery.Latency{P50: 0.01},
+				Variant: delivery.Latency{P50: took}, Rounds: []delivery.Round{{FP32: 0.01, Variant: took}}}}})}
+	s.score(letter, slices.Collect(maps.Values(s.Main.Intent.Gates)))
+}
+
+// score signs the scores of a bundle on the eval sets of gates.
+func (s *scene) score(letter string, gates []delivery.Gate) {
+	m, q, b := s.made[letter].model, s.made[letter].mAP, bundle(letter)
+	info := s.Evidence.Bundles[b]
 	for _, g := range gates {
 		c := content(m, g.Evaluate)
 		in := delivery.EvalRun{Bundle: b, Model: info.Model, Signature: info.Signature, EvalSet: g.Evaluate,

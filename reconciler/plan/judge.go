@@ -4,6 +4,7 @@ package plan
 // models an eval set has judged.
 
 import (
+	"cmp"
 	"math"
 	"slices"
 
@@ -24,6 +25,7 @@ type judgement struct {
 	anchors map[string]gate.Anchor
 	verdict delivery.Verdict
 	accept  *delivery.Accept // of an unsure verdict
+	fp32    delivery.Digest  // of a variant: the bundle of the model that it is made of
 }
 
 // settled reports whether the gate blocks nothing: it passed, does not apply, or its unsure verdict was accepted.
@@ -293,8 +295,8 @@ func (m *maker) verdict(r *progress, j judgement) delivery.Verdict {
 		in.Baseline = &gate.Measured{Key: j.base.Key, Scores: j.base.Scores}
 		in.Compare, in.CompareKey = j.compare, j.key
 	}
-	if !in.SameBundle {
-		in.Look = m.lookNumber(r.Bundle, in.BaselineBundle, in.EvalSet)
+	if !in.SameBundle { // a variant is no further look
+		in.Look = m.lookNumber(cmp.Or(r.fp32, r.Bundle), in.BaselineBundle, in.EvalSet)
 	}
 	in.Anchors = j.anchors
 	return gate.Judge(j.label, j.gate, in)

@@ -94,6 +94,7 @@ thresholds: {default: bestF1}
 		"how a number is written":   replaced("lr: 0.004", "lr: 4.0e-3"),
 		"a default that is given":   replaced("epochs: 8", "epochs: 8\n  precision: fp32\n  from: none"),
 		"a threshold":               replaced("bestF1", "0.4"),
+		"a variant":                 replaced("bestF1}", "bestF1}\nvariants: [fp32, fp16]"),
 		"the limit":                 replaced("epochs: 8", "epochs: 8\n  machine: {limit: 2h}"),
 		"other seeds beside":        replaced("epochs: 8", "epochs: 8\n  seeds: [1, 2]"),
 		"the dataset's name":        replaced("shapes/v3", "shapes/v3-again"), // a zip that was exported again
@@ -153,5 +154,50 @@ thresholds: {default: bestF1}
 		if a.key(t) != b.key(t) {
 			t.Errorf("%s changes the key", name)
 		}
+	}
+}
+
+// A variant has one key, and is made once. What it is made of and by counts, and nothing else.
+func TestVariantKey(t *testing.T) {
+	sum := func(text string) delivery.Digest { return delivery.Sum([]byte(text)) }
+	base := func() delivery.VariantRun {
+		return delivery.VariantRun{Variant: "int8", Bundle: sum("bundle"), Model: sum("model"),
+			Checkpoint: sum("checkpoint"), Train: delivery.TrainRun{Seed: 1, Data: sum("data run"),
+				Training: sum("images"), Trainer: sum("files"), Accelerator: "cpu", Machine: "train-local",
+				Environment: &delivery.Environment{Lock: sum("lock"), Python: "cpython-3.11"},
+				Spec:        delivery.Spec{Dataset: "dir:shapes", Train: delivery.Train{Epochs: 8}}}}
+	}
+	first := delivery.VariantKey(base())
+	for name, change := range map[string]func(*delivery.VariantRun){
+		"the bundle's thresholds":  func(r *delivery.VariantRun) { r.Bundle = sum("other") },
+		"a data run of an upgrade": func(r *delivery.VariantRun) { r.Train.Data = sum("data/6") },
+		"the limit":                func(r *delivery.VariantRun) { r.Train.Limit = 1 },
+		"the dataset's name":       func(r *delivery.VariantRun) { r.Train.Spec.Dataset = "dir:again" },
+	} {
+		r := base()
+		change(&r)
+		if delivery.VariantKey(r) != first {
+			t.Errorf("%s: the key is another one", name)
+		}
+	}
+	keys := map[delivery.Digest]string{first: "the variant as it was"}
+	for name, change := range map[string]func(*delivery.VariantRun){
+		"its kind":                func(r *delivery.VariantRun) { r.Variant = "fp16" },
+		"the model":               func(r *delivery.VariantRun) { r.Model = sum("other") },
+		"the checkpoint":          func(r *delivery.VariantRun) { r.Checkpoint = sum("other") },
+		"the images":              func(r *delivery.VariantRun) { r.Train.Training = sum("other") },
+		"the seed":                func(r *delivery.VariantRun) { r.Train.Seed = 2 },
+		"the trainer's files":     func(r *delivery.VariantRun) { r.Train.Trainer = sum("other") },
+		"the lock":                func(r *delivery.VariantRun) { r.Train.Environment.Lock = sum("other") },
+		"Python":                  func(r *delivery.VariantRun) { r.Train.Environment.Python = "cpython-3.12" },
+		"the server's own Python": func(r *delivery.VariantRun) { r.Train.Environment = nil },
+	} {
+		r := base()
+		change(&r)
+		key := delivery.VariantKey(r)
+		if other, taken := keys[key]; taken {
+			t.Errorf("%s has the key of %s", name, other)
+		}
+		keys[key] = name
 	}
 }

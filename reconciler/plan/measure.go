@@ -103,16 +103,19 @@ func (m *maker) compare(candidate, baseline delivery.Scores, g delivery.Gate, ru
 // bootstrapSeed is the seed of every comparison. It is part of their keys.
 const bootstrapSeed = 1
 
-// anchors compares a candidate with the fixed versions that a gate's checks name.
+// anchors compares a candidate with the fixed versions that a gate's checks name, and a variant with FP32.
 func (m *maker) anchors(j judgement, score func(delivery.Digest) (delivery.Scores, Stage), run runner) (
 	map[string]gate.Anchor, Stage) {
 	anchors := map[string]gate.Anchor{}
 	for _, c := range j.gate.Checks {
 		name, version, ok := strings.Cut(c.Against, "@")
-		if _, done := anchors[c.Against]; !ok || done {
+		bundle, why := j.fp32, delivery.Fact{}
+		if _, done := anchors[c.Against]; done || !ok && (c.Against != delivery.FP32 || bundle == "") {
 			continue
 		}
-		bundle, why := m.version(name, version)
+		if ok {
+			bundle, why = m.version(name, version)
+		}
 		a := gate.Anchor{Missing: why, SameBundle: bundle == j.score.Input.Bundle}
 		if why.IsZero() && !a.SameBundle {
 			base, stage := score(bundle)

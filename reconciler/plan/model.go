@@ -48,6 +48,7 @@ type ModelReport struct {
 	Points      map[string]delivery.OperatingPoint // its thresholds, by class
 	Valid       *delivery.Scores                   // on its validation split
 	Tried       *delivery.CompareResult            // of a draft: compared with the release, on its validation split
+	Variants    []ModelVariant                     // that its file lists besides FP32
 }
 
 // Summary is the model's fact with its name.
@@ -106,6 +107,7 @@ type progress struct {
 	fleet    string   // the fleet whose gates judge it; empty for the model's own gates
 	model    delivery.Model
 	run      runner              // finds its runs, and starts them
+	fp32     delivery.Digest     // of a variant: the bundle of the model that it is made of
 	data     delivery.DataResult // set when its dataset has been read
 	dataKey  delivery.Digest     // of the data run
 }
@@ -272,10 +274,16 @@ func (m *maker) promote(r *progress, gates []judged, fleets []fleetGates) ModelR
 		r.Release = &file
 		return m.commit(r, p, file, fact(code.ReleasedBefore, values{Version: file.Version}))
 	}
+	m.makeVariants(r)
 	judgements, ok := m.judge(r, gates)
 	ofFleets, fleetsPass := m.judgeFleetGates(r, fleets)
+	state, why := blockedBy(r.Stages)
+	if passed := ok && fleetsPass; !m.judgeVariants(r, gates, passed) && passed {
+		state, why = r.waitsForVariants()
+		ok = false
+	}
 	if !ok || !fleetsPass {
-		return r.end(blockedBy(r.Stages))
+		return r.end(state, why)
 	}
 	// A gate of the pull request itself is no evidence if main has one.
 	onMain := slices.ContainsFunc(judgements, func(j judgement) bool { return !j.proposed })
@@ -457,12 +465,12 @@ func runs(r delivery.RunState) delivery.Fact {
 		if s.MAP != nil {
 			f.Metric, f.Value = delivery.MetricMAP, *s.MAP
 		}
-	case r.Spec.Kind == delivery.RunTrain && r.Stage == delivery.StageEnvironment:
+	case r.Spec.Training() != nil && r.Stage == delivery.StageEnvironment:
 		f = fact(code.RunPreparing, values{Stage: cmp.Or(s.Message, "starting")})
 		if s.Batches > 0 {
 			f = fact(code.RunInstalling, values{Count: s.Batch, Total: s.Batches})
 		}
-		f.Names = []string{strings.ReplaceAll(r.Spec.Train.Spec.Train.With, "@", " ")}
+		f.Names = []string{strings.ReplaceAll(r.Spec.Training().Spec.Train.With, "@", " ")}
 	case r.Spec.Kind == delivery.RunEval && s.Batches > 0:
 		f = fact(code.RunEvaluating, values{Count: s.Batch, Total: s.Batches})
 	case r.Stage != "":

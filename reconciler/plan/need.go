@@ -135,11 +135,12 @@ func (m *maker) keepTrainingsOf(p Proposal, mdl delivery.Model) {
 	}
 }
 
-// trains reports whether a run trains one of a model's seeds.
+// trains reports whether a run trains one of a model's seeds, or makes a variant of one.
 func trains(r delivery.RunState, mdl delivery.Model) bool {
-	if r.Spec.Train == nil {
+	training := r.Spec.Training()
+	if training == nil {
 		return false
 	}
-	i := slices.Index(mdl.Train.Seeds, r.Spec.Train.Seed)
-	return i >= 0 && r.Spec.Train.Spec.Digest() == mdl.SeedDigests()[i]
+	i := slices.Index(mdl.Train.Seeds, training.Seed)
+	return i >= 0 && training.Spec.Digest() == mdl.SeedDigests()[i]
 }

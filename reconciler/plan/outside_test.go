@@ -80,6 +80,8 @@ var checkedOrOwn = []string{
 	"Gate.Licence", "Licensed.Licence", "Licensed.Part", "Server.Weights", "Weights.Licence",
 	"Environment.Platform", "Environment.Python", "Trainer.From", "Trainer.Licences", "Trainer.Precisions",
 	"Trainer.Unusable", "Trainer.Values", "TrainerPython.Max", "TrainerPython.Min",
+	"JudgedVariant.Variant", "Parity.Cosine", "Parity.Largest", "ReleasedVariant.Faster",
+	"ReleasedVariant.Variant", "Times.Processor", "Times.Provider", "Trainer.Variants", "VariantRun.Variant",
 	"Trial.ID", "Trial.Model", "Verdict.Classes", "Verdict.Gate",
 	"Verdict.Model", "Window.Days", "Window.From", "Window.To", "Window.Zone",
 	"World.PowerOf", "World.Clocks", "World.Devices", "World.Listening", "World.InvalidOwners", "World.Opened",

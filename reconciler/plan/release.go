@@ -119,6 +119,7 @@ func (m *maker) release(r *progress, p Proposal, judgements, ofFleets []judgemen
 		statement.Baseline = r.Baseline.Bundle
 	}
 	statement.Gates = delivery.Each(slices.Concat(judgements, ofFleets), judgement.signed)
+	statement.Variants = r.judgedVariants()
 	same := func(s delivery.ReleaseStatement) bool { return sameStatement(s, statement) }
 	signed, ok := delivery.Find(m.w.Evidence.Releases, same)
 	if !ok {
@@ -174,6 +175,13 @@ func sameStatement(a, b delivery.ReleaseStatement) bool {
 		for i, g := range s.Gates {
 			s.Gates[i].Verdict = delivery.Verdict{Key: g.Verdict.Key, Outcome: g.Verdict.Outcome}
 		}
+		s.Variants = slices.Clone(s.Variants)
+		for i, v := range s.Variants {
+			s.Variants[i].Gates = delivery.Each(v.Gates, func(g delivery.GateJudged) delivery.GateJudged {
+				g.Verdict = delivery.Verdict{Key: g.Verdict.Key, Outcome: g.Verdict.Outcome}
+				return g
+			})
+		}
 	}
 	return delivery.DigestOf("statement", a) == delivery.DigestOf("statement", b)
 }
@@ -208,6 +216,7 @@ func (m *maker) releaseFile(r *progress, judgements []judgement) delivery.Releas
 	slices.SortFunc(file.Measured, func(a, b delivery.Measured) int { return strings.Compare(a.Gate, b.Gate) })
 	verdict := func(j judgement) delivery.Verdict { return j.verdict }
 	file.Measured = delivery.OneInterval(file.Measured, delivery.Each(judgements, verdict))
+	file.Variants = r.releasedVariants()
 	return file
 }
 

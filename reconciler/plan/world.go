@@ -129,7 +129,9 @@ type Evidence struct {
 	Scores   map[delivery.Digest]delivery.Scores   // by score key, of the bundles in Scored
 	Scored   map[delivery.Digest]bool              // bundles whose scores were read; nil means all
 	Resolved map[delivery.Digest]delivery.Resolved // thresholds, by the key of their run
-	Verdicts map[delivery.Digest]delivery.Verdict  // by verdict key
+	// Variants has by trained bundle what was made of it; the first of a kind counts.
+	Variants map[delivery.Digest][]delivery.MadeVariant
+	Verdicts map[delivery.Digest]delivery.Verdict // by verdict key
 	Releases []delivery.ReleaseStatement
 	Accepted map[string][]delivery.Acceptance // by model
 	Aborts   []delivery.Abort
@@ -179,7 +181,8 @@ func (e Evidence) newer() delivery.Fact {
 	return fact(code.NewerSigned, values{Text: delivery.NewerSigned(decide)})
 }
 
-// Training finds a bundle's training, or that of the bundle which its thresholds were added to.
+// Training finds a bundle's training, or that of the bundle which its thresholds were added to, or which it is a
+// variant of.
 func (e Evidence) Training(bundle delivery.Digest) (Trained, bool) {
 	for _, r := range e.Resolved {
 		if r.Result.Bundle == bundle {
@@ -187,12 +190,27 @@ func (e Evidence) Training(bundle delivery.Digest) (Trained, bool) {
 			break
 		}
 	}
+	if v, ok := e.variantOf(bundle); ok {
+		bundle = v.Input.Bundle
+	}
 	for _, t := range e.ByRun {
 		if t.Bundle == bundle {
 			return t, true
 		}
 	}
 	return Trained{}, false
+}
+
+// variantOf finds how a variant was made.
+func (e Evidence) variantOf(bundle delivery.Digest) (delivery.MadeVariant, bool) {
+	for _, list := range e.Variants {
+		for _, v := range list {
+			if v.Result.Bundle == bundle {
+				return v, true
+			}
+		}
+	}
+	return delivery.MadeVariant{}, false
 }
 
 // trainingImages lists the images that a bundle and the bundles it was fine-tuned from were trained on, by digests.

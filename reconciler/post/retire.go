@@ -55,7 +55,7 @@ func (b *Board) Retire(ctx context.Context, commit string, checks []delivery.Che
 			if !forged || err != nil || strings.HasPrefix(mover.Content, commit+" ") {
 				continue
 			}
-		case ofGate, slices.Contains(stages, name):
+		case ofGate, slices.Contains(stages, name), strings.HasPrefix(name, delivery.ContextVariant):
 			unneeded = gates != nil && (released || ofGate && !exists)
 		}
 		if !unneeded && !forged || unneeded && strings.HasPrefix(last.Content, string(delivery.CheckSuccess)+" ") {

@@ -57,6 +57,12 @@ func bomOf(r Record) (json.RawMessage, error) {
 			Name: "Python packages", Version: e.Python + " " + e.Platform, Hashes: hashes(e.Lock)})
 		uses = append(uses, "packages")
 	}
+	for _, v := range r.Release.File.Variants { // not used by the model, but made of it
+		components = append(components, cdx.Component{BOMRef: "variant:" + v.Variant,
+			Type: cdx.ComponentTypeMachineLearningModel, Name: r.Release.Model + " " + v.Variant,
+			Version: strconv.Itoa(r.Release.Version), Hashes: hashes(v.Model),
+			Properties: &[]cdx.Property{{Name: propertyBundle, Value: string(v.Bundle)}}})
+	}
 	versions := libraries(r.Training.Result.Trainer)
 	for _, library := range slices.Sorted(maps.Keys(versions)) {
 		ref := "library:" + library

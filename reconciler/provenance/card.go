@@ -115,6 +115,9 @@ func cardOf(r Record) string {
 	line("training", string(r.Training.Run))
 	line("bundle", string(r.Release.Bundle))
 	line("model.onnx", fmt.Sprintf("%s, %d bytes", r.Model, r.Size))
+	for _, v := range r.Release.File.Variants {
+		line("variant "+v.Variant, fmt.Sprintf("bundle %s, model.onnx %s", v.Bundle, v.Model))
+	}
 	if r.Resolved != nil {
 		b.WriteString("\n## Score thresholds\n\n| class | score | precision | recall |\n| --- | --- | --- | --- |\n")
 		classes := make([]string, 0, len(r.Resolved.Result.Points))

@@ -17,7 +17,9 @@ func record() provenance.Record {
 	return provenance.Record{Labels: []string{"RBC"}, Release: delivery.ReleaseStatement{Model: "cells", Version: 2,
 		Bundle: delivery.Sum(nil), File: delivery.Release{Measured: []delivery.Measured{{Gate: "production",
 			Metrics: map[string]delivery.Figure{"mAP": {Value: 0.5, Low: &low}}}, {Gate: "night",
-			Metrics: map[string]delivery.Figure{"AP/RBC": {Value: 1}}}}}},
+			Metrics: map[string]delivery.Figure{"AP/RBC": {Value: 1}}}},
+			Variants: []delivery.ReleasedVariant{{Variant: "int8", Bundle: delivery.Sum([]byte("v")),
+				Model: delivery.Sum([]byte("m"))}}}},
 		Resolved: &delivery.Resolved{Result: delivery.ThresholdResult{Points: map[string]delivery.OperatingPoint{
 			"RBC": {Score: 0.25, Precision: 0.9, Recall: 0.8}}}}}
 }
@@ -44,6 +46,11 @@ func TestFiguresOfDocuments(t *testing.T) {
 		got, err := provenance.Figures(p)
 		if diff := cmp.Diff(want, got); err != nil || diff != "" {
 			t.Errorf("%s: %v, figures (-want +got):\n%s", p.Type, err, diff)
+		}
+		for _, digest := range []delivery.Digest{delivery.Sum([]byte("v")), delivery.Sum([]byte("m"))} { // of a variant
+			if !strings.Contains(string(p.Predicate), digest.Hex()) {
+				t.Errorf("%s does not name %s", p.Type, digest)
+			}
 		}
 		if string(p.Predicate) != string(again[i].Predicate) {
 			t.Errorf("%s has other bytes the second time", p.Type)

@@ -113,6 +113,10 @@ func provenanceOf(r Record) provenance {
 			Digest: sha256(m.EvalSet), Annotations: map[string]any{"evalSet": r.evalSet(m), "images": m.Images,
 				"verdict": string(m.Verdict), "figures": figures}})
 	}
+	for _, v := range r.Release.File.Variants {
+		p.RunDetails.Byproducts = append(p.RunDetails.Byproducts, resource{Name: "variant " + v.Variant,
+			Digest: sha256(v.Model), Annotations: map[string]any{"bundle": string(v.Bundle)}})
+	}
 	return p
 }
 

@@ -277,7 +277,8 @@ func checkSpec(spec delivery.RunSpec) error {
 	fits := false
 	for kind, set := range map[delivery.RunKind]bool{delivery.RunData: spec.Data != nil,
 		delivery.RunTrain: spec.Train != nil, delivery.RunEval: spec.Eval != nil,
-		delivery.RunCompare: spec.Compare != nil, delivery.RunThresholds: spec.Thresholds != nil} {
+		delivery.RunCompare: spec.Compare != nil, delivery.RunThresholds: spec.Thresholds != nil,
+		delivery.RunVariant: spec.Variant != nil} {
 		if set {
 			parts++
 			fits = fits || kind == spec.Kind

@@ -127,12 +127,26 @@ func (s *Snapshot) PR(number int) (web.PR, error) {
 			for _, seed := range m.Seeds {
 				c.Seeds = append(c.Seeds, shownSeed(seed))
 			}
+			for _, v := range m.Variants {
+				c.Variants = append(c.Variants, shownVariant(v))
+			}
 			pr.Models = append(pr.Models, c)
 		}
 		return pr, nil
 	}
 	return web.PR{}, explain.Unknown{Kind: explain.PR, ID: fmt.Sprint(number),
 		Do: "aob pr list shows the open ones, and the history of main has no merge of this number"}
+}
+
+func shownVariant(v plan.ModelVariant) web.ModelVariant {
+	shown := web.ModelVariant{Variant: v.Variant, State: v.State, Sentence: sentence(v.Fact), Bundle: v.Bundle,
+		Passed: v.Passed, Verdicts: delivery.Each(v.Verdicts, words.WithTexts)}
+	if v.Made != nil {
+		r := v.Made.Result
+		shown.Bundle, shown.Size = cmp.Or(v.Bundle, r.Bundle), r.Size
+		shown.Parity, shown.Times = &r.Parity, &r.Times
+	}
+	return shown
 }
 
 func (s *Snapshot) pr(p plan.ProposalReport) web.PR {

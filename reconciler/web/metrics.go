@@ -88,7 +88,7 @@ func NewMetrics() *Metrics {
 		m.turns.WithLabelValues(result)
 	}
 	for _, kind := range []delivery.RunKind{delivery.RunData, delivery.RunTrain, delivery.RunEval, delivery.RunCompare,
-		delivery.RunThresholds} {
+		delivery.RunThresholds, delivery.RunVariant} {
 		m.started.WithLabelValues(string(kind))
 	}
 	return m

@@ -260,6 +260,20 @@ type Change struct {
 	// Pictures are the pages of the images that got worse, by gate: URLs, or paths of the server's site if
 	// its address is not configured.
 	Pictures map[string]string `json:"pictures,omitempty"`
+	Variants []ModelVariant    `json:"variants,omitempty"`
+}
+
+// A ModelVariant is the same model in another number format.
+type ModelVariant struct {
+	Variant string              `json:"variant"` // fp16 or int8
+	State   delivery.CheckState `json:"state"`
+	Sentence
+	Bundle   delivery.Digest    `json:"bundle,omitempty"` // the rest is there once it has been made
+	Passed   bool               `json:"passed"`           // every gate
+	Size     int64              `json:"size,omitempty"`   // of its ONNX file, bytes
+	Parity   *delivery.Parity   `json:"parity,omitempty"`
+	Times    *delivery.Times    `json:"times,omitempty"`
+	Verdicts []delivery.Verdict `json:"verdicts,omitempty"`
 }
 
 // A Run is the state of one run.

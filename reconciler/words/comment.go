@@ -364,6 +364,7 @@ func (c *comment) model(m plan.ModelReport) {
 		c.validation(m)
 	}
 	c.seeds(m)
+	c.variants(m)
 	for _, e := range delivery.OneInterval(m.Measured, m.Verdicts) {
 		c.fold(fmt.Sprintf("all figures of gate %s", e.Gate), func() { c.measured(e) })
 	}
@@ -436,6 +437,56 @@ func (c *comment) seeds(m plan.ModelReport) {
 		list = append(list, fmt.Sprintf("seed %d %s", s.Seed, result))
 	}
 	c.printf("mAP on validation, which is the noise of training: %s. The best one ships.\n\n", strings.Join(list, ", "))
+}
+
+// variants writes which variants of a model are released, how far they are from it, and how fast they are.
+func (c *comment) variants(m plan.ModelReport) {
+	if len(m.Variants) == 0 {
+		return
+	}
+	c.printf("**Variants**, made of the trained model without training. FP32 alone decides about the release.\n\n")
+	var made []plan.ModelVariant
+	for _, v := range m.Variants {
+		if v.Made != nil {
+			made = append(made, v)
+		}
+		if v.State == delivery.CheckPending {
+			c.printf("- %s: waiting\n", v.Variant)
+		} else {
+			c.printf("- %s: %s\n", v.Variant, v.Fact)
+		}
+	}
+	c.printf("\n")
+	if len(made) == 0 {
+		return
+	}
+	c.table("", "MB", "ms (median)", "ms (95 %)", "boxes that agree", "change of scores", "cosine of outputs",
+		"largest difference")
+	ms := func(seconds float64) markdown { return markdown(fmt.Sprintf("%.2f", 1000*seconds)) }
+	mb := func(bytes int64) markdown { return markdown(fmt.Sprintf("%.1f", float64(bytes)/1e6)) }
+	r := made[0].Made.Result
+	c.row(delivery.FP32, mb(r.OfSize), ms(r.Times.FP32.P50), ms(r.Times.FP32.P95), "", "", "", "")
+	for _, v := range made {
+		r := v.Made.Result
+		c.row(v.Variant, mb(r.Size), ms(r.Times.Variant.P50), ms(r.Times.Variant.P95),
+			markdown(fmt.Sprintf("%.1f %%", 100*r.Parity.F1())), number(r.Parity.ScoreShift), outputs(r.Parity.Cosine),
+			outputs(r.Parity.Largest))
+	}
+	c.printf("\nTimes are for one image on this server (%s, %s, ONNX Runtime on %s), in %s with both models in turn. "+
+		"A variant is faster if it is so in each, and by more than %g %% over all. Fleets get FP32 for now. Boxes "+
+		"agree (F1) if class and place are the same, on %s, from a score of %g on. Outputs are compared for one "+
+		"fixed input.\n\n", r.Times.Processor,
+		delivery.Count(r.Times.Threads, "thread"), r.Times.Provider, delivery.Count(len(r.Times.Rounds), "round"),
+		100*delivery.NoiseOfTimes, delivery.Count(r.Parity.Images, "validation image"), r.Parity.MinScore)
+}
+
+// outputs lists a figure of each output tensor.
+func outputs(figures map[string]float64) string {
+	var list []string
+	for _, name := range slices.Sorted(maps.Keys(figures)) {
+		list = append(list, fmt.Sprintf("%s %.4g", name, figures[name]))
+	}
+	return strings.Join(list, ", ")
 }
 
 // measured writes one eval set's figures beside those of main's release.

@@ -53,6 +53,8 @@ func statement(s plan.Sign) string {
 	switch s.Type {
 	case delivery.TrainingType:
 		return "training of " + s.Of
+	case delivery.VariantType:
+		return "variant of " + s.Of
 	case delivery.ThresholdsType:
 		return "thresholds of " + s.Of
 	case delivery.ScoresType:

@@ -115,6 +115,8 @@ func (s *Stages) work(ctx context.Context, r *run.Run) (any, error) {
 		return s.eval(ctx, r, *r.Spec.Eval)
 	case delivery.RunCompare:
 		return s.compare(ctx, r, *r.Spec.Compare)
+	case delivery.RunVariant:
+		return s.variant(ctx, r, *r.Spec.Variant)
 	case delivery.RunThresholds:
 		return s.thresholds(ctx, r, *r.Spec.Thresholds)
 	}
@@ -210,6 +212,7 @@ type trainerRun struct {
 
 	Weights *trainerWeights `json:"weights,omitempty"`
 	Parent  *trainerParent  `json:"parent,omitempty"`
+	Variant *trainerVariant `json:"variant,omitempty"`
 }
 
 // trainerWeights are the base weights that a training starts from.
@@ -224,81 +227,28 @@ type trainerParent struct {
 	Bundle     delivery.Digest `json:"bundle"`
 }
 
+// A trainerVariant asks for a variant of a trained model in place of a training.
+type trainerVariant struct {
+	Name       string `json:"name"`                 // fp16 or int8
+	Model      string `json:"model"`                // the file of the trained model
+	Checkpoint string `json:"checkpoint,omitempty"` // that its training left
+}
+
 type trainerSpec struct {
 	Classes []string       `json:"classes"`
 	Train   map[string]any `json:"train"`
 }
 
 func (s *Stages) train(ctx context.Context, r *run.Run, input delivery.TrainRun) (any, error) {
-	prepared, err := s.Files.Local(run.OutputName(delivery.RunData, input.Data, preparedFolder),
-		filepath.Join(r.Dir, preparedFolder))
-	if err != nil {
-		// Not Blocked: if the data run is gone too, the loop repeats it and then the training.
-		return nil, fmt.Errorf("the training input of data run %s is missing; aob pr recheck NUMBER makes it "+
-			"again: %w", input.Data.Short(), err)
-	}
-	script := trainer.Script(s.Trainers, input.Trainer, input.Spec.Train.With)
-	if _, err := os.Stat(script); err != nil {
-		return nil, delivery.Blockedf("push again, so that the server's current trainer is used",
-			"trainer %s of files %s is not on this server", input.Spec.Train.With, input.Trainer.Short())
-	}
 	weights, parent, err := s.start(r, input)
 	if err != nil {
 		return nil, err
 	}
-	python, err := s.python(ctx, r, input)
+	trained, err := s.runTrainer(ctx, r, input, trainerRun{Weights: weights, Parent: parent})
 	if err != nil {
 		return nil, err
 	}
-	output := filepath.Join(r.Dir, "output")
-	var spec map[string]any
-	if err := json.Unmarshal(delivery.Canonical(input.Spec.Train), &spec); err != nil {
-		return nil, err
-	}
-	delete(spec, "seeds") // this run has one
-	if spec["args"] == nil {
-		spec["args"] = map[string]any{}
-	}
-	machine, ok := s.Machines[input.Machine]
-	if !ok {
-		return nil, delivery.Blockedf("use one of: "+strings.Join(slices.Sorted(maps.Keys(s.Machines)), ", "),
-			"train.machine: this server has no %q", input.Machine)
-	}
-	trained, err := machine.Train(ctx, trainer.Request{
-		Dir: r.Dir,
-		RunJSON: trainerRun{Key: r.Spec.Key, Seed: input.Seed, Dataset: prepared, Output: output,
-			Spec: trainerSpec{input.Spec.Classes.Names(), spec}, Weights: weights, Parent: parent},
-		Python: python, Script: script, Secrets: s.Secrets,
-		Heartbeat: s.Heartbeat, Limit: time.Duration(input.Limit),
-		Stage: r.Stage, Progress: r.Progress,
-	})
-	if err != nil {
-		return nil, err
-	}
-	if err := r.Stage("inspect"); err != nil {
-		return nil, err
-	}
-	model := filepath.Join(trained.Output, "model.onnx")
-	signature, golden, err := s.Detector.Inspect(ctx, model)
-	if err != nil {
-		return nil, blocked(err, "fix the trainer")
-	}
-	if err := sameClasses(signature, input.Spec.Classes.Names()); err != nil {
-		return nil, err
-	}
-	goldenBytes, err := golden.MarshalBinary()
-	if err != nil {
-		return nil, err
-	}
-	if err := r.Stage("pack"); err != nil {
-		return nil, err
-	}
-	bundle, err := s.Bundles.Push(ctx, artifact.Bundle{ModelPath: model, Signature: signature, Golden: goldenBytes,
-		Labels: input.Spec.Classes.Names(), Provenance: map[string]string{"run": string(r.Spec.Key)}})
-	if err != nil {
-		return nil, err
-	}
-	info, err := s.Bundles.Describe(ctx, bundle)
+	packed, err := s.pack(ctx, r, input, filepath.Join(trained.Output, delivery.ModelFile))
 	if err != nil {
 		return nil, err
 	}
@@ -306,9 +256,84 @@ func (s *Stages) train(ctx context.Context, r *run.Run, input delivery.TrainRun)
 	if err != nil {
 		return nil, err
 	}
-	return delivery.TrainResult{Bundle: bundle, Model: info.Model, Size: info.Size, Attempts: trained.Attempts,
+	return delivery.TrainResult{Bundle: packed.bundle, Model: packed.info.Model, Size: packed.info.Size,
+		Attempts:   trained.Attempts,
 		Trainer:    trainerInfo(filepath.Join(trained.Output, "train.json"), s.mask()),
 		Checkpoint: checkpoint}, nil
+}
+
+// runTrainer runs a trainer to its end. ask has what its run.json says besides the training.
+func (s *Stages) runTrainer(ctx context.Context, r *run.Run, input delivery.TrainRun, ask trainerRun) (
+	none trainer.Trained, err error) {
+	prepared, err := s.Files.Local(run.OutputName(delivery.RunData, input.Data, preparedFolder),
+		filepath.Join(r.Dir, preparedFolder))
+	if err != nil {
+		// Not Blocked: if the data run is gone too, the loop repeats it and then the training.
+		return none, fmt.Errorf("the training input of data run %s is missing; aob pr recheck NUMBER makes it "+
+			"again: %w", input.Data.Short(), err)
+	}
+	script := trainer.Script(s.Trainers, input.Trainer, input.Spec.Train.With)
+	if _, err := os.Stat(script); err != nil {
+		return none, delivery.Blockedf("push again, so that the server's current trainer is used",
+			"trainer %s of files %s is not on this server", input.Spec.Train.With, input.Trainer.Short())
+	}
+	python, err := s.python(ctx, r, input)
+	if err != nil {
+		return none, err
+	}
+	output := filepath.Join(r.Dir, "output")
+	var spec map[string]any
+	if err := json.Unmarshal(delivery.Canonical(input.Spec.Train), &spec); err != nil {
+		return none, err
+	}
+	delete(spec, "seeds") // this run has one
+	if spec["args"] == nil {
+		spec["args"] = map[string]any{}
+	}
+	machine, ok := s.Machines[input.Machine]
+	if !ok {
+		return none, delivery.Blockedf("use one of: "+strings.Join(slices.Sorted(maps.Keys(s.Machines)), ", "),
+			"train.machine: this server has no %q", input.Machine)
+	}
+	ask.Key, ask.Seed, ask.Dataset, ask.Output = r.Spec.Key, input.Seed, prepared, output
+	ask.Spec = trainerSpec{input.Spec.Classes.Names(), spec}
+	return machine.Train(ctx, trainer.Request{Dir: r.Dir, RunJSON: ask, Python: python, Script: script,
+		Secrets: s.Secrets, Heartbeat: s.Heartbeat, Limit: time.Duration(input.Limit),
+		Stage: r.Stage, Progress: r.Progress})
+}
+
+// A packed is a model that was inspected and stored as a bundle.
+type packed struct {
+	bundle    delivery.Digest
+	info      artifact.Info
+	signature delivery.Signature
+	golden    detect.Golden
+}
+
+// pack inspects the model that a trainer has made, and stores it as a bundle.
+func (s *Stages) pack(ctx context.Context, r *run.Run, input delivery.TrainRun, model string) (p packed, err error) {
+	if err := r.Stage("inspect"); err != nil {
+		return p, err
+	}
+	if p.signature, p.golden, err = s.Detector.Inspect(ctx, model); err != nil {
+		return p, blocked(err, "fix the trainer")
+	}
+	if err := sameClasses(p.signature, input.Spec.Classes.Names()); err != nil {
+		return p, err
+	}
+	golden, err := p.golden.MarshalBinary()
+	if err != nil {
+		return p, err
+	}
+	if err := r.Stage("pack"); err != nil {
+		return p, err
+	}
+	if p.bundle, err = s.Bundles.Push(ctx, artifact.Bundle{ModelPath: model, Signature: p.signature, Golden: golden,
+		Labels: input.Spec.Classes.Names(), Provenance: map[string]string{"run": string(r.Spec.Key)}}); err != nil {
+		return p, err
+	}
+	p.info, err = s.Bundles.Describe(ctx, p.bundle)
+	return p, err
 }
 
 // python returns the interpreter that a training runs with. It makes the trainer's environment if that is missing.
