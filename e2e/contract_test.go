@@ -114,6 +114,7 @@ func (c *contract) run() {
 		return
 	}
 	c.Run("a start after the end", func(t *testing.T) { c.in(t).again(done) })
+	c.Run("variants", func(t *testing.T) { c.in(t).variants(dir, done) })
 	if c.epochs == nil {
 		return
 	}
@@ -393,4 +394,87 @@ func (c *contract) child(output, parent string) {
 	if after := c.files(parent); !maps.Equal(before, after) {
 		c.Errorf("it changed the run that it started from: %v, was %v", after, before)
 	}
+}
+
+// variants: the variants that the trainer names are made of a model, the same each time, and no others.
+func (c *contract) variants(dir, whole string) {
+	model := filepath.Join(whole, "model.onnx")
+	document := func(name, output, model string) map[string]any {
+		d := c.document(filepath.Join(dir, output))
+		if c.weights == nil { // a variant does not start from anything
+			d["spec"].(map[string]any)["train"].(map[string]any)["from"] = "release"
+		}
+		d["variant"] = map[string]any{"name": name, "model": model, "checkpoint": filepath.Join(whole, "checkpoint")}
+		return d
+	}
+	refuses := func(why string, d map[string]any) {
+		if code, said := c.start(d); code != 1 || !strings.HasPrefix(said, "error: ") ||
+			strings.Count(said, "\n") != 1 {
+			c.Errorf("%s: exit status %d, %q", why, code, said)
+		}
+	}
+	for _, name := range []string{"fp16", "int8", "fp32"} {
+		if !slices.Contains(c.trainer.Variants, name) {
+			refuses("a variant that it does not make", document(name, "no-"+name, model))
+		}
+	}
+	want, _, err := c.detector.Inspect(c.Context(), model)
+	if err != nil {
+		c.Fatal(err)
+	}
+	size, before := fileSize(c.T, model), c.files(whole)
+	for _, name := range c.trainer.Variants {
+		var made [2][]byte
+		for i, output := range []string{name, name + "-again"} {
+			output := filepath.Join(dir, output)
+			if code, said := c.start(document(name, filepath.Base(output), model)); code != 0 {
+				c.Fatalf("%s: exit status %d: %s", name, code, said)
+			}
+			if s := c.status(output); s.Phase != "done" {
+				c.Errorf("%s: the last status is %+v", name, s)
+			}
+			for _, file := range []string{"variant.json", "train.json"} {
+				about, err := os.ReadFile(filepath.Join(output, file))
+				if err != nil || !json.Valid(about) || len(about) > 64<<10 {
+					c.Errorf("%s: %s has %d bytes of %.60q, %v", name, file, len(about), about, err)
+				}
+			}
+			if made[i], err = os.ReadFile(filepath.Join(output, "model.onnx")); err != nil {
+				c.Fatal(err)
+			}
+		}
+		if !bytes.Equal(made[0], made[1]) {
+			c.Errorf("%s: made twice, it is not the same", name)
+		}
+		if got := int64(len(made[0])); got > size*6/10 {
+			c.Errorf("%s has %d bytes, and the model %d", name, got, size)
+		}
+		got, _, err := c.detector.Inspect(c.Context(), filepath.Join(dir, name, "model.onnx"))
+		if err != nil {
+			c.Fatal(err)
+		}
+		if got.Digest() != want.Digest() {
+			c.Errorf("%s has another signature than the model: %+v, want %+v", name, got, want)
+		}
+		files := c.files(filepath.Join(dir, name))
+		if code, said := c.start(document(name, name, model)); code != 0 {
+			c.Errorf("%s, after the end: exit status %d, %q", name, code, said)
+		}
+		if after := c.files(filepath.Join(dir, name)); !maps.Equal(files, after) {
+			c.Errorf("%s, after the end: the files are %v, and were %v", name, after, files)
+		}
+		refuses("no model", document(name, "bad-"+name, filepath.Join(c.folder, "train.py")))
+	}
+	if after := c.files(whole); !maps.Equal(before, after) {
+		c.Errorf("it changed the run that it was made of: %v, was %v", after, before)
+	}
+}
+
+func fileSize(t *testing.T, path string) int64 {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Size()
 }

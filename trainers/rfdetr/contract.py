@@ -56,6 +56,14 @@ class Weights:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """A variant of a trained model, which is made in place of a training."""
+
+    name: str
+    model: Path  # the model.onnx that it is made of
+
+
+@dataclass(frozen=True)
 class Run:
     """A checked run.json with all defaults filled in."""
 
@@ -76,12 +84,16 @@ class Run:
     args: dict[str, Any]
     weights: Weights | None
     parent: Path | None  # a checkpoint of this trainer
+    variant: Variant | None = None
 
     @property
     def identity(self) -> str:
         """A digest of everything that affects the result. Paths do not."""
         weights = self.weights and self.weights.sha256
-        parts = asdict(changed(self, dataset=Path(), output=Path(), weights=None, parent=None))
+        parts = asdict(changed(self, dataset=Path(), output=Path(), weights=None, parent=None, variant=None))
+        del parts["variant"]
+        if self.variant:
+            parts["variant"] = self.variant.name
         return hashlib.sha256(json.dumps([parts, weights], sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -256,6 +268,12 @@ def _read(document: Any) -> Run:
     given = top.sub("parent", {})
     if given._left:  # what else AOB says of the parent is for its own records
         parent = given.take("checkpoint", _folder)
+    variant = None
+    given = top.sub("variant", {})
+    if given._left:
+        variant = Variant(given.take("name", _one_of("fp16", "int8")), given.take("model", _folder))
+        given.take("checkpoint", _folder, None)  # of the training; the model has the same weights
+    given.done()
     top.done()
 
     classes = spec.take("classes", _classes)
@@ -267,7 +285,7 @@ def _read(document: Any) -> Run:
     start = train.take("from", _text, "none")
     if start == "none" and (weights or parent):
         raise BadRun("train.from: is none, so weights and parent must be left out")
-    if start != "none" and not (weights or parent):
+    if start != "none" and not (weights or parent or variant):
         raise BadRun(f"train.from: is {start!r}, so weights or parent must name a file")
     if weights and parent:
         raise BadRun("weights and parent: only one of them can be given")
@@ -295,7 +313,7 @@ def _read(document: Any) -> Run:
     train.done()
     return Run(
         key, seed, dataset, output, classes, version, architecture, start, resolution, epochs, batch, optimizer,
-        precision, patience, args, weights, parent,
+        precision, patience, args, weights, parent, variant,
     )  # fmt: skip
 
 

@@ -33,6 +33,7 @@ import json
 import platform
 import shutil
 import signal
+import time
 import traceback
 import warnings
 from importlib import metadata
@@ -85,7 +86,8 @@ def is_done(run: Run) -> bool:
         phase = json.loads((run.output / "status.json").read_bytes())["phase"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    files = ("checkpoint", "model.onnx", "train.json", "metrics.jsonl")
+    files = ["model.onnx", "train.json"]
+    files += ["variant.json"] if run.variant else ["checkpoint", "metrics.jsonl"]
     return phase == "done" and all((run.output / f).is_file() for f in files)
 
 
@@ -139,6 +141,29 @@ def train(run: Run, status: Status, log: Log) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     r = state.record
     log(f"done: the best epoch is {r.best_epoch}, with mAP {r.best_map or 0:.4f}; {r.seconds:.1f} s")
+
+
+def make_variant(run: Run, status: Status, log: Log) -> None:
+    """Makes a variant of a trained model. It is quick, so an attempt that was interrupted leaves nothing to resume."""
+    checks.package(run)
+    status.enter("exporting", f"making {run.variant.name}")
+    log(f"making the variant {run.variant.name}")
+    load_package()
+
+    import variants
+
+    began = time.monotonic()
+    variants.make(run)
+    about = {
+        "trainer": f"{contract.NAME}@{run.version}",
+        "variant": run.variant.name,
+        "seed": run.seed,
+        "libraries": {"python": platform.python_version()}
+        | {name: metadata.version(name) for name in ("rfdetr", "torch", "onnx", "onnxruntime", "numpy", "pillow")},
+        "hardware": {"cpu": cpu(), "threads": threads()},
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    contract.replace(run.output / "train.json", (json.dumps(about, indent=1) + "\n").encode())
 
 
 def load_package() -> None:
@@ -208,7 +233,7 @@ def attempt(run: Run, log: Log) -> int | str:
     """Trains, and reports every outcome in status.json and in the log; returns the exit status or the error."""
     status = Status(run.output / "status.json", run.epochs)
     try:
-        train(run, status, log)
+        (make_variant if run.variant else train)(run, status, log)
         status.close()
         status.enter("done")
         return 0
@@ -228,27 +253,6 @@ def attempt(run: Run, log: Log) -> int | str:
         return line
 
 
-def variant(kind: str, file: Path) -> int:
-    """Makes a variant of a finished run's model; returns the exit status."""
-    try:
-        run = contract.read_run(file)
-        with contract.claim(run.output):
-            if not is_done(run):
-                raise BadRun(f"{run.output}: the run is not done, so there is no model to make a variant of")
-            check_folder(run)
-            with Log(run.output / "log.txt") as log:
-                log(f"making the variant {kind}")
-                load_package()
-
-                import variants
-
-                variants.make(run, kind)
-        return 0
-    except (BadRun, BadData, OSError) as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 1
-
-
 def main(arguments: list[str]) -> int:
     """Runs the trainer; returns the exit status."""
     if len(arguments) == 2 and arguments[0] == "--describe":
@@ -258,11 +262,8 @@ def main(arguments: list[str]) -> int:
 
         describe.write(Path(arguments[1]), metadata.version("rfdetr"))
         return 0
-    if len(arguments) == 3 and arguments[0] == "--variant" and arguments[1] in ("fp16", "int8"):
-        return variant(arguments[1], Path(arguments[2]))
     if len(arguments) != 1:
-        usage = "train.py RUN.JSON, train.py --variant fp16|int8 RUN.JSON, or train.py --describe FOLDER"
-        print(f"usage: {usage}", file=sys.stderr)
+        print("usage: train.py RUN.JSON, or train.py --describe FOLDER", file=sys.stderr)
         return 1
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)

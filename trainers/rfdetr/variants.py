@@ -1,7 +1,7 @@
-"""Makes a variant of a finished run's model: `train.py --variant fp16|int8 RUN.JSON`.
+"""Makes a variant of a trained model, as `variant` in run.json asks.
 
-It writes `model-fp16.onnx` or `model-int8.onnx` beside `model.onnx`, and a JSON file of the same name with how far the
-variant's outputs are from the model's. Both take and give FP32, and have the model's metadata.
+It writes `model.onnx`, and `variant.json` with how far the variant's outputs are from the model's. Both models take and
+give FP32, and have the same metadata.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ PARITY_IMAGES = 32
 LEAST_SCORE, SAME_BOX = 0.05, 0.5
 
 
-def make(run: Run, kind: str) -> None:
+def make(run: Run) -> None:
     """Writes the variant and its comparison with the model."""
-    source = run.output / "model.onnx"
+    kind, source = run.variant.name, run.variant.model
     try:
         model = onnx.load(str(source))
     except Exception as e:
-        raise BadData(f"{source}: the run has no model yet: {e}") from None
+        raise BadData(f"{source}: not a model: {e}") from None
     about = json.loads(next((p.value for p in model.metadata_props if p.key == METADATA), "null"))
     if about is None:
         raise BadData(f"{source}: it has no {METADATA} metadata")
@@ -62,8 +62,8 @@ def make(run: Run, kind: str) -> None:
         **details,
         "parity": parity(source.read_bytes(), content, valid, about),
     }
-    contract.replace(run.output / f"model-{kind}.onnx", content)
-    contract.replace(run.output / f"model-{kind}.json", (json.dumps(report, indent=1) + "\n").encode())
+    contract.replace(run.output / "model.onnx", content)
+    contract.replace(run.output / "variant.json", (json.dumps(report, indent=1) + "\n").encode())
 
 
 def image_files(folder: Path, classes: Sequence[str]) -> list[Path]:

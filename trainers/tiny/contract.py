@@ -60,6 +60,14 @@ class Args:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """A variant of a trained model, which is made in place of a training."""
+
+    name: str
+    model: Path  # the model.onnx that it is made of
+
+
+@dataclass(frozen=True)
 class Run:
     """A checked run.json with all defaults filled in."""
 
@@ -76,12 +84,15 @@ class Run:
     patience: int
     args: Args
     start: Path | None  # a checkpoint whose weights training starts from; None for random ones
+    variant: Variant | None = None
 
     @property
     def identity(self) -> str:
         """A digest of everything that affects the result. Paths do not; the key covers what is at start."""
         parts = asdict(self)
-        del parts["dataset"], parts["output"], parts["start"]
+        del parts["dataset"], parts["output"], parts["start"], parts["variant"]
+        if self.variant:
+            parts["variant"] = self.variant.name
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -197,6 +208,12 @@ def _read(document: Any) -> Run:
             starts.append(_Fields(name, given).take(file, _folder))
     if len(starts) > 1:
         raise BadRun("weights and parent: only one of them can be given")
+    variant = None
+    if (given := top.take("variant", lambda v: v, None)) is not None:
+        of = _Fields("variant", given)
+        variant = Variant(of.take("name", _one_of("fp16")), of.take("model", _folder))
+        of.take("checkpoint", _folder, None)  # of the training; the model has the same weights
+        of.done()
     top.done()
 
     classes = spec.take("classes", _classes)
@@ -205,7 +222,7 @@ def _read(document: Any) -> Run:
 
     train.take("with", _one_of(TRAINER), TRAINER)
     train.take("architecture", _one_of(NAME), NAME)
-    if (train.take("from", _text, "none") == "none") != (not starts):
+    if (train.take("from", _text, "none") == "none") != (not starts) and not variant:
         raise BadRun(f"{train.path('from')}: must be none without weights or parent, and something else with one")
     resolution = train.take("resolution", _whole(64, 2048, 32), 256)
     epochs = train.take("epochs", _whole(1, 10_000), 30)
@@ -244,8 +261,9 @@ def _read(document: Any) -> Run:
     train.done()
     start = starts[0] if starts else None
     return Run(
-        key, seed, dataset, output, classes, resolution, epochs, batch, optimizer, precision, patience, args, start
-    )
+        key, seed, dataset, output, classes, resolution, epochs, batch, optimizer, precision, patience, args, start,
+        variant,
+    )  # fmt: skip
 
 
 def replace(file: Path, content: bytes) -> None:

@@ -31,6 +31,7 @@ import torch
 
 import contract
 import data
+import variants
 from coco_map import Found, Score, evaluate
 from contract import BadRun, Log, Run, Status
 from data import BadData, Images, Split
@@ -104,6 +105,8 @@ def validate(model: Deployed, images: Images, step: int, check: Callable[[], Non
 def load_checkpoint(run: Run) -> dict[str, Any] | None:
     """Returns the checkpoint in the output folder, or None. Raises BadRun if it is of another run."""
     file = run.output / "checkpoint"
+    if run.variant:
+        return claim_folder(run)
     if not file.exists():
         for name in ("model.onnx", "train.json"):  # written only after a checkpoint
             if (run.output / name).exists():
@@ -119,6 +122,18 @@ def load_checkpoint(run: Run) -> dict[str, Any] | None:
     if identity != run.identity:
         raise BadRun(f"{run.output}: contains another run (key, seed or spec differ); use another output folder")
     return state
+
+
+def claim_folder(run: Run) -> None:
+    """Records which variant the output folder is of. Raises BadRun if it is of another run."""
+    file = run.output / "identity"
+    if file.exists() and file.read_text() != run.identity:
+        raise BadRun(f"{run.output}: contains another run (key, seed or spec differ); use another output folder")
+    if not file.exists():
+        for name in ("checkpoint", "model.onnx", "train.json"):
+            if (run.output / name).exists():
+                raise BadRun(f"{run.output}: contains {name} but no identity; use another output folder")
+        contract.replace(file, run.identity.encode())
 
 
 def read_dataset(run: Run, log: Log) -> tuple[Split, Split]:
@@ -195,6 +210,25 @@ def train(run: Run, status: Status, log: Log, signals: Signals, state: dict[str,
     log(f"done: the best epoch is {training.best_epoch}, with mAP {shown}; {training.seconds:.1f} s")
 
 
+def make_variant(run: Run, status: Status, log: Log) -> None:
+    """Makes a variant of a trained model. It takes a second, so an interrupted attempt leaves nothing to resume."""
+    status.enter("exporting", f"making {run.variant.name}")
+    began = time.monotonic()
+    source = run.variant.model.read_bytes()
+    content, converted = variants.to_fp16(source)
+    report = {"variant": run.variant.name, "bytes": len(content), "ofBytes": len(source), "convertedNodes": converted}
+    about = {
+        "trainer": contract.TRAINER,
+        "variant": run.variant.name,
+        "libraries": {"python": platform.python_version(), "onnx": onnx.__version__, "numpy": np.__version__},
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    contract.replace(run.output / "model.onnx", content)
+    for name, value in (("variant.json", report), ("train.json", about)):
+        contract.replace(run.output / name, (json.dumps(value, indent=2) + "\n").encode())
+    log(f"done: {run.variant.name} has {len(content)} bytes, and the model {len(source)}")
+
+
 def write_metrics(training: Training) -> None:
     """Writes metrics.jsonl from the checkpoint's history, so that they are always consistent."""
     lines = "".join(json.dumps(row) + "\n" for row in training.history)
@@ -239,6 +273,8 @@ def is_done(run: Run, state: dict[str, Any] | None) -> bool:
         phase = json.loads((run.output / "status.json").read_bytes())["phase"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
+    if run.variant:
+        return phase == "done" and all((run.output / f).is_file() for f in ("model.onnx", "train.json"))
     files = ("model.onnx", "train.json", "metrics.jsonl")
     return state is not None and phase == "done" and all((run.output / f).is_file() for f in files)
 
@@ -247,7 +283,10 @@ def attempt(run: Run, log: Log, signals: Signals, state: dict[str, Any] | None) 
     """Trains, and reports every outcome in status.json, in the log and as the exit status."""
     status = Status(run.output / "status.json", run.epochs)
     try:
-        train(run, status, log, signals, state)
+        if run.variant:
+            make_variant(run, status, log)
+        else:
+            train(run, status, log, signals, state)
         status.close()
         status.enter("done")
         return 0
@@ -257,7 +296,7 @@ def attempt(run: Run, log: Log, signals: Signals, state: dict[str, Any] | None) 
         return 128 + e.number
     except Exception as e:
         status.close()
-        expected = isinstance(e, (BadData, FloatingPointError))
+        expected = isinstance(e, (BadData, BadRun, FloatingPointError))
         line = " ".join((str(e) if expected else f"{type(e).__name__}: {e}").split())
         try:
             status.enter("failed", line)
