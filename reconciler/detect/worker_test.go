@@ -411,7 +411,8 @@ func TestWorkerTimes(t *testing.T) {
 		if err := r.write(&in); err != nil {
 			t.Fatal(err)
 		}
-		if err := (Worker{Runtime: pureRuntime{}, Threads: 2}).Evaluate(t.Context(), &in, &out); err != nil {
+		w := Worker{Runtime: pureRuntime{}, JPEG: decoder, Threads: 2}
+		if err := w.Evaluate(t.Context(), &in, &out); err != nil {
 			t.Fatal(err)
 		}
 		for line := range bytes.Lines(out.Bytes()) {
