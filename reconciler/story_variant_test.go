@@ -63,6 +63,11 @@ func TestVariants(t *testing.T) {
 			t.Errorf("the comment does not say %q:\n%s", text, comment)
 		}
 	}
+	for _, v := range s.signed.index.Verdicts {
+		if v.Look != 1 {
+			t.Errorf("bundle %s has look %d: a variant is no further look", v.Bundle.Short(), v.Look)
+		}
+	}
 	s.merge("first")
 	s.settle()
 	if got := s.serving(); got != "1 1 1" {
@@ -73,8 +78,15 @@ func TestVariants(t *testing.T) {
 	// Another list of variants trains nothing, and the variants that are there are not made again.
 	s.proposesVariants("second", 8, "[fp32, int8]")
 	s.want("second", delivery.CheckSuccess, "version 2")
-	if trained, made := s.started(delivery.RunTrain), s.started(delivery.RunVariant); trained != 1 || made != 2 {
-		t.Errorf("%d trainings and %d variants by now, want 1 and 2", trained, made)
+	s.propose("third", 14)
+	s.settle()
+	for _, v := range s.signed.index.Verdicts {
+		if v.Look > 1 {
+			t.Errorf("bundle %s has look %d: only one model was compared with the release", v.Bundle.Short(), v.Look)
+		}
+	}
+	if trained, made := s.started(delivery.RunTrain), s.started(delivery.RunVariant); trained != 2 || made != 2 {
+		t.Errorf("%d trainings and %d variants by now, want 2 and 2", trained, made)
 	}
 	s.quiet()
 }

@@ -94,7 +94,7 @@ var metrics = []Metric{
 	{Name: MetricAPLarge, Of: OfEither, Unit: UnitShare, OnDemand: true, Column: MetricAPLarge,
 		Doc:        "the same of objects of 96 x 96 pixels and more",
 		WhyNoValue: "the eval set has no such large object"},
-	{Name: MetricSize, Of: OfModel, Unit: UnitBytes, LessIsBetter: true, Doc: "the size of the largest variant"},
+	{Name: MetricSize, Of: OfModel, Unit: UnitBytes, LessIsBetter: true, Doc: "the size of the ONNX file"},
 }
 
 // Metrics lists all metrics in the order of display.

@@ -207,7 +207,7 @@ type Licensed struct {
 type TrainResult struct {
 	Bundle   Digest          `json:"bundle"`
 	Model    Digest          `json:"model"` // of model.onnx
-	Size     int64           `json:"size"`  // of the largest variant, bytes
+	Size     int64           `json:"size"`  // of its ONNX file, bytes
 	Attempts int             `json:"attempts"`
 	Trainer  json.RawMessage `json:"trainer"` // train.json, for display only
 	// Checkpoint is the digest of the checkpoint that later trainings may start from. It is stored under
@@ -304,7 +304,7 @@ type ThresholdRun struct {
 // A ThresholdResult is the result of a ThresholdRun.
 type ThresholdResult struct {
 	Bundle Digest                    `json:"bundle"` // the same model with the thresholds
-	Size   int64                     `json:"size"`   // of the largest variant, bytes
+	Size   int64                     `json:"size"`   // of its ONNX file, bytes
 	Points map[string]OperatingPoint `json:"points"` // by class
 }
 

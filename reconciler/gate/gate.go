@@ -59,7 +59,7 @@ type Measured struct {
 type Input struct {
 	Model      string
 	Classes    []string // the model's, by the gate's names
-	Size       int64    // of the largest variant, bytes
+	Size       int64    // of its ONNX file, bytes
 	Bundle     delivery.Digest
 	EvalSet    delivery.Digest // of its content
 	Candidate  Measured

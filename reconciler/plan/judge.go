@@ -238,9 +238,10 @@ func (m *maker) lookNumber(bundle, baseline, evalSet delivery.Digest) int {
 	if m.looks == nil {
 		m.looks = map[lookKey]map[delivery.Digest]int{}
 		m.probes = map[delivery.Digest]map[delivery.Digest]bool{}
+		variants := m.w.Evidence.variantBundles()
 		for _, v := range m.w.Evidence.Verdicts {
 			at := lookKey{same(v.Baseline), v.EvalSet}
-			if v.Look == 0 || v.Bundle == "" {
+			if v.Look == 0 || v.Bundle == "" || variants[v.Bundle] { // a variant has the look of its model
 				continue
 			}
 			if _, onMain := m.w.Main.Intent.Models[v.Model]; !onMain && v.Baseline == "" {
@@ -295,7 +296,7 @@ func (m *maker) verdict(r *progress, j judgement) delivery.Verdict {
 		in.Baseline = &gate.Measured{Key: j.base.Key, Scores: j.base.Scores}
 		in.Compare, in.CompareKey = j.compare, j.key
 	}
-	if !in.SameBundle { // a variant is no further look
+	if !in.SameBundle && (r.fp32 == "" || r.fp32 != in.BaselineBundle) { // a variant is no further look
 		in.Look = m.lookNumber(cmp.Or(r.fp32, r.Bundle), in.BaselineBundle, in.EvalSet)
 	}
 	in.Anchors = j.anchors

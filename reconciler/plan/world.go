@@ -213,6 +213,22 @@ func (e Evidence) variantOf(bundle delivery.Digest) (delivery.MadeVariant, bool)
 	return delivery.MadeVariant{}, false
 }
 
+// variantBundles lists the bundles of variants, also those with thresholds.
+func (e Evidence) variantBundles() map[delivery.Digest]bool {
+	all := map[delivery.Digest]bool{}
+	for _, list := range e.Variants {
+		for _, v := range list {
+			all[v.Result.Bundle] = true
+		}
+	}
+	for _, r := range e.Resolved {
+		if all[r.Input.Valid.Bundle] {
+			all[r.Result.Bundle] = true
+		}
+	}
+	return all
+}
+
 // trainingImages lists the images that a bundle and the bundles it was fine-tuned from were trained on, by digests.
 func (e Evidence) trainingImages(bundle delivery.Digest) []delivery.Digest {
 	var list []delivery.Digest
@@ -242,7 +258,7 @@ type Trained struct {
 type Bundle struct {
 	Model      delivery.Digest // digest of the variant that is judged
 	Signature  delivery.Digest
-	Size       int64              // of the largest variant, bytes
+	Size       int64              // of its ONNX file, bytes
 	Classes    []string           // that it detects, by the model's names
 	Thresholds map[string]float64 // by class; nil for none
 }

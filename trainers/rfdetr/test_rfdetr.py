@@ -259,11 +259,7 @@ class RunTest(unittest.TestCase):
                 report = self.read("variant.json", kind)
                 self.assertLess(report["bytes"], share * size)
                 self.assertGreater(report["parity"]["cosine"]["labels"], cosine)
-                made = (self.folder / kind / "model.onnx").read_bytes()
                 self.assertEqual(self.read("status.json", kind)["phase"], "done")
-                (self.folder / kind / "status.json").unlink()  # as after a kill at the end
-                self.assertEqual(self.finish(document), (0, ""))
-                self.assertEqual((self.folder / kind / "model.onnx").read_bytes(), made)
                 if DETECT.exists():  # which has an older ONNX Runtime
                     inspected = subprocess.run([DETECT, "inspect", self.folder / kind / "model.onnx"],
                                                capture_output=True, text=True)  # fmt: skip
