@@ -14,6 +14,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -314,7 +316,7 @@ func result[T any](ctx context.Context, l *Local, spec delivery.RunSpec) (v T, e
 		case ctx.Err() != nil:
 			return v, ctx.Err()
 		default:
-			return v, errors.New(cmp.Or(state.Error, "it ended without a result"))
+			return v, l.failure(spec, state)
 		}
 		if l.Progress != nil {
 			l.Progress(state)
@@ -328,4 +330,16 @@ func result[T any](ctx context.Context, l *Local, spec delivery.RunSpec) (v T, e
 			}
 		}
 	}
+}
+
+// failure is the error of a run, with the file of what it has printed.
+func (l *Local) failure(spec delivery.RunSpec, state delivery.RunState) error {
+	text := cmp.Or(state.Error, "it ended without a result")
+	for _, name := range run.Logs {
+		file := filepath.Join(l.Runs.Folder(spec.Kind, spec.Key), filepath.FromSlash(name))
+		if at, err := os.Stat(file); err == nil && at.Size() > 0 {
+			return fmt.Errorf("%s; its log is %s", text, file)
+		}
+	}
+	return errors.New(text)
 }

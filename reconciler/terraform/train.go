@@ -273,7 +273,7 @@ func refused(req trainer.Request, a *attempt, message string) error {
 	if message == "" {
 		message = lastLine(req, a)
 	}
-	return delivery.Blockedf("fix the cause; the log is "+filepath.Join(req.Dir, outputDir, "log.txt"),
+	return delivery.Blockedf("fix the cause; its log says more",
 		"the trainer failed: %s", message)
 }
 
