@@ -112,6 +112,67 @@ func (b *builder) must() delivery.DataResult {
 	return r
 }
 
+// A trainer that writes into its input writes into the dataset, and into the inputs of other trainings, if they are
+// hard links. That is found before anything is trained on it, whatever the file's times say.
+func TestChangedInput(t *testing.T) {
+	b := newDataset(t)
+	out := filepath.Join(t.TempDir(), "prepared")
+	r, err := folders("d", b.dir).Check(t.Context(), delivery.DataRun{Dataset: inDir("d"), Classes: classes}, out,
+		store.Folder(t.TempDir()), nil)
+	if err != nil || r.Failed() {
+		t.Fatalf("%v, %+v", err, r.Findings)
+	}
+	images, err := filepath.Glob(filepath.Join(out, "train", "*.png"))
+	if err != nil || len(images) == 0 {
+		t.Fatalf("no images: %v", err)
+	}
+	annotations := filepath.Join(out, "valid", AnnotationsFile)
+	rewrite := func(file string) func() error {
+		return func() error {
+			info, err := os.Stat(file)
+			if err != nil {
+				return err
+			}
+			data, err := os.ReadFile(file)
+			if err != nil {
+				return err
+			}
+			data[len(data)-3] ^= 1
+			return errors.Join(os.Chmod(file, 0o600), os.WriteFile(file, data, 0o600),
+				os.Chtimes(file, info.ModTime(), info.ModTime()))
+		}
+	}
+	swap := func(change func() error) func() error {
+		return func() error { return errors.Join(os.Rename(images[0], images[0]+".old"), change()) }
+	}
+	for name, change := range map[string]func() error{
+		"nothing":         func() error { return nil },
+		"an image":        rewrite(images[0]),
+		"annotations":     rewrite(annotations),
+		"a link":          swap(func() error { return os.Symlink(images[0]+".old", images[0]) }),
+		"a missing image": swap(func() error { return nil }),
+	} {
+		copied := t.TempDir()
+		if err := os.CopyFS(copied, os.DirFS(out)); err != nil {
+			t.Fatal(err)
+		}
+		if err := change(); err != nil {
+			t.Fatal(err)
+		}
+		err := CheckPrepared(t.Context(), out, r.Training)
+		if (err != nil) != (name != "nothing") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if name != "nothing" && name != "a link" && (!isBlocked(err) ||
+			!strings.Contains(err.Error(), "the training input was changed after it was checked: ")) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := errors.Join(os.RemoveAll(out), os.CopyFS(out, os.DirFS(copied))); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestDatasetWithoutFindings(t *testing.T) {
 	b := newDataset(t)
 	r := b.must()

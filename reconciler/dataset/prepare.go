@@ -46,7 +46,7 @@ type (
 func (c *checker) prepare(v *version, splits map[string]*split, out string) (delivery.Digest, error) {
 	var parts []delivery.Digest
 	err := durable.WriteFolder(out, func(partial string) error {
-		for _, name := range []string{"train", "valid"} {
+		for _, name := range preparedSplits {
 			dir := filepath.Join(partial, name)
 			if err := os.Mkdir(dir, 0o700); err != nil {
 				return err
@@ -90,7 +90,7 @@ func (c *checker) prepared(v *version, s *split) (preparedFile, map[string]strin
 		if !ok || c.leftOut[s.name][im.ID] {
 			continue
 		}
-		name := v.files[file].sum[:32] + strings.ToLower(path.Ext(file))
+		name := v.files[file].sum[:preparedName] + strings.ToLower(path.Ext(file))
 		sources[name] = v.path(file)
 		number[im.ID] = len(out.Images) + 1
 		place[im.ID] = im

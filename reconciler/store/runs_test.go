@@ -77,6 +77,12 @@ func TestRunsShareOnlyTheStore(t *testing.T) {
 	}
 	gone := delivery.RunSpec{Kind: delivery.RunTrain, Train: &delivery.TrainRun{Data: delivery.Sum(nil),
 		Trainer: trainerFiles, Machine: "here", Spec: delivery.Spec{Train: delivery.Train{With: "mine@1"}}}}
+	other := delivery.RunSpec{Kind: delivery.RunTrain, Train: &delivery.TrainRun{Seed: 3, Data: dataKey,
+		Training: delivery.Sum([]byte("another input")), Trainer: trainerFiles, Machine: "here",
+		Spec: delivery.Spec{Classes: classes, Train: delivery.Train{With: "mine@1"}}}}
+	if _, _, err := b.try(t, other); err == nil || !strings.Contains(err.Error(), "changed after it was checked") {
+		t.Errorf("a training on another input: %v", err)
+	}
 	_, _, err := b.try(t, gone)
 	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "aob pr recheck") {
 		t.Errorf("of a data run that is not there: %v", err)

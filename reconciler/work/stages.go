@@ -272,6 +272,9 @@ func (s *Stages) runTrainer(ctx context.Context, r *run.Run, input delivery.Trai
 		return none, fmt.Errorf("the training input of data run %s is missing; aob pr recheck NUMBER makes it "+
 			"again: %w", input.Data.Short(), err)
 	}
+	if err := dataset.CheckPrepared(ctx, prepared, input.Training); err != nil {
+		return none, err
+	}
 	script := trainer.Script(s.Trainers, input.Trainer, input.Spec.Train.With)
 	if _, err := os.Stat(script); err != nil {
 		return none, delivery.Blockedf("push again, so that the server's current trainer is used",
