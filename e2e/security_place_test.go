@@ -49,6 +49,7 @@ type place struct {
 	cut      bool   // slow connections were waited for
 	fallen   *fallenBack
 	checked  *web.PR // of the malicious dataset
+	others   *others
 }
 
 const (
@@ -90,7 +91,9 @@ const securityConfiguration = `repository: %s
 forge: %s
 state: state
 listen: {address: "%s", metrics: "%s"}
-datasets: {dir: {shapes: %s, evil: %s, copies: %s, linked: %s}}
+datasets: {dir: {shapes: %s, evil: %s, copies: %s, linked: %s}, roboflow: {acme: %s}}
+secrets: {ROBOFLOW_API_KEY: {file: %s}, MLFLOW: {file: %s}}
+track: {mlflow: {evil: {url: %s, bearer: MLFLOW}}}
 poll: {git: 200ms, forge: 500ms}
 fleets: {poll: 200ms, deadline: 5m}
 detector: {binary: %s, library: %s}
@@ -106,7 +109,7 @@ func newGiteaPlace(t *testing.T, n needs) *place {
 		forge := fmt.Sprintf(`{gitea: {url: "%s", repo: %s, tokenEnv: %s, webhookSecretEnv: %s}}`, p.m.gitea.URL,
 			p.m.repo.Owner+"/"+p.m.repo.Name, tokenVariable, secretVariable)
 		return fmt.Sprintf(securityConfiguration, p.m.repo.CloneURL, forge, p.m.address, p.m.counters, data[0],
-			data[1], data[2], data[3],
+			data[1], data[2], data[3], data[4], data[5], data[6], data[7],
 			filepath.Join(n.bin, "aob-detect"), n.library, n.terraform, p.path("python"))
 	})
 	p.address, p.counters = p.m.address, p.m.counters
@@ -128,7 +131,7 @@ func newLocalPlace(t *testing.T, n needs) *place {
 	data := p.materials(n)
 	p.w.start(t, func() string {
 		return fmt.Sprintf(securityConfiguration, "intent.git", "{local: {}}", p.w.address, p.w.counters, data[0],
-			data[1], data[2], data[3],
+			data[1], data[2], data[3], data[4], data[5], data[6], data[7],
 			filepath.Join(p.bin, "aob-detect"), n.library, n.terraform, p.path("python"))
 	})
 	p.address, p.counters = p.w.address, p.w.counters
@@ -187,13 +190,14 @@ if run.endswith("run.json"):
 os.execv("/usr/bin/python3", ["/usr/bin/python3"] + sys.argv[1:])
 `
 
-// materials makes the datasets and the trainer, and returns the datasets' folders.
-func (p *place) materials(n needs) [4]string {
+// materials makes the datasets, the trainer and the servers that AOB asks. It returns the datasets' folders, and then
+// what the configuration says of the servers.
+func (p *place) materials(n needs) []string {
 	p.Helper()
 	if err := os.Chmod(p.dir, 0o755); err != nil { // so that other users are kept out by AOB and not by the test
 		p.Fatal(err)
 	}
-	data := [4]string{p.path("shapes"), p.path("evil"), p.path("copies"), p.path("linked")}
+	data := []string{p.path("shapes"), p.path("evil"), p.path("copies"), p.path("linked")}
 	script, err := filepath.Abs(filepath.Join("..", "trainers", "tiny", "shapes.py"))
 	if err != nil {
 		p.Fatal(err)
@@ -210,7 +214,9 @@ func (p *place) materials(n needs) [4]string {
 	if err := os.WriteFile(p.path("python"), []byte(text), 0o755); err != nil {
 		p.Fatal(err)
 	}
-	return data
+	p.others = newOthers(p, data[0])
+	return append(data, p.others.source.URL+"/acme", p.others.file(p, "key", sourceKey),
+		p.others.file(p, "token", trackerToken), p.others.tracker.URL)
 }
 
 // begin makes the first release.

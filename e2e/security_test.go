@@ -1,8 +1,10 @@
 package e2e
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -90,7 +92,7 @@ func TestSecurityTableIsWhole(t *testing.T) {
 			t.Errorf("the cell %s has no check", c.name)
 		}
 	}
-	if len(identities) < 11 || len(actions) < 7 || len(names) != len(identities)*len(actions) {
+	if len(identities) < 13 || len(actions) < 7 || len(names) != len(identities)*len(actions) {
 		t.Errorf("%d identities by %d actions, and %d cells", len(identities), len(actions), len(names))
 	}
 	for name := range securityChecks {
@@ -98,6 +100,38 @@ func TestSecurityTableIsWhole(t *testing.T) {
 			t.Errorf("the check %s has no cell", name)
 		}
 	}
+	page, err := os.ReadFile(filepath.Join("..", "docs", "security.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests := testNames(t)
+	for _, found := range regexp.MustCompile("`(Test[A-Za-z0-9]+)`").FindAllSubmatch(page, -1) {
+		if !tests[string(found[1])] {
+			t.Errorf("the page names %s, and there is no such test", found[1])
+		}
+	}
+}
+
+// testNames are the names of all tests of the repository.
+func testNames(t *testing.T) map[string]bool {
+	t.Helper()
+	names, head := map[string]bool{}, regexp.MustCompile(`(?m)^func (Test\w+)\(`)
+	for _, top := range []string{"cmd", "reconciler", "e2e"} {
+		err := filepath.WalkDir(filepath.Join("..", top), func(path string, _ fs.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			data, err := os.ReadFile(path)
+			for _, found := range head.FindAllSubmatch(data, -1) {
+				names[string(found[1])] = true
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return names
 }
 
 // TestSecurityTable walks the table: each check does what its cell is about, as that identity, against running
@@ -170,4 +204,11 @@ var securityChecks = map[string]func(*place){
 	"dataset/bar": datasetBar, "dataset/spend": datasetSpend, "dataset/stop": datasetStop,
 	"dataset/models": datasetModels, "dataset/speak": datasetSpeak,
 	"dataset/secrets": datasetSecrets, "dataset/disk": datasetDisk,
+
+	"source/bar": sourceBar, "source/spend": sourceSpend, "source/stop": sourceStop, "source/models": sourceModels,
+	"source/speak": sourceSpeak, "source/secrets": sourceSecrets, "source/disk": sourceDisk,
+
+	"tracker/bar": trackerBar, "tracker/spend": trackerSpend, "tracker/stop": trackerStop,
+	"tracker/models": trackerModels, "tracker/speak": trackerSpeak, "tracker/secrets": trackerSecrets,
+	"tracker/disk": trackerDisk,
 }

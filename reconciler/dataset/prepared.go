@@ -16,9 +16,9 @@ import (
 	"github.com/autonomos/aob/reconciler/durable"
 )
 
-// CheckPrepared compares a trainer's input with its digest, before a training begins. Its images are hard links to those
-// of the dataset and of other inputs, so whoever wrote into one, as another model's trainer, changed all of them. Their
-// names have their digests.
+// CheckPrepared compares a trainer's input with its digest, before a training begins. Its images are hard links to
+// those of the dataset and of other inputs, so whoever wrote into one, as another model's trainer, changed all of them.
+// Their names have their digests.
 func CheckPrepared(ctx context.Context, dir string, want delivery.Digest) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
