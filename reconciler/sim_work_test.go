@@ -186,7 +186,9 @@ func (r *simRuns) result(key delivery.Digest, spec delivery.RunSpec) any {
 				Found: 88, Matched: 87, ScoreShift: 0.003},
 			Times: delivery.Times{Provider: "cpu", Processor: "a processor", Threads: 2, Images: 30,
 				FP32: delivery.Latency{P50: 0.01, P95: 0.012}, Variant: delivery.Latency{P50: took, P95: took},
-				Rounds: []delivery.Round{{FP32: 0.01, Variant: took}}}}
+				Rounds: []delivery.Round{{FP32: 0.01, Variant: took}}},
+			Reported: json.RawMessage(`{"parity": {"images": 32, "cosine": {"dets": 0.97},
+				"largest": {"dets": 0.03}}}`)}
 	case delivery.RunThresholds:
 		thresholds, points := map[string]float64{}, map[string]delivery.OperatingPoint{}
 		for _, c := range spec.Thresholds.Valid.Classes.Names() {

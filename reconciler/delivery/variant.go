@@ -53,6 +53,23 @@ type Parity struct {
 	ScoreShift float64 `json:"scoreShift"`
 }
 
+// ReportedParity returns the comparison of outputs in the trainer's report, on its own images. It reports false if the
+// report has none. The names of outputs are the trainer's.
+func (r VariantResult) ReportedParity() (p Parity, ok bool) {
+	var said struct {
+		Parity *struct {
+			Images          int
+			Cosine, Largest map[string]float64
+		}
+	}
+	const most = 8 // outputs
+	if json.Unmarshal(r.Reported, &said) != nil || said.Parity == nil || len(said.Parity.Cosine) == 0 ||
+		len(said.Parity.Cosine) > most || len(said.Parity.Largest) > most {
+		return p, false
+	}
+	return Parity{Images: said.Parity.Images, Cosine: said.Parity.Cosine, Largest: said.Parity.Largest}, true
+}
+
 // F1 is the F1 score of the variant's boxes against those of the FP32 model; 1 if neither has any.
 func (p Parity) F1() float64 {
 	if p.Boxes+p.Found == 0 {

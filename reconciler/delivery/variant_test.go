@@ -51,3 +51,23 @@ func TestLatencyOf(t *testing.T) {
 		t.Errorf("of none: %+v", got)
 	}
 }
+
+func TestReportedParity(t *testing.T) {
+	for report, want := range map[string]int{
+		`{"parity": {"images": 32, "cosine": {"dets": 0.97}, "largest": {"dets": 0.03}}}`: 32,
+		`{"parity": {"images": 3, "cosine": {"dets": 0.97}}}`:                             3,
+		`{"parity": {"images": 3}}`:                                                       0,
+		`{"parity": {"images": "3", "cosine": {"a": 1}}}`:                                 0,
+		`{"parity": {"images": 3, "cosine": {"a": "1"}}}`:                                 0,
+		`{"parity": [1]}`: 0,
+		`{"bytes": 3}`:    0,
+		`{"parity": {"images": 3, "cosine": {"a":1,"b":1,"c":1,"d":1,"e":1,"f":1,"g":1,"h":1,"i":1}}}`: 0,
+		``:     0,
+		`null`: 0,
+	} {
+		p, ok := VariantResult{Reported: []byte(report)}.ReportedParity()
+		if p.Images != want || ok != (want > 0) {
+			t.Errorf("%s: %+v, %v", report, p, ok)
+		}
+	}
+}

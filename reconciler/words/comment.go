@@ -478,6 +478,17 @@ func (c *comment) variants(m plan.ModelReport) {
 		"fixed input.\n\n", r.Times.Processor,
 		delivery.Count(r.Times.Threads, "thread"), r.Times.Provider, delivery.Count(len(r.Times.Rounds), "round"),
 		100*delivery.NoiseOfTimes, delivery.Count(r.Parity.Images, "validation image"), r.Parity.MinScore)
+	c.reported(made)
+}
+
+// reported writes what trainers say of their variants' outputs.
+func (c *comment) reported(made []plan.ModelVariant) {
+	for _, v := range made {
+		if p, ok := v.Made.Result.ReportedParity(); ok {
+			c.printf("The trainer compared the outputs of %s on %s: cosine at least %s; largest difference %s.\n\n",
+				v.Variant, delivery.Count(p.Images, "image"), outputs(p.Cosine), outputs(p.Largest))
+		}
+	}
 }
 
 // outputs lists a figure of each output tensor.
