@@ -14,7 +14,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/autonomos/aob/reconciler/artifact"
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/evidence"
+	"github.com/autonomos/aob/reconciler/trust"
+	"github.com/autonomos/aob/tools/podman/podmantest"
 )
 
 // ownTrainer keeps the contract of trainers, and its model is a file that lies beside it.
@@ -46,8 +50,22 @@ defaults: {resolution: 640, epochs: 1, batch: {effective: 1}, optimizer: {lr: 0.
 secrets: [TRAIN_KEY]
 `
 
-// A server's own trainer trains the models that name it.
+// A server's own trainer trains the models that name it, with the server's Python and in a container.
 func TestOwnTrainer(t *testing.T) {
+	t.Run("python", func(t *testing.T) { trainOwn(t, "", "") })
+	t.Run("container", func(t *testing.T) {
+		if testing.Short() {
+			t.Skip("takes minutes: run it without -short")
+		}
+		engine, image := podmantest.Prepare(t)
+		configuration := fmt.Sprintf("containers: {engine: %s, memory: 512MiB, pull: never, images: {mine@1.2: %q}}\n",
+			engine, image)
+		trainOwn(t, configuration, image)
+	})
+}
+
+// trainOwn trains with more configuration. image is the image that the evidence must name; "" for none.
+func trainOwn(t *testing.T, configuration, image string) {
 	w := newWorkshop(t, findPrograms(t), "trainer", map[string]string{"README.md": "# What our devices run\n"})
 	fixture, err := os.ReadFile(filepath.Join("..", "reconciler", "detect", "testdata", "detector.onnx"))
 	if err != nil {
@@ -59,10 +77,13 @@ func TestOwnTrainer(t *testing.T) {
 	const canary = "canary-5b1f0c"
 	writeFiles(t, w.path("secrets"), map[string][]byte{"train": []byte(canary + "\n"),
 		"other": []byte("other-" + canary + "\n")})
+	if image != "" {
+		w.env = append(w.env, podmantest.Env()...)
+	}
 	w.start(t, func() string {
 		return fmt.Sprintf(workshopConfiguration, w.address, w.counters, w.path("shapes"),
 			filepath.Join(w.bin, "aob-detect"), w.library, w.terraform, python) + "trainers: trainers\n" +
-			"secrets: {TRAIN_KEY: {file: secrets/train}, OTHER_KEY: {file: secrets/other}}\n"
+			"secrets: {TRAIN_KEY: {file: secrets/train}, OTHER_KEY: {file: secrets/other}}\n" + configuration
 	})
 	w.clone.push(t, "first", "colors: a first model", map[string]string{"models/colors.yaml": `apiVersion: aob/v1
 kind: Model
@@ -111,6 +132,26 @@ checks:
 		log.Close()
 	}
 	w.close(t)
+	if image != "" {
+		store, err := artifact.Open(w.path("state", "bundles"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		trusted, err := trust.LoadPublic(w.path("state", "keys", "evidence.key.pub"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := evidence.New(store, nil, trusted).Load(t.Context())
+		if err != nil || len(s.Trainings) == 0 {
+			t.Fatalf("%d trainings, %v", len(s.Trainings), err)
+		}
+		for _, training := range s.Trainings {
+			e := training.Input.Environment
+			if e == nil || e.Image == "" || !strings.HasSuffix(image, string(e.Image)) || e.Lock != "" {
+				t.Errorf("the evidence says that it ran in %+v", e)
+			}
+		}
+	}
 	for _, dir := range []string{w.dir, w.logs} {
 		err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 			byTrainer := strings.HasPrefix(path, w.path("state", "runs")) &&

@@ -166,8 +166,12 @@ func diagnoseEnvironments(ctx context.Context, s intent.Server, trainers intent.
 		return []diagnosis{diagnosed("trainers", "", err)}
 	}
 	e.Fill(ctx, trainers)
+	set := trainerSet{trainers: trainers, environments: e, containers: containersOf(s)}
+	if err := set.containers.Fill(trainers); err != nil {
+		return []diagnosis{diagnosed("trainers", "", err)}
+	}
 	for _, with := range slices.Sorted(maps.Keys(trainers)) {
-		state := stateOfTrainer(e, with, trainers[with])
+		state := set.state(ctx, with)
 		d := diagnosis{Check: "trainer " + with, State: diagnosisOK, Text: state.Text}
 		switch state.State {
 		case trainerReady:

@@ -42,16 +42,16 @@ func runnerEnv(s intent.Server, trainers intent.Trainers) run.Environment {
 			return nil, err
 		}
 		env := slices.Clone(base)
-		if spec.Train == nil { // a trainer does not read buckets
+		if spec.Training() == nil { // a trainer does not read buckets
 			for _, name := range awsVariables {
 				if v, ok := os.LookupEnv(name); ok {
 					env = append(env, name+"="+v)
 				}
 			}
 		}
-		if spec.Train != nil && spec.Train.Environment != nil {
-			for _, name := range trainer.InstallVariables() {
-				if v, ok := os.LookupEnv(name); ok {
+		if t := spec.Training(); t != nil && t.Environment != nil {
+			for _, name := range append(trainer.InstallVariables(), trainer.EngineVariables()...) {
+				if v, ok := os.LookupEnv(name); ok && name != "HOME" { // that is in base
 					env = append(env, name+"="+v)
 				}
 			}

@@ -53,6 +53,7 @@ type trainerSet struct {
 	files        fs.FS
 	trainers     intent.Trainers
 	environments trainer.Environments
+	containers   trainer.Containers
 }
 
 func (r trainersRequest) open(ctx context.Context) (set trainerSet, err error) {
@@ -75,8 +76,12 @@ func (r trainersRequest) open(ctx context.Context) (set trainerSet, err error) {
 		return set, err
 	}
 	set.environments, err = environmentsOf(s)
+	if err != nil {
+		return set, err
+	}
 	set.environments.Fill(ctx, set.trainers)
-	return set, err
+	set.containers = containersOf(s)
+	return set, set.containers.Fill(set.trainers)
 }
 
 // A trainerState is one line of aob trainer list.
@@ -88,31 +93,44 @@ type trainerState struct {
 	Disk          delivery.Bytes `json:"disk,omitempty"` // that installing its packages needs
 	Text          string         `json:"text"`
 	Made          *trainer.Made  `json:"environment,omitempty"`
+	Image         string         `json:"image,omitempty"` // of the container that it runs in
 }
 
 const (
 	trainerReady     = "ready"     // it runs with the server's Python
-	trainerInstalled = "installed" // its packages are there
-	trainerMissing   = "missing"   // the first training installs its packages
+	trainerInstalled = "installed" // its packages or its image are there
+	trainerMissing   = "missing"   // the first training installs its packages, or pulls its image
 	trainerUnusable  = "unusable"  // this machine cannot run it
 )
 
 // states describes all trainers, sorted by name.
-func (set trainerSet) states() []trainerState {
+func (set trainerSet) states(ctx context.Context) []trainerState {
 	list := []trainerState{}
 	for _, with := range slices.Sorted(maps.Keys(set.trainers)) {
-		list = append(list, stateOfTrainer(set.environments, with, set.trainers[with]))
+		list = append(list, set.state(ctx, with))
 	}
 	return list
 }
 
-func stateOfTrainer(e trainer.Environments, with string, t intent.Trainer) trainerState {
+func (set trainerSet) state(ctx context.Context, with string) trainerState {
+	e, t := set.environments, set.trainers[with]
 	s := trainerState{Trainer: with, Accelerator: t.Accelerator, Architectures: t.Architectures}
 	switch {
 	case t.Unusable != "":
 		s.State, s.Text = trainerUnusable, t.Unusable
 	case t.Runs == nil:
 		s.State, s.Text = trainerReady, "runs with "+e.Python
+	case t.Runs.Image != "":
+		s.Image = set.containers.Images[with]
+		s.State, s.Text = trainerInstalled, "runs in "+s.Image
+		if !set.containers.Has(ctx, s.Image) {
+			s.State = trainerMissing
+			s.Text += ", which is not here yet; its first training pulls it, or now: aob trainer install " + with
+			if !set.containers.Pull {
+				s.Text = "runs in " + s.Image + ", which is not here; " + filepath.Base(set.containers.Engine) +
+					" pull gets it"
+			}
+		}
 	default:
 		s.Disk = t.Environment.Disk
 		if made, ok := e.Find(*t.Runs); ok {
@@ -146,7 +164,7 @@ packages that it needs are installed.`,
 			if err != nil {
 				return err
 			}
-			list := set.states()
+			list := set.states(c.Context())
 			return o.print(c.OutOrStdout(), list, func(t *terminal) {
 				rows := [][]cell{heading("TRAINER", "ON", "STATE", "")}
 				for _, s := range list {
@@ -207,10 +225,15 @@ func (set trainerSet) install(ctx context.Context, with string, progress func(tr
 		return s, hinted{fmt.Errorf("there is no trainer %q", with), "the trainers are " +
 			strings.Join(slices.Sorted(maps.Keys(set.trainers)), ", ")}
 	case t.Unusable != "":
-		_, err := set.environments.Identify(ctx, t)
-		return s, err
+		if _, err := set.environments.Identify(ctx, t); err != nil && t.Runs == nil {
+			return s, err
+		}
+		return s, errors.New(t.Unusable)
 	case t.Runs == nil:
-		return stateOfTrainer(set.environments, with, t), nil
+		return set.state(ctx, with), nil
+	case t.Runs.Image != "":
+		_, err := set.containers.Prepare(ctx, t.Runs.Image, progress)
+		return set.state(ctx, with), err
 	}
 	// The built-in trainers are no files on this disk.
 	tmp, err := os.MkdirTemp("", "aob-trainer-")
@@ -230,7 +253,7 @@ func (set trainerSet) install(ctx context.Context, with string, progress func(tr
 	if _, err := set.environments.Make(ctx, with, lock, *t.Runs, t.Environment.Disk, progress); err != nil {
 		return s, err
 	}
-	return stateOfTrainer(set.environments, with, t), nil
+	return set.state(ctx, with), nil
 }
 
 // showInstalling returns a function that shows on a terminal how far an installation is, and one that ends that.

@@ -83,6 +83,13 @@ func environmentsOf(s intent.Server) (trainer.Environments, error) {
 	return trainer.Environments{Dir: filepath.Join(cache, "aob"), Python: s.Python}, err
 }
 
+// containersOf returns the containers of trainers.
+func containersOf(s intent.Server) trainer.Containers {
+	c := s.Containers
+	return trainer.Containers{Engine: trainer.FindEngine(c.Engine), Images: c.Images, Pull: c.Pull == "missing",
+		Limits: trainer.Limits{Memory: c.Memory, CPUs: c.CPUs, Processes: c.Processes, Device: c.Device}}
+}
+
 // baseWeights returns what plans know of the configuration's base weights.
 func baseWeights(s intent.Server) map[string]delivery.Weights {
 	list := map[string]delivery.Weights{}
@@ -107,7 +114,7 @@ func installTrainers(ctx context.Context, s intent.Server, st state) (intent.Tra
 		return nil, err
 	}
 	environments.Fill(ctx, trainers)
-	return trainers, nil
+	return trainers, containersOf(s).Fill(trainers)
 }
 
 // newStages builds the stages of runs for a runner.
@@ -140,7 +147,7 @@ func newStages(s intent.Server) (*work.Stages, error) {
 	}
 	return &work.Stages{
 		Datasets: datasets(s), Files: st.files(), Weights: weights,
-		Trainers: st.trainers(), Python: s.Python, Environments: environments,
+		Trainers: st.trainers(), Python: s.Python, Environments: environments, Containers: containersOf(s),
 		Secrets: runSecrets(),
 		Machines: map[string]work.Trainer{
 			"train-local": &terraform.Trainer{Terraform: tf, Module: trainlocal.Files, AOB: self,

@@ -184,11 +184,13 @@ type TrainRun struct {
 	Limit       Duration `json:"limit"`
 }
 
-// An Environment identifies the Python packages that a trainer runs with.
+// An Environment identifies what a trainer's program runs in: Python packages, or the image of a container.
 type Environment struct {
 	Lock     Digest `json:"lock"`     // of the version's requirements.txt
 	Python   string `json:"python"`   // the interpreter, as in cpython-3.11: packages are made for one minor version
-	Platform string `json:"platform"` // as in linux-x86_64
+	Platform string `json:"platform"` // as in linux-x86_64, and linux/amd64 for an image
+
+	Image Digest `json:"image,omitempty"` // of the container's image; Lock and Python are empty then
 }
 
 // Weights are base weights, as the server's configuration has them.

@@ -1,7 +1,6 @@
 package detect
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -134,8 +133,7 @@ func (w Worker) Open(ctx context.Context, bundleDir string) (*Server, error) {
 func (w Worker) engine(ctx context.Context, path string, data []byte, sig delivery.Signature,
 	golden Golden) (*engine, error) {
 	threads := cores(w.Threads)
-	e := &engine{slots: make(chan struct{}, threads), batch: 1, wait: w.BatchWait, stuck: w.Stuck,
-		stuckAfter: cmp.Or(w.StuckAfter, 10*time.Second)}
+	e := &engine{slots: make(chan struct{}, threads), batch: 1, wait: w.BatchWait}
 	if w.Batch > 1 {
 		inputs, _, _, err := w.Runtime.Describe(data, MetadataKey)
 		if err != nil {

@@ -30,6 +30,12 @@ var forms = map[string]*form{
 		want: "a name of at most 63 lower-case letters, digits and dashes"},
 	"trainer": {pattern: regexp.MustCompile(`^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?@` + version + `$`),
 		want: "a trainer and its version, NAME@VERSION"},
+	"image": {pattern: regexp.MustCompile(`^[a-z0-9][a-z0-9.-]*(?::[0-9]{1,5})?(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)+` +
+		`@sha256:[0-9a-f]{64}$`), most: 500,
+		want: "an image by its digest, HOST/REPOSITORY@sha256: and 64 hex digits, as podman images --digests shows it" +
+			"; a tag may become another image"},
+	"device": {pattern: regexp.MustCompile(`^[A-Za-z0-9/][A-Za-z0-9./:=_-]{0,199}$`),
+		want: "a device, as nvidia.com/gpu=all"},
 	"version": {pattern: regexp.MustCompile(`^` + version + `$`),
 		want: "a version of at most 32 letters, digits and .+_-"},
 	"python": {pattern: regexp.MustCompile(`^3\.[1-9]?[0-9]$`), want: `a version of Python, as in "3.11"`},

@@ -41,6 +41,8 @@ type Server struct {
 	Secrets map[string]ServerSecret  `json:"secrets,omitempty" check:"optional,keys=variable"`
 	Track   ServerTrack              `json:"track,omitempty" check:"optional,keys=segment"`
 	Weights map[string]ServerWeights `json:"weights,omitempty" check:"optional,keys=name"`
+
+	Containers ServerContainers `json:"containers"`
 }
 
 // serverDocs describes each key of the server's configuration, by type and key.
@@ -72,7 +74,9 @@ var serverDocs = map[string]map[string]string{
 			"VARIABLE} " +
 			"or {file: PATH}. A run gets only those that its trainer or its source names.",
 		"weights": "The base weights that models may start from, by the names that they use in train.from.",
-		"track":   "The experiment trackers that models may name, by kind and name; mlflow is the only kind.",
+		"containers": "The trainers that run in containers, in place of an environment of Python packages: see " +
+			"docs/trainers.md.",
+		"track": "The experiment trackers that models may name, by kind and name; mlflow is the only kind.",
 	},
 	"ServerTracker": {
 		"url":    "The tracker's address, as https://mlflow.example.com.",
@@ -132,6 +136,17 @@ var serverDocs = map[string]map[string]string{
 		"file":    "Their file.",
 		"sha256":  "The SHA-256 of the file, which is checked before each training.",
 		"licence": "Their licence, as an SPDX name. A gate allows licences.",
+	},
+	"ServerContainers": {
+		"engine": "The program of podman or docker; the first of them on PATH by default.",
+		"images": "The images that trainers run in, by NAME@VERSION: HOST/REPOSITORY@sha256:DIGEST. A tag is refused.",
+		"pull": "What is done about an image that is not there: missing pulls it by its digest before the first " +
+			"training; never leaves it to an operator.",
+		"memory":    "The most memory that a container may take, with its files in /tmp.",
+		"cpus":      "The most processors that a container may use; all by default.",
+		"processes": "The most processes and threads of a container.",
+		"device": "The device of trainings with a GPU, as podman and docker call it: nvidia.com/gpu=all. Without it " +
+			"a container has none.",
 	},
 	"ServerDevices": {
 		"secretEnv": "The environment variable that holds the fleet's secret, which devices' tokens are derived from.",
@@ -250,6 +265,17 @@ type ServerWeights struct {
 // Base returns what plans and statements say of the weights.
 func (w ServerWeights) Base() delivery.Weights {
 	return delivery.Weights{SHA256: delivery.Digest("sha256:" + w.SHA256), Licence: w.Licence}
+}
+
+// ServerContainers are the containers that trainers run in.
+type ServerContainers struct {
+	Engine    string            `json:"engine,omitempty" check:"optional,path"`
+	Images    map[string]string `json:"images,omitempty" check:"optional,keys=trainer,image"`
+	Pull      string            `json:"pull" default:"missing" check:"oneof=missing|never"`
+	Memory    delivery.Bytes    `json:"memory" default:"16GiB" check:"min=64MiB,max=4096GiB"`
+	CPUs      int               `json:"cpus,omitempty" check:"optional,min=1,max=4096"`
+	Processes int               `json:"processes" default:"4096" check:"min=16,max=1000000"`
+	Device    string            `json:"device,omitempty" check:"optional,device"`
 }
 
 // ServerDevices is how devices authenticate.
@@ -449,8 +475,10 @@ func (s Server) Resolve(folder string) Server {
 		&s.Detector.Binary, &s.Detector.Library, &s.Terraform} {
 		*name = join(folder, *name)
 	}
-	if strings.Contains(s.Python, "/") {
-		s.Python = join(folder, s.Python)
+	for _, program := range []*string{&s.Python, &s.Containers.Engine} {
+		if strings.Contains(*program, "/") {
+			*program = join(folder, *program)
+		}
 	}
 	s.Keys.Trusted = append([]string{}, s.Keys.Trusted...)
 	for i, name := range s.Keys.Trusted {

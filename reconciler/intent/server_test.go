@@ -1,6 +1,7 @@
 package intent_test
 
 import (
+	"os"
 	"strings"
 	"testing"
 
@@ -30,9 +31,10 @@ func TestServerDefaults(t *testing.T) {
 		Python:     "/usr/bin/python3",
 		Keys: intent.ServerKeys{Evidence: "/srv/aob/state/keys/evidence.key",
 			Desired: "/srv/aob/state/keys/desired.key", Trusted: []string{}},
-		Heartbeat: seconds(60),
-		Devices:   intent.ServerDevices{SecretFile: "/srv/aob/state/fleet.secret"},
-		Commits:   intent.ServerCommits{Name: "aob", Email: "aob@users.noreply.localhost"},
+		Heartbeat:  seconds(60),
+		Devices:    intent.ServerDevices{SecretFile: "/srv/aob/state/fleet.secret"},
+		Commits:    intent.ServerCommits{Name: "aob", Email: "aob@users.noreply.localhost"},
+		Containers: intent.ServerContainers{Pull: "missing", Memory: 16 << 30, Processes: 4096},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -70,6 +72,7 @@ track: {mlflow: {default: {url: "https://mlflow.example.com/ml", bearer: MLFLOW}
 	}
 	got = got.Resolve("/etc/aob")
 	want := intent.Server{
+		Containers: intent.ServerContainers{Pull: "missing", Memory: 16 << 30, Processes: 4096},
 		Repository: "https://gitea.example.com/acme/intent.git",
 		Main:       "release/2026",
 		Forge: intent.ServerForge{"gitea": {URL: "https://gitea.example.com/", Repo: "acme/intent",
@@ -155,6 +158,17 @@ func TestServerComplaints(t *testing.T) {
 		{"weights with a taken name", "repository: x\nweights: {release: {file: w.pth, sha256: " +
 			strings.Repeat("0a", 32) + ", licence: MIT}}\n",
 			"aob.yaml:2:20: weights.release: has another meaning in train.from; choose another name"},
+		{"image by a tag", "repository: x\ncontainers: {images: {rfdetr@1.11.2: ghcr.io/acme/rfdetr:1.11}}\n",
+			`aob.yaml:2:38: containers.images["rfdetr@1.11.2"]: want an image by its digest, HOST/REPOSITORY@sha256: ` +
+				`and 64 hex digits, as podman images --digests shows it; a tag may become another image, got ` +
+				`"ghcr.io/acme/rfdetr:1.11"`},
+		{"image by a tag and a digest", "repository: x\ncontainers: {images: {a@1: \"ghcr.io/a/b:1@sha256:" +
+			strings.Repeat("0a", 32) + "\"}}\n", `aob.yaml:2:28: containers.images["a@1"]: want an image by its ` +
+			`digest, HOST/REPOSITORY@sha256: and 64 hex digits, as podman images --digests shows it; a tag may ` +
+			`become another image, got "ghcr.io/a/b:1@sha256:` + strings.Repeat("0a", 19) + `0…"`},
+		{"image of no version", "repository: x\ncontainers: {images: {a: \"ghcr.io/a/b@sha256:" +
+			strings.Repeat("0a", 32) + "\"}}\n",
+			`aob.yaml:2:23: containers.images.a: want a key that is a trainer and its version, NAME@VERSION, got "a"`},
 		{"branch", "repository: x\nmain: -f\n", `aob.yaml:2:7: main: want the name of a branch, got "-f"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -235,5 +249,26 @@ func TestRunsAtOnceAreConfigured(t *testing.T) {
 			complaints[0].Path != "runs" {
 			t.Errorf("%q: %v", text, complaints)
 		}
+	}
+}
+
+// The configuration in docs/trainers.md is one that a server takes.
+func TestContainersPage(t *testing.T) {
+	data, err := os.ReadFile("../../docs/trainers.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, ok := strings.Cut(string(data), "```yaml\ncontainers:")
+	text, _, _ = strings.Cut(text, "```")
+	if !ok {
+		t.Fatal("docs/trainers.md configures no container")
+	}
+	text = "repository: x\ncontainers:" + strings.ReplaceAll(text, "0a1b…", strings.Repeat("0a1b", 16))
+	s, complaints := intent.ParseServer("trainers.md", []byte(text), nil, nil)
+	image := "ghcr.io/acme/rfdetr@sha256:" + strings.Repeat("0a1b", 16)
+	want := intent.ServerContainers{Engine: "podman", Images: map[string]string{"rfdetr@1.11.2": image},
+		Pull: "missing", Memory: 32 << 30, CPUs: 8, Processes: 4096, Device: "nvidia.com/gpu=all"}
+	if diff := cmp.Diff(want, s.Containers); len(complaints) > 0 || diff != "" {
+		t.Errorf("%v, (-want +got):\n%s", complaints, diff)
 	}
 }

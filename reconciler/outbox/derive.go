@@ -140,7 +140,7 @@ func (d deriver) run(b *box, pr plan.Proposal, mr plan.ModelReport, seed plan.Se
 		tags["aob.weights"] = string(w.SHA256)
 	}
 	if e := input.Environment; e != nil {
-		tags["aob.packages"] = string(e.Lock)
+		tags["aob.packages"], tags["aob.image"] = string(e.Lock), string(e.Image)
 	}
 	tags["aob.licences"] = strings.Join(delivery.Each(input.Licences, func(l delivery.Licensed) string {
 		return l.Part + ": " + l.Licence

@@ -125,6 +125,17 @@ thresholds: {default: bestF1}
 	differs("the lock", func(k *keyed) { k.trainer.Runs.Lock = sum("other lock") })
 	differs("Python", func(k *keyed) { k.trainer.Runs.Python = "cpython-3.12" })
 	differs("the platform", func(k *keyed) { k.trainer.Runs.Platform = "linux-aarch64" })
+	image := func(content string) func(*keyed) {
+		return func(k *keyed) {
+			k.trainer.Runs = &delivery.Environment{Image: sum(content), Platform: "linux/amd64"}
+		}
+	}
+	differs("a container in place of packages", image("image"))
+	differs("another image", image("other image"))
+	differs("another platform of an image", func(k *keyed) {
+		image("image")(k)
+		k.trainer.Runs.Platform = "linux/arm64"
+	})
 	differs("the server's own Python", func(k *keyed) { k.trainer.Runs = nil })
 	differs("the accelerator", func(k *keyed) { k.trainer.Accelerator = "cuda" })
 	differs("the seed", func(k *keyed) { k.seed = 2 })

@@ -52,7 +52,11 @@ func bomOf(r Record) (json.RawMessage, error) {
 			Name: "parent", Hashes: hashes(input.Parent)})
 		uses = append(uses, "parent")
 	}
-	if e := input.Environment; e != nil {
+	if e := input.Environment; e != nil && e.Image != "" {
+		components = append(components, cdx.Component{BOMRef: "image", Type: cdx.ComponentTypeContainer,
+			Name: "container image", Version: e.Platform, Hashes: hashes(e.Image)})
+		uses = append(uses, "image")
+	} else if e != nil {
 		components = append(components, cdx.Component{BOMRef: "packages", Type: cdx.ComponentTypePlatform,
 			Name: "Python packages", Version: e.Python + " " + e.Platform, Hashes: hashes(e.Lock)})
 		uses = append(uses, "packages")

@@ -105,7 +105,9 @@ func cardOf(r Record) string {
 		line("base weights", fmt.Sprintf("%s, %s", w.SHA256, w.Licence))
 	}
 	line("parent", string(input.Parent))
-	if e := input.Environment; e != nil {
+	if e := input.Environment; e != nil && e.Image != "" {
+		line("container image", fmt.Sprintf("%s, %s", e.Image, e.Platform))
+	} else if e != nil {
 		line("Python packages", fmt.Sprintf("%s, %s, %s", e.Lock, e.Python, e.Platform))
 	}
 	for _, l := range input.Licences {

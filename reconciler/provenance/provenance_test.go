@@ -93,3 +93,17 @@ func FuzzFigures(f *testing.F) {
 		}
 	})
 }
+
+// A container's image is named in the place of packages.
+func TestImageInDocuments(t *testing.T) {
+	r := record()
+	r.Training.Input.Environment = &delivery.Environment{Image: delivery.Sum([]byte("image")), Platform: "linux/amd64"}
+	for _, p := range papers(t, r) {
+		text := string(p.Predicate)
+		if !strings.Contains(text, r.Training.Input.Environment.Image.Hex()) ||
+			!strings.Contains(text, "container image") || !strings.Contains(text, "linux/amd64") ||
+			strings.Contains(text, "Python packages") {
+			t.Errorf("%s: %s", p.Type, text)
+		}
+	}
+}

@@ -91,7 +91,9 @@ func provenanceOf(r Record) provenance {
 	}
 	add("parent", "", sha256(input.Parent))
 	add("checkpoint of the parent", "", sha256(input.Checkpoint))
-	if e := input.Environment; e != nil {
+	if e := input.Environment; e != nil && e.Image != "" {
+		add("container image", "oci:"+e.Platform, sha256(e.Image))
+	} else if e != nil {
 		add("Python packages", "python:"+e.Python+"/"+e.Platform, sha256(e.Lock))
 	}
 	if commit := r.Accepted.Commit; commit != "" {

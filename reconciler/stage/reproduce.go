@@ -220,6 +220,9 @@ func environment(e *delivery.Environment) string {
 	if e == nil {
 		return "the server's Python"
 	}
+	if e.Image != "" {
+		return fmt.Sprintf("the container image %s on %s", e.Image.Short(), e.Platform)
+	}
 	return fmt.Sprintf("%s on %s, packages %s", e.Python, e.Platform, e.Lock.Short())
 }
 

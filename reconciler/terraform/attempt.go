@@ -72,14 +72,18 @@ func attempts(run string) ([]*attempt, error) {
 	return list, nil
 }
 
+func attemptDir(run string, number int) string {
+	return filepath.Join(run, "attempts", strconv.Itoa(number))
+}
+
 // begin creates the next attempt's folder.
 func begin(run string, number int, l launch) (*attempt, error) {
-	a := &attempt{dir: filepath.Join(run, "attempts", strconv.Itoa(number)), number: number, begun: time.Now().UTC()}
+	a := &attempt{dir: attemptDir(run, number), number: number, begun: time.Now().UTC()}
 	if err := os.MkdirAll(a.dir, 0o700); err != nil {
 		return nil, err
 	}
 	l.Mark = a.dir
-	l.Env = append([]string{"PATH=" + path, "HOME=" + a.dir, "LANG=C.UTF-8"}, l.Env...)
+	l.Env = append([]string{"PATH=" + path, "LANG=C.UTF-8"}, l.Env...)
 	if err := durable.WriteJSON(filepath.Join(a.dir, launchFile), l); err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/trainer"
+	"github.com/autonomos/aob/tools/podman/podmantest"
 )
 
 // A bench lets the suite train on a kind of machine.
@@ -34,7 +36,8 @@ func TestMachines(t *testing.T) {
 		t.Skip("takes seconds: run it without -short")
 	}
 	for name, machine := range map[string]func(t *testing.T, run map[string]any) bench{
-		"train-local": localBench,
+		"train-local":                localBench,
+		"train-local in a container": containerBench,
 	} {
 		t.Run(name, func(t *testing.T) { conform(t, machine) })
 	}
@@ -147,6 +150,31 @@ func conform(t *testing.T, start func(t *testing.T, run map[string]any) bench) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// containerBench trains in containers of podman, and checks that none is left.
+func containerBench(t *testing.T, run map[string]any) bench {
+	engine, image := podmantest.Prepare(t)
+	b := localBench(t, run)
+	b.req.Python, b.req.Container = "", &trainer.Container{Engine: engine, Image: image, Limits: podmantest.Limits}
+	b.kill = func(t *testing.T) { // not the engine's client, which the trainer outlives
+		list, err := attempts(b.req.Dir)
+		if err != nil || len(list) == 0 {
+			t.Fatalf("no attempt: %v", err)
+		}
+		name := trainer.Name(list[len(list)-1].dir)
+		if out, err := exec.Command(engine, "kill", "--signal", "KILL", name).CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+	}
+	t.Cleanup(func() {
+		out, err := exec.Command(engine, "ps", "--all", "--quiet", "--filter",
+			"label="+trainer.LabelRuns+"="+filepath.Dir(b.req.Dir)).CombinedOutput()
+		if err != nil || len(out) > 0 {
+			t.Errorf("containers are left: %s, %v", out, err)
+		}
+	})
+	return b
 }
 
 func localBench(t *testing.T, run map[string]any) bench {

@@ -23,6 +23,9 @@
 //     is free.
 //  4. settled.json records the end.
 //
+// A trainer in a container is launched and ended in the same way. The process is podman's or docker's client then, and
+// the container, which may outlive it, is named by the attempt's folder: SIGTERM goes to it, and step 3 removes it.
+//
 // Before a process is signalled, its start time is compared with the recorded one, so a
 // process that reuses the pid is never signalled.
 package terraform

@@ -13,6 +13,7 @@ import (
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/durable"
+	"github.com/autonomos/aob/reconciler/trainer"
 )
 
 // The files of an attempt's folder.
@@ -42,6 +43,31 @@ type launch struct {
 	Dir     string            `json:"dir"`
 	Mark    string            `json:"mark"`
 	Grace   delivery.Duration `json:"grace"` // between SIGTERM and SIGKILL
+
+	Container *contained `json:"container,omitempty"` // that Argv runs; nil for none
+}
+
+// contained names the container of an attempt.
+type contained struct {
+	Engine string `json:"engine"` // absolute path of podman or docker
+	Name   string `json:"name"`
+}
+
+// terminate sends SIGTERM to the trainer.
+func (l launch) terminate(process durable.Process) error {
+	if l.Container != nil && trainer.TerminateContainer(l.Container.Engine, l.Env, l.Container.Name) == nil {
+		return nil
+	}
+	return process.Signal(syscall.SIGTERM) // also to a client that has not made the container yet
+}
+
+// removeContainer kills and removes the attempt's container, if it has one. Its processes need not be children of the
+// trainer's process, nor of this user.
+func (l launch) removeContainer() error {
+	if l.Container == nil {
+		return nil
+	}
+	return trainer.RemoveContainer(l.Container.Engine, l.Env, l.Container.Name)
 }
 
 func readLaunch(dir string) (launch, error) {
@@ -146,8 +172,14 @@ func waitTrainer(dir string) error {
 	}
 	status := state.Sys().(syscall.WaitStatus)
 	e := exitStatus{Code: status.ExitStatus()}
-	if status.Signaled() {
+	l, err := readLaunch(dir)
+	switch {
+	case err != nil:
+		return err
+	case status.Signaled():
 		e.Signal = status.Signal().String()
+	case l.Container != nil && e.Code > 128: // as engines say that the program in a container got a signal
+		e.Code, e.Signal = -1, syscall.Signal(e.Code-128).String()
 	}
 	return durable.WriteJSON(filepath.Join(dir, exitFile), e)
 }
@@ -246,7 +278,7 @@ func stopTrainer(dir string) error {
 	if copied(dir) {
 		return nil // nothing was launched here
 	}
-	var trainer durable.Process
+	var process durable.Process
 	signalled := false
 	deadline := time.Now().Add(time.Duration(l.Grace))
 	for {
@@ -256,22 +288,24 @@ func stopTrainer(dir string) error {
 		}
 		if !signalled {
 			// The process is recorded after the lock is taken, so read it in each round.
-			if trainer, err = readProcess(dir); err != nil {
+			if process, err = readProcess(dir); err != nil {
 				return err
 			}
-			if trainer.PID != 0 {
+			if process.PID != 0 {
 				signalled = true
-				if err := trainer.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+				if err := l.terminate(process); err != nil && !errors.Is(err, os.ErrProcessDone) {
 					return err
 				}
 			}
 		}
-		if !alive || signalled && !trainer.Alive() || time.Now().After(deadline) {
+		gone := signalled && l.Container == nil && !process.Alive() // a container may outlive the engine's client
+		if !alive || gone || time.Now().After(deadline) {
 			break
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	return killMarked(dir, l.Mark)
+	// Twice: a client that is killed in the second step may just have made the container.
+	return errors.Join(l.removeContainer(), killMarked(dir, l.Mark), l.removeContainer())
 }
 
 // killMarked kills every process with the mark until none is left and the lock is free.

@@ -117,7 +117,7 @@ func (t *Trainer) launch(ctx context.Context, req trainer.Request, number int) (
 	if err := t.check(req); err != nil {
 		return nil, err
 	}
-	how, err := t.Machine.Prepare(req)
+	how, err := t.Machine.Prepare(req, attemptDir(req.Dir, number))
 	if err != nil {
 		return nil, err
 	}

@@ -373,10 +373,16 @@ func (e Environments) environ() []string {
 	return env
 }
 
-// run runs a program, and sends the lines of its standard error. Its error says what the program complained about.
 func (e Environments) run(ctx context.Context, lines chan<- string, name string, args ...string) (string, error) {
+	return run(ctx, e.Dir, e.environ(), lines, name, args...)
+}
+
+// run runs a program, and sends the lines of its standard error. It returns the standard output. Its error says what
+// the program complained about.
+func run(ctx context.Context, dir string, env []string, lines chan<- string, name string, args ...string) (string,
+	error) {
 	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Dir, cmd.Env = e.Dir, e.environ()
+	cmd.Dir, cmd.Env = dir, env
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second
 	var out, text bytes.Buffer

@@ -20,10 +20,13 @@ type Request struct {
 	Dir     string // the run's folder, absolute; the trainer's output is in Dir/output
 	RunJSON any    // what the trainer is to do; becomes run.json, the trainer's one argument
 
-	Python  string            // absolute path of the interpreter itself, not of a shim
+	Python  string            // absolute path of the interpreter itself, not of a shim; "" in a container
 	Script  string            // absolute path of the trainer's train.py
+	Inputs  []string          // absolute paths of the files and folders that RunJSON names, without the output
 	Env     []string          // added to the trainer's environment, which else is PATH, HOME and LANG
 	Secrets map[string]string // more variables of its environment, which are never written to a file
+
+	Container *Container // what it runs in; nil for this machine itself
 
 	Heartbeat time.Duration // a trainer without a heartbeat for longer counts as hung
 	Limit     time.Duration // for all attempts together; 0 is no limit

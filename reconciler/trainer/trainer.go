@@ -8,7 +8,7 @@
 // The files of a version are installed under the digest of all of them, so a run that began before an upgrade continues
 // with the files that its key names. The folders of other versions do not count.
 //
-// [Environments] makes the Python environments of trainers.
+// [Environments] makes the Python environments of trainers, and [Containers] runs trainers in containers.
 package trainer
 
 import (

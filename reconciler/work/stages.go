@@ -43,6 +43,7 @@ type Stages struct {
 	Log       *slog.Logger
 
 	Environments Environments
+	Containers   Containers
 	Weights      map[delivery.Digest]string // the files of base weights, by the digests that they must have
 }
 
@@ -50,6 +51,11 @@ type Stages struct {
 type Environments interface {
 	Make(ctx context.Context, with, lock string, env delivery.Environment, disk delivery.Bytes,
 		progress func(trainer.Making)) (trainer.Made, error)
+}
+
+// Containers prepares the containers of trainers, as [trainer.Containers] does.
+type Containers interface {
+	Prepare(ctx context.Context, image delivery.Digest, progress func(trainer.Making)) (trainer.Container, error)
 }
 
 // A Store keeps what one run leaves for other runs and for readers: training inputs, lists of training images,
@@ -234,6 +240,21 @@ type trainerVariant struct {
 	Checkpoint string `json:"checkpoint,omitempty"` // that its training left
 }
 
+// inputs lists the files and folders that the trainer reads.
+func (t trainerRun) inputs() []string {
+	list := []string{t.Dataset}
+	if t.Weights != nil {
+		list = append(list, t.Weights.File)
+	}
+	if t.Parent != nil {
+		list = append(list, t.Parent.Checkpoint)
+	}
+	if t.Variant != nil {
+		list = append(list, t.Variant.Model, t.Variant.Checkpoint)
+	}
+	return slices.DeleteFunc(list, func(path string) bool { return path == "" })
+}
+
 type trainerSpec struct {
 	Classes []string       `json:"classes"`
 	Train   map[string]any `json:"train"`
@@ -280,7 +301,7 @@ func (s *Stages) runTrainer(ctx context.Context, r *run.Run, input delivery.Trai
 		return none, delivery.Blockedf("push again, so that the server's current trainer is used",
 			"trainer %s of files %s is not on this server", input.Spec.Train.With, input.Trainer.Short())
 	}
-	python, err := s.python(ctx, r, input)
+	python, container, err := s.surroundings(ctx, r, input)
 	if err != nil {
 		return none, err
 	}
@@ -300,9 +321,9 @@ func (s *Stages) runTrainer(ctx context.Context, r *run.Run, input delivery.Trai
 	}
 	ask.Key, ask.Seed, ask.Dataset, ask.Output = r.Spec.Key, input.Seed, prepared, output
 	ask.Spec = trainerSpec{input.Spec.Classes.Names(), spec}
-	return machine.Train(ctx, trainer.Request{Dir: r.Dir, RunJSON: ask, Python: python, Script: script,
-		Secrets: s.Secrets, Heartbeat: s.Heartbeat, Limit: time.Duration(input.Limit),
-		Stage: r.Stage, Progress: r.Progress})
+	return machine.Train(ctx, trainer.Request{Dir: r.Dir, RunJSON: ask, Python: python, Container: container,
+		Script: script, Inputs: ask.inputs(), Secrets: s.Secrets, Heartbeat: s.Heartbeat,
+		Limit: time.Duration(input.Limit), Stage: r.Stage, Progress: r.Progress})
 }
 
 // A packed is a model that was inspected and stored as a bundle.
@@ -339,11 +360,33 @@ func (s *Stages) pack(ctx context.Context, r *run.Run, input delivery.TrainRun, 
 	return p, err
 }
 
-// python returns the interpreter that a training runs with. It makes the trainer's environment if that is missing.
-func (s *Stages) python(ctx context.Context, r *run.Run, input delivery.TrainRun) (string, error) {
-	if input.Environment == nil {
-		return s.Python, nil
+// surroundings returns the interpreter that a training runs with, or the container that it runs in. It makes the
+// trainer's environment, or pulls the container's image, if that is missing.
+func (s *Stages) surroundings(ctx context.Context, r *run.Run, input delivery.TrainRun) (python string,
+	container *trainer.Container, err error) {
+	progress := func(m trainer.Making) {
+		s.status(r, delivery.RunStatus{Batch: m.Done, Batches: m.Total, Message: m.What})
 	}
+	switch {
+	case input.Environment == nil:
+		return s.Python, nil, nil
+	case input.Environment.Image == "":
+		python, err = s.python(ctx, r, input, progress)
+		return python, nil, err
+	}
+	if err := r.Stage(delivery.StageEnvironment); err != nil {
+		return "", nil, err
+	}
+	c, err := s.Containers.Prepare(ctx, input.Environment.Image, progress)
+	if input.Accelerator != "cuda" {
+		c.Limits.Device = ""
+	}
+	return "", &c, err
+}
+
+// python returns the interpreter of a trainer's environment.
+func (s *Stages) python(ctx context.Context, r *run.Run, input delivery.TrainRun, progress func(trainer.Making)) (
+	string, error) {
 	with := input.Spec.Train.With
 	t, err := trainer.Described(s.Trainers, input.Trainer, with)
 	if err == nil && t.Environment == nil {
@@ -356,9 +399,7 @@ func (s *Stages) python(ctx context.Context, r *run.Run, input delivery.TrainRun
 		return "", err
 	}
 	made, err := s.Environments.Make(ctx, with, trainer.LockPath(s.Trainers, input.Trainer, with), *input.Environment,
-		t.Environment.Disk, func(m trainer.Making) {
-			s.status(r, delivery.RunStatus{Batch: m.Done, Batches: m.Total, Message: m.What})
-		})
+		t.Environment.Disk, progress)
 	return made.Python, err
 }
 
