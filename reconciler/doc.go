@@ -66,6 +66,7 @@
 //	view       answer the commands
 //
 //	edge       the same loop on a device
+//	serve      serve a detector over HTTP
 //	onnx       ONNX Runtime, by cgo, in aob-detect alone
 //	turbojpeg  libjpeg-turbo, by cgo, in aob-detect alone
 package reconciler

@@ -52,6 +52,7 @@ var (
 		"view": {"delivery", "intent", "coco", "gate", "rollout", "plan", "code", "words", "explain", "git", "run",
 			"web"},
 		"edge":      {"delivery", "durable", "trust", "detect", "artifact"},
+		"serve":     {"delivery", "durable", "detect"},
 		"onnx":      {"delivery", "detect"},
 		"turbojpeg": {},
 	}
@@ -175,7 +176,7 @@ func TestCommandImports(t *testing.T) {
 			return slices.Contains([]string{"delivery", "durable", "trust", "detect", "artifact", "edge"}, p)
 		},
 		"aob-detect": func(p string) bool {
-			return slices.Contains([]string{"delivery", "durable", "detect", "onnx", "turbojpeg"}, p)
+			return slices.Contains([]string{"delivery", "durable", "detect", "serve", "onnx", "turbojpeg"}, p)
 		},
 	}
 	for command, ok := range may {

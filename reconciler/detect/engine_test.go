@@ -242,7 +242,7 @@ func TestParseShape(t *testing.T) {
 func TestTiming(t *testing.T) {
 	want := Timing{Pre: 1500 * time.Microsecond, Queue: 20 * time.Microsecond, Infer: time.Second, Post: 7 *
 		time.Microsecond, Batch: 3}
-	if got := parseTiming(want.header()); got != want {
+	if got := parseTiming(want.Header()); got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 	for _, odd := range []string{"", ";", "pre", "pre;dur=", "pre;dur=NaN", "pre;dur=-1", "pre;dur=1e300",

@@ -293,7 +293,7 @@ func (s *Server) serveInfer(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
-	w.Header().Set("Server-Timing", timing.header())
+	w.Header().Set("Server-Timing", timing.Header())
 	writeJSON(w, http.StatusOK, found)
 }
 

@@ -124,7 +124,7 @@ func (s *Server) serveRun(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Content-Type", "application/octet-stream")
 	h.Set("Content-Length", strconv.Itoa(4*(len(boxes.Data)+len(logits.Data))))
-	h.Set("Server-Timing", timing.header())
+	h.Set("Server-Timing", timing.Header())
 	h[shapeHeader] = []string{formatShape(boxes.Shape), formatShape(logits.Shape)}
 	_, err = w.Write(BytesOf(boxes.Data))
 	if err == nil {
@@ -157,14 +157,14 @@ func (c Client) Run(ctx context.Context, input Tensor) (outputs []Tensor, timing
 	return outputs, parseTiming(resp.Header.Get("Server-Timing")), nil
 }
 
-// header is the timing as the header Server-Timing (W3C), in milliseconds.
-func (t Timing) header() string {
+// Header is the timing as the header Server-Timing (W3C), in milliseconds.
+func (t Timing) Header() string {
 	ms := func(d time.Duration) string { return strconv.FormatFloat(d.Seconds()*1e3, 'f', 3, 64) }
 	return "pre;dur=" + ms(t.Pre) + ", queue;dur=" + ms(t.Queue) + ", infer;dur=" + ms(t.Infer) + ", post;dur=" +
 		ms(t.Post) + ", batch;dur=" + strconv.Itoa(t.Batch)
 }
 
-// parseTiming reads what header writes. What it does not know is left out.
+// parseTiming reads what Header writes. What it does not know is left out.
 func parseTiming(header string) (t Timing) {
 	for part := range strings.SplitSeq(header, ",") {
 		name, text, _ := strings.Cut(strings.TrimSpace(part), ";dur=")

@@ -1,0 +1,534 @@
+package serve
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/detect"
+)
+
+// A Model runs in another process. [detect.Served] is one.
+type Model interface {
+	// Detect returns the detections on a JPEG or PNG file whose score is at least the given one.
+	Detect(ctx context.Context, image []byte, score float64) (detect.Detections, detect.Timing, error)
+	// Run returns the model's outputs for a tensor [N,3,H,W], in the order of Facts.Outputs.
+	Run(ctx context.Context, input detect.Tensor) ([]detect.Tensor, detect.Timing, error)
+}
+
+// Facts are what callers may know about a model.
+type Facts struct {
+	Name, Version   string
+	Classes         []string      // their places are the class ids of the answers
+	Confidence      float64       // the lowest score that is returned if the caller asks for none
+	Inputs, Outputs []detect.Port // one input
+	Batch           int           // the largest number of images of one tensor
+}
+
+// Models gives the model that serves.
+type Models interface {
+	// Lease returns the model that serves now. It serves until done is called, also if another one takes its place
+	// in the meantime. If none serves, the error is an Unavailable.
+	Lease(ctx context.Context) (facts *Facts, model Model, done func(), err error)
+}
+
+// Unavailable says that no model serves now, and for how long callers should wait.
+type Unavailable struct {
+	Why   string
+	Retry time.Duration
+}
+
+func (e Unavailable) Error() string { return e.Why }
+
+// One is a Models with a model that never changes.
+type One struct {
+	Facts Facts
+	Model Model
+}
+
+// Lease implements Models.
+func (o *One) Lease(context.Context) (*Facts, Model, func(), error) {
+	return &o.Facts, o.Model, func() {}, nil
+}
+
+// Options are the settings of an API. A limit of zero is its default.
+type Options struct {
+	Models  Models
+	Version string        // of this program
+	Token   string        // that callers have to send (Authorization: Bearer TOKEN); empty: none
+	Log     *slog.Logger  // of failures of models, whose reasons callers are not told
+	Timeout time.Duration // of a request, without the time to read it
+	Limits
+}
+
+// Limits bound what callers can make the front hold.
+type Limits struct {
+	Connections int            // 256
+	Requests    int            // at the same time: 64
+	Body        delivery.Bytes // of one request: 64MiB
+	Memory      delivery.Bytes // of all requests: 512MiB
+}
+
+func (l Limits) withDefaults() Limits {
+	l.Connections, l.Requests = cmp.Or(l.Connections, 256), cmp.Or(l.Requests, 64)
+	l.Body, l.Memory = cmp.Or(l.Body, detect.MaxImageBytes), cmp.Or(l.Memory, 512<<20)
+	return l
+}
+
+const defaultTimeout = 30 * time.Second
+
+// An API is the HTTP front of a model. It is an http.Handler.
+type API struct {
+	o        Options
+	mux      *http.ServeMux
+	token    [sha256.Size]byte
+	memory   *semaphore.Weighted
+	requests chan struct{}
+	started  time.Time
+	id       string        // of this process, for Roboflow's clients
+	draining chan struct{} // closed when the server ends
+}
+
+// A route is one operation of openapi.json.
+type route struct {
+	method, path string
+	open         bool // without a token
+	model        bool // asks the model, so that it counts for the limits
+	do           func(*API, http.ResponseWriter, *http.Request) error
+}
+
+var routes = []route{
+	{method: "GET", path: "/healthz", open: true, do: (*API).healthz},
+	{method: "GET", path: "/readyz", open: true, do: (*API).readyz},
+	{method: "GET", path: "/openapi.json", open: true, do: (*API).openAPI},
+	{method: "POST", path: "/v1/detect", model: true, do: (*API).detect},
+
+	{method: "GET", path: "/v2", do: (*API).v2Server},
+	{method: "GET", path: "/v2/health/live", open: true, do: (*API).v2Live},
+	{method: "GET", path: "/v2/health/ready", open: true, do: (*API).v2Ready},
+	{method: "GET", path: "/v2/models/{model}", do: (*API).v2Model},
+	{method: "GET", path: "/v2/models/{model}/ready", do: (*API).v2ModelReady},
+	{method: "POST", path: "/v2/models/{model}/infer", model: true, do: (*API).v2Infer},
+	{method: "GET", path: "/v2/models/{model}/versions/{version}", do: (*API).v2Model},
+	{method: "GET", path: "/v2/models/{model}/versions/{version}/ready", do: (*API).v2ModelReady},
+	{method: "POST", path: "/v2/models/{model}/versions/{version}/infer", model: true, do: (*API).v2Infer},
+
+	{method: "GET", path: "/info", do: (*API).roboflowInfo},
+	{method: "GET", path: "/readiness", open: true, do: (*API).readyz},
+	{method: "GET", path: "/model/registry", do: (*API).roboflowRegistry},
+	{method: "POST", path: "/infer/object_detection", model: true, do: (*API).roboflowInfer},
+	{method: "POST", path: "/{project}/{version}", model: true, do: (*API).roboflowLegacy},
+}
+
+// legacyPattern is the route that takes any path of two parts.
+const legacyPattern = "POST /{project}/{version}"
+
+// New returns an API.
+func New(o Options) *API {
+	o.Limits = o.Limits.withDefaults()
+	o.Timeout = cmp.Or(o.Timeout, defaultTimeout)
+	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
+	a := &API{
+		o:        o,
+		mux:      http.NewServeMux(),
+		token:    sha256.Sum256([]byte(o.Token)),
+		memory:   semaphore.NewWeighted(int64(o.Memory)),
+		requests: make(chan struct{}, o.Requests),
+		started:  time.Now(),
+		id:       newID(),
+		draining: make(chan struct{}),
+	}
+	for _, r := range routes {
+		a.mux.Handle(r.method+" "+r.path, a.handle(r))
+	}
+	return a
+}
+
+// ServeHTTP implements http.Handler.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	// The mux would answer a path that is not clean with a redirect.
+	if path.Clean(r.URL.Path) != r.URL.Path {
+		a.fail(w, r, Problem{Status: http.StatusNotFound, Why: "no such path; see /openapi.json"})
+		return
+	}
+	handler, pattern := a.mux.Handler(r)
+	if other := *r; pattern == legacyPattern {
+		// A path of another route is not a model's name.
+		other.Method = http.MethodGet
+		if _, known := a.mux.Handler(&other); known != "" {
+			a.notAllowed(w, r, "GET, HEAD")
+			return
+		}
+	}
+	if pattern != "" {
+		a.mux.ServeHTTP(w, r)
+		return
+	}
+	var refused statusOnly
+	if handler.ServeHTTP(&refused, r); refused.status == http.StatusMethodNotAllowed {
+		allow := refused.Header().Get("Allow")
+		if strings.HasPrefix(allow, "GET, ") {
+			allow = "GET, HEAD" // no route has both
+		}
+		a.notAllowed(w, r, allow)
+		return
+	}
+	a.fail(w, r, Problem{Status: http.StatusNotFound, Why: "no such path; see /openapi.json"})
+}
+
+func (a *API) notAllowed(w http.ResponseWriter, r *http.Request, allow string) {
+	w.Header().Set("Allow", allow)
+	a.fail(w, r, Problem{Status: http.StatusMethodNotAllowed, Why: fmt.Sprintf("%s is not allowed here, only %s",
+		delivery.PlainText(r.Method, 20), allow)})
+}
+
+// statusOnly keeps what the mux says about a request that no route takes.
+type statusOnly struct {
+	header http.Header
+	status int
+}
+
+func (s *statusOnly) Header() http.Header {
+	if s.header == nil {
+		s.header = http.Header{}
+	}
+	return s.header
+}
+func (s *statusOnly) Write(p []byte) (int, error) { return len(p), nil }
+func (s *statusOnly) WriteHeader(status int)      { s.status = status }
+
+// handle checks the token and the limits around a route.
+func (a *API) handle(route route) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !route.open && !a.authorized(r) {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			a.fail(w, r, Problem{Status: http.StatusUnauthorized,
+				Why: "want the header Authorization: Bearer TOKEN with the token of this server"})
+			return
+		}
+		if route.model {
+			if e := r.Header.Get("Content-Encoding"); e != "" && e != "identity" {
+				a.fail(w, r, Problem{Status: http.StatusUnsupportedMediaType,
+					Why: "the body is compressed; send it without Content-Encoding"})
+				return
+			}
+			select {
+			case a.requests <- struct{}{}:
+			default:
+				a.fail(w, r, full(fmt.Sprintf("%d requests are in progress, which is the limit", a.o.Requests)))
+				return
+			}
+			defer func() { <-a.requests }()
+		}
+		if err := route.do(a, w, r); err != nil {
+			a.fail(w, r, err)
+		}
+	})
+}
+
+func (a *API) authorized(r *http.Request) bool {
+	if a.o.Token == "" {
+		return true
+	}
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	got := sha256.Sum256([]byte(token))
+	return subtle.ConstantTimeCompare(got[:], a.token[:]) == 1 && strings.EqualFold(scheme, "Bearer")
+}
+
+// A Problem is an error that callers are told.
+type Problem struct {
+	Status int
+	Why    string
+	Retry  time.Duration // after which the same request may succeed; 0: none
+}
+
+func (p Problem) Error() string { return p.Why }
+
+// invalid is the Problem of a request that is wrong.
+func invalid(format string, args ...any) error {
+	return Problem{Status: http.StatusBadRequest, Why: fmt.Sprintf(format, args...)}
+}
+
+func full(why string) error {
+	return Problem{Status: http.StatusTooManyRequests, Why: why + "; try again", Retry: time.Second}
+}
+
+// problem says what a caller is told about an error.
+func (a *API) problem(r *http.Request, err error) Problem {
+	if p, ok := errors.AsType[Problem](err); ok {
+		return p
+	}
+	if bad, ok := errors.AsType[*detect.ImageError](err); ok {
+		return Problem{Status: http.StatusBadRequest, Why: "image: " + bad.Why}
+	}
+	if bad, ok := errors.AsType[*detect.TensorError](err); ok {
+		return Problem{Status: http.StatusBadRequest, Why: bad.Why}
+	}
+	if none, ok := errors.AsType[Unavailable](err); ok {
+		return Problem{Status: http.StatusServiceUnavailable, Why: none.Why, Retry: max(none.Retry, time.Second)}
+	}
+	// After this the reason is not the caller's, and may name paths of this machine.
+	if r.Context().Err() == nil {
+		a.o.Log.Error("a request failed", "path", delivery.PlainText(r.URL.Path, 200), "err", err)
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return Problem{Status: http.StatusGatewayTimeout,
+			Why: fmt.Sprintf("the model gave no answer within the timeout (%s)", a.o.Timeout)}
+	}
+	if _, ok := errors.AsType[net.Error](err); ok {
+		return Problem{Status: http.StatusServiceUnavailable, Why: "the model's process does not answer; try again",
+			Retry: time.Second}
+	}
+	return Problem{Status: http.StatusInternalServerError, Why: "the model failed; the server's log says why"}
+}
+
+// fail writes an error response.
+func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
+	p := a.problem(r, err)
+	if p.Retry > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int((p.Retry+time.Second-1)/time.Second)))
+	}
+	// Clients of the protocol V2 read error, Roboflow's read message.
+	writeJSON(w, p.Status, failure{p.Why, p.Why})
+}
+
+type failure struct {
+	Error   string `json:"error"`
+	Message string `json:"message"`
+}
+
+// writeTimeout bounds how long a caller may take to read a response.
+const writeTimeout = 30 * time.Second
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	text, err := json.Marshal(v)
+	if err != nil { // such as a NaN
+		status, text = http.StatusInternalServerError, []byte(`{"error":"no JSON","message":"no JSON"}`)
+	}
+	writeBody(w, status, "application/json", text)
+}
+
+func writeBody(w http.ResponseWriter, status int, contentType string, parts ...[]byte) {
+	size := 0
+	for _, p := range parts {
+		size += len(p)
+	}
+	// An error means that the connection has no deadlines, as in tests.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
+	h := w.Header()
+	h.Set("Content-Type", contentType)
+	h.Set("Content-Length", strconv.Itoa(size))
+	w.WriteHeader(status)
+	for _, p := range parts {
+		if _, err := w.Write(p); err != nil {
+			return // the caller has left
+		}
+	}
+}
+
+// A body is a request's body on its way into memory.
+type body struct {
+	r     io.Reader
+	size  int64 // -1: unknown
+	limit int64
+}
+
+// open reserves memory for the request's body: its size, or the limit if it is not known, times a factor for what is
+// made of it. The caller calls release after its last use.
+func (a *API) open(w http.ResponseWriter, r *http.Request, factor int64) (b body, release func(), err error) {
+	limit := int64(a.o.Body)
+	if r.ContentLength > limit {
+		return b, nil, tooLarge(limit)
+	}
+	size := r.ContentLength
+	if size < 0 {
+		size = limit
+	}
+	need := min(size*factor, int64(a.o.Memory))
+	if !a.memory.TryAcquire(need) {
+		return b, nil, full(fmt.Sprintf("requests use all of the %s of memory for them", a.o.Memory))
+	}
+	return body{http.MaxBytesReader(w, r.Body, limit), r.ContentLength, limit}, func() { a.memory.Release(need) }, nil
+}
+
+func tooLarge(limit int64) error {
+	return Problem{Status: http.StatusRequestEntityTooLarge,
+		Why: fmt.Sprintf("the body is larger than the limit of %d bytes", limit)}
+}
+
+// all reads the rest of the body.
+func (b body) all() ([]byte, error) {
+	if b.size < 0 {
+		data, err := io.ReadAll(b.r)
+		return data, b.failed(err)
+	}
+	data := make([]byte, b.size)
+	_, err := io.ReadFull(b.r, data)
+	return data, b.failed(err)
+}
+
+func (b body) failed(err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, large := errors.AsType[*http.MaxBytesError](err); large {
+		return tooLarge(b.limit)
+	}
+	return invalid("the body ends too early")
+}
+
+// lease returns the model, and a context with the timeout of a request. Handlers read the body before, so that a slow
+// caller does not keep a model that is being replaced.
+func (a *API) lease(r *http.Request) (ctx context.Context, facts *Facts, model Model, done func(), err error) {
+	ctx, cancel := context.WithTimeout(r.Context(), a.o.Timeout)
+	facts, model, end, err := a.o.Models.Lease(ctx)
+	if err != nil {
+		cancel()
+		return nil, nil, nil, nil, err
+	}
+	return ctx, facts, model, func() { end(); cancel() }, nil
+}
+
+// facts returns the facts of the model that serves.
+func (a *API) facts(r *http.Request) (*Facts, error) {
+	_, facts, _, done, err := a.lease(r)
+	if err != nil {
+		return nil, err
+	}
+	done()
+	return facts, nil
+}
+
+// ready returns an error if requests should go to another server.
+func (a *API) ready(r *http.Request) error {
+	select {
+	case <-a.draining:
+		return Unavailable{Why: "this server is ending"}
+	default:
+	}
+	_, err := a.facts(r)
+	return err
+}
+
+type status struct {
+	Status string `json:"status"`
+}
+
+func (a *API) healthz(w http.ResponseWriter, _ *http.Request) error {
+	writeJSON(w, http.StatusOK, status{"healthy"})
+	return nil
+}
+
+func (a *API) readyz(w http.ResponseWriter, r *http.Request) error {
+	if err := a.ready(r); err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, status{"ready"})
+	return nil
+}
+
+//go:embed openapi.json
+var openAPIDocument []byte
+
+func (a *API) openAPI(w http.ResponseWriter, _ *http.Request) error {
+	writeBody(w, http.StatusOK, "application/json", openAPIDocument)
+	return nil
+}
+
+// setTiming tells the caller how long each stage took.
+func setTiming(w http.ResponseWriter, t detect.Timing) { w.Header().Set("Server-Timing", t.Header()) }
+
+// classID returns the id of a class.
+func (f *Facts) classID(name string) int { return slices.Index(f.Classes, name) }
+
+// is returns an error if the caller asks for another model. version may be empty.
+func (f *Facts) is(name, version string) error {
+	if name != f.Name {
+		return Problem{Status: http.StatusNotFound,
+			Why: fmt.Sprintf("no model %.100q; this server has %q", name, f.Name)}
+	}
+	if version != "" && version != f.Version {
+		return Problem{Status: http.StatusNotFound,
+			Why: fmt.Sprintf("no version %.100q of model %s; this server has %q", version, name, f.Version)}
+	}
+	return nil
+}
+
+// A filter selects detections.
+type filter struct {
+	confidence float64
+	classes    []string // empty: all
+	most       int      // 0: all
+}
+
+// choose returns the boxes that pass, in their order.
+func (f filter) choose(boxes []delivery.Box) []delivery.Box {
+	boxes = slices.DeleteFunc(boxes, func(b delivery.Box) bool {
+		return b.Score < f.confidence || len(f.classes) > 0 && !slices.Contains(f.classes, b.Class)
+	})
+	if f.most > 0 {
+		boxes = boxes[:min(len(boxes), f.most)]
+	}
+	return boxes
+}
+
+// addClasses adds a list of class names with commas between them. A name with a comma is one name if it is a class.
+func (f *filter) addClasses(facts *Facts, list string) error {
+	names := []string{list}
+	if facts.classID(list) < 0 {
+		names = strings.Split(list, ",")
+	}
+	for _, name := range names {
+		if facts.classID(name) < 0 {
+			return invalid("no class %.100q; the model has %s", name,
+				delivery.PlainText(strings.Join(facts.Classes, ", "), 1000))
+		}
+		f.classes = append(f.classes, name)
+	}
+	return nil
+}
+
+// score reads a number from 0 to 1.
+func score(name, text string) (float64, error) {
+	v, err := strconv.ParseFloat(text, 64)
+	if err != nil || !(v >= 0 && v <= 1) {
+		return 0, invalid("%s is %.40q, want a number from 0 to 1", name, text)
+	}
+	return v, nil
+}
+
+// count reads a number of detections.
+func count(name, text string) (int, error) {
+	v, err := strconv.Atoi(text)
+	if err != nil || v < 1 || v > maxDetections {
+		return 0, invalid("%s is %.40q, want a whole number from 1 to %d", name, text, maxDetections)
+	}
+	return v, nil
+}
+
+// maxDetections is the largest number of detections that can be asked for.
+const maxDetections = 100_000
+
+// isImage says whether bytes begin as a JPEG or PNG file does.
+func isImage(data []byte) bool {
+	return bytes.HasPrefix(data, []byte("\xff\xd8")) || bytes.HasPrefix(data, []byte("\x89PNG\r\n\x1a\n"))
+}
