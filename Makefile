@@ -30,7 +30,7 @@ tools:
 # missing.
 test-tools: tools
 	tools/gitea/install.sh >/dev/null
-	for tool in mlflow great-expectations roboflow moto prefect airflow papers; do \
+	for tool in mlflow great-expectations roboflow moto prefect airflow papers serveclients; do \
 		tools/venv.sh $$tool >/dev/null || echo "$$tool is not installed; the tests that need it skip" >&2; done
 
 demo: tools build

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 
@@ -43,39 +42,6 @@ input, and prints both as JSON lines.`,
 	}
 }
 
-func describeCommand(o *options) *cobra.Command {
-	var withSlots bool
-	cmd := &cobra.Command{
-		Use:   "describe MODEL.onnx",
-		Short: "Say what a model's file declares, also without metadata",
-		Long: `Describe prints a model's inputs, outputs and number of slots as JSON lines. Where
-it is known which slot is which class, by the file's rfdetr_inference metadata or
-by --slots, it also runs the golden input and prints the signature.`,
-		Example: `  aob-detect describe model.onnx | jq 'select(.described).described.outputs'
-  echo '["cat", "dog", ""]' | aob-detect describe --slots model.onnx`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return o.respond(cmd.OutOrStdout(), func(w detect.Worker, out io.Writer) error {
-				var slots []string
-				if withSlots {
-					var err error
-					if slots, err = detect.ReadSlots(cmd.InOrStdin()); err != nil {
-						return fmt.Errorf("--slots: %w", err)
-					}
-				}
-				found, err := w.Describe(cmd.Context(), args[0], slots)
-				if err != nil {
-					return err
-				}
-				return detect.WriteDeclaration(out, found)
-			})
-		},
-	}
-	cmd.Flags().BoolVar(&withSlots, "slots", false,
-		"read the classes of the slots of a model without metadata from standard input, as a JSON list")
-	return cmd
-}
-
 func evaluateCommand(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "evaluate",
@@ -97,26 +63,46 @@ box, in pixels of the image. All paths are absolute.`,
 
 func serveCommand(o *options) *cobra.Command {
 	var bundle, socket string
+	var f front
 	cmd := &cobra.Command{
-		Use:   "serve --bundle DIR --socket PATH",
-		Short: "Serve a bundle over HTTP on a Unix socket",
+		Use:   "serve --bundle DIR (--listen ADDRESS | --socket PATH)",
+		Short: "Serve a bundle over HTTP",
 		Long: `Serve loads the bundle in a folder (model.onnx, signature.json, golden.bin,
-labels.json), replays its golden, and serves on a Unix socket: POST /infer,
-GET /health and GET /metrics. On SIGTERM it finishes its requests and ends.`,
-		Example: `  aob-detect serve --bundle bundle --socket /run/aob/detect.sock
-  curl --unix-socket /run/aob/detect.sock --data-binary @image.jpg http://aob-detect/infer
-  curl --unix-socket /run/aob/detect.sock http://aob-detect/health`,
+labels.json) and replays its golden.
+
+With --listen it serves images and tensors over HTTP: POST /v1/detect, the Open
+Inference Protocol under /v2, and the requests of Roboflow's inference server.
+GET /openapi.json describes all of it. The model runs in a process of its own.
+An address without a host is on this machine only. See docs/serving.md.
+
+With --socket it is that process: it serves POST /infer, POST /run, GET
+/describe, GET /health, GET /live and GET /metrics on a Unix socket.
+
+On SIGTERM it finishes its requests and ends.`,
+		Example: `  aob-detect serve --bundle bundle --listen :8380
+  curl --data-binary @image.jpg 'http://127.0.0.1:8380/v1/detect?confidence=0.5'
+
+  # for others, with a token and TLS
+  aob-detect serve --bundle bundle --listen 0.0.0.0:8380 --token-file token --tls-cert cert.pem --tls-key key.pem
+
+  aob-detect serve --bundle bundle --socket /run/aob/detect.sock
+  curl --unix-socket /run/aob/detect.sock --data-binary @image.jpg http://aob-detect/infer`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if f.listen != "" {
+				return f.serve(cmd.Context(), cmd.ErrOrStderr(), *o, bundle)
+			}
 			return o.respond(cmd.OutOrStdout(), func(w detect.Worker, out io.Writer) error {
-				return serve(cmd.Context(), w, bundle, socket, func() error { return detect.Ready(out) })
+				return serveSocket(cmd.Context(), w, bundle, socket, func() error { return detect.Ready(out) })
 			})
 		},
 	}
 	cmd.Flags().StringVar(&bundle, "bundle", "", "the bundle's folder")
 	cmd.Flags().StringVar(&socket, "socket", "", "the Unix socket to listen on")
+	f.flags(cmd.Flags())
 	cmd.MarkFlagRequired("bundle")
-	cmd.MarkFlagRequired("socket")
+	cmd.MarkFlagsOneRequired("listen", "socket")
+	cmd.MarkFlagsMutuallyExclusive("listen", "socket")
 	return cmd
 }
 

@@ -1,8 +1,7 @@
 // Command aob-detect runs detector models with ONNX Runtime, for programs that must not load it into their own process.
 //
-// Package detect uses the subcommands inspect, describe, evaluate and serve: their standard output has lines of JSON,
-// and their standard error is for users. infer is for users only. See package detect for the contract of models and
-// bundles.
+// Package detect uses the subcommands inspect, evaluate and serve: their standard output has lines of JSON, and their
+// standard error is for users. infer is for users only. See package detect for the contract of models and bundles.
 package main
 
 import (
@@ -51,20 +50,28 @@ tools/onnxruntime/install.sh installs it.`,
 		"path of ONNX Runtime's shared library (default: AOB_ONNXRUNTIME, else the installed one)")
 	flags.IntVar(&o.threads, "threads", 0, "CPU cores to use (default: all)")
 	flags.StringVar(&o.memory, "memory", "", "limit of this process's private memory, such as 4GiB (default: none)")
-	root.AddCommand(inspectCommand(&o), describeCommand(&o), evaluateCommand(&o), serveCommand(&o), inferCommand(&o))
+	root.AddCommand(inspectCommand(&o), evaluateCommand(&o), serveCommand(&o), inferCommand(&o))
 	return root
+}
+
+// limits returns the values of --memory, 0 if there is none, and --threads.
+func (o options) limits() (memory delivery.Bytes, threads int, err error) {
+	if o.memory != "" {
+		if err := memory.UnmarshalText([]byte(o.memory)); err != nil {
+			return 0, 0, fmt.Errorf("--memory: %w", err)
+		}
+	}
+	if o.threads < 0 {
+		return 0, 0, fmt.Errorf("--threads: want a number of cores, got %d", o.threads)
+	}
+	return memory, o.threads, nil
 }
 
 // worker limits the process and loads the library.
 func (o options) worker() (detect.Worker, error) {
-	var memory delivery.Bytes
-	if o.memory != "" {
-		if err := memory.UnmarshalText([]byte(o.memory)); err != nil {
-			return detect.Worker{}, fmt.Errorf("--memory: %w", err)
-		}
-	}
-	if o.threads < 0 {
-		return detect.Worker{}, fmt.Errorf("--threads: want a number of cores, got %d", o.threads)
+	memory, threads, err := o.limits()
+	if err != nil {
+		return detect.Worker{}, err
 	}
 	library := o.library
 	if library == "" {
@@ -81,5 +88,5 @@ func (o options) worker() (detect.Worker, error) {
 	if err != nil {
 		return detect.Worker{}, err
 	}
-	return detect.Worker{Runtime: runtime, JPEG: turbojpeg.Decoder{}, Threads: o.threads}, nil
+	return detect.Worker{Runtime: runtime, JPEG: turbojpeg.Decoder{}, Threads: threads}, nil
 }

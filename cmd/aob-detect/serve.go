@@ -20,9 +20,9 @@ import (
 	"github.com/autonomos/aob/reconciler/detect"
 )
 
-// serve serves the socket until SIGTERM or an interrupt, and then finishes its requests. It calls
+// serveSocket serves the socket until SIGTERM or an interrupt, and then finishes its requests. It calls
 // ready when it accepts requests.
-func serve(ctx context.Context, w detect.Worker, bundle, socket string, ready func() error) error {
+func serveSocket(ctx context.Context, w detect.Worker, bundle, socket string, ready func() error) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	server, err := w.Open(ctx, bundle)
