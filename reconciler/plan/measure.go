@@ -155,10 +155,8 @@ func (m *maker) storedScore(mdl delivery.Model, bundle delivery.Digest, g delive
 	if !m.hasScores(bundle) {
 		return found, false
 	}
-	info := m.w.Evidence.Bundles[bundle]
-	for _, s := range m.w.Evidence.Scores { // also those of another bundle with the same ONNX file
-		same := s.Input.Model == info.Model && s.Input.Signature == info.Signature
-		if !same || s.Input.EvalSet != g.Evaluate || s.Key <= found.Key {
+	for _, s := range m.w.Evidence.Scores {
+		if !m.w.Evidence.ScoresOf(bundle, s.Input) || s.Input.EvalSet != g.Evaluate || s.Key <= found.Key {
 			continue
 		}
 		input, _ := m.evalRun(bundle, gateSet(mdl, g, s.Content))

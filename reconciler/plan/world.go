@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -199,6 +200,14 @@ func (e Evidence) Training(bundle delivery.Digest) (Trained, bool) {
 		}
 	}
 	return Trained{}, false
+}
+
+// ScoresOf reports whether scores are those of a bundle. Those of another one with the same ONNX file are, since they
+// were measured on that file.
+func (e Evidence) ScoresOf(bundle delivery.Digest, scores delivery.EvalRun) bool {
+	info, ok := e.Bundles[bundle]
+	return scores.Bundle == bundle || ok && scores.Model == info.Model && scores.Signature == info.Signature &&
+		maps.Equal(scores.Thresholds, info.Thresholds)
 }
 
 // variantOf finds how a variant was made.

@@ -110,7 +110,7 @@ func (s *Snapshot) released(a delivery.Acceptance, versions []explain.Version) w
 	for _, key := range slices.Sorted(maps.Keys(s.World.Evidence.Scores)) {
 		sc := s.World.Evidence.Scores[key]
 		e := sc.Content.EvalSet
-		if sc.Input.Bundle == a.Bundle && e.Split == "valid" &&
+		if s.World.Evidence.ScoresOf(a.Bundle, sc.Input) && e.Split == "valid" &&
 			(!known || e.Dataset.String() == trained.Training.Input.Spec.Dataset) {
 			t.MAP = measuredMAP(&sc)
 			break

@@ -246,7 +246,8 @@ func (s *Snapshot) side(name, model string) ([]side, error) {
 	stored := func(model string, bundle delivery.Digest, label string) ([]side, error) {
 		var found []side
 		for _, key := range slices.Sorted(maps.Keys(s.World.Evidence.Scores)) {
-			if sc := s.World.Evidence.Scores[key]; sc.Input.Bundle == bundle && sc.Content.EvalSet.Split == "valid" {
+			sc := s.World.Evidence.Scores[key]
+			if s.World.Evidence.ScoresOf(bundle, sc.Input) && sc.Content.EvalSet.Split == "valid" {
 				found = append(found, side{label, model, &sc})
 			}
 		}
