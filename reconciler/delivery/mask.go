@@ -24,10 +24,13 @@ type Mask struct {
 }
 
 // NewMask returns a mask of secrets. Of a secret with several lines it also masks each line of more than 7 bytes. It
-// finds all of them as they are and as they are written in the query of a URL.
+// finds all of them as they are and as programs write them in a URL.
 func NewMask(values iter.Seq[string]) Mask {
 	var list []string
-	add := func(secret string) { list = append(list, secret, url.QueryEscape(secret)) }
+	add := func(secret string) {
+		query := url.QueryEscape(secret)
+		list = append(list, secret, query, url.PathEscape(secret), strings.ReplaceAll(query, "%2F", "/"))
+	}
 	for value := range values {
 		if value = strings.TrimSpace(value); value != "" {
 			add(value)

@@ -33,6 +33,10 @@ func TestMaskText(t *testing.T) {
 			t.Errorf("%q: got %q, want %q", text, got, want)
 		}
 	}
+	path := maskOf("rf/S3 cr3t+") // as Go and Python write it in a path
+	if got, want := path.Text("a/rf%2FS3%20cr3t+ b/rf/S3+cr3t%2B"), "a/*** b/***"; got != want {
+		t.Errorf("in a path: got %q, want %q", got, want)
+	}
 	if got := (Mask{}).Text("a"); got != "a" {
 		t.Errorf("the zero mask: %q", got)
 	}
