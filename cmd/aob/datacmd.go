@@ -66,7 +66,8 @@ func (r *dataRequest) find(name string) (dataset.Catalog, delivery.Dataset, erro
 		c.Memory = r.memory()
 		return c, d, err
 	}
-	if _, err := os.Stat(r.config); errors.Is(err, os.ErrNotExist) {
+	isPath := filepath.IsAbs(name) || strings.HasPrefix(name, ".") // and no NAME
+	if _, err := os.Stat(r.config); isPath || errors.Is(err, os.ErrNotExist) {
 		return dataset.Catalog{}, delivery.Dataset{}, hinted{fmt.Errorf("%s: no such folder", name),
 			"name a folder, or with --config a dataset of a server, as in shapes/v3"}
 	}
