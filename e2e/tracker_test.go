@@ -67,7 +67,7 @@ func TestTracker(t *testing.T) {
 	tracker := func() (line string, err error) {
 		status, err := w.api.Status(t.Context())
 		for _, notice := range status.Notices {
-			if strings.HasPrefix(notice, "the tracker mlflow/default, for which nothing waits, is not up to date") {
+			if strings.HasPrefix(notice, "the tracker mlflow/default, which holds up nothing else, is not up to date") {
 				line = notice
 			}
 		}

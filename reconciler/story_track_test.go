@@ -252,7 +252,7 @@ func TestTrackerThatIsDownChangesNothing(t *testing.T) {
 		if diff := cmp.Diff(without, s.shown()); diff != "" {
 			t.Errorf("%v: a tracker that is down changes something:\n%s", err, diff)
 		}
-		const notice = "the tracker mlflow/default, for which nothing waits, is not up to date since "
+		const notice = "the tracker mlflow/default, which holds up nothing else, is not up to date since "
 		if !slices.ContainsFunc(s.loop.Notices(), func(line string) bool {
 			return strings.HasPrefix(line, notice) && strings.Contains(line, err.Error())
 		}) {

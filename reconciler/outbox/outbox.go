@@ -312,7 +312,7 @@ func (o *Outbox) pass(ctx context.Context, b *box) time.Time {
 
 // Trouble returns the name of the trouble that a tracker is not up to date.
 func Trouble(tracker string) string {
-	return fmt.Sprintf("the tracker %s, for which nothing waits, is not up to date", tracker)
+	return fmt.Sprintf("the tracker %s, which holds up nothing else, is not up to date", tracker)
 }
 
 // told records that a tracker has a record.
