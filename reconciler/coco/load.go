@@ -14,7 +14,11 @@ type Loader struct {
 	Group string
 	// Scenes reads where and when images were taken: the field date_captured or datetime, and the field site, camera,
 	// location or video, of an image or of its field extra or attributes.
-	Scenes   bool
+	Scenes bool
+	// Size returns the size of an image's file in pixels, or zeros if it is not known. An image that is -1 x -1, which
+	// VGG Image Annotator 3 writes, then has the size of its file. Where an annotation file says another size than the
+	// image's own, boxes are not compared with the image: which of the two they were drawn for is not known.
+	Size     func(Image) (width, height int)
 	MaxBytes int64 // of a file; zero means 4 GiB
 	MaxItems int   // of images, categories, annotations or detections in a file; zero means 20 million
 }
@@ -294,9 +298,9 @@ func (p *parser) box() (Box, bool) {
 	case p.err != nil:
 	case n == 0 && p.later:
 		p.empty = append(p.empty, emptyList{at, "bbox"})
+	case !valid:
 	case n != len(v):
 		p.complain(at, WrongType, "want 4 numbers, got %d", n)
-	case !valid:
 	case b.W < 0 || b.H < 0:
 		before := len(p.problems)
 		if p.complain(at, NegativeBox, "want width and height from 0 up, got %v x %v", b.W, b.H); before <

@@ -61,6 +61,8 @@ type truthParser struct {
 	first       int     // index of the current item's first problem
 	boxes       map[int64]int
 	of          []problemImage // of each of problems
+	otherSize   map[int64]bool // images whose file has another size
+	unnamed     map[int64]bool // categories whose name cannot be read
 }
 
 // A problemImage is the image that a problem is about.
@@ -79,7 +81,8 @@ func (l Loader) readTruth(r io.Reader, lenient bool) (*Truth, []Problem, error) 
 	p := &truthParser{
 		parser: newParser(l, r), truth: &Truth{},
 		images: map[int64]int32{}, categories: map[int64]string{}, names: map[string]int64{},
-		annotations: map[int64]struct{}{}, boxes: map[int64]int{},
+		annotations: map[int64]struct{}{}, boxes: map[int64]int{}, otherSize: map[int64]bool{},
+		unnamed: map[int64]bool{},
 	}
 	p.lenient, p.later = lenient, lenient
 	p.read()
@@ -176,13 +179,11 @@ func (p *truthParser) image(at position) {
 			hasID = p.id(0, "id", &v.ID) || hasID
 		case string(name) == "width":
 			if p.enter(1, "width") {
-				n, _ := p.whole(0, maxPixels)
-				v.Width = int(n)
+				v.Width = p.side()
 			}
 		case string(name) == "height":
 			if p.enter(2, "height") {
-				n, _ := p.whole(0, maxPixels)
-				v.Height = int(n)
+				v.Height = p.side()
 			}
 		case string(name) == "file_name":
 			if p.enter(3, "file_name") {
@@ -230,8 +231,35 @@ func (p *truthParser) image(at position) {
 		p.file(v.FileName)
 		return
 	}
+	p.size(&v)
 	p.images[v.ID] = int32(len(p.truth.Images))
 	p.truth.Images = append(p.truth.Images, v)
+}
+
+// side reads the width or height of an image. It is -1 if it is that of the file.
+func (p *truthParser) side() int {
+	least := int64(0)
+	if p.loader.Size != nil {
+		least = unknownSide
+	}
+	n, _ := p.whole(least, maxPixels)
+	return int(n)
+}
+
+const unknownSide = -1
+
+// size compares the size of an image with that of its file.
+func (p *truthParser) size(v *Image) {
+	if p.loader.Size == nil {
+		return
+	}
+	width, height := p.loader.Size(*v)
+	switch known := width > 0 && height > 0; {
+	case v.Width == unknownSide || v.Height == unknownSide:
+		v.Width, v.Height = width, height
+	case known && (v.Width != width || v.Height != height):
+		p.otherSize[v.ID] = true
+	}
 }
 
 // inner reads the fields of an object in an image that say where or when it was taken.
@@ -326,7 +354,7 @@ func (p *truthParser) category(at position) {
 	}
 	p.need(at, "id", "name")
 	p.named(v.ID)
-	if !hasID || !hasName {
+	if p.unnamed[v.ID] = hasID && !hasName; !hasID || !hasName {
 		return
 	}
 	if _, again := p.categories[v.ID]; again {
@@ -465,9 +493,10 @@ func (p *truthParser) references() {
 			p.complain(at.position, UnknownImage, "%d is not among the images", a.Image)
 		}
 		if _, known := p.categories[a.Category]; !known {
-			p.field = "category_id"
-			p.complain(at.position, UnknownCategory, "%d is not among the categories", a.Category)
-			ok = false
+			if ok = false; !p.unnamed[a.Category] {
+				p.field = "category_id"
+				p.complain(at.position, UnknownCategory, "%d is not among the categories", a.Category)
+			}
 		}
 		if ok {
 			kept = append(kept, a)
@@ -492,7 +521,7 @@ func (p *truthParser) inside(at position, b Box, in Image) {
 	case b.W < 1 || b.H < 1:
 		p.complain(at, DegenerateBox, "%v x %v pixels: less than a pixel across", b.W, b.H)
 	}
-	if in.Width == 0 || in.Height == 0 {
+	if in.Width == 0 || in.Height == 0 || p.otherSize[in.ID] {
 		return
 	}
 	w, h := float64(in.Width), float64(in.Height)

@@ -449,6 +449,19 @@ func damages(t *testing.T) []damagedCopy {
 			os.Rename(c.path("test", c.name("test", 1)), c.path("test", "IMG_1.JPG"))
 			c.image("test", 1)["file_name"] = "IMG_1.JPG"
 		}, []string{"error leaks train", "warning leak train/IMG_1_JPG_jpg.rf.0011aa.jpg"}, ""},
+		{"image of valid in train, encoded again", func(c *cells) {
+			c.put("train", "copy.jpg", again(c.picture("valid", c.name("valid", 1))))
+			c.another("train", "copy.jpg", c.image("valid", 1), -1)
+		}, []string{"warning split-twin train/copy.jpg"}, fmt.Sprintf("looks the same as %q", valid(1))},
+		{"width and height exchanged", func(c *cells) {
+			im := c.image("valid", 1)
+			im["width"], im["height"] = im["height"], im["width"]
+		}, []string{"error size-mismatch " + valid(1)}, "its annotations say 480 x 640"},
+		{"category without a name", func(c *cells) { delete(c.category("train", "RBC"), "name") },
+			[]string{"error missing-field " + annotations + ": categories[2].name",
+				"error unknown-class " + annotations}, "missing"},
+		{"box in a list", func(c *cells) { bbox([]any{1, 2, 3, 4})(c.boxes("valid", 2)[3]) },
+			[]string{"error wrong-type " + valid(2) + ", box 4"}, "want a number, got an array"},
 		{"frames of two videos with one name", func(c *cells) {
 			for _, split := range []string{"train", "test"} {
 				name := "frame_000000_jpg.rf." + split + ".jpg"

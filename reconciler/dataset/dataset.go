@@ -248,6 +248,7 @@ type split struct {
 	truth       *coco.Truth
 	problems    []coco.Problem
 	images      map[int64]string // existing files, by slash path below the version
+	otherSize   map[int64]bool   // images whose file has another size; their boxes are not compared with it
 	missing     []coco.Image
 	faults      []fault         // what the layout's reader found
 	copied      map[int64]int64 // what [version.copies] found

@@ -86,6 +86,7 @@ func Expectations() []Expectation {
 		"class-balance":   least(tableCategories, "share_of_most", leastObjects),
 		"same-name":       never(tablePairs, "same_across_splits", "same-name"),
 		"perceptual-twin": least(tablePairs, "bits_apart_from_eval_set", maxApart+1),
+		"split-twin":      least(tablePairs, "bits_apart_across_splits", maxApart+1),
 		"near-duplicate":  least(tablePairs, "bits_apart", maxApart+1),
 		"site-leak":       rows(tableSites, unique, args{"column": "site"}),
 		"time-leak":       least(tablePairs, "seconds_apart", tooClose.Seconds()),

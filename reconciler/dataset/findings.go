@@ -75,6 +75,7 @@ var Rules = []Rule{
 	{"few-images", delivery.LevelWarning, "an eval set with too few images, or groups, for any decision"},
 	{"same-name", delivery.LevelWarning, "an image with the source name of another split's image, and other content"},
 	{"perceptual-twin", delivery.LevelWarning, "an image that looks like one of an eval set"},
+	{"split-twin", delivery.LevelWarning, "an image of train that looks like one of valid"},
 	{"near-duplicate", delivery.LevelWarning, "two images of a split that look the same"},
 	{"site-leak", delivery.LevelWarning, "a site with images in train and in valid or test"},
 	{"time-leak", delivery.LevelWarning, "an image of train taken within a minute of one of valid or test, at one " +

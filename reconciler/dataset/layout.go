@@ -439,14 +439,24 @@ func (v *version) cocoSplit(name, file, group string, find func(coco.Image) (str
 		return nil, pathless(err)
 	}
 	defer in.Close()
-	truth, problems, err := coco.Loader{Group: group, Scenes: true}.ReadTruthLenient(asUTF8(in))
+	size := func(im coco.Image) (width, height int) {
+		if found, ok := find(im); ok {
+			width, height = v.size(found)
+		}
+		return width, height
+	}
+	truth, problems, err := coco.Loader{Group: group, Scenes: true, Size: size}.ReadTruthLenient(asUTF8(in))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	s := &split{name: name, annotations: file, truth: truth, problems: problems, images: map[int64]string{}}
+	s := &split{name: name, annotations: file, truth: truth, problems: problems, images: map[int64]string{},
+		otherSize: map[int64]bool{}}
 	for _, im := range truth.Images {
 		if found, ok := find(im); ok {
 			s.images[im.ID] = found
+			if width, height := v.size(found); width != im.Width || height != im.Height {
+				s.otherSize[im.ID] = true
+			}
 		} else {
 			s.missing = append(s.missing, im)
 		}

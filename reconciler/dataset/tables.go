@@ -217,7 +217,7 @@ func (c *checker) annotationTable() Table {
 			if 0 < side && side < 1 {
 				part = side
 			}
-			if im.Width > 0 && im.Height > 0 {
+			if im.Width > 0 && im.Height > 0 && !s.otherSize[a.Image] {
 				by, within := a.Box.Within(im.Width, im.Height)
 				if by > 1 || side >= 1 {
 					insideLearnt, insideJudged = of(within)
@@ -313,11 +313,12 @@ func (c *checker) splitTable(v *version) Table {
 // pairTable has pairs of images that are the same, or nearly. A column has a value where its expectation applies.
 func (c *checker) pairTable() Table {
 	t := Table{Name: tablePairs, Columns: []string{"place", "image", "other", "same_in_split",
-		"same_across_splits", "bits_apart", "bits_apart_from_eval_set", "seconds_apart"},
+		"same_across_splits", "bits_apart", "bits_apart_from_eval_set", "seconds_apart",
+		"bits_apart_across_splits"},
 		Index: []string{"image", "other"}, Texts: []string{"place", "image", "other", "same_in_split",
 			"same_across_splits"}}
 	for _, p := range c.pairs {
-		var within, across, bits, bitsFromSet any
+		var within, across, bits, bitsFromSet, bitsAcross any
 		switch p.code {
 		case "duplicate-file", "duplicate-image":
 			if within = p.code; !p.sameBoxes {
@@ -327,13 +328,15 @@ func (c *checker) pairTable() Table {
 			bits = p.apart
 		case "perceptual-twin":
 			bitsFromSet = p.apart
+		case "split-twin":
+			bitsAcross = p.apart
 		default:
 			across = p.code
 		}
-		t.add(p.where, p.image, p.other, within, across, bits, bitsFromSet, nil)
+		t.add(p.where, p.image, p.other, within, across, bits, bitsFromSet, nil, bitsAcross)
 	}
 	for _, p := range c.close {
-		t.add(shown(p.file), p.file, p.other, nil, nil, nil, nil, p.apart.Seconds())
+		t.add(shown(p.file), p.file, p.other, nil, nil, nil, nil, p.apart.Seconds(), nil)
 	}
 	return t
 }

@@ -1,8 +1,8 @@
 package dataset
 
-// This file compares images by their looks. Training images that look like an image of an eval set but have another
-// identity are only warnings: two different frames of one camera may look alike. So are two images of one split that
-// look the same. And images of one source name that look clearly different are not the same image.
+// This file compares images by their looks. Training images that look like an image of an eval set, or of valid, but
+// have another identity are only warnings: two different frames of one camera may look alike. So are two images of one
+// split that look the same. And images of one source name that look clearly different are not the same image.
 
 import (
 	"fmt"
@@ -214,7 +214,7 @@ func (c *checker) sourceLooks(v *version, s *split, list map[string][]string) {
 }
 
 // twins reports training images whose hash is close to that of an eval set's image, and whose identities differ. Then
-// it reports images of one split that look the same.
+// it reports images of train that look like one of valid, and images of one split that look the same.
 func (c *checker) twins(v *version, splits map[string]*split) {
 	var inSets bands
 	bySplit := map[string][]int{}
@@ -254,6 +254,7 @@ func (c *checker) twins(v *version, splits map[string]*split) {
 			}
 		}
 	}
+	c.splitTwins(v, splits, index)
 	trainPrefix := ""
 	if s := splits["train"]; s != nil {
 		trainPrefix = s.prefix()
@@ -275,6 +276,34 @@ func (c *checker) twins(v *version, splits map[string]*split) {
 					"remove one of them if they are one picture", c.decodes[twin].name))
 			}
 			before.add(i, im.hash)
+		}
+	}
+}
+
+// splitTwins reports images of train that look like one of valid. index has the places of images in c.decodes by path.
+func (c *checker) splitTwins(v *version, splits map[string]*split, index map[string]int) {
+	train, valid := splits["train"], splits["valid"]
+	if train == nil || valid == nil {
+		return
+	}
+	var inValid bands
+	files := map[int]string{}
+	for _, file := range c.used(valid) {
+		if i, there := index[v.path(file)]; there && files[i] == "" {
+			inValid.add(i, c.decodes[i].hash)
+			files[i] = file
+		}
+	}
+	for _, file := range c.used(train) {
+		i, there := index[v.path(file)]
+		if !there || c.sets[v.path(file)].path != "" {
+			continue
+		}
+		if twin := inValid.nearest(c.decodes, i, func(j int) bool { return j != i }); twin >= 0 {
+			c.pairs = append(c.pairs, imagePair{code: "split-twin", where: shown(file), image: file,
+				other: files[twin], apart: c.decodes[i].hash.apart(c.decodes[twin].hash)})
+			c.finding(delivery.LevelWarning, "split-twin", shown(file), fmt.Sprintf("looks the same as %q; put both "+
+				"into one split if they are one picture", files[twin]))
 		}
 	}
 }
