@@ -72,12 +72,32 @@ type part struct{ command, file, text string }
 // path, as a comment.
 func parts(t *testing.T, page string) (list []part) {
 	t.Helper()
+	return partsOf(pageText(t, page))
+}
+
+// section lists the parts of one section of a page.
+func section(t *testing.T, page, heading string) []part {
+	t.Helper()
+	_, text, ok := strings.Cut(pageText(t, page), "\n## "+heading+"\n")
+	if !ok {
+		t.Fatalf("%s has no section %q", page, heading)
+	}
+	text, _, _ = strings.Cut(text, "\n## ")
+	return partsOf(text)
+}
+
+func pageText(t *testing.T, page string) string {
+	t.Helper()
 	data, err := os.ReadFile(filepath.Join("..", "docs", page))
 	if err != nil {
 		t.Fatal(err)
 	}
+	return string(data)
+}
+
+func partsOf(page string) (list []part) {
 	var file *part
-	for line := range strings.Lines(string(data)) {
+	for line := range strings.Lines(page) {
 		switch command, indented := strings.CutPrefix(line, "    "); {
 		case strings.HasPrefix(line, "```yaml"):
 			file = &part{}

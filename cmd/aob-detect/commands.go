@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 
@@ -40,6 +41,39 @@ input, and prints both as JSON lines.`,
 			})
 		},
 	}
+}
+
+func describeCommand(o *options) *cobra.Command {
+	var withSlots bool
+	cmd := &cobra.Command{
+		Use:   "describe MODEL.onnx",
+		Short: "Say what a model's file declares, also without metadata",
+		Long: `Describe prints a model's inputs, outputs and number of slots as JSON lines. Where
+it is known which slot is which class, by the file's rfdetr_inference metadata or
+by --slots, it also runs the golden input and prints the signature.`,
+		Example: `  aob-detect describe model.onnx | jq 'select(.described).described.outputs'
+  echo '["cat", "dog", ""]' | aob-detect describe --slots model.onnx`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return o.respond(cmd.OutOrStdout(), func(w detect.Worker, out io.Writer) error {
+				var slots []string
+				if withSlots {
+					var err error
+					if slots, err = detect.ReadSlots(cmd.InOrStdin()); err != nil {
+						return fmt.Errorf("--slots: %w", err)
+					}
+				}
+				found, err := w.Describe(cmd.Context(), args[0], slots)
+				if err != nil {
+					return err
+				}
+				return detect.WriteDeclaration(out, found)
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&withSlots, "slots", false,
+		"read the classes of the slots of a model without metadata from standard input, as a JSON list")
+	return cmd
 }
 
 func evaluateCommand(o *options) *cobra.Command {

@@ -1,7 +1,8 @@
 // Command aob-detect runs detector models with ONNX Runtime, for programs that must not load it into their own process.
 //
-// Package detect uses the subcommands inspect, evaluate and serve: their standard output has lines of JSON, and their
-// standard error is for users. infer is for users only. See package detect for the contract of models and bundles.
+// Package detect uses the subcommands inspect, describe, evaluate and serve: their standard output has lines of JSON,
+// and their standard error is for users. infer is for users only. See package detect for the contract of models and
+// bundles.
 package main
 
 import (
@@ -50,7 +51,7 @@ tools/onnxruntime/install.sh installs it.`,
 		"path of ONNX Runtime's shared library (default: AOB_ONNXRUNTIME, else the installed one)")
 	flags.IntVar(&o.threads, "threads", 0, "CPU cores to use (default: all)")
 	flags.StringVar(&o.memory, "memory", "", "limit of this process's private memory, such as 4GiB (default: none)")
-	root.AddCommand(inspectCommand(&o), evaluateCommand(&o), serveCommand(&o), inferCommand(&o))
+	root.AddCommand(inspectCommand(&o), describeCommand(&o), evaluateCommand(&o), serveCommand(&o), inferCommand(&o))
 	return root
 }
 

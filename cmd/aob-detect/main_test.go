@@ -99,10 +99,16 @@ func TestCommands(t *testing.T) {
 		}
 	}
 
+	stdout, stderr, err = run("describe", testdata+"no_metadata.onnx")
+	if err != nil || stderr != "" || !strings.Contains(stdout, `"slots":4,"metadata":false}`) {
+		t.Errorf("describe: %v, %s%s", err, stdout, stderr)
+	}
+
 	for _, c := range []struct {
 		args []string
 		want string // on standard error
 	}{
+		{[]string{"describe", "--slots", testdata + "no_metadata.onnx"}, "--slots: "}, // standard input is empty
 		{[]string{"infer", "--bundle", bundle, testdata + "make_models.py"},
 			"aob-detect: image ../../reconciler/detect/testdata/make_models.py: neither JPEG nor PNG\n"},
 		{[]string{"infer", "--bundle", testdata, testdata + "small.png"},

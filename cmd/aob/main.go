@@ -63,8 +63,8 @@ git revert rolls back.`,
 		newStatusCommand(), newExplainCommand(), newPRCommand(), newLogsCommand(), newPlanCommand(),
 		newTryCommand(), newRunsCommand(), newCompareCommand(), newGateCommand(), newDataCommand(), newDeviceCommand(),
 		newBundleCommand(), newTrainerCommand(), newTrainCommand(), newReleaseCommand(),
-		newReproduceCommand(), newEvalCommand(), newDoctorCommand(), newValidateCommand(), newSchemaCommand(),
-		newVersionCommand(),
+		newImportCommand(), newReproduceCommand(), newEvalCommand(), newDoctorCommand(), newValidateCommand(),
+		newSchemaCommand(), newVersionCommand(),
 	)
 	group(root)
 	checkArguments(root)

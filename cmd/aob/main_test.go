@@ -13,18 +13,35 @@ import (
 	"log/slog"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/detect"
 	"github.com/autonomos/aob/reconciler/web"
 	"github.com/autonomos/aob/tools/roboflow/roboflowtest"
 )
 
 var update = flag.Bool("update", false, "write what the scripts compare with as it comes out now")
+
+// onnxRuntime is the path of ONNX Runtime's library; "" where it is missing.
+var onnxRuntime, _ = detect.FindLibrary()
+
+// buildDetector builds aob-detect once for all scripts. The test removes dir at its end.
+func buildDetector(dir string) func() (string, error) {
+	return sync.OnceValues(func() (string, error) {
+		binary := filepath.Join(dir, "aob-detect")
+		if out, err := exec.Command("go", "build", "-o", binary, "../aob-detect").CombinedOutput(); err != nil {
+			return "", fmt.Errorf("build aob-detect: %w: %s", err, out)
+		}
+		return binary, nil
+	})
+}
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"aob": main})
@@ -36,6 +53,7 @@ func TestScripts(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs the commands as processes")
 	}
+	detector := buildDetector(t.TempDir())
 	testscript.Run(t, testscript.Params{
 		Dir:           filepath.Join("testdata", "script"),
 		UpdateScripts: *update,
@@ -70,7 +88,24 @@ func TestScripts(t *testing.T) {
 			env.Setenv("USER", "maria")
 			return nil
 		},
+		// [onnx] is true where ONNX Runtime is installed.
+		Condition: func(name string) (bool, error) {
+			if name != "onnx" {
+				return false, fmt.Errorf("unknown condition %s", name)
+			}
+			return onnxRuntime != "", nil
+		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			// detector makes aob-detect runnable, and sets MODELS to the folder of the test models.
+			"detector": func(ts *testscript.TestScript, _ bool, _ []string) {
+				binary, err := detector()
+				ts.Check(err)
+				models, err := filepath.Abs("../../reconciler/detect/testdata")
+				ts.Check(err)
+				ts.Setenv("PATH", filepath.Dir(binary)+string(filepath.ListSeparator)+ts.Getenv("PATH"))
+				ts.Setenv("AOB_ONNXRUNTIME", onnxRuntime)
+				ts.Setenv("MODELS", models)
+			},
 			// pass N lets aob/release of a pull request pass.
 			"pass": func(ts *testscript.TestScript, _ bool, args []string) {
 				n, err := strconv.Atoi(args[0])

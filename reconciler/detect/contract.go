@@ -109,6 +109,30 @@ func signatureOf(entry string, inputs, outputs []Port) (delivery.Signature, erro
 	return sig, checkSignature(sig)
 }
 
+// signatureOfSlots returns the signature of an export of RF-DETR without metadata, whose slots have the given classes.
+func signatureOfSlots(slots []string, inputs, outputs []Port) (delivery.Signature, error) {
+	sig := plainSignature()
+	width, err := checkPorts(&sig, inputs, outputs)
+	if err != nil {
+		return delivery.Signature{}, err
+	}
+	if len(slots) != width {
+		return delivery.Signature{}, fmt.Errorf("output %s has %d slots, but %s of slots",
+			sig.Logits, width, delivery.Count(len(slots), "name"))
+	}
+	if err := (metadata{ClassNames: slots, NumClasses: width}).nameSlots(&sig, width); err != nil {
+		return delivery.Signature{}, err
+	}
+	return sig, checkSignature(sig)
+}
+
+// plainSignature is what all exports of RF-DETR have in common, and its predict() expects.
+func plainSignature() delivery.Signature {
+	return delivery.Signature{SchemaVersion: 1, Input: "input", Boxes: "dets",
+		Logits: "labels", Resize: delivery.Resize{Algorithm: "bilinear", Padding: "none", DType: "float32"},
+		Means: []float64{0.485, 0.456, 0.406}, Stds: []float64{0.229, 0.224, 0.225}, Select: 300}
+}
+
 // check rejects metadata that would need another computation than the contract's.
 func (m metadata) check() error {
 	if m.SchemaVersion != 1 {
@@ -186,17 +210,46 @@ func checkPorts(sig *delivery.Signature, inputs, outputs []Port) (slots int, err
 	if sig.Boxes == sig.Logits {
 		return 0, fmt.Errorf("boxes and logits have the same output %s", sig.Boxes)
 	}
+	// Exports of RF-DETR before 1.5 do not say how many queries there are; a run of the model shows it.
 	queries := boxes.Shape[1]
-	if boxes.Shape[2] != 4 || queries < 1 || queries > maxQueries {
-		return 0, fmt.Errorf("output %s has shape %v, want [N,Q,4] with Q fixed, 1 to %d", sig.Boxes, boxes.Shape,
-			maxQueries)
+	if boxes.Shape[2] != 4 || queries != -1 && (queries < 1 || queries > maxQueries) {
+		return 0, fmt.Errorf("output %s has shape %v, want [N,Q,4] with Q from 1 to %d, or not fixed", sig.Boxes,
+			boxes.Shape, maxQueries)
 	}
-	if n := logits.Shape[2]; logits.Shape[1] != queries || n < 1 || n > maxSlots || queries*n > maxOutputs {
-		return 0, fmt.Errorf("output %s has shape %v, want [N,%d,slots] with slots fixed, 1 to %d", sig.Logits,
-			logits.Shape, queries, min(maxSlots, maxOutputs/queries))
+	n, same := logits.Shape[2], logits.Shape[1]
+	if same != queries && same != -1 && queries != -1 || n < 1 || n > maxSlots || queries*n > maxOutputs {
+		want := "Q"
+		if queries != -1 {
+			want = strconv.FormatInt(queries, 10)
+		}
+		return 0, fmt.Errorf("output %s has shape %v, want [N,%s,slots] with slots fixed, 1 to %d", sig.Logits,
+			logits.Shape, want, min(maxSlots, maxOutputs/max(1, queries)))
 	}
 	return int(logits.Shape[2]), nil
 }
+
+// checkDeclared rejects inputs and outputs that are more than a description may have.
+func checkDeclared(inputs, outputs []Port) error {
+	if len(inputs) > maxPorts || len(outputs) > maxPorts {
+		return fmt.Errorf("it has %s and %s, want at most %d of each", delivery.Count(len(inputs), "input"),
+			delivery.Count(len(outputs), "output"), maxPorts)
+	}
+	for _, p := range slices.Concat(inputs, outputs) {
+		if err := checkName(p.Name); err != nil {
+			return fmt.Errorf("name of an input or output: %w", err)
+		}
+		if len(p.Shape) > maxDimensions {
+			return fmt.Errorf("%s has %d dimensions, want at most %d", p.Name, len(p.Shape), maxDimensions)
+		}
+	}
+	return nil
+}
+
+// Limits of what a model's file declares.
+const (
+	maxPorts      = 64
+	maxDimensions = 16
+)
 
 // mismatch returns why a port is not a float32 tensor of a rank with a batch size of 1 or not fixed; nil if it is.
 func (p Port) mismatch(rank int) error {

@@ -133,9 +133,10 @@ func TestSignatureOf(t *testing.T) {
 		{name: "boxes of five", ports: func(in, out []Port) ([]Port, []Port) { out[1].Shape[2] = 5; return in, out },
 			refused: "output dets has shape"},
 		{name: "queries not fixed", ports: func(in, out []Port) ([]Port, []Port) {
-			out[1].Shape[1] = -1
+			out[0].Shape[1], out[1].Shape[1] = -1, -1
 			return in, out
-		},
+		}},
+		{name: "no queries", ports: func(in, out []Port) ([]Port, []Port) { out[1].Shape[1] = 0; return in, out },
 			refused: "output dets has shape"},
 		{name: "other queries", ports: func(in, out []Port) ([]Port, []Port) { out[0].Shape[1] = 7; return in, out },
 			refused: "output labels has shape"},

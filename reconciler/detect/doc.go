@@ -5,7 +5,7 @@
 // which starts aob-detect as a child with a deadline, a memory limit and an environment without secrets:
 //
 //   - [Detector.Inspect] opens an untrusted model and returns its signature and a golden: an input and
-//     the model's outputs;
+//     the model's outputs; [Detector.Describe] says what a file declares, also of one without metadata;
 //   - [Detector.Evaluate] runs a model over images, for gates;
 //   - [Detector.Serve] keeps a model running behind a Unix socket, for devices.
 //
@@ -18,7 +18,8 @@
 // says (RF-DETR: bilinear interpolation with half-pixel centres and no antialiasing, torch's interpolate with
 // align_corners=False, antialias=False), divided by 255 or scaled, minus the means, divided by the standard deviations,
 // all in float32. There are two outputs, by name: boxes [N,Q,4] as centre and size in 0..1, and logits [N,Q,slots].
-// TestLikeTorch states how far a tensor is from torch's.
+// TestLikeTorch states how far a tensor is from torch's. A file may leave Q open, as RF-DETR before 1.5 does; then Q
+// may differ between images. What a run returns is checked each time, whatever the file declares.
 //
 // A score is the sigmoid of a logit. Unnamed slots and the background slot are left out of the Q x slots pairs, and the
 // top K of the rest are kept (Signature.Select), sorted by score; equal scores keep the order of the tensor. So one

@@ -5,12 +5,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"image"
+	"image/png"
 	"math"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -83,6 +86,106 @@ func TestInspect(t *testing.T) {
 		if !reflect.DeepEqual(golden, first) { // the same weights
 			t.Errorf("%s: another golden", name)
 		}
+	}
+}
+
+// Exports of RF-DETR without metadata, and models whose number of queries is not fixed.
+func TestDescribeRealModels(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
+	d := withLibrary(t)
+	d.MemoryLimit = 1 << 30
+	at := func(name string) string { return filepath.Join("testdata", name) }
+	for _, c := range []struct {
+		file  string
+		slots []string
+		want  string // the part of an error, "" for none
+	}{
+		{"open.onnx", []string{"", "a", "b", "c"}, ""},     // before 1.5
+		{"five.onnx", []string{"", "a", "b", "c", ""}, ""}, // 1.5 to 1.9.1
+		{"no_metadata.onnx", []string{"a", "b", "c", ""}, ""},
+		{"five.onnx", []string{"a", "b", "c", ""}, "output labels has 5 slots, but 4 names of slots"},
+		{"huge.onnx", nil, "does not run"},
+		{"malformed.onnx", nil, "does not load"},
+		{"external.onnx", nil, "keeps weights in other files"},
+		{"random.onnx", nil, "golden replay: output dets differs"},
+	} {
+		found, err := d.Describe(t.Context(), at(c.file), nil)
+		if err == nil && found.Signature == nil && found.Slots != len(c.slots) && c.want == "" {
+			t.Errorf("%s: %d slots, want %d", c.file, found.Slots, len(c.slots))
+		}
+		if err == nil && len(c.slots) > 0 {
+			found, err = d.Describe(t.Context(), at(c.file), c.slots)
+		}
+		if c.want == "" {
+			if err != nil || found.Signature == nil || !slices.Equal(found.Signature.Slots, c.slots) || found.Metadata {
+				t.Errorf("%s: %+v, %v", c.file, found, err)
+			}
+			continue
+		}
+		if bad, ok := errors.AsType[*ModelError](err); !ok || !strings.Contains(bad.Why, c.want) {
+			t.Errorf("%s: %v, want %q", c.file, err, c.want)
+		}
+	}
+
+	// Half of a file is none, wherever it is cut.
+	whole, err := os.ReadFile(at("no_metadata.onnx"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut := filepath.Join(t.TempDir(), "cut.onnx")
+	for _, n := range []int{0, 1, 100, len(whole) / 2, len(whole) - 1} {
+		if err := os.WriteFile(cut, whole[:n], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := d.Describe(t.Context(), cut, nil)
+		if _, ok := errors.AsType[*ModelError](err); !ok {
+			t.Errorf("the first %d bytes: %v", n, err)
+		}
+	}
+}
+
+// A model may have another number of queries for each image, and is refused for an image for which it has none.
+func TestVaryingQueries(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
+	d := withLibrary(t)
+	path := filepath.Join("testdata", "varying.onnx")
+	sig, _, err := d.Inspect(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	evaluate := func(level uint8) ([]ImageDetections, error) {
+		img := image.NewGray(image.Rect(0, 0, 16, 16))
+		for i := range img.Pix {
+			img.Pix[i] = level
+		}
+		file := filepath.Join(t.TempDir(), "plain.png")
+		f, err := os.Create(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(png.Encode(f, img), f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		return d.Evaluate(t.Context(), Request{Model: path, Signature: sig, Images: []ImageFile{{1, file}}}, nil)
+	}
+	counts := map[int]bool{}
+	for _, level := range []uint8{120, 255} {
+		found, err := evaluate(level)
+		if err != nil {
+			t.Fatal(err)
+		}
+		counts[len(found[0].Boxes)] = true
+	}
+	if len(counts) < 2 || !counts[sig.Select] { // the light picture has more than are selected
+		t.Errorf("numbers of boxes: %v, select %d", counts, sig.Select)
+	}
+	_, err = evaluate(0)
+	if bad, ok := errors.AsType[*ModelError](err); !ok || !strings.Contains(bad.Why, "dets") {
+		t.Errorf("a dark picture: %v", err)
 	}
 }
 

@@ -16,12 +16,13 @@ import (
 
 // A message is one line of the child's output. Exactly one field is set.
 type message struct {
-	Hello     *hello      `json:"hello,omitempty"`
-	Image     *imageLine  `json:"image,omitempty"`     // evaluate, one per image, in order
-	Done      *int        `json:"done,omitempty"`      // evaluate, last: the number of images
-	Inspected *Inspection `json:"inspected,omitempty"` // inspect, last
-	Ready     *bool       `json:"ready,omitempty"`     // serve, when it is ready
-	Failure   *failure    `json:"failure,omitempty"`   // last
+	Hello     *hello       `json:"hello,omitempty"`
+	Image     *imageLine   `json:"image,omitempty"`     // evaluate, one per image, in order
+	Done      *int         `json:"done,omitempty"`      // evaluate, last: the number of images
+	Inspected *Inspection  `json:"inspected,omitempty"` // inspect, last
+	Described *Declaration `json:"described,omitempty"` // describe, last
+	Ready     *bool        `json:"ready,omitempty"`     // serve, when it is ready
+	Failure   *failure     `json:"failure,omitempty"`   // last
 }
 
 // A hello tells the versions of the child, so that results of different versions are never mixed.
@@ -121,8 +122,8 @@ func parseMessage(line []byte) (message, error) {
 		return message{}, err
 	}
 	parts := 0
-	for _, set := range []bool{m.Hello != nil, m.Image != nil, m.Done != nil, m.Inspected != nil, m.Ready != nil,
-		m.Failure != nil} {
+	for _, set := range []bool{m.Hello != nil, m.Image != nil, m.Done != nil, m.Inspected != nil, m.Described != nil,
+		m.Ready != nil, m.Failure != nil} {
 		if set {
 			parts++
 		}

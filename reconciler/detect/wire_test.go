@@ -13,7 +13,8 @@ func TestParseMessage(t *testing.T) {
 	for line, ok := range map[string]bool{
 		`{"hello":{"protocol":1,"numerics":"x"}}`: true,
 		`{"done":3}`: true,
-		`{"image":{"id":1,"width":2,"height":3,"boxes":[[0,0.5,1,2,3,4]]}}`: true,
+		`{"described":{"inputs":[],"outputs":[],"slots":4,"metadata":false}}`: true,
+		`{"image":{"id":1,"width":2,"height":3,"boxes":[[0,0.5,1,2,3,4]]}}`:   true,
 		``:                        false,
 		`{}`:                      false,
 		`null`:                    false,

@@ -130,26 +130,47 @@ func (l *loaded) replay(ctx context.Context, g Golden) error {
 	return nil
 }
 
+// declared is what a model's file declares.
+type declared struct {
+	data            []byte
+	inputs, outputs []Port
+	entry           string // its metadata; "" if it has none
+}
+
+func (w Worker) declared(path string) (d declared, err error) {
+	if d.data, err = durable.ReadFile(path, MaxModelBytes); err != nil {
+		return d, fmt.Errorf("model %s: %w", path, err)
+	}
+	if d.inputs, d.outputs, d.entry, err = w.Runtime.Describe(d.data, MetadataKey); err != nil {
+		return d, &ModelError{path, fmt.Sprintf("does not load: %v", err)}
+	}
+	if err := checkDeclared(d.inputs, d.outputs); err != nil {
+		return d, &ModelError{path, err.Error()}
+	}
+	return d, nil
+}
+
+// inspect runs the golden input on a model of this signature.
+func (w Worker) inspect(ctx context.Context, path string, data []byte, sig delivery.Signature) (Golden, error) {
+	model, err := w.load(path, data, sig, cores(w.Threads))
+	if err != nil {
+		return Golden{}, err
+	}
+	defer model.model.Close()
+	return model.golden(ctx)
+}
+
 // Inspect opens the model at path, checks it against the contract, and runs the golden input.
 func (w Worker) Inspect(ctx context.Context, path string) (Inspection, error) {
-	data, err := durable.ReadFile(path, MaxModelBytes)
-	if err != nil {
-		return Inspection{}, fmt.Errorf("model %s: %w", path, err)
-	}
-	inputs, outputs, entry, err := w.Runtime.Describe(data, MetadataKey)
-	if err != nil {
-		return Inspection{}, &ModelError{path, fmt.Sprintf("does not load: %v", err)}
-	}
-	sig, err := signatureOf(entry, inputs, outputs)
-	if err != nil {
-		return Inspection{}, &ModelError{path, err.Error()}
-	}
-	model, err := w.load(path, data, sig, cores(w.Threads))
+	d, err := w.declared(path)
 	if err != nil {
 		return Inspection{}, err
 	}
-	defer model.model.Close()
-	golden, err := model.golden(ctx)
+	sig, err := signatureOf(d.entry, d.inputs, d.outputs)
+	if err != nil {
+		return Inspection{}, &ModelError{path, err.Error()}
+	}
+	golden, err := w.inspect(ctx, path, d.data, sig)
 	if err != nil {
 		return Inspection{}, err
 	}
@@ -163,6 +184,56 @@ func (w Worker) Inspect(ctx context.Context, path string) (Inspection, error) {
 // WriteInspection writes the last line of inspect's output.
 func WriteInspection(out io.Writer, i Inspection) error {
 	return writeLine(out, message{Inspected: &i})
+}
+
+// Describe says what the model at path declares. It runs the model where it is known which slot is which class.
+func (w Worker) Describe(ctx context.Context, path string, slots []string) (Declaration, error) {
+	d, err := w.declared(path)
+	if err != nil {
+		return Declaration{}, err
+	}
+	found := Declaration{Inputs: d.inputs, Outputs: d.outputs, Metadata: d.entry != ""}
+	var sig delivery.Signature
+	switch {
+	case found.Metadata:
+		sig, err = signatureOf(d.entry, d.inputs, d.outputs)
+		found.Slots = len(sig.Slots)
+	case len(slots) > 0:
+		sig, err = signatureOfSlots(slots, d.inputs, d.outputs)
+		found.Slots = len(sig.Slots)
+	default:
+		sig = plainSignature()
+		found.Slots, err = checkPorts(&sig, d.inputs, d.outputs)
+	}
+	if err == nil && len(sig.Slots) > 0 {
+		if _, err := w.inspect(ctx, path, d.data, sig); err != nil {
+			return Declaration{}, err
+		}
+		found.Signature = &sig
+	}
+	if err != nil {
+		return Declaration{}, &ModelError{path, err.Error()}
+	}
+	return found, nil
+}
+
+// ReadSlots reads the classes of a model's slots as a Detector writes them: a list in JSON.
+func ReadSlots(in io.Reader) ([]string, error) {
+	data, err := io.ReadAll(io.LimitReader(in, maxHeader+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxHeader {
+		return nil, fmt.Errorf("the classes of the slots have more than %s", delivery.Bytes(maxHeader))
+	}
+	var slots []string
+	err = delivery.ParseJSON(data, &slots)
+	return slots, err
+}
+
+// WriteDeclaration writes the last line of describe's output.
+func WriteDeclaration(out io.Writer, d Declaration) error {
+	return writeLine(out, message{Described: &d})
 }
 
 // Evaluate reads a request from in and writes one line per image to out, in the request's order. It processes several

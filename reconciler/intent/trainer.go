@@ -233,6 +233,7 @@ func readBounded(files fs.FS, name string, limit int64) ([]byte, error) {
 
 // train fills in the trainer's defaults and checks the trainer's limits.
 func (d *document) train(t *delivery.Train) {
+	d.unversioned()
 	if d.options.Trainers == nil || t.With == "" || !d.valid("train.with") {
 		return
 	}
@@ -283,6 +284,24 @@ func (d *document) train(t *delivery.Train) {
 	}
 	for _, p := range trainer.args.root.check(args, "args") {
 		d.complain("train."+p.path, "%s", p.text)
+	}
+}
+
+// unversioned adds the versions of a trainer to the complaint about a train.with that has the trainer's name alone.
+func (d *document) unversioned() {
+	given, ok := d.spots["train.with"]
+	i := slices.IndexFunc(d.list, func(c delivery.Complaint) bool { return c.Path == "train.with" })
+	if !ok || i < 0 {
+		return
+	}
+	var versions []string
+	for _, with := range slices.Sorted(maps.Keys(d.options.Trainers)) {
+		if strings.HasPrefix(with, given.value.Value+"@") {
+			versions = append(versions, with)
+		}
+	}
+	if len(versions) > 0 {
+		d.list[i].Text += "; write " + or(versions)
 	}
 }
 

@@ -24,11 +24,15 @@ sys.path.insert(0, str(HERE))
 import train
 
 
-def model(width: int = 3, metadata: Any = None, logits: str = "labels", fixed: bool = True) -> bytes:
-    """A file with RF-DETR's ports, which computes nothing."""
+def model(
+    width: int = 3, metadata: Any = None, logits: str = "labels", fixed: bool = True, open_queries: bool = False
+) -> bytes:
+    """A file with RF-DETR's ports, which computes nothing. RF-DETR 1.4 writes the sizes of open_queries."""
     port = helper.make_tensor_value_info
     slots = width if fixed else "n"
-    outputs = [port("dets", TensorProto.FLOAT, [1, 5, 4]), port(logits, TensorProto.FLOAT, [1, 5, slots])]
+    (batch, boxes), (_, scores) = (("a", "b"), ("c", "d")) if open_queries else ((1, 5), (1, 5))
+    shapes = {"dets": [batch, boxes, 4], logits: [batch, scores, slots]}
+    outputs = [port(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
     zero = [helper.make_node("Constant", [], [o.name], value=helper.make_tensor(
         o.name, TensorProto.FLOAT, [1, 5, n], [0.0] * 5 * n)) for o, n in zip(outputs, (4, width))]  # fmt: skip
     graph = helper.make_graph(zero, "g", [port("input", TensorProto.FLOAT, [1, 3, 64, 96])], outputs)
@@ -64,9 +68,10 @@ class ImportTest(unittest.TestCase):
 
     def test_slots_of_each_kind_of_export(self) -> None:
         for output, width, slots, want in (
-            ("contiguous", 3, ["a", "b"], {"0": "a", "1": "b"}),  # since 1.9.2, and flat sets
-            ("root", 4, ["", "a", "b"], {"1": "a", "2": "b"}),  # 1.5 to 1.9.1: the root category is slot 0
-            ("ids", 5, ["", "a", "", "b", ""], {"1": "a", "3": "b"}),  # before 1.5: the slot is the category's id
+            ("contiguous", 3, ["a", "b", ""], {"0": "a", "1": "b"}),  # since 1.9.2, and flat sets
+            ("root", 4, ["", "a", "b", ""], {"1": "a", "2": "b"}),  # 1.5 to 1.9.1: the root category is slot 0
+            ("ids", 3, ["", "a", "b"], {"1": "a", "2": "b"}),  # before 1.5: the slot is the category's id
+            ("gaps", 5, ["", "a", "", "b", ""], {"1": "a", "3": "b"}),
             ("all", 2, ["a", "b"], {"0": "a", "1": "b"}),  # without a background
         ):
             with self.subTest(output):
@@ -78,6 +83,14 @@ class ImportTest(unittest.TestCase):
                 about = json.loads((self.folder / output / "train.json").read_text())
                 self.assertEqual((about["imported"], about["producer"]), (True, "pytorch 2.15"))
                 self.assertEqual(json.loads((self.folder / output / "status.json").read_text())["phase"], "done")
+
+    def test_a_number_of_queries_that_is_not_fixed(self) -> None:
+        """RF-DETR 1.4 leaves it open; it reports 300 boxes at most, or what args say."""
+        for output, args, want in (("open", {}, 300), ("select", {"select": 20}, 20)):
+            done = self.run_with(model(3, open_queries=True), ["a", "b"], output, slots=["", "a", "b"], **args)
+            self.assertEqual(done, (0, ""))
+            entry = self.entry(output)
+            self.assertEqual((entry["num_classes"], entry["num_select"]), (3, want))
 
     def test_a_file_with_metadata_stays_as_it_is(self) -> None:
         data = model(3, {"class_id_to_name": {"0": "a", "1": "b"}})
@@ -91,14 +104,15 @@ class ImportTest(unittest.TestCase):
         for i, (data, args, want) in enumerate((
             (model(3), {}, "so args.slots must name the class of each of its 3 slots"),
             (model(5), {"slots": ["a", "b"]}, "args.slots has 2 names, and output labels has 5 slots"),
+            (model(3), {"slots": ["a", "b"]}, 'name each of them, with "" for a slot without a class'),
             (model(2), {"slots": ["a", "b", "c"]}, "args.slots has 3 names, and output labels has 2 slots"),
-            (model(3), {"slots": ["a", "c"]}, "the file has no class b; its slots are ['a', 'c', '']"),
+            (model(3), {"slots": ["a", "c", ""]}, "the file has no class b; its slots are ['a', 'c', '']"),
             (model(3, named), {"slots": ["b", "a"]}, "args.slots says ['b', 'a'], and the file's metadata says"),
             (model(3, {"class_names": ["a"]}), {}, "the file has no class b"),
             (model(2, {"class_id_to_name": {"7": "a"}}), {}, "metadata has class '7', and output labels has 2 slots"),
             (model(3, []), {}, "metadata is no object"),
             (model(3, logits="scores"), {"slots": ["a", "b"]}, "the file has no labels, but dets, scores"),
-            (model(3, fixed=False), {"slots": ["a", "b"]}, "has no fixed number of queries and slots"),
+            (model(3, fixed=False), {"slots": ["a", "b"]}, "has no fixed number of slots"),
             (b"\xff not a model", {"slots": ["a", "b"]}, "the file is no ONNX file"),
         )):  # fmt: skip
             with self.subTest(want):
@@ -107,7 +121,7 @@ class ImportTest(unittest.TestCase):
                 self.assertIn(want, said)
                 self.assertEqual(said.count("\n"), 1)
                 self.assertFalse((self.folder / f"out{i}" / "model.onnx").exists())
-        status, said = self.run_with(model(3), ["a"], "twice", slots=["a", "a"])
+        status, said = self.run_with(model(3), ["a"], "twice", slots=["a", "a", ""])
         self.assertEqual((status, said), (1, "error: spec.train.args.slots: has an empty name, or a name twice\n"))
 
     def test_hostile_files(self) -> None:

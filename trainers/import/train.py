@@ -111,10 +111,10 @@ def written(graph: onnx.ModelProto, args: dict[str, Any], width: int, queries: i
     if "slots" not in args:
         raise Bad(f"the file has no {METADATA} metadata, so args.slots must name the class of each of its {width} "
                   "slots")  # fmt: skip
-    slots = args["slots"] + [""] * (width - len(args["slots"]))
-    if not width - 1 <= len(args["slots"]) <= width:
-        raise Bad(f"args.slots has {len(args['slots'])} names, and output {LOGITS} has {width} slots; name each of "
-                  'them, or all but the last, which is the background then; "" is a slot without a class')  # fmt: skip
+    slots = args["slots"]
+    if len(slots) != width:
+        raise Bad(f"args.slots has {len(slots)} names, and output {LOGITS} has {width} slots; name each of them, with "
+                  '"" for a slot without a class')  # fmt: skip
     entry = graph.metadata_props.add()
     entry.key = METADATA
     entry.value = json.dumps({
@@ -123,7 +123,7 @@ def written(graph: onnx.ModelProto, args: dict[str, Any], width: int, queries: i
         "outputs": {"pred_boxes": BOXES, "pred_logits": LOGITS}, "means": MEANS, "stds": STDS, "pixel_scale": 1 / 255,
         "channel_order": "RGB", "resize_interpolation": "bilinear", "resize_antialias": False, "class_names": slots,
         "class_id_to_name": {str(i): name for i, name in enumerate(slots) if name}, "num_classes": width,
-        "num_select": args.get("select", min(queries, 300)), "selection_policy": "all_logits",
+        "num_select": args.get("select", min(queries or 300, 300)), "selection_policy": "all_logits",
         "box_format": "cxcywh_normalized", **({} if slots[-1] else {"background_class_id": -1}),
     }, sort_keys=True)  # fmt: skip
     return slots
@@ -140,9 +140,9 @@ def imported(run: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
         graph = onnx.load_model_from_string(data)  # external files are not read
     except Exception as e:
         raise Bad(f"the file is no ONNX file: {e}") from None
-    queries, width = (sizes(graph.graph.output, LOGITS) + [0, 0])[:2]
-    if width < 1 or queries < 1:
-        raise Bad(f"output {LOGITS} of the file has no fixed number of queries and slots; export it with fixed sizes")
+    queries, width = (sizes(graph.graph.output, LOGITS) + [0, 0])[:2]  # RF-DETR 1.4 leaves queries open, which is 0
+    if width < 1:
+        raise Bad(f"output {LOGITS} of the file has no fixed number of slots; export it with fixed sizes")
     if max(width, queries) > MOST:
         raise Bad(f"output {LOGITS} of the file has {queries} queries and {width} slots; at most {MOST} are taken")
     sizes(graph.graph.output, BOXES)

@@ -74,14 +74,26 @@ def nodes(dets="dets", labels="labels"):
     ]
 
 
-def model(graph_nodes, dets="dets", labels="labels", metadata=METADATA, extra=(), batch="batch"):
+def model(
+    graph_nodes,
+    dets="dets",
+    labels="labels",
+    metadata=METADATA,
+    extra=(),
+    batch="batch",
+    queries=QUERIES,
+    slots=SLOTS,
+    weights=None,
+):
     value = helper.make_tensor_value_info
+    shapes = {**SHAPES, "as_labels": np.array([0, QUERIES, slots], np.int64)}
+    of_dets, of_labels = (queries, queries) if queries else ("dets_queries", "labels_queries")
     graph = helper.make_graph(
         graph_nodes,
         "detector",
         [value("input", TensorProto.FLOAT, [batch, 3, H, W])],
-        [value(dets, TensorProto.FLOAT, [batch, QUERIES, 4]), value(labels, TensorProto.FLOAT, [batch, QUERIES, SLOTS])],
-        [numpy_helper.from_array(v, k) for k, v in {**WEIGHTS, **SHAPES}.items()] + list(extra),
+        [value(dets, TensorProto.FLOAT, [batch, of_dets, 4]), value(labels, TensorProto.FLOAT, [batch, of_labels, slots])],
+        [numpy_helper.from_array(v, k) for k, v in {**WEIGHTS, **(weights or {}), **shapes}.items()] + list(extra),
     )
     made = helper.make_model(graph, producer_name="", opset_imports=[helper.make_opsetid("", 16)])
     made.ir_version = 8
@@ -162,6 +174,66 @@ def models():
             place = tensor.external_data.add()
             place.key, place.value = "location", "make_models.py"
     save("external.onnx", outside)
+    slot_models()
+
+
+def slot_models():
+    """Exports without metadata, as versions of RF-DETR make them, and models whose number of queries is not fixed."""
+    save("open.onnx", model(nodes(), metadata=None, queries=None))  # before 1.5
+    five = np.concatenate([np.zeros((CELLS, QUERIES, 1)), WEIGHTS["to_labels"].reshape(CELLS, QUERIES, SLOTS)], axis=2)
+    save(
+        "five.onnx",  # 1.5 to 1.9.1, trained on an export of Roboflow
+        model(nodes(), metadata=None, batch=1, slots=5, weights={"to_labels": five.astype(np.float32).reshape(CELLS, -1)}),
+    )
+    node = helper.make_node
+
+    def counted(count, extra):
+        """The valid model with as many queries as the tensor count says."""
+        cut = [
+            node("Concat", ["dets0"] * 20, ["dets1"], axis=1),
+            node("Concat", ["labels0"] * 20, ["labels1"], axis=1),
+            node("Slice", ["dets1", "zero", "count", "one"], ["dets"]),
+            node("Slice", ["labels1", "zero", "count", "one"], ["labels"]),
+        ]
+        return model(
+            nodes("dets0", "labels0") + count + cut,
+            queries=None,
+            extra=[constant("zero", np.array([0])), constant("one", np.array([1])), *extra],
+        )
+
+    # As many queries as the mean of the input says: none for a dark picture.
+    save(
+        "varying.onnx",
+        counted(
+            [
+                node("ReduceMean", ["input"], ["mean"], axes=[0, 1, 2, 3], keepdims=0),
+                node("Mul", ["mean", "scale"], ["scaled"]),
+                node("Relu", ["scaled"], ["positive"]),
+                node("Cast", ["positive"], ["whole"], to=TensorProto.INT64),
+                node("Unsqueeze", ["whole", "zero"], ["count"]),
+            ],
+            [constant("scale", np.float32(40))],
+        ),
+    )
+    # 16 GiB of boxes.
+    save(
+        "huge.onnx",
+        model(
+            nodes("dets0", "labels0")
+            + [
+                node("ReduceMean", ["dets0"], ["d1"], axes=[1], keepdims=1),
+                node("ReduceMean", ["labels0"], ["l1"], axes=[1], keepdims=1),
+                node("ReduceMax", ["d1"], ["most"], axes=[0, 1, 2], keepdims=0),
+                node("Ceil", ["most"], ["up"]),  # 1, which is not known before the model runs
+                node("Cast", ["up"], ["times"], to=TensorProto.INT64),
+                node("Mul", ["times", "sizes"], ["much"]),
+                node("Expand", ["d1", "much"], ["dets"]),
+                node("Expand", ["l1", "much"], ["labels"]),
+            ],
+            queries=None,
+            extra=[constant("sizes", np.array([1, 1 << 30, 4], np.int64))],
+        ),
+    )
 
 
 def picture():
