@@ -25,6 +25,10 @@ import (
 func serveSocket(ctx context.Context, w detect.Worker, bundle, socket string, ready func() error) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, os.Interrupt)
 	defer stop()
+	w.Stuck = func() {
+		fmt.Fprintln(os.Stderr, "aob-detect: the model does not stop; this process ends so that another can take over")
+		os.Exit(1)
+	}
 	server, err := w.Open(ctx, bundle)
 	if err != nil {
 		return err

@@ -390,6 +390,7 @@ func (c *checker) missing(v *version, s *split, dataset string) map[string]bool 
 	type group struct {
 		folder string
 		letter bool // only upper and lower case, or the form of Unicode, differ
+		slash  bool // only the \ between folders differs
 	}
 	elsewhere, lower := map[string][]string{}, map[string][]string{}
 	for _, file := range v.names() {
@@ -410,11 +411,14 @@ func (c *checker) missing(v *version, s *split, dataset string) map[string]bool 
 	for _, im := range s.missing {
 		name := strings.ReplaceAll(im.FileName, `\`, "/")
 		for _, file := range elsewhere[path.Base(name)] {
+			if name != im.FileName && file == path.Join(s.name, name) {
+				note(group{slash: true}, file)
+			}
 			note(group{folder: path.Dir(file)}, file)
 		}
 		for _, file := range lower[folded(path.Join(s.name, name))] {
 			if path.Base(file) != path.Base(name) {
-				note(group{s.name, true}, file)
+				note(group{folder: s.name, letter: true}, file)
 			}
 		}
 	}
@@ -430,6 +434,8 @@ func (c *checker) missing(v *version, s *split, dataset string) map[string]bool 
 		switch folder := strings.TrimSuffix(prefix, "/"); { // the place to put them
 		case s.dir == "":
 			text += fmt.Sprintf("; %s in %s, and which one is meant is not certain", these, shown(best.folder))
+		case best.slash:
+			text += fmt.Sprintf("; %s there: write / for each \\ of file_name", these)
 		case best.letter:
 			text += fmt.Sprintf("; %s there in other upper and lower case, or with accents in another form of "+
 				"Unicode: correct file_name", these)

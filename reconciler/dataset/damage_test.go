@@ -13,6 +13,7 @@ import (
 	"image/png"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -261,6 +262,15 @@ func damages(t *testing.T) []damagedCopy {
 			}
 		}, []string{`error missing-file train/images\` + whole.name("train", 0) + " x6"},
 			"6 files of these names are in train: write file_name without a folder"},
+		{"names have the other slash", func(c *cells) {
+			for i := range cellImages["train"] {
+				to := []string{"train/cam1", "train/cam2"}[i%2]
+				os.Mkdir(c.path(to, ""), 0o755)
+				os.Rename(c.path("train", c.name("train", i)), c.path(to, c.name("train", i)))
+				c.image("train", i)["file_name"] = path.Base(to) + `\` + c.name("train", i)
+			}
+		}, []string{`error missing-file train/cam1\` + whole.name("train", 0) + " x6"},
+			`6 files of these names are there: write / for each \ of file_name`},
 		{"name in capitals", func(c *cells) {
 			c.image("train", 2)["file_name"] = strings.ToUpper(c.name("train", 2))
 		}, []string{"error missing-file train/" + strings.ToUpper(whole.name("train", 2))}, "upper and lower case"},

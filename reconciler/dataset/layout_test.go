@@ -722,3 +722,19 @@ func TestLabelsOfNoImage(t *testing.T) {
 		t.Errorf("%v, %+v", err, r.Findings)
 	}
 }
+
+// CVAT numbers the frames of each video from 0, and puts those of all videos into one folder.
+func TestOneFileInBothSplits(t *testing.T) {
+	list := `{"images": [{"id": 1, "file_name": "frame_000000.png", "width": 64, "height": 48}],
+		"categories": [{"id": 1, "name": "a"}],
+		"annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [5, 6, 20, 10], "area": 200}]}`
+	dir := t.TempDir()
+	writeAll(t, dir, map[string]string{"images/frame_000000.png": string(picture(t, "a.png", "64x48")),
+		"annotations/instances_Train.json": list, "annotations/instances_Validation.json": list})
+	r := checkFolder(t, dir)
+	if !slices.ContainsFunc(r.Findings, func(f delivery.Finding) bool {
+		return f.Code == "split-leak" && f.Text == "is in both splits; it is left out of training"
+	}) {
+		t.Errorf("%+v", r.Findings)
+	}
+}

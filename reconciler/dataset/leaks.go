@@ -127,7 +127,11 @@ func (c *checker) match(file string, labels, identities []string, others map[str
 		for _, other := range others[identity] {
 			switch {
 			case strings.HasPrefix(identity, "sha256:"):
-				if text = fmt.Sprintf("is the same file as %q", other.where); !slices.Equal(labels, other.labels) {
+				text = fmt.Sprintf("is the same file as %q", other.where)
+				if other.path == file {
+					text = "is in both splits" // as of CVAT, which numbers the frames of each video from 0
+				}
+				if !slices.Equal(labels, other.labels) {
 					text += fmt.Sprintf(", and their boxes differ (%d there, %d here), so correct those there if they "+
 						"are wrong", len(other.labels), len(labels))
 				}

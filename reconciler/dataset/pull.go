@@ -45,6 +45,7 @@ func (c Catalog) Pull(ctx context.Context, d delivery.Dataset, to string, progre
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return Pulled{}, err
 	}
+	empty := err == nil
 	v, err := c.open(ctx, d)
 	if err != nil {
 		return Pulled{}, err
@@ -53,7 +54,24 @@ func (c Catalog) Pull(ctx context.Context, d delivery.Dataset, to string, progre
 		return Pulled{}, err
 	}
 	out.Folder = to
+	if empty {
+		return out, v.copyInto(ctx, to, progress)
+	}
 	return out, durable.WriteFolder(to, func(partial string) error { return v.copyTo(ctx, partial, progress) })
+}
+
+// copyInto copies all files into an empty folder. It is not replaced, since somebody may be working in it.
+func (v *version) copyInto(ctx context.Context, dir string, progress Progress) error {
+	whole := filepath.Join(dir, ".whole")
+	err := durable.WriteFolder(whole, func(partial string) error { return v.copyTo(ctx, partial, progress) })
+	if err != nil {
+		return err
+	}
+	list, err := os.ReadDir(whole)
+	for _, e := range list {
+		err = errors.Join(err, os.Rename(filepath.Join(whole, e.Name()), filepath.Join(dir, e.Name())))
+	}
+	return errors.Join(err, os.Remove(whole))
 }
 
 // copyTo copies all files. They are not links, since a file that is changed must stay what it is in the cache.

@@ -18,6 +18,9 @@ type engine struct {
 	crowd *loaded       // on one thread; the same as alone if there is one thread
 	slots chan struct{} // one for each run at the same time
 
+	stuck      func() // see Worker
+	stuckAfter time.Duration
+
 	batch  int           // the largest number of images of a run
 	wait   time.Duration // how long a call waits for others, while runs are in progress
 	queue  chan *call    // with a batch above 1
@@ -101,9 +104,29 @@ func (e *engine) once(ctx context.Context, input []float32, n int, arrived time.
 	if len(e.slots) > 1 {
 		model = e.crowd
 	}
+	defer e.watch(ctx)()
 	began := time.Now()
 	boxes, logits, err = model.run(ctx, input, n)
 	return boxes, logits, began.Sub(arrived), time.Since(began), err
+}
+
+// watch reports a run that goes on for too long after its callers have left. The returned function ends the watch.
+func (e *engine) watch(ctx context.Context) (ended func()) {
+	if e.stuck == nil {
+		return func() {}
+	}
+	done := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-done:
+		case <-time.After(e.stuckAfter):
+			e.stuck()
+		}
+	})
+	return func() {
+		close(done)
+		stop()
+	}
 }
 
 // gather makes batches of the calls in the queue until the engine is closed.
@@ -171,6 +194,7 @@ func (e *engine) runBatch(calls []*call) {
 	if len(e.slots) > 1 {
 		model = e.crowd
 	}
+	defer e.watch(ctx)()
 	began := time.Now()
 	boxes, logits, err := model.run(ctx, input, len(calls))
 	ran := time.Since(began)

@@ -153,6 +153,33 @@ func TestLeavingStopsTheRun(t *testing.T) {
 	}
 }
 
+// A run that does not stop is reported, because it holds a thread for ever.
+func TestStuckRun(t *testing.T) {
+	for _, batch := range []int{1, 4} {
+		started, stuck, free := make(chan struct{}, 1), make(chan struct{}), make(chan struct{})
+		var deaf atomic.Bool
+		model := pureRuntime{func(ctx context.Context, in Tensor) ([]Tensor, error) {
+			if deaf.Load() {
+				started <- struct{}{}
+				<-free
+			}
+			return pureRuntime{}.Run(ctx, in)
+		}}
+		s := opened(t, Worker{Runtime: model, Threads: 1, Batch: batch, Stuck: func() { close(stuck) },
+			StuckAfter: time.Millisecond})
+		deaf.Store(true)
+		ctx, leave := context.WithCancel(t.Context())
+		go s.Run(ctx, tensorOf(1))
+		<-started
+		leave()
+		<-stuck
+		close(free)
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestUntilAllLeft(t *testing.T) {
 	first, leaveFirst := context.WithCancel(t.Context())
 	second, leaveSecond := context.WithCancel(t.Context())

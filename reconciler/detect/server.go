@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -133,7 +134,8 @@ func (w Worker) Open(ctx context.Context, bundleDir string) (*Server, error) {
 func (w Worker) engine(ctx context.Context, path string, data []byte, sig delivery.Signature,
 	golden Golden) (*engine, error) {
 	threads := cores(w.Threads)
-	e := &engine{slots: make(chan struct{}, threads), batch: 1, wait: w.BatchWait}
+	e := &engine{slots: make(chan struct{}, threads), batch: 1, wait: w.BatchWait, stuck: w.Stuck,
+		stuckAfter: cmp.Or(w.StuckAfter, 10*time.Second)}
 	if w.Batch > 1 {
 		inputs, _, _, err := w.Runtime.Describe(data, MetadataKey)
 		if err != nil {

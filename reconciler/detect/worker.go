@@ -47,6 +47,11 @@ type Worker struct {
 	// waits for others while the model runs.
 	Batch     int
 	BatchWait time.Duration
+
+	// Stuck, if not nil, is called when a run of a server goes on for StuckAfter (10 s) after its callers have left. No
+	// call can be answered in its place, so the process should end.
+	Stuck      func()
+	StuckAfter time.Duration
 }
 
 // Hello writes the first line of every output.
