@@ -68,9 +68,9 @@ git revert rolls back.`,
 	)
 	group(root)
 	checkArguments(root)
-	// Cobra counts a command that only holds others as one to be run.
-	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "{{if .Runnable}}",
-		"{{if and .Runnable (not .HasAvailableSubCommands)}}", 1))
+	// Cobra counts a command that only holds others as one to be run, and does not wrap what it says of flags.
+	root.SetUsageTemplate(strings.NewReplacer("{{if .Runnable}}", "{{if and .Runnable (not .HasAvailableSubCommands)}}",
+		".FlagUsages ", ".FlagUsagesWrapped 80 ").Replace(root.UsageTemplate()))
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return hinted{err, c.CommandPath() + " --help shows how"}
 	})

@@ -66,11 +66,11 @@ it.`,
 	verify := query(&cobra.Command{
 		Use:   "verify MODEL[@VERSION]",
 		Short: "Verify a release's bundle and the documents about it",
-		Long: `With --key FILE, verify reads the bundle and the documents of a release from the server, and fails if
-one byte of them is not as it was made and signed: files must match the bundle's digest,
-documents must be signed by the key, be about this bundle and this release, and have the
-same figures. FILE is the public key of the server's evidence, which you should have from
-elsewhere than the server: state/keys/evidence.key.pub.`,
+		Long: `With --key FILE, verify reads the bundle and the documents of a release from the
+server, and fails if one byte of them is not as it was made and signed: files must match
+the bundle's digest, documents must be signed by the key, be about this bundle and this
+release, and have the same figures. FILE is the public key of the server's evidence,
+which you should have from elsewhere than the server: state/keys/evidence.key.pub.`,
 		Example: "  aob bundle verify shapes@2 --key evidence.key.pub\n" +
 			"  aob bundle verify shapes --key evidence.key.pub -o json | jq .bundle",
 	}, func(c *cobra.Command, api *web.Client, args []string) (any, func(*terminal), error) {
