@@ -374,3 +374,64 @@ func trusting(t *testing.T, cert string) *http.Client {
 	pool.AppendCertsFromPEM(text)
 	return &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}}
 }
+
+// What docs/serving.md says works.
+func TestServingPage(t *testing.T) {
+	python := venvtest.Python(t, "serveclients")
+	page, err := os.ReadFile("../../docs/serving.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := startFront(t)
+	dir := filepath.Dir(p.binary)
+	image, err := os.ReadFile(testdata + "picture.jpg")
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "image.jpg"), image, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.NewReplacer("127.0.0.1:8380", strings.TrimPrefix(p.url, "http://"), `shapes/2`, `shapes/7`).Replace(
+		string(page))
+	run := func(name string, args ...string) {
+		t.Helper()
+		cmd := exec.Command(name, args...)
+		cmd.Dir = dir
+		var errs bytes.Buffer
+		cmd.Stderr = &errs
+		out, err := cmd.Output()
+		if err != nil || !regexp.MustCompile(`\(1, 6, 4\)|\[\[|"ready"|"detections":\[{|"predictions":\[{`).Match(out) {
+			t.Errorf("%q: %v\n%s%s", args, err, out, &errs)
+		}
+	}
+	ran := 0
+	block := regexp.MustCompile("(?s)```python\n(.*?)```")
+	for _, script := range block.FindAllStringSubmatch(text, -1) {
+		run(python, "-c", script[1])
+		ran++
+	}
+	for line := range strings.Lines(block.ReplaceAllString(text, "")) {
+		command, indented := strings.CutPrefix(line, "    ")
+		switch {
+		case !indented || strings.HasPrefix(command, "bin/aob bundle pull"):
+		case strings.HasPrefix(command, "bin/aob-detect serve"):
+			// It runs already, with these flags.
+			cmd := newCommand()
+			serve, rest, err := cmd.Find(strings.Fields(command)[1:])
+			if err == nil {
+				err = serve.ParseFlags(rest)
+			}
+			if err != nil {
+				t.Errorf("%s: %v", command, err)
+			}
+			ran++
+		default:
+			run("/bin/bash", "-ec", command)
+			ran++
+		}
+	}
+	if ran != 7 {
+		t.Errorf("the page has %d commands", ran)
+	}
+	p.stop(t)
+}

@@ -1,8 +1,8 @@
 // Command aob-detect runs detector models with ONNX Runtime, for programs that must not load it into their own process.
 //
 // Package detect uses the subcommands inspect, describe, evaluate and serve: their standard output has lines of JSON,
-// and their standard error is for users. infer is for users only. See package detect for the contract of models and
-// bundles.
+// and their standard error is for users. infer and serve --listen are for users only. See package detect for the
+// contract of models and bundles, and package serve for the HTTP APIs.
 package main
 
 import (
