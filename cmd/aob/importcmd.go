@@ -282,10 +282,11 @@ func (r importRequest) model(server *intent.Server, m *imported) error {
 	}
 	m.Model = fmt.Sprintf(importedModel, delivery.YAMLScalar(m.Name), delivery.YAMLScalar(source),
 		delivery.YAMLScalar(ref), delivery.FlowList(named(m.Slots)), importTrainer)
-	if !m.Metadata {
-		m.Model += "  args: {slots: " + delivery.FlowList(m.Slots) + "} # the class of each slot\n"
+	args, err := r.args(m)
+	if err != nil {
+		return err
 	}
-	var err error
+	m.Model += args
 	if options.Trainers, err = loadTrainers(trainers); err != nil {
 		return err
 	}
@@ -295,6 +296,27 @@ func (r importRequest) model(server *intent.Server, m *imported) error {
 		return delivery.Complaints(complaints)
 	}
 	return nil
+}
+
+// args is the line of the model's file for what a file without metadata does not say.
+func (r importRequest) args(m *imported) (string, error) {
+	if m.Metadata {
+		return "", nil
+	}
+	args := "slots: " + delivery.FlowList(m.Slots)
+	if r.version != "" {
+		resize, err := detect.ResizeOf(r.version)
+		if err != nil {
+			return "", err
+		}
+		if resize != "" {
+			args += ", resize: " + resize
+		}
+	} else if m.Slots[0] == "" && m.Slots[len(m.Slots)-1] != "" {
+		m.Notes = append(m.Notes, "if RF-DETR before 1.5 trained the model, add resize: uint8-antialias to args: its "+
+			"training resized pictures as Pillow does")
+	}
+	return "  args: {" + args + "} # the class of each slot\n", nil
 }
 
 // write writes the model's file, unless there is another one.

@@ -83,6 +83,16 @@ func SlotsOfCategories(version string, categories []Category) ([]string, error) 
 	return slots, nil
 }
 
+// ResizeOf returns the resize of trainers/import that a version of RF-DETR was trained with, where it is not that of
+// predict(): before 1.5, Pillow resized the pictures. An error means that there is no such version.
+func ResizeOf(version string) (string, error) {
+	number, err := versionNumber(version)
+	if err == nil && slices.Compare(number, []int{1, 5}) < 0 {
+		return "uint8-antialias", nil
+	}
+	return "", err
+}
+
 // slotRules are versions with each rule of SlotsOfCategories, and what a person calls them.
 var slotRules = []struct{ version, name string }{
 	{"1.4", "before 1.5"}, {"1.5", "1.5 to 1.9.1"}, {"1.9.2", "since 1.9.2"},

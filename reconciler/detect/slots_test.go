@@ -105,6 +105,18 @@ func TestFitCategories(t *testing.T) {
 	}
 }
 
+func TestResizeOf(t *testing.T) {
+	for version, want := range map[string]string{"1.4.3": "uint8-antialias", "1.4": "uint8-antialias", "1.5": "",
+		"1.10.0": "", "2": ""} {
+		if got, err := ResizeOf(version); err != nil || got != want {
+			t.Errorf("%s: got %q, %v; want %q", version, got, err, want)
+		}
+	}
+	if got, err := ResizeOf("newest"); err == nil {
+		t.Errorf("newest: got %q", got)
+	}
+}
+
 func TestSlotLayout(t *testing.T) {
 	for _, c := range []struct {
 		slots []string

@@ -92,6 +92,22 @@ class ImportTest(unittest.TestCase):
             entry = self.entry(output)
             self.assertEqual((entry["num_classes"], entry["num_select"]), (3, want))
 
+    def test_resize(self) -> None:
+        for i, (given, want) in enumerate((
+            ({}, (False, None)),
+            ({"resize": "float32"}, (False, None)),
+            ({"resize": "float32-antialias"}, (True, None)),
+            ({"resize": "uint8"}, (False, "uint8")),
+            ({"resize": "uint8-antialias"}, (True, "uint8")),
+        )):  # fmt: skip
+            done = self.run_with(model(3), ["a"], f"resize{i}", slots=["", "a", "b"], **given)
+            self.assertEqual(done, (0, ""))
+            entry = self.entry(f"resize{i}")
+            self.assertEqual((entry["resize_antialias"], entry.get("resize_dtype")), want)
+        status, said = self.run_with(model(3), ["a"], "other", slots=["", "a", "b"], resize="bicubic")
+        self.assertEqual(status, 1)
+        self.assertIn("args.resize: must be one of float32, ", said)
+
     def test_a_file_with_metadata_stays_as_it_is(self) -> None:
         data = model(3, {"class_id_to_name": {"0": "a", "1": "b"}})
         self.assertEqual(self.run_with(data, ["a"], "out"), (0, ""))

@@ -22,6 +22,7 @@ METADATA = "rfdetr_inference"
 INPUT, BOXES, LOGITS = "input", "dets", "labels"
 MOST = 10_000  # queries, and slots, of a file; each takes memory here and where the model runs
 MEANS, STDS = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+RESIZES = ("float32", "float32-antialias", "uint8", "uint8-antialias")
 OUTPUTS = ("model.onnx", "train.json", "status.json", "log.txt", "identity")
 TRAIN = {
     "with", "architecture", "from", "resolution", "epochs", "batch", "optimizer", "precision", "earlyStopping", "args",
@@ -75,9 +76,11 @@ def read(file: Path) -> dict[str, Any]:
     if "weights" not in run:
         raise Bad("spec.train.from: must name weights of the server's configuration, which are the ONNX file")
     fields("weights", run["weights"], {"file", "sha256"})
-    args = fields("spec.train.args", train.get("args", {}), set(), {"slots", "select"})
+    args = fields("spec.train.args", train.get("args", {}), set(), {"slots", "select", "resize"})
     if "slots" in args:
         names("spec.train.args.slots", args["slots"], empty=True)
+    if args.get("resize", RESIZES[0]) not in RESIZES:
+        raise Bad(f"spec.train.args.resize: must be one of {', '.join(RESIZES)}")
     return run
 
 
@@ -115,13 +118,15 @@ def written(graph: onnx.ModelProto, args: dict[str, Any], width: int, queries: i
     if len(slots) != width:
         raise Bad(f"args.slots has {len(slots)} names, and output {LOGITS} has {width} slots; name each of them, with "
                   '"" for a slot without a class')  # fmt: skip
+    dtype, _, antialias = args.get("resize", RESIZES[0]).partition("-")
     entry = graph.metadata_props.add()
     entry.key = METADATA
     entry.value = json.dumps({
         "schema_version": 1, "format": "onnx", "task": "detect", "variant": "imported",
         "input_shape": [-1, 3, *sizes(graph.graph.input, INPUT)[1:]], "input_name": INPUT,
         "outputs": {"pred_boxes": BOXES, "pred_logits": LOGITS}, "means": MEANS, "stds": STDS, "pixel_scale": 1 / 255,
-        "channel_order": "RGB", "resize_interpolation": "bilinear", "resize_antialias": False, "class_names": slots,
+        "channel_order": "RGB", "resize_interpolation": "bilinear", "resize_antialias": bool(antialias),
+        **({} if dtype == "float32" else {"resize_dtype": dtype}), "class_names": slots,
         "class_id_to_name": {str(i): name for i, name in enumerate(slots) if name}, "num_classes": width,
         "num_select": args.get("select", min(queries or 300, 300)), "selection_policy": "all_logits",
         "box_format": "cxcywh_normalized", **({} if slots[-1] else {"background_class_id": -1}),
