@@ -32,6 +32,19 @@ var update = flag.Bool("update", false, "write what the scripts compare with as 
 // onnxRuntime is the path of ONNX Runtime's library; "" where it is missing.
 var onnxRuntime, _ = detect.FindLibrary()
 
+// uvFolder is the folder of the user's uv; "" where it is missing.
+var uvFolder = func() string {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return ""
+	}
+	found, _ := filepath.Glob(filepath.Join(cache, "aob", "uv-*", "bin", "uv"))
+	if len(found) == 0 {
+		return ""
+	}
+	return filepath.Dir(filepath.Dir(found[len(found)-1]))
+}()
+
 // buildDetector builds aob-detect once for all scripts. The test removes dir at its end.
 func buildDetector(dir string) func() (string, error) {
 	return sync.OnceValues(func() (string, error) {
@@ -88,12 +101,15 @@ func TestScripts(t *testing.T) {
 			env.Setenv("USER", "maria")
 			return nil
 		},
-		// [onnx] is true where ONNX Runtime is installed.
+		// [onnx] is true where ONNX Runtime is installed, and [uv] where uv is.
 		Condition: func(name string) (bool, error) {
-			if name != "onnx" {
-				return false, fmt.Errorf("unknown condition %s", name)
+			switch name {
+			case "onnx":
+				return onnxRuntime != "", nil
+			case "uv":
+				return uvFolder != "", nil
 			}
-			return onnxRuntime != "", nil
+			return false, fmt.Errorf("unknown condition %s", name)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			// detector makes aob-detect runnable, and sets MODELS to the folder of the test models.
@@ -105,6 +121,44 @@ func TestScripts(t *testing.T) {
 				ts.Setenv("PATH", filepath.Dir(binary)+string(filepath.ListSeparator)+ts.Getenv("PATH"))
 				ts.Setenv("AOB_ONNXRUNTIME", onnxRuntime)
 				ts.Setenv("MODELS", models)
+			},
+			// uv puts the user's uv into the cache of the script, without a network.
+			"uv": func(ts *testscript.TestScript, _ bool, _ []string) {
+				cache := ts.MkAbs("cache/aob")
+				ts.Check(os.MkdirAll(cache, 0o755))
+				ts.Check(os.Symlink(uvFolder, filepath.Join(cache, filepath.Base(uvFolder))))
+				ts.Setenv("UV_OFFLINE", "1")
+				ts.Setenv("UV_FIND_LINKS", ts.MkAbs("wheels"))
+			},
+			// wheel FILE makes the package alpha in wheels, and the lock file that has it.
+			"wheel": func(ts *testscript.TestScript, _ bool, args []string) {
+				const info = "alpha-1.0.dist-info/"
+				var data bytes.Buffer
+				z := zip.NewWriter(&data)
+				for name, text := range map[string]string{"alpha.py": "version = 1\n",
+					info + "METADATA": "Metadata-Version: 2.1\nName: alpha\nVersion: 1.0\n",
+					info + "WHEEL":    "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+					info + "RECORD":   "alpha.py,,\n" + info + "METADATA,,\n" + info + "WHEEL,,\n" + info + "RECORD,,\n"} {
+					f, err := z.Create(name)
+					ts.Check(err)
+					_, err = io.WriteString(f, text)
+					ts.Check(err)
+				}
+				ts.Check(z.Close())
+				lock := fmt.Sprintf("alpha==1.0 --hash=sha256:%s\n", delivery.Sum(data.Bytes()).Hex())
+				files := map[string]string{"wheels/alpha-1.0-py3-none-any.whl": data.String(), args[0]: lock}
+				for path, text := range files {
+					ts.Check(os.MkdirAll(filepath.Dir(ts.MkAbs(path)), 0o755))
+					ts.Check(os.WriteFile(ts.MkAbs(path), []byte(text), 0o644))
+				}
+			},
+			// sha256 FILE NAME sets a variable to a file's digest; expand FILE replaces variables in a file.
+			"sha256": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Setenv(args[1], delivery.Sum([]byte(ts.ReadFile(args[0]))).Hex())
+			},
+			"expand": func(ts *testscript.TestScript, _ bool, args []string) {
+				text := os.Expand(ts.ReadFile(args[0]), ts.Getenv)
+				ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o644))
 			},
 			// pass N lets aob/release of a pull request pass.
 			"pass": func(ts *testscript.TestScript, _ bool, args []string) {

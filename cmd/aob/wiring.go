@@ -72,6 +72,10 @@ func loadServer(path string) (intent.Server, error) {
 // trainerFiles returns the trainers in a folder, or the built-in ones if folder is "".
 func trainerFiles(folder string) (fs.FS, error) {
 	if folder != "" {
+		if info, err := os.Stat(folder); err != nil || !info.IsDir() {
+			return nil, hinted{fmt.Errorf("the folder of trainers, %s, is missing or is not a folder", folder),
+				"correct trainers: in the configuration, or --trainers; without them the built-in trainers are used"}
+		}
 		return os.DirFS(folder), nil
 	}
 	return fs.Sub(aob.Trainers, "trainers")
