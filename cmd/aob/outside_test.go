@@ -213,6 +213,7 @@ func TestCommandsPrintSafely(t *testing.T) {
 		`w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)`, // what goes in is made safe
 		// Another program reads it.
 		`return o.respond(cmd.OutOrStdout(), func(w detect.Worker, out io.Writer) error {`,
+		`return f.serve(cmd.Context(), cmd.ErrOrStderr(), *o, bundle)`, // which writes through a LogWriter
 	}
 	stream := regexp.MustCompile(`os\.Std(out|err)|(Out|Err)OrStd(out|err)\(\)|\bslog\.New|` +
 		`log\.(Print|Fatal)|fmt\.Print`)
