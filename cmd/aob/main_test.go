@@ -138,7 +138,8 @@ func TestScripts(t *testing.T) {
 				for name, text := range map[string]string{"alpha.py": "version = 1\n",
 					info + "METADATA": "Metadata-Version: 2.1\nName: alpha\nVersion: 1.0\n",
 					info + "WHEEL":    "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-					info + "RECORD":   "alpha.py,,\n" + info + "METADATA,,\n" + info + "WHEEL,,\n" + info + "RECORD,,\n"} {
+					info + "RECORD": "alpha.py,,\n" + info + "METADATA,,\n" + info + "WHEEL,,\n" + info +
+						"RECORD,,\n"} {
 					f, err := z.Create(name)
 					ts.Check(err)
 					_, err = io.WriteString(f, text)
