@@ -46,6 +46,7 @@
 //	work       what a run does: check, train, evaluate, compare
 //	stage      take one stage of a model without a server; reproduce a release
 //	detect     run models in a child process: inspect, evaluate, serve
+//	engine     build TensorRT engines with trtexec, and keep them
 //	artifact   bundles and statements about them, as OCI artifacts
 //	evidence   signed statements about bundles
 //	fleet      publish documents for devices, receive their reports

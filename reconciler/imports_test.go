@@ -20,7 +20,7 @@ var (
 		"words", "provenance", "profile"}
 	leaves   = []string{"durable", "trust"}
 	adapters = []string{"git", "forge", "dataset", "run", "terraform", "cloud", "artifact", "evidence", "detect",
-		"fleet", "ledger", "track", "web", "picture", "trainer", "store"}
+		"engine", "fleet", "ledger", "track", "web", "picture", "trainer", "store"}
 
 	allowed = map[string][]string{
 		"delivery": {},
@@ -52,8 +52,8 @@ var (
 		"view": {"delivery", "intent", "coco", "gate", "rollout", "plan", "code", "words", "explain", "git", "run",
 			"web"},
 		"edge":      {"delivery", "durable", "trust", "detect", "artifact"},
-		"serve":     {"delivery", "durable", "detect"},
-		"onnx":      {"delivery", "detect"},
+		"serve":     {"delivery", "profile", "durable", "detect"},
+		"onnx":      {"delivery", "profile", "durable", "detect"},
 		"turbojpeg": {},
 	}
 
@@ -176,7 +176,8 @@ func TestCommandImports(t *testing.T) {
 			return slices.Contains([]string{"delivery", "durable", "trust", "detect", "artifact", "edge"}, p)
 		},
 		"aob-detect": func(p string) bool {
-			return slices.Contains([]string{"delivery", "durable", "detect", "serve", "onnx", "turbojpeg"}, p)
+			return slices.Contains([]string{"delivery", "intent", "profile", "durable", "detect", "engine", "serve",
+				"onnx", "turbojpeg"}, p)
 		},
 	}
 	for command, ok := range may {

@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 
 	"github.com/spf13/cobra"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/detect"
+	"github.com/autonomos/aob/reconciler/profile"
 )
 
 func inspectCommand(o *options) *cobra.Command {
@@ -32,7 +34,7 @@ input, and prints both as JSON lines.`,
   cp model.onnx bundle/`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return o.respond(cmd.OutOrStdout(), func(w detect.Worker, out io.Writer) error {
+			return o.respond(cmd, "", func(w detect.Worker, out io.Writer) error {
 				found, err := w.Inspect(cmd.Context(), args[0])
 				if err != nil {
 					return err
@@ -55,7 +57,7 @@ by --slots, it also runs the golden input and prints the signature.`,
   echo '["cat", "dog", ""]' | aob-detect describe --slots model.onnx`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return o.respond(cmd.OutOrStdout(), func(w detect.Worker, out io.Writer) error {
+			return o.respond(cmd, "", func(w detect.Worker, out io.Writer) error {
 				var slots []string
 				if withSlots {
 					var err error
@@ -88,7 +90,7 @@ box, in pixels of the image. All paths are absolute.`,
    echo '{"id": 1, "path": "/images/1.jpg"}') | aob-detect evaluate`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return o.respond(cmd.OutOrStdout(), func(w detect.Worker, out io.Writer) error {
+			return o.respond(cmd, "", func(w detect.Worker, out io.Writer) error {
 				return w.Evaluate(cmd.Context(), cmd.InOrStdin(), out)
 			})
 		},
@@ -126,7 +128,7 @@ On SIGTERM it finishes its requests and ends.`,
 			if f.listen != "" {
 				return f.serve(cmd.Context(), cmd.ErrOrStderr(), *o, bundle)
 			}
-			return o.respond(cmd.OutOrStdout(), func(w detect.Worker, out io.Writer) error {
+			return o.respond(cmd, bundle, func(w detect.Worker, out io.Writer) error {
 				return serveSocket(cmd.Context(), w, bundle, socket, func() error { return detect.Ready(out) })
 			})
 		},
@@ -140,12 +142,16 @@ On SIGTERM it finishes its requests and ends.`,
 	return cmd
 }
 
-// respond writes a hello, then the output of do, and after an error a failure. The error is also returned.
-func (o options) respond(out io.Writer, do func(detect.Worker, io.Writer) error) error {
+// respond writes a hello, then the output of do, and after an error a failure. The error is also returned. bundle is
+// the folder of the bundle that do opens, or empty.
+func (o options) respond(cmd *cobra.Command, bundle string, do func(detect.Worker, io.Writer) error) error {
+	out := &lockedWriter{w: cmd.OutOrStdout()}
 	if err := detect.Hello(out); err != nil {
 		return err
 	}
-	w, err := o.worker()
+	w, err := o.worker(cmd.Context(), bundle, func(p profile.Progress) {
+		_ = detect.WriteProgress(out, p) // who does not read it can still read the result
+	})
 	if err == nil {
 		err = do(w, out)
 	}
@@ -153,6 +159,18 @@ func (o options) respond(out io.Writer, do func(detect.Worker, io.Writer) error)
 		return errors.Join(err, detect.Fail(out, err))
 	}
 	return nil
+}
+
+// A lockedWriter takes lines from several goroutines.
+type lockedWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (l *lockedWriter) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(p)
 }
 
 func inferCommand(o *options) *cobra.Command {
@@ -168,7 +186,9 @@ and y are the upper left corner. All numbers are pixels of the image.`,
   aob-detect infer --bundle bundle --score 0.5 images/*.jpg | jq '.boxes | length'`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			w, err := o.worker()
+			w, err := o.worker(cmd.Context(), bundle, func(p profile.Progress) {
+				_ = detect.WriteProgress(cmd.ErrOrStderr(), p)
+			})
 			if err != nil {
 				return err
 			}

@@ -22,6 +22,7 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/detect"
 	"github.com/autonomos/aob/reconciler/durable"
+	"github.com/autonomos/aob/reconciler/profile"
 	"github.com/autonomos/aob/reconciler/serve"
 )
 
@@ -56,7 +57,11 @@ func (f front) serve(ctx context.Context, out io.Writer, o options, bundle strin
 	if err != nil {
 		return err
 	}
-	memory, threads, err := o.limits()
+	p, err := o.chosen()
+	if err != nil {
+		return err
+	}
+	memory, threads, err := o.limits(p)
 	if err != nil {
 		return err
 	}
@@ -74,7 +79,13 @@ func (f front) serve(ctx context.Context, out io.Writer, o options, bundle strin
 		return err
 	}
 	defer os.RemoveAll(folder)
-	detector := detect.Detector{Binary: self, Library: o.library, Threads: threads, MemoryLimit: memory}
+	log := slog.New(slog.NewTextHandler(delivery.LogWriter{W: out}, nil))
+	detector := detect.Detector{Binary: self, Library: o.library, Threads: threads, MemoryLimit: memory,
+		Profile: o.profile, Profiles: o.profiles, Engines: o.cache, Timeout: time.Duration(p.Load),
+		Progress: func(b profile.Progress) {
+			log.Info("engine", "stage", b.Stage, "profile", b.Profile, "workspace", b.Workspace, "seconds", b.Seconds,
+				"text", b.Text)
+		}}
 	served, err := detector.Serve(ctx, bundle, filepath.Join(folder, "detect.sock"))
 	if err != nil {
 		return err
@@ -86,7 +97,6 @@ func (f front) serve(ctx context.Context, out io.Writer, o options, bundle strin
 	}
 	facts.Name, facts.Version = f.name, f.version
 	settings.Models = &serve.One{Facts: facts, Model: served}
-	log := slog.New(slog.NewTextHandler(delivery.LogWriter{W: out}, nil))
 	settings.Log = log
 
 	// When the model's process ends, so does this one: what has started it starts it again.

@@ -6,6 +6,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/detect"
 	"github.com/autonomos/aob/reconciler/onnx"
+	"github.com/autonomos/aob/reconciler/profile"
 	"github.com/autonomos/aob/reconciler/turbojpeg"
 )
 
@@ -27,9 +29,12 @@ func main() {
 
 // options are the flags of all subcommands.
 type options struct {
-	library string
-	threads int
-	memory  string
+	library  string
+	threads  int
+	memory   string
+	profile  string
+	profiles string
+	cache    string
 }
 
 func newCommand() *cobra.Command {
@@ -49,38 +54,50 @@ tools/onnxruntime/install.sh installs it.`,
 	flags := root.PersistentFlags()
 	flags.StringVar(&o.library, "library", "",
 		"path of ONNX Runtime's shared library (default: AOB_ONNXRUNTIME, else the installed one)")
-	flags.IntVar(&o.threads, "threads", 0, "CPU cores to use (default: all)")
-	flags.StringVar(&o.memory, "memory", "", "limit of this process's private memory, such as 4GiB (default: none)")
-	root.AddCommand(inspectCommand(&o), describeCommand(&o), evaluateCommand(&o), serveCommand(&o), inferCommand(&o))
+	flags.IntVar(&o.threads, "threads", 0, "CPU cores to use (default: the profile's, else all)")
+	flags.StringVar(&o.memory, "memory", "",
+		"limit of this process's private memory, such as 4GiB (default: the profile's, else none)")
+	flags.StringVar(&o.profile, "profile", "", "hardware profile, as in t4-fp16 (default: cpu-fp32)")
+	flags.StringVar(&o.profiles, "profiles", "", "YAML file with more hardware profiles")
+	flags.StringVar(&o.cache, "cache", "",
+		"folder of TensorRT engines (default: AOB_ENGINES, else one in the user's cache folder)")
+	root.AddCommand(inspectCommand(&o), describeCommand(&o), evaluateCommand(&o), serveCommand(&o), inferCommand(&o),
+		buildCommand(&o), profilesCommand(&o))
 	return root
 }
 
-// limits returns the values of --memory, 0 if there is none, and --threads.
-func (o options) limits() (memory delivery.Bytes, threads int, err error) {
+// limits returns the values of --memory and --threads, or else those of a profile that a flag names. 0 is none and all.
+func (o options) limits(p profile.Profile) (memory delivery.Bytes, threads int, err error) {
+	threads = o.threads
+	if o.profile != "" {
+		memory, threads = p.Memory, cmp.Or(o.threads, p.Threads)
+	}
 	if o.memory != "" {
 		if err := memory.UnmarshalText([]byte(o.memory)); err != nil {
 			return 0, 0, fmt.Errorf("--memory: %w", err)
 		}
 	}
-	if o.threads < 0 {
+	if threads < 0 {
 		return 0, 0, fmt.Errorf("--threads: want a number of cores, got %d", o.threads)
 	}
-	return memory, o.threads, nil
+	return memory, threads, nil
 }
 
-// worker limits the process and loads the library.
-func (o options) worker() (detect.Worker, error) {
-	memory, threads, err := o.limits()
+// worker limits the process and loads the library. bundle is the folder of the bundle that will be opened, or empty.
+func (o options) worker(ctx context.Context, bundle string, progress func(profile.Progress)) (detect.Worker, error) {
+	p, err := o.chosen()
+	if err != nil {
+		return detect.Worker{}, err
+	}
+	memory, threads, err := o.limits(p)
 	if err != nil {
 		return detect.Worker{}, err
 	}
 	library := o.library
 	if library == "" {
-		found, err := detect.FindLibrary()
-		if err != nil {
+		if library, err = detect.FindLibrary(); err != nil {
 			return detect.Worker{}, err
 		}
-		library = found
 	}
 	if err := detect.Confine(memory); err != nil {
 		return detect.Worker{}, err
@@ -89,5 +106,6 @@ func (o options) worker() (detect.Worker, error) {
 	if err != nil {
 		return detect.Worker{}, err
 	}
-	return detect.Worker{Runtime: runtime, JPEG: turbojpeg.Decoder{}, Threads: threads}, nil
+	w := detect.Worker{JPEG: turbojpeg.Decoder{}, Threads: threads}
+	return o.withProfile(ctx, w, runtime, p, bundle, progress)
 }

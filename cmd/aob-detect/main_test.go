@@ -11,6 +11,7 @@ import (
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/detect"
+	"github.com/autonomos/aob/reconciler/profile"
 )
 
 const testdata = "../../reconciler/detect/testdata/"
@@ -99,6 +100,25 @@ func TestCommands(t *testing.T) {
 		}
 	}
 
+	// A profile of the CPU is the same computation.
+	profiles := filepath.Join(t.TempDir(), "profiles.yaml")
+	if err := os.WriteFile(profiles, []byte("apiVersion: aob/v1\nkind: Profiles\nprofiles:\n  small: {from: cpu-fp32, "+
+		"threads: 1, memory: 2GiB}\n  wrong-gpu: {from: cuda-fp32, device: 1}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	again, stderr, err := run("infer", "--bundle", bundle, "--score", "0.9", "--profile", "small", "--profiles",
+		profiles, testdata+"picture.png", testdata+"small.png")
+	if err != nil || again != stdout {
+		t.Errorf("with a profile: %v, %s\n%s\nwant\n%s", err, stderr, again, stdout)
+	}
+	listed, stderr, err := run("profiles", "--profiles", profiles, "-o", "json")
+	var list []profile.Profile
+	if err == nil {
+		err = json.Unmarshal([]byte(listed), &list)
+	}
+	if err != nil || len(list) != len(profile.Builtin())+2 || list[len(list)-1].Name != "wrong-gpu" {
+		t.Errorf("profiles: %v, %s\n%s", err, stderr, listed)
+	}
 	stdout, stderr, err = run("describe", testdata+"no_metadata.onnx")
 	if err != nil || stderr != "" || !strings.Contains(stdout, `"slots":4,"metadata":false}`) {
 		t.Errorf("describe: %v, %s%s", err, stdout, stderr)
@@ -109,6 +129,18 @@ func TestCommands(t *testing.T) {
 		want string // on standard error
 	}{
 		{[]string{"describe", "--slots", testdata + "no_metadata.onnx"}, "--slots: "}, // standard input is empty
+		// This library has no GPU.
+		{[]string{"infer", "--bundle", bundle, "--profile", "wrong-gpu", "--profiles", profiles,
+			testdata + "small.png"},
+			"cannot compute as the profile says: CUDAExecutionProvider: "},
+		{[]string{"serve", "--bundle", bundle, "--profile", "t4-fp16", "--socket", filepath.Join(t.TempDir(), "s")},
+			"cannot compute as the profile says: TensorrtExecutionProvider: "},
+		{[]string{"build", "--bundle", bundle, "--profile", "orin-nano-fp16"},
+			"or take a profile with provider cpu\n"},
+		{[]string{"build", "--bundle", bundle}, "profile cpu-fp32 has provider cpu, which needs no engine"},
+		{[]string{"infer", "--bundle", bundle, "--profile", "t5", testdata + "small.png"},
+			`there is no hardware profile "t5"; take one of these`},
+		{[]string{"profiles", "--profiles", testdata + "make_models.py"}, "make_models.py:"},
 		{[]string{"infer", "--bundle", bundle, testdata + "make_models.py"},
 			"aob-detect: image ../../reconciler/detect/testdata/make_models.py: neither JPEG nor PNG\n"},
 		{[]string{"infer", "--bundle", testdata, testdata + "small.png"},

@@ -33,20 +33,36 @@ type child struct {
 
 // command returns the command of a subcommand. It is not started.
 func (d Detector) command(name string, args ...string) *exec.Cmd {
-	cmd := exec.Command(d.Binary, append([]string{name,
-		"--library", d.Library,
-		"--threads", strconv.Itoa(cores(d.Threads)),
-		"--memory", cmp.Or(d.MemoryLimit, defaultMemory).String(),
-	}, args...)...)
-	// A hostile model must find no secrets, so the child does not inherit the environment. It only gets
-	// LD_LIBRARY_PATH, which builds of ONNX Runtime for other processors need.
+	cmd := exec.Command(d.Binary, append(append([]string{name}, d.flags()...), args...)...)
+	// A hostile model must find no secrets, so the child does not inherit the environment. It only gets what builds of
+	// ONNX Runtime for other processors need.
 	cmd.Env = []string{}
-	if path := os.Getenv("LD_LIBRARY_PATH"); path != "" {
-		cmd.Env = append(cmd.Env, "LD_LIBRARY_PATH="+path)
+	for _, name := range []string{"LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "AOB_TRTEXEC"} {
+		if v := os.Getenv(name); v != "" {
+			cmd.Env = append(cmd.Env, name+"="+v)
+		}
 	}
 	cmd.Dir = "/"
 	isolate(cmd)
 	return cmd
+}
+
+// flags returns the flags of all subcommands.
+func (d Detector) flags() []string {
+	flags := []string{"--library", d.Library}
+	if d.Threads > 0 || d.Profile == "" {
+		flags = append(flags, "--threads", strconv.Itoa(cores(d.Threads)))
+	}
+	if d.MemoryLimit > 0 || d.Profile == "" {
+		flags = append(flags, "--memory", cmp.Or(d.MemoryLimit, defaultMemory).String())
+	}
+	if d.Profile != "" {
+		flags = append(flags, "--profile", d.Profile, "--cache", d.Engines)
+	}
+	if d.Profiles != "" {
+		flags = append(flags, "--profiles", d.Profiles)
+	}
+	return flags
 }
 
 // start starts a subcommand. The child is killed when ctx is done, and when this process ends.

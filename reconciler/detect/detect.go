@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/profile"
 )
 
 // Numerics names how pixels become boxes: decoding, resizing, selection, and scaling without clipping.
@@ -36,6 +37,12 @@ type Detector struct {
 	Threads     int            // CPU cores to use; 0: all
 	MemoryLimit delivery.Bytes // limit of the child's private memory; 0: 4GiB
 	Timeout     time.Duration  // timeout of loading a model, and of one image; 0: 5m
+	// Profile is the name of a hardware profile, if not empty. Then Threads and MemoryLimit are the profile's where
+	// they are 0.
+	Profile  string
+	Profiles string                 // path of a file with more profiles, if not empty
+	Engines  string                 // folder of TensorRT engines; if empty, see EngineCache
+	Progress func(profile.Progress) // is told by Serve what happens while an engine is built; may be nil
 }
 
 // Defaults of Detector.
@@ -64,6 +71,14 @@ func (d Detector) Find() (_ Detector, err error) {
 		d.Library, err = FindLibrary()
 	} else {
 		d.Library, err = filepath.Abs(d.Library)
+	}
+	if err == nil && d.Profiles != "" {
+		d.Profiles, err = filepath.Abs(d.Profiles)
+	}
+	if err == nil && d.Profile != "" && d.Engines == "" {
+		d.Engines, err = EngineCache()
+	} else if err == nil && d.Engines != "" {
+		d.Engines, err = filepath.Abs(d.Engines)
 	}
 	return d, err
 }
@@ -109,6 +124,19 @@ func FindLibrary() (string, error) {
 		return "", delivery.Blockedf(hint, "ONNX Runtime: %s (from %s) is not a file", path, from)
 	}
 	return filepath.Abs(path)
+}
+
+// EngineCache returns the folder where TensorRT engines are kept: AOB_ENGINES if it is set, else one in the user's
+// cache folder.
+func EngineCache() (string, error) {
+	if dir := os.Getenv("AOB_ENGINES"); dir != "" {
+		return filepath.Abs(dir)
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", delivery.Blockedf("name a folder in AOB_ENGINES", "there is no folder for TensorRT engines: %v", err)
+	}
+	return filepath.Join(cache, "aob", "engines"), nil
 }
 
 // A ModelError says that the model is invalid: it does not load, breaks the contract, or returns NaN

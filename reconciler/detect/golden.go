@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/profile"
 )
 
 // Tolerance is the largest absolute difference between a replayed output and the golden one. Another
@@ -26,6 +27,8 @@ type Golden struct {
 	Boxes  []float32      // Queries x 4
 	Logits []float32      // Queries x Slots
 	Best   []delivery.Box // the top detections, decoded for an image of Width x Height
+
+	bounds profile.Bounds // of replayed outputs; zero: Tolerance
 }
 
 // The seed of the input, and how many detections are stored.
@@ -58,10 +61,16 @@ func (g Golden) check(sig delivery.Signature, boxes, logits []float32) error {
 			"golden is for %dx%d pixels and %d slots, but the signature says %dx%d and %d: they belong to "+
 				"different models", g.Width, g.Height, g.Slots, sig.Width, sig.Height, len(sig.Slots))
 	}
-	if err := compareOutputs(sig.Boxes, boxes, g.Boxes); err != nil {
-		return err
-	}
-	if err := compareOutputs(sig.Logits, logits, g.Logits); err != nil {
+	if g.bounds.IoU > 0 {
+		p, err := g.parity(sig, boxes, logits, g.bounds.IoU)
+		if err == nil {
+			err = p.judge(g.bounds)
+		}
+		if err != nil {
+			return err
+		}
+	} else if err := cmp.Or(compareOutputs(sig.Boxes, boxes, g.Boxes),
+		compareOutputs(sig.Logits, logits, g.Logits)); err != nil {
 		return err
 	}
 	// Decoded from the stored outputs: in the replayed ones two nearly equal scores may swap places.

@@ -19,7 +19,8 @@ type Served struct {
 
 // Serve starts a server for the bundle in a folder (model.onnx, signature.json, golden.bin, labels.json) on a Unix
 // socket. It returns after the server has loaded the model and replayed the golden. A stale socket file is replaced.
-// ctx and Timeout limit the start only; the server runs until Close, or until this process ends.
+// ctx and Timeout limit the start only; the server runs until Close, or until this process ends. While it builds an
+// engine, Timeout begins again with each message of progress; the profile limits the build.
 //
 // Only this user can connect to the socket. It serves the routes of a Server, and GET /metrics for Prometheus.
 func (d Detector) Serve(ctx context.Context, bundleDir, socket string) (*Served, error) {
@@ -30,18 +31,28 @@ func (d Detector) Serve(ctx context.Context, bundleDir, socket string) (*Served,
 	if socket, err = filepath.Abs(socket); err != nil {
 		return nil, fmt.Errorf("serve: %w", err)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, d.timeout(), timeoutError{d.timeout()})
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	c, err := d.start(context.Background(), "serve", "--bundle", bundleDir, "--socket", socket)
 	if err != nil {
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, c.kill)
+	timer := time.AfterFunc(d.timeout(), func() { cancel(timeoutError{d.timeout()}) })
+	defer timer.Stop()
 	err = c.readHello()
-	if err == nil {
+	for err == nil {
 		var m message
-		if m, err = c.readMessage(); err == nil && m.Ready == nil {
+		if m, err = c.readMessage(); err != nil || m.Ready != nil {
+			break
+		}
+		if m.Building == nil {
 			err = invalidOutput{errors.New("unexpected message")}
+			break
+		}
+		timer.Reset(d.timeout())
+		if d.Progress != nil {
+			d.Progress(*m.Building)
 		}
 	}
 	if !stop() && err == nil { // ctx was done just when the server was ready

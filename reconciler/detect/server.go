@@ -92,7 +92,11 @@ func (w Worker) Open(ctx context.Context, bundleDir string) (*Server, error) {
 			return checkLabels(labels, sig)
 		}},
 		{delivery.ThresholdsFile, maxJSON, func(b []byte) error { return delivery.ParseJSON(b, &thresholds) }},
-		{delivery.GoldenFile, MaxGoldenBytes, func(b []byte) (err error) { golden, err = ParseGolden(b); return err }},
+		{delivery.GoldenFile, MaxGoldenBytes, func(b []byte) (err error) {
+			golden, err = ParseGolden(b)
+			golden.bounds = w.Bounds
+			return err
+		}},
 		{delivery.ModelFile, MaxModelBytes, func(b []byte) error { data = b; return nil }},
 	} {
 		content, err := durable.ReadFile(filepath.Join(bundleDir, f.name), f.limit)
@@ -120,6 +124,7 @@ func (w Worker) Open(ctx context.Context, bundleDir string) (*Server, error) {
 		return nil, err
 	}
 	s.description = s.describe(cores(w.Threads))
+	s.description.Provider = cmp.Or(w.Provider, Provider)
 	s.mux.HandleFunc("GET /live", func(w http.ResponseWriter, _ *http.Request) { writeOK(w) })
 	s.mux.HandleFunc("GET /health", s.serveHealth)
 	s.mux.HandleFunc("GET /describe", func(w http.ResponseWriter, _ *http.Request) {
@@ -149,7 +154,8 @@ func (w Worker) engine(ctx context.Context, path string, data []byte, sig delive
 	if e.alone, err = w.load(path, data, sig, threads); err != nil {
 		return nil, err
 	}
-	if e.crowd = e.alone; threads > 1 {
+	// A GPU computes one run after the other, and its memory may not hold the model twice.
+	if e.crowd = e.alone; threads > 1 && cmp.Or(w.Provider, Provider) == Provider {
 		if e.crowd, err = w.load(path, data, sig, 1); err != nil {
 			return nil, errors.Join(err, e.alone.model.Close())
 		}

@@ -8,6 +8,7 @@ import (
 	"math"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/profile"
 )
 
 // The child and its parent exchange lines of JSON. On the child's standard output the first line is a
@@ -22,7 +23,9 @@ type message struct {
 	Inspected *Inspection  `json:"inspected,omitempty"` // inspect, last
 	Described *Declaration `json:"described,omitempty"` // describe, last
 	Ready     *bool        `json:"ready,omitempty"`     // serve, when it is ready
-	Failure   *failure     `json:"failure,omitempty"`   // last
+	// Building is about the engine of a profile with TensorRT: serve and build, before the rest.
+	Building *profile.Progress `json:"building,omitempty"`
+	Failure  *failure          `json:"failure,omitempty"` // last
 }
 
 // A hello tells the versions of the child, so that results of different versions are never mixed.
@@ -123,7 +126,7 @@ func parseMessage(line []byte) (message, error) {
 	}
 	parts := 0
 	for _, set := range []bool{m.Hello != nil, m.Image != nil, m.Done != nil, m.Inspected != nil, m.Described != nil,
-		m.Ready != nil, m.Failure != nil} {
+		m.Ready != nil, m.Building != nil, m.Failure != nil} {
 		if set {
 			parts++
 		}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/durable"
+	"github.com/autonomos/aob/reconciler/profile"
 )
 
 // A Tensor has its numbers in row-major order.
@@ -52,6 +53,11 @@ type Worker struct {
 	// call can be answered in its place, so the process should end.
 	Stuck      func()
 	StuckAfter time.Duration
+
+	// Provider names what computes the model, for descriptions; empty: Provider.
+	Provider string
+	// Bounds say how far the outputs may be from the golden ones; zero: Tolerance.
+	Bounds profile.Bounds
 }
 
 // Hello writes the first line of every output.
@@ -61,6 +67,11 @@ func Hello(out io.Writer) error { return writeLine(out, message{Hello: &ourHello
 func Ready(out io.Writer) error {
 	yes := true
 	return writeLine(out, message{Ready: &yes})
+}
+
+// WriteProgress writes what happens while an engine is built.
+func WriteProgress(out io.Writer, p profile.Progress) error {
+	return writeLine(out, message{Building: &p})
 }
 
 // Fail writes the last line of an output that ends with an error.

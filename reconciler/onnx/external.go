@@ -7,6 +7,10 @@ import (
 	"math"
 )
 
+// Check returns an error unless a model consists only of its own bytes, for programs other than ONNX Runtime that read
+// it.
+func Check(model []byte) error { return selfContained(model) }
+
 // selfContained returns an error unless a model consists only of its own bytes.
 //
 // A tensor of an ONNX file may name a file that contains its values. ONNX Runtime reads any file that this process can
@@ -47,7 +51,12 @@ var children = map[kind]map[uint64]kind{
 	inSparse:    {1: inTensor, 2: inTensor},
 }
 
+// engineOperator is the operator whose node contains a compiled engine, or the path of one. An engine is code for the
+// GPU, so only those that this machine has built are loaded.
+const engineOperator = "EPContext"
+
 const (
+	nodeOperator   = 4   // NodeProto.op_type
 	tensorExternal = 13  // TensorProto.external_data
 	tensorLocation = 14  // TensorProto.data_location; 0 is in this file
 	maxDepth       = 100 // of nested messages, as in protobuf's own parser
@@ -59,15 +68,32 @@ func walk(b []byte, in kind, depth int) error {
 	if depth > maxDepth {
 		return fmt.Errorf("its messages are nested more than %d deep", maxDepth)
 	}
+	return fields(b, func(field uint64, body []byte, value uint64) error {
+		if in == inTensor && (field == tensorExternal || field == tensorLocation && value != 0) {
+			return errors.New("it keeps weights in other files; save it as one file")
+		}
+		if in == inNode && field == nodeOperator && string(body) == engineOperator {
+			return errors.New("it contains a compiled engine (EPContext); want the model itself, because engines are " +
+				"built on the machine that runs them")
+		}
+		if inner, ok := children[in][field]; ok && body != nil {
+			return walk(body, inner, depth+1)
+		}
+		return nil
+	})
+}
+
+// fields calls do with each field of a message. body is the content of a message, text or bytes, and nil for others;
+// value is that of a varint.
+func fields(b []byte, do func(field uint64, body []byte, value uint64) error) error {
 	for len(b) > 0 {
 		tag, n := binary.Uvarint(b)
 		if n <= 0 || n > 5 || tag > math.MaxUint32 { // another parser might cut it to 32 bits and see another field
 			return errMalformed
 		}
 		b = b[n:]
-		field := tag >> 3
-		var value uint64 // of a varint
-		var body []byte  // of a message, string or bytes
+		var value uint64
+		var body []byte
 		switch tag & 7 {
 		case 0:
 			if value, n = binary.Uvarint(b); n <= 0 {
@@ -91,13 +117,8 @@ func walk(b []byte, in kind, depth int) error {
 			return errMalformed
 		}
 		b = b[n:]
-		if in == inTensor && (field == tensorExternal || field == tensorLocation && value != 0) {
-			return errors.New("it keeps weights in other files; save it as one file")
-		}
-		if inner, ok := children[in][field]; ok && body != nil {
-			if err := walk(body, inner, depth+1); err != nil {
-				return err
-			}
+		if err := do(tag>>3, body, value); err != nil {
+			return err
 		}
 	}
 	return nil

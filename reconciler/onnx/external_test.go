@@ -51,6 +51,10 @@ func TestSelfContained(t *testing.T) {
 		{"in a function's default", field(25, field(11, field(5, outside))), "other files"},
 		{"in training information", field(20, field(1, field(5, outside))), "other files"},
 		{"the same bytes as text", field(2, outside), ""},
+		{"a compiled engine", field(7, field(1, field(4, []byte("EPContext")))), "a compiled engine (EPContext)"},
+		{"a compiled engine in a loop", field(7, field(1, field(5, field(6, field(1, field(4,
+			[]byte("EPContext"))))))), "a compiled engine (EPContext)"},
+		{"a name as that of an engine", field(7, field(1, field(3, []byte("EPContext")))), ""},
 		{"nested too deep", field(7, deep), "nested"},
 		{"cut off", field(7, field(5, inside))[:8], "not an ONNX file"},
 		{"a length past the end", []byte{7<<3 | 2, 200}, "not an ONNX file"},
@@ -88,5 +92,8 @@ func FuzzSelfContained(f *testing.F) {
 	f.Add(model)
 	f.Fuzz(func(t *testing.T, model []byte) {
 		_ = selfContained(model) // it must return and not panic
+		if shape, err := InputShape(model, "input"); err == nil && (len(shape) == 0 || len(shape) > 16) {
+			t.Errorf("shape %v", shape)
+		}
 	})
 }

@@ -9,10 +9,16 @@ import (
 	ort "github.com/yalue/onnxruntime_go"
 
 	"github.com/autonomos/aob/reconciler/detect"
+	"github.com/autonomos/aob/reconciler/profile"
 )
 
 // A Runtime is the loaded library. It implements detect.Runtime. Its methods may be called from any goroutine.
-type Runtime struct{}
+// The zero session runs on the CPU.
+type Runtime struct {
+	library string
+	session profile.Session
+	engine  *Engine // nil without TensorRT
+}
 
 // Open loads ONNX Runtime's shared library. A process can load only one, so call Open
 // once. It restores the process's signal handlers before it returns.
@@ -23,7 +29,7 @@ func Open(library string) (Runtime, error) {
 	if err := ort.InitializeEnvironment(ort.WithLogLevelError()); err != nil {
 		return Runtime{}, fmt.Errorf("load ONNX Runtime from %s: %w", library, err)
 	}
-	return Runtime{}, nil
+	return Runtime{library: library, session: profile.Default().Session(profile.Engine{}, "")}, nil
 }
 
 // Describe returns a model's inputs and outputs, and its metadata entry with the given name ("" if there is none).
@@ -71,27 +77,26 @@ type session struct {
 
 // Load prepares a model to run with one input and the named outputs. Its operators use the
 // given number of threads. Load does not check the names: Run fails if one is wrong.
-func (Runtime) Load(model []byte, input string, outputs []string, threads int) (detect.Model, error) {
+func (r Runtime) Load(model []byte, input string, outputs []string, threads int) (detect.Model, error) {
 	if err := selfContained(model); err != nil {
 		return nil, err
 	}
 	restore := keepSignals()
 	defer restore()
-	options, err := ort.NewSessionOptions()
+	if r.engine != nil {
+		wrapped, err := r.engine.wrap(model, input, outputs)
+		if err != nil {
+			return nil, err
+		}
+		model = wrapped
+	} else if err := r.checkPlacement(model, input, outputs, threads); err != nil {
+		return nil, err
+	}
+	options, err := r.options(threads)
 	if err != nil {
 		return nil, err
 	}
 	defer options.Destroy()
-	err = errors.Join(
-		options.SetExecutionMode(ort.ExecutionModeSequential),
-		options.SetIntraOpNumThreads(threads),
-		options.SetInterOpNumThreads(1),
-		// Spinning threads take CPU time from other processes, and gain little on models that take milliseconds.
-		options.AddSessionConfigEntry("session.intra_op.allow_spinning", "0"),
-	)
-	if err != nil {
-		return nil, err
-	}
 	loaded, err := ort.NewDynamicAdvancedSessionWithONNXData(model, []string{input}, outputs, options)
 	if err != nil {
 		return nil, err

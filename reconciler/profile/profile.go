@@ -134,6 +134,14 @@ func Find(list []Profile, name string) (Profile, error) {
 	return list[i], nil
 }
 
+// Ladder returns the sizes of the builder's workspace for people; - without TensorRT.
+func (p Profile) Ladder() string {
+	if p.Engine == nil {
+		return "-"
+	}
+	return strings.Join(delivery.Each(p.Engine.Workspace, delivery.Bytes.String), ", ")
+}
+
 // fault returns what is wrong with a profile, and at which key; "" if nothing is.
 func (p Profile) fault() (key, why string) {
 	b := p.Engine

@@ -121,6 +121,10 @@ def models():
     onnx.checker.check_model(valid, full_check=True)
     save("detector.onnx", valid)
     save("static.onnx", model(nodes(), batch=1))  # as older RF-DETR exports it
+    # The same graph with other weights, as after another training.
+    again = np.random.default_rng(2)
+    other = {name: again.normal(0, w.std(), w.shape).astype(np.float32) for name, w in WEIGHTS.items()}
+    save("same_graph.onnx", model(nodes(), weights=other))
     save("no_metadata.onnx", model(nodes(), metadata=None))
     save("wrong_outputs.onnx", model(nodes(dets="boxes"), dets="boxes"))
     save("wrong_slots.onnx", model(nodes(), metadata={**METADATA, "num_classes": 7}))
