@@ -201,6 +201,13 @@ func TestSession(t *testing.T) {
 		if d := cmp.Diff(c.want, got.Providers); d != "" {
 			t.Errorf("%s: %s", c.profile.Name, d)
 		}
+		for _, asked := range append(got.Providers, c.profile.Session(Engine{}, "").Providers...) {
+			for key, value := range asked.Values {
+				if value == "" {
+					t.Errorf("%s: %s is empty, which ONNX Runtime refuses", c.profile.Name, key)
+				}
+			}
+		}
 		if got.Config["session.intra_op.allow_spinning"] != "0" {
 			t.Errorf("%s: %v", c.profile.Name, got.Config)
 		}

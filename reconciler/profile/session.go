@@ -50,12 +50,14 @@ func (p Profile) Session(engine Engine, folder string) Session {
 	case CUDA:
 		s.Providers = []ProviderOptions{cuda}
 	case TensorRT:
-		s.Providers = []ProviderOptions{{TensorRTName, map[string]string{
+		trt := ProviderOptions{TensorRTName, map[string]string{
 			"device_id":               strconv.Itoa(p.Device),
 			"trt_engine_cache_enable": "0",
-			"trt_engine_cache_path":   folder,
-			"trt_engine_cache_prefix": engine.Prefix(),
-		}}}
+		}}
+		if folder != "" { // ONNX Runtime refuses empty values
+			trt.Values["trt_engine_cache_path"], trt.Values["trt_engine_cache_prefix"] = folder, engine.Prefix()
+		}
+		s.Providers = []ProviderOptions{trt}
 	}
 	return s
 }
