@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/net/netutil"
 
+	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/detect"
 )
 
@@ -26,7 +27,8 @@ func serveSocket(ctx context.Context, w detect.Worker, bundle, socket string, re
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	w.Stuck = func() {
-		fmt.Fprintln(os.Stderr, "aob-detect: the model does not stop; this process ends so that another can take over")
+		const text = "aob-detect: the model does not stop; this process ends so that another can take over"
+		fmt.Fprintln(os.Stderr, delivery.Terminal(text))
 		os.Exit(1)
 	}
 	server, err := w.Open(ctx, bundle)
