@@ -212,7 +212,10 @@ func TestCommandsPrintSafely(t *testing.T) {
 		`out := c.OutOrStdout()`,                                       // of aob logs, which wraps it
 		`w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)`, // what goes in is made safe
 		// Another program reads it.
-		`return o.respond(cmd.OutOrStdout(), func(w detect.Worker, out io.Writer) error {`,
+		`out := &lockedWriter{w: cmd.OutOrStdout()}`,
+		`_ = detect.WriteProgress(cmd.ErrOrStderr(), p)`,
+		`enc := json.NewEncoder(cmd.OutOrStdout())`, // of profiles, which are the operator's own
+		`t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)`,
 		`return f.serve(cmd.Context(), cmd.ErrOrStderr(), *o, bundle)`, // which writes through a LogWriter
 	}
 	stream := regexp.MustCompile(`os\.Std(out|err)|(Out|Err)OrStd(out|err)\(\)|\bslog\.New|` +
