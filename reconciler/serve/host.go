@@ -1,0 +1,321 @@
+package serve
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/detect"
+)
+
+// A Child is a model in a process of its own. [detect.Served] is one.
+type Child interface {
+	Model
+	// Live returns nil if the process answers, also while its model runs.
+	Live(ctx context.Context) error
+	Describe(ctx context.Context) (detect.Description, error)
+	// Done is closed when the process has ended, and Wait says why.
+	Done() <-chan struct{}
+	Wait() error
+	// Close lets the process finish its calls, and ends it.
+	Close() error
+}
+
+// A StartFunc starts a child for the bundle in a folder, on a Unix socket. It returns when the child has loaded the
+// model and replayed its golden. ctx limits the start only.
+type StartFunc func(ctx context.Context, bundleDir, socket string) (Child, error)
+
+// HostOptions are the settings of a Host. A time of zero is its default.
+type HostOptions struct {
+	Start     StartFunc
+	Read      func(bundleDir string) (Facts, error) // of a bundle's folder; the child adds the ports
+	Sockets   string                                // folder for the children's sockets; its path is short
+	StopFirst bool                                  // memory holds one model: it ends before the next one starts
+	Log       *slog.Logger
+	Patience  time.Duration                    // how long a call waits while no model serves: 5s
+	Heartbeat time.Duration                    // between two questions whether the child answers: 5s
+	Backoff   func(failures int) time.Duration // the wait before a start, after failures in a row; nil: Backoff
+}
+
+// A Host keeps a model running in a child process. It starts the child again when that ends, and changes to another
+// model without losing a call. It is a Models, and safe for concurrent use.
+type Host struct {
+	role string
+	o    HostOptions
+
+	loading sync.Mutex // held while a child starts
+
+	mu      sync.Mutex
+	serving *lease        // nil: none serves
+	changed chan struct{} // closed when serving changes
+	dir     string        // of the bundle that shall serve
+	trouble Unavailable   // why none serves
+	starts  int           // of children, for the names of sockets
+
+	ctx    context.Context // done when the host is closed
+	end    context.CancelFunc
+	guards sync.WaitGroup
+}
+
+// A lease is a child with its calls.
+type lease struct {
+	child    Child
+	facts    Facts
+	since    time.Time
+	failures int // in a row before it served
+	calls    sync.WaitGroup
+	retired  chan struct{} // closed when it no longer serves
+}
+
+// NewHost returns a host that serves nothing yet. role is a word for logs and the names of sockets.
+func NewHost(role string, o HostOptions) *Host {
+	o.Patience, o.Heartbeat = cmp.Or(o.Patience, 5*time.Second), cmp.Or(o.Heartbeat, 5*time.Second)
+	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
+	if o.Backoff == nil {
+		o.Backoff = Backoff
+	}
+	ctx, end := context.WithCancel(context.Background())
+	return &Host{role: role, o: o, changed: make(chan struct{}), ctx: ctx, end: end,
+		trouble: Unavailable{"no model is loaded yet", time.Second}}
+}
+
+// Backoff is how long a start waits after failures in a row: 0.1 s, doubled each time, at most 30 s.
+func Backoff(failures int) time.Duration {
+	return min(100*time.Millisecond<<min(failures-1, 10), 30*time.Second)
+}
+
+// healthyAfter is how long a child serves before its failures are forgotten.
+const healthyAfter = time.Minute
+
+// Load makes the bundle in a folder the one that serves. It returns when that answers calls, and the old one has
+// finished its own. If the new one does not start, the error says why and the old one goes on serving; with StopFirst
+// it is started again.
+func (h *Host) Load(ctx context.Context, dir string) error {
+	h.loading.Lock()
+	defer h.loading.Unlock()
+	h.mu.Lock()
+	old, oldDir := h.serving, h.dir
+	h.mu.Unlock()
+	if h.ctx.Err() != nil {
+		return errEnding
+	}
+	if h.o.StopFirst && old != nil {
+		h.put(nil, dir, Unavailable{"the next model is being loaded", time.Second})
+		h.retire(old)
+	}
+	next, err := h.start(ctx, dir)
+	if err == nil {
+		h.put(next, dir, Unavailable{})
+		if !h.o.StopFirst && old != nil {
+			h.retire(old)
+		}
+		return nil
+	}
+	if h.o.StopFirst && old != nil {
+		h.put(nil, oldDir, Unavailable{"the next model did not start; the one before it is being loaded", time.Second})
+		h.guards.Go(func() { h.revive(oldDir, 0) })
+	}
+	return err
+}
+
+var errEnding = errors.New("the server is ending")
+
+// start starts a child and asks it for its ports.
+func (h *Host) start(ctx context.Context, dir string) (*lease, error) {
+	facts, err := h.o.Read(dir)
+	if err != nil {
+		return nil, err
+	}
+	h.mu.Lock()
+	h.starts++
+	socket := filepath.Join(h.o.Sockets, h.role+strconv.Itoa(h.starts))
+	h.mu.Unlock()
+	child, err := h.o.Start(ctx, dir, socket)
+	if err != nil {
+		return nil, err
+	}
+	d, err := child.Describe(ctx)
+	if err != nil {
+		return nil, errors.Join(err, child.Close())
+	}
+	facts.Inputs, facts.Outputs, facts.Batch = d.Inputs, d.Outputs, d.Batch
+	return &lease{child: child, facts: facts, since: time.Now(), retired: make(chan struct{})}, nil
+}
+
+// put makes a child the one that serves, or says why none does.
+func (h *Host) put(next *lease, dir string, why Unavailable) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.serving != nil {
+		close(h.serving.retired)
+	}
+	h.serving, h.dir, h.trouble = next, dir, why
+	close(h.changed)
+	h.changed = make(chan struct{})
+	if next != nil {
+		h.o.Log.Info("model serves", "role", h.role, "model", next.facts.Name, "version", next.facts.Version)
+		h.guards.Go(func() { h.guard(next) })
+	}
+}
+
+// retire ends a child after its calls.
+func (h *Host) retire(old *lease) {
+	old.calls.Wait()
+	if err := old.child.Close(); err != nil {
+		h.o.Log.Warn("detector did not end well", "role", h.role, "err", err)
+	}
+}
+
+// guard watches a child until it is retired. One that ends, or does not answer twice in a row, is started again.
+func (h *Host) guard(l *lease) {
+	tick := time.NewTicker(h.o.Heartbeat)
+	defer tick.Stop()
+	var why error
+	for missed := 0; why == nil; {
+		select {
+		case <-l.retired:
+			return
+		case <-l.child.Done():
+			why = l.child.Wait()
+		case <-tick.C:
+			if err := h.live(l.child); err == nil {
+				missed = 0
+			} else if missed++; missed == 2 {
+				why = fmt.Errorf("the detector does not answer: %w", err)
+			}
+		}
+	}
+	h.mu.Lock()
+	current, dir := h.serving == l, h.dir
+	h.mu.Unlock()
+	if !current || h.ctx.Err() != nil {
+		return
+	}
+	failures := l.failures + 1
+	if time.Since(l.since) > healthyAfter {
+		failures = 1
+	}
+	h.o.Log.Error("detector ended", "role", h.role, "version", l.facts.Version, "err", why)
+	if !h.drop(l, Unavailable{"the detector ended and is being started again", h.o.Backoff(failures)}) {
+		return
+	}
+	if err := l.child.Close(); err != nil {
+		h.o.Log.Warn("detector did not end well", "role", h.role, "err", err)
+	}
+	h.guards.Go(func() { h.revive(dir, failures) })
+}
+
+func (h *Host) live(c Child) error {
+	ctx, cancel := context.WithTimeout(h.ctx, h.o.Heartbeat)
+	defer cancel()
+	return c.Live(ctx)
+}
+
+// drop makes none serve in place of a child, and returns whether that served.
+func (h *Host) drop(l *lease, why Unavailable) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.serving != l {
+		return false
+	}
+	close(l.retired)
+	h.serving, h.trouble = nil, why
+	close(h.changed)
+	h.changed = make(chan struct{})
+	return true
+}
+
+// revive starts a bundle's child until it serves, or another bundle shall serve.
+func (h *Host) revive(dir string, failures int) {
+	for {
+		if failures > 0 {
+			select {
+			case <-time.After(h.o.Backoff(failures)):
+			case <-h.ctx.Done():
+				return
+			}
+		}
+		h.loading.Lock()
+		h.mu.Lock()
+		moot := h.serving != nil || h.dir != dir || h.ctx.Err() != nil
+		h.mu.Unlock()
+		if moot {
+			h.loading.Unlock()
+			return
+		}
+		next, err := h.start(h.ctx, dir)
+		if err == nil {
+			next.failures = failures
+			h.put(next, dir, Unavailable{})
+			h.loading.Unlock()
+			return
+		}
+		failures++
+		h.mu.Lock()
+		h.trouble = Unavailable{"the detector does not start; the server's log says why", h.o.Backoff(failures)}
+		h.mu.Unlock()
+		h.loading.Unlock()
+		h.o.Log.Error("detector does not start", "role", h.role, "failures", failures, "err", err)
+	}
+}
+
+// Lease implements Models. While no model serves it waits for one, for the host's patience.
+func (h *Host) Lease(ctx context.Context) (facts *Facts, model Model, done func(), err error) {
+	var patience *time.Timer
+	for {
+		h.mu.Lock()
+		if l := h.serving; l != nil {
+			l.calls.Add(1) // before it can be retired
+			h.mu.Unlock()
+			return &l.facts, l.child, l.calls.Done, nil
+		}
+		changed, why := h.changed, h.trouble
+		h.mu.Unlock()
+		if patience == nil {
+			patience = time.NewTimer(h.o.Patience)
+			defer patience.Stop()
+		}
+		select {
+		case <-changed:
+		case <-patience.C:
+			return nil, nil, nil, why
+		case <-h.ctx.Done():
+			return nil, nil, nil, Unavailable{errEnding.Error(), time.Second}
+		case <-ctx.Done():
+			return nil, nil, nil, context.Cause(ctx)
+		}
+	}
+}
+
+// Serving returns what serves now, without waiting for a model.
+func (h *Host) Serving() (Facts, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.serving == nil {
+		return Facts{}, h.trouble
+	}
+	return h.serving.facts, nil
+}
+
+// Close ends the child after its calls. It must be called once.
+func (h *Host) Close() error {
+	h.end()
+	h.loading.Lock()
+	defer h.loading.Unlock()
+	h.mu.Lock()
+	l := h.serving
+	h.mu.Unlock()
+	var err error
+	if l != nil && h.drop(l, Unavailable{errEnding.Error(), time.Second}) {
+		l.calls.Wait()
+		err = l.child.Close()
+	}
+	h.guards.Wait()
+	return err
+}
