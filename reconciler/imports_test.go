@@ -68,7 +68,7 @@ var (
 		"github.com/hashicorp/terraform-exec":    {"terraform"},
 		"github.com/hashicorp/terraform-json":    {"terraform"},
 		"github.com/yalue/onnxruntime_go":        {"onnx"},
-		"github.com/prometheus/client_golang":    {"web", "edge"},
+		"github.com/prometheus/client_golang":    {"web", "edge", "serve"},
 		"gopkg.in/yaml.v3":                       {"intent", "dataset"},
 		"modernc.org/sqlite":                     {"ledger"},
 		"oras.land/oras-go":                      {"artifact"},

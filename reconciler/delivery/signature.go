@@ -1,7 +1,7 @@
 package delivery
 
-// SignatureVersion is the newest Signature.SchemaVersion that this version of AOB reads. Version 1 has no scale and no
-// clip.
+// SignatureVersion is the newest Signature.SchemaVersion that this version of AOB reads. Version 1 has no scale, no
+// clip and no edges.
 const SignatureVersion = 2
 
 // Files of a bundle.
@@ -30,6 +30,7 @@ type Signature struct {
 	Background    int       `json:"background"`    // the slot for no object, -1 if there is none
 	Select        int       `json:"select"`        // how many of the Q*slots scores are kept, highest first
 	Clip          bool      `json:"clip,omitzero"` // boxes are cut to the image's edges
+	Edges         Edges     `json:"edges,omitzero"`
 }
 
 // Digest returns the signature's digest.
@@ -41,6 +42,32 @@ type Resize struct {
 	Antialias bool   `json:"antialias"`
 	Padding   string `json:"padding"` // none: the aspect ratio is not kept
 	DType     string `json:"dtype"`   // float32; or uint8: values are rounded to bytes between resize and scale
+}
+
+// Edges are the upper edges of the histograms of what a model sees in service, ascending. Histograms of the same edges
+// can be added over devices, and compared between releases. Empty ones are the defaults.
+type Edges struct {
+	Confidence []float64 `json:"confidence,omitempty"` // scores, 0 to 1
+	Entropy    []float64 `json:"entropy,omitempty"`    // of scores in bits, 0 to 1
+	Area       []float64 `json:"area,omitempty"`       // of boxes, as a share of the image
+	Boxes      []float64 `json:"boxes,omitempty"`      // boxes in an image
+}
+
+// WithDefaults returns the edges with defaults for those that are empty.
+func (e Edges) WithDefaults() Edges {
+	or := func(edges []float64, defaults ...float64) []float64 {
+		if len(edges) > 0 {
+			return edges
+		}
+		return defaults
+	}
+	return Edges{
+		Confidence: or(e.Confidence, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75,
+			0.8, 0.85, 0.9, 0.95, 1),
+		Entropy: or(e.Entropy, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1),
+		Area:    or(e.Area, 1.0/16384, 1.0/4096, 1.0/1024, 1.0/256, 1.0/64, 1.0/16, 1.0/4, 1),
+		Boxes:   or(e.Boxes, 0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377),
+	}
 }
 
 // A Box is a detection, in pixels of the original image.

@@ -50,7 +50,10 @@ type metadata struct {
 	BackgroundID    *int              `json:"background_class_id"` // as in RF-DETR's decoder: -1 is the last slot
 }
 
-const maxMetadata = 1 << 20
+const (
+	maxMetadata = 1 << 20
+	maxEdges    = 100 // of one histogram
+)
 
 // signatureOf returns the signature of a model from what its file declares. An error says which part
 // of the contract is broken.
@@ -319,8 +322,20 @@ func checkSignature(s delivery.Signature) error {
 		return fail("schemaVersion is %d, but this program supports 1 to %d", s.SchemaVersion,
 			delivery.SignatureVersion)
 	}
-	if s.SchemaVersion < 2 && (s.Scale != 0 || s.Clip) {
-		return fail("scale and clip need schemaVersion 2, got %d", s.SchemaVersion)
+	edges := [][]float64{s.Edges.Confidence, s.Edges.Entropy, s.Edges.Area, s.Edges.Boxes}
+	hasEdges := slices.ContainsFunc(edges, func(e []float64) bool { return len(e) > 0 })
+	if s.SchemaVersion < 2 && (s.Scale != 0 || s.Clip || hasEdges) {
+		return fail("scale, clip and edges need schemaVersion 2, got %d", s.SchemaVersion)
+	}
+	for _, e := range edges {
+		if len(e) > maxEdges {
+			return fail("%d edges of a histogram, want at most %d", len(e), maxEdges)
+		}
+		for i, v := range e {
+			if !(v >= 0 && v <= 1e9) || i > 0 && v <= e[i-1] {
+				return fail("edge %d of a histogram is %v, want ascending numbers of at least 0", i, v)
+			}
+		}
 	}
 	for _, name := range []string{s.Input, s.Boxes, s.Logits} {
 		if err := checkName(name); err != nil {

@@ -224,6 +224,16 @@ func TestCheckSignature(t *testing.T) {
 		"a later schema":    func(s *delivery.Signature) { s.SchemaVersion = 3 },
 		"clip in version 1": func(s *delivery.Signature) { s.Clip = true },
 		"scale, version 1":  func(s *delivery.Signature) { s.Scale = 1 },
+		"edges, version 1":  func(s *delivery.Signature) { s.Edges.Area = []float64{1} },
+		"edges that fall": func(s *delivery.Signature) {
+			s.SchemaVersion, s.Edges.Boxes = 2, []float64{2, 1}
+		},
+		"NaN edge": func(s *delivery.Signature) {
+			s.SchemaVersion, s.Edges.Boxes = 2, []float64{math.NaN()}
+		},
+		"many edges": func(s *delivery.Signature) {
+			s.SchemaVersion, s.Edges.Entropy = 2, make([]float64, 101)
+		},
 		"scale below 0":     func(s *delivery.Signature) { s.SchemaVersion, s.Scale = 2, -1 },
 		"nearest":           func(s *delivery.Signature) { s.Resize.Algorithm = "nearest" },
 		"letterbox":         func(s *delivery.Signature) { s.Resize.Padding = "letterbox" },

@@ -41,6 +41,7 @@ type HostOptions struct {
 	Patience  time.Duration                    // how long a call waits while no model serves: 5s
 	Heartbeat time.Duration                    // between two questions whether the child answers: 5s
 	Backoff   func(failures int) time.Duration // the wait before a start, after failures in a row; nil: Backoff
+	Retired   func(Facts)                      // is told of a model after its last call, when another version serves
 }
 
 // A Host keeps a model running in a child process. It starts the child again when that ends, and changes to another
@@ -56,6 +57,7 @@ type Host struct {
 	changed chan struct{} // closed when serving changes
 	dir     string        // of the bundle that shall serve
 	trouble Unavailable   // why none serves
+	last    Facts         // of the last child that served
 	starts  int           // of children, for the names of sockets
 
 	ctx    context.Context // done when the host is closed
@@ -77,6 +79,9 @@ type lease struct {
 func NewHost(role string, o HostOptions) *Host {
 	o.Patience, o.Heartbeat = cmp.Or(o.Patience, 5*time.Second), cmp.Or(o.Heartbeat, 5*time.Second)
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
+	if o.Retired == nil {
+		o.Retired = func(Facts) {}
+	}
 	if o.Backoff == nil {
 		o.Backoff = Backoff
 	}
@@ -111,9 +116,15 @@ func (h *Host) Load(ctx context.Context, dir string) error {
 	}
 	next, err := h.start(ctx, dir)
 	if err == nil {
+		h.mu.Lock()
+		last := h.last
+		h.mu.Unlock()
 		h.put(next, dir, Unavailable{})
 		if !h.o.StopFirst && old != nil {
 			h.retire(old)
+		}
+		if last.Version != "" && last.Version != next.facts.Version {
+			h.o.Retired(last)
 		}
 		return nil
 	}
@@ -159,6 +170,7 @@ func (h *Host) put(next *lease, dir string, why Unavailable) {
 	close(h.changed)
 	h.changed = make(chan struct{})
 	if next != nil {
+		h.last = next.facts
 		h.o.Log.Info("model serves", "role", h.role, "model", next.facts.Name, "version", next.facts.Version)
 		h.guards.Go(func() { h.guard(next) })
 	}

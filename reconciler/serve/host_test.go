@@ -150,7 +150,8 @@ func TestHostSwaps(t *testing.T) {
 			}
 			return nil
 		}}
-		h := newHost(t, n, HostOptions{StopFirst: stopFirst, Patience: time.Minute})
+		h := newHost(t, n, HostOptions{StopFirst: stopFirst, Patience: time.Minute,
+			Retired: func(f Facts) { n.add("%s is retired", f.Version) }})
 		if err := h.Load(t.Context(), "v1"); err != nil {
 			t.Fatal(err)
 		}
@@ -172,9 +173,9 @@ func TestHostSwaps(t *testing.T) {
 		if v := version(t, h); v != "v2" {
 			t.Errorf("after a broken one, %s serves", v)
 		}
-		want := "v1 starts, v2 starts, v1 ends, bad fails"
+		want := "v1 starts, v2 starts, v1 ends, v1 is retired, bad fails"
 		if stopFirst {
-			want = "v1 starts, v1 ends, v2 starts, v2 ends, bad fails, v2 starts, v2 ends, v2 starts"
+			want = "v1 starts, v1 ends, v2 starts, v1 is retired, v2 ends, bad fails, v2 starts, v2 ends, v2 starts"
 		}
 		if got := n.said(); got != want {
 			t.Errorf("stop first is %v:\n%s; want\n%s", stopFirst, got, want)
