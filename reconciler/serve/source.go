@@ -1,0 +1,408 @@
+package serve
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"mime/multipart"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/detect"
+	"github.com/autonomos/aob/reconciler/durable"
+)
+
+// A Frame is one image of a source.
+type Frame struct {
+	Name  string // of the file; empty for a camera
+	At    time.Time
+	Image []byte // a JPEG or PNG file, not decoded
+	Lost  int    // frames of a camera that were replaced by newer ones since the frame before
+}
+
+// A Source gives frames. It is for one goroutine.
+type Source interface {
+	// Next waits for the next frame. After the last one it returns io.EOF.
+	Next(ctx context.Context) (Frame, error)
+	// Close ends what the source has started.
+	Close() error
+}
+
+// SourceOptions are the settings of a source.
+type SourceOptions struct {
+	Every  time.Duration // between two frames of a URL, and two looks into a folder; 0: 1s
+	Follow bool          // of a folder: wait for new files
+}
+
+// OpenSource opens a source:
+//
+//	FOLDER             the JPEG and PNG files of a folder, in the order of their names
+//	http:// https://   a picture, fetched again and again, or a stream of pictures (multipart/x-mixed-replace)
+//	exec               a command, whose output is JPEG files one after the other: of GStreamer, V4L2 or FFmpeg
+//
+// Of a stream or a command only the newest frame is kept, because a camera does not wait. When it ends it is started
+// again after a second. The command's errors go to stderr.
+func OpenSource(spec string, command []string, o SourceOptions, stderr io.Writer) (Source, error) {
+	if o.Every == 0 {
+		o.Every = time.Second
+	}
+	switch {
+	case spec == "exec" && len(command) == 0:
+		return nil, errors.New("source exec needs a command: aob-detect run ... --source exec -- COMMAND ARGUMENTS")
+	case spec != "exec" && len(command) > 0:
+		return nil, fmt.Errorf("source %s takes no command; only exec does", spec)
+	case spec == "exec":
+		return newCamera(func(ctx context.Context, take func([]byte)) error {
+			return readCommand(ctx, command, stderr, take)
+		}), nil
+	case strings.HasPrefix(spec, "http://"), strings.HasPrefix(spec, "https://"):
+		u, err := url.Parse(spec)
+		if err != nil || u.Host == "" {
+			return nil, errors.New("the source's URL is not valid") // without the URL, which may have a password
+		}
+		return newCamera(func(ctx context.Context, take func([]byte)) error {
+			return readURL(ctx, u, o.Every, take)
+		}), nil
+	}
+	info, err := os.Stat(spec)
+	if err != nil {
+		return nil, fmt.Errorf("source: %w", err)
+	}
+	if !info.IsDir() {
+		return nil, fmt.Errorf("source %s is not a folder; want a folder, a URL or exec", spec)
+	}
+	return &folder{dir: spec, o: o, seen: map[string]bool{}}, nil
+}
+
+// A folder gives the files of a folder.
+type folder struct {
+	dir   string
+	o     SourceOptions
+	seen  map[string]bool
+	names []string // that are next
+}
+
+// Next implements Source.
+func (f *folder) Next(ctx context.Context) (Frame, error) {
+	for {
+		for len(f.names) > 0 {
+			path := filepath.Join(f.dir, f.names[0])
+			f.names = f.names[1:]
+			data, err := durable.ReadFile(path, detect.MaxImageBytes)
+			if errors.Is(err, os.ErrNotExist) {
+				continue // it was there a moment ago
+			}
+			if err != nil {
+				return Frame{Name: path}, &detect.ImageError{Path: path, Why: err.Error()}
+			}
+			return Frame{Name: path, At: time.Now(), Image: data}, nil
+		}
+		if err := f.look(); err != nil {
+			return Frame{}, err
+		}
+		if len(f.names) > 0 {
+			continue
+		}
+		if !f.o.Follow {
+			return Frame{}, io.EOF
+		}
+		select {
+		case <-ctx.Done():
+			return Frame{}, context.Cause(ctx)
+		case <-time.After(f.o.Every):
+		}
+	}
+}
+
+// look finds the files that are new.
+func (f *folder) look() error {
+	entries, err := os.ReadDir(f.dir)
+	if err != nil {
+		return err
+	}
+	there := map[string]bool{}
+	for _, e := range entries {
+		switch strings.ToLower(filepath.Ext(e.Name())) {
+		case ".jpg", ".jpeg", ".png":
+			if there[e.Name()] = true; !f.seen[e.Name()] {
+				f.names = append(f.names, e.Name())
+			}
+		}
+	}
+	f.seen = there // not the files of before that are gone: their names may be used again
+	return nil
+}
+
+// Close implements Source.
+func (f *folder) Close() error { return nil }
+
+// A camera keeps the newest frame of a stream.
+type camera struct {
+	end   context.CancelFunc
+	ended sync.WaitGroup
+	ready chan struct{} // has a value when there is a frame or an error
+
+	mu    sync.Mutex
+	frame Frame
+	there bool
+	err   error
+}
+
+// newCamera reads a stream, and begins again a second after its end.
+func newCamera(read func(ctx context.Context, take func(image []byte)) error) *camera {
+	ctx, end := context.WithCancel(context.Background())
+	c := &camera{end: end, ready: make(chan struct{}, 1)}
+	c.ended.Go(func() {
+		for ctx.Err() == nil {
+			err := read(ctx, c.take)
+			if err == nil {
+				err = errors.New("the stream has ended")
+			}
+			c.mu.Lock()
+			c.err = err
+			c.mu.Unlock()
+			c.wake()
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Second):
+			}
+		}
+	})
+	return c
+}
+
+func (c *camera) take(image []byte) {
+	c.mu.Lock()
+	if c.there {
+		c.frame.Lost++
+	}
+	c.frame = Frame{At: time.Now(), Image: image, Lost: c.frame.Lost}
+	c.there = true
+	c.mu.Unlock()
+	c.wake()
+}
+
+func (c *camera) wake() {
+	select {
+	case c.ready <- struct{}{}:
+	default:
+	}
+}
+
+// Next implements Source. An error of the stream is returned once; a later call waits for the stream's new start.
+func (c *camera) Next(ctx context.Context) (Frame, error) {
+	for {
+		c.mu.Lock()
+		frame, there, err := c.frame, c.there, c.err
+		switch {
+		case there:
+			c.frame, c.there = Frame{}, false
+		case err != nil:
+			c.err = nil
+		}
+		c.mu.Unlock()
+		switch {
+		case there:
+			return frame, nil
+		case err != nil:
+			return Frame{}, err
+		}
+		select {
+		case <-c.ready:
+		case <-ctx.Done():
+			return Frame{}, context.Cause(ctx)
+		}
+	}
+}
+
+// Close implements Source.
+func (c *camera) Close() error {
+	c.end()
+	c.ended.Wait()
+	return nil
+}
+
+// readCommand runs a command and takes the JPEG files of its output.
+func readCommand(ctx context.Context, command []string, stderr io.Writer, take func([]byte)) error {
+	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
+	cmd.Stderr = stderr
+	cmd.WaitDelay = time.Second
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("source: %w", err)
+	}
+	err = scanJPEGs(out, take)
+	if err != nil { // it writes something else: end it, so that it does not wait for a reader
+		_ = cmd.Process.Kill()
+	}
+	return errors.Join(err, cmd.Wait())
+}
+
+// scanJPEGs takes each JPEG file of a stream of them.
+func scanJPEGs(r io.Reader, take func([]byte)) error {
+	s := bufio.NewScanner(r)
+	s.Buffer(make([]byte, 0, 1<<20), detect.MaxImageBytes)
+	s.Split(splitJPEG)
+	for s.Scan() {
+		take(slices.Clone(s.Bytes()))
+	}
+	if errors.Is(s.Err(), bufio.ErrTooLong) {
+		return fmt.Errorf("the output has no end of a JPEG file within %d MiB", detect.MaxImageBytes>>20)
+	}
+	return s.Err()
+}
+
+// splitJPEG is a bufio.SplitFunc for JPEG files one after the other. It follows the segments of a file, because a
+// thumbnail within has an end of its own. Bytes between files are skipped.
+func splitJPEG(data []byte, atEOF bool) (advance int, file []byte, err error) {
+	for start := 0; ; start++ {
+		found := bytes.Index(data[start:], []byte{0xff, 0xd8, 0xff})
+		if found < 0 {
+			if atEOF {
+				return len(data), nil, nil
+			}
+			return max(start, len(data)-2), nil, nil // the last two bytes may be a file's first
+		}
+		start += found
+		switch end := jpegEnd(data[start:]); {
+		case end > 0:
+			return start + end, data[start : start+end], nil
+		case end == 0 && !atEOF:
+			return start, nil, nil
+		}
+		// It is no JPEG file, or one that has no end; another may begin within.
+	}
+}
+
+// jpegEnd returns the length of the JPEG file that data begins with; 0 if more data is needed, -1 if it is none.
+func jpegEnd(data []byte) int {
+	at := 2
+	for {
+		for at < len(data) && data[at] == 0xff && at+1 < len(data) && data[at+1] == 0xff {
+			at++ // fill bytes
+		}
+		if at+2 > len(data) {
+			return 0
+		}
+		if data[at] != 0xff {
+			return -1
+		}
+		switch marker := data[at+1]; {
+		case marker == 0xd9:
+			return at + 2
+		case marker == 0x01 || marker >= 0xd0 && marker <= 0xd7:
+			at += 2
+			continue
+		case marker == 0x00 || marker == 0xd8:
+			return -1
+		}
+		if at+4 > len(data) {
+			return 0
+		}
+		length := int(data[at+2])<<8 | int(data[at+3])
+		if length < 2 {
+			return -1
+		}
+		scan := data[at+1] == 0xda
+		if at += 2 + length; !scan {
+			continue
+		}
+		for ; ; at++ { // pixels, up to a marker that is neither a stuffed zero nor a restart
+			if at >= len(data) {
+				return 0
+			}
+			found := bytes.IndexByte(data[at:], 0xff)
+			if at += found; found < 0 || at+1 >= len(data) {
+				return 0
+			}
+			if next := data[at+1]; next != 0 && next != 0xff && (next < 0xd0 || next > 0xd7) {
+				break
+			}
+		}
+	}
+}
+
+// streamClient fetches pictures. A stream has no end, so only its beginning has a limit.
+var streamClient = &http.Client{Transport: &http.Transport{ResponseHeaderTimeout: 10 * time.Second,
+	Proxy: http.ProxyFromEnvironment}}
+
+// readURL takes the parts of a stream, or one picture again and again.
+func readURL(ctx context.Context, u *url.URL, every time.Duration, take func([]byte)) error {
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+		if err != nil {
+			return errors.New("the source's URL is not valid")
+		}
+		resp, err := streamClient.Do(req)
+		if err != nil {
+			return fmt.Errorf("source: %w", withoutURL(err))
+		}
+		err = readResponse(resp, take)
+		resp.Body.Close()
+		if err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(every):
+		}
+	}
+}
+
+func readResponse(resp *http.Response, take func([]byte)) error {
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("source: the server answers %s", resp.Status)
+	}
+	kind, params, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	if err == nil && strings.HasPrefix(kind, "multipart/") {
+		parts := multipart.NewReader(resp.Body, strings.TrimPrefix(params["boundary"], "--"))
+		for {
+			part, err := parts.NextRawPart()
+			if errors.Is(err, io.EOF) {
+				return errors.New("source: the stream has ended")
+			}
+			if err != nil {
+				return fmt.Errorf("source: %w", err)
+			}
+			if err := readPicture(part, take); err != nil {
+				return err
+			}
+		}
+	}
+	return readPicture(resp.Body, take)
+}
+
+func readPicture(r io.Reader, take func([]byte)) error {
+	image, err := io.ReadAll(io.LimitReader(r, detect.MaxImageBytes+1))
+	if err != nil {
+		return fmt.Errorf("source: %w", err)
+	}
+	if len(image) > detect.MaxImageBytes {
+		return fmt.Errorf("source: a picture has more than %d MiB", detect.MaxImageBytes>>20)
+	}
+	take(image)
+	return nil
+}
+
+// withoutURL removes the URL, which may have a password, from an error.
+func withoutURL(err error) error {
+	if e, ok := errors.AsType[*url.Error](err); ok {
+		return e.Err
+	}
+	return err
+}
