@@ -170,7 +170,7 @@ func newCamera(read func(ctx context.Context, take func(image []byte)) error) *c
 				err = errors.New("the stream has ended")
 			}
 			c.mu.Lock()
-			c.err = err
+			c.err = StreamError{err}
 			c.mu.Unlock()
 			c.wake()
 			select {
@@ -200,7 +200,10 @@ func (c *camera) wake() {
 	}
 }
 
-// Next implements Source. An error of the stream is returned once; a later call waits for the stream's new start.
+// A StreamError is why a camera's stream was interrupted. It begins again by itself.
+type StreamError struct{ error }
+
+// Next implements Source. A StreamError is returned once; a later call waits for the stream's new start.
 func (c *camera) Next(ctx context.Context) (Frame, error) {
 	for {
 		c.mu.Lock()
