@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -99,6 +100,9 @@ box, in pixels of the image. All paths are absolute.`,
 
 func serveCommand(o *options) *cobra.Command {
 	var bundle, socket string
+	var background bool
+	var batch int
+	var wait time.Duration
 	var f front
 	cmd := &cobra.Command{
 		Use:   "serve --bundle DIR (--listen ADDRESS | --socket PATH)",
@@ -110,6 +114,8 @@ With --listen it serves images and tensors over HTTP: POST /v1/detect, the Open
 Inference Protocol under /v2, and the requests of Roboflow's inference server.
 GET /openapi.json describes all of it. The model runs in a process of its own.
 An address without a host is on this machine only. See docs/serving.md.
+With --control, aob-detect load, shadow and status change and show what serves,
+and GET /metrics is there; SIGHUP loads the bundle's folder again.
 
 With --socket it is that process: it serves POST /infer, POST /run, GET
 /describe, GET /health, GET /live and GET /metrics on a Unix socket.
@@ -125,16 +131,31 @@ On SIGTERM it finishes its requests and ends.`,
   curl --unix-socket /run/aob/detect.sock --data-binary @image.jpg http://aob-detect/infer`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if batch < 1 || batch > detect.MaxBatch || wait < 0 {
+				return fmt.Errorf("--batch: want 1 to %d, and --batch-wait of at least 0", detect.MaxBatch)
+			}
 			if f.listen != "" {
+				f.batch, f.batchWait = batch, wait
 				return f.serve(cmd.Context(), cmd.ErrOrStderr(), *o, bundle)
 			}
+			if background {
+				if err := detect.Background(); err != nil {
+					return err
+				}
+			}
 			return o.respond(cmd, bundle, func(w detect.Worker, out io.Writer) error {
+				w.Batch, w.BatchWait = batch, wait
 				return serveSocket(cmd.Context(), w, bundle, socket, func() error { return detect.Ready(out) })
 			})
 		},
 	}
 	cmd.Flags().StringVar(&bundle, "bundle", "", "the bundle's folder")
 	cmd.Flags().StringVar(&socket, "socket", "", "the Unix socket to listen on")
+	cmd.Flags().BoolVar(&background, "background", false,
+		"with --socket: use only the processor time that other processes leave")
+	cmd.Flags().IntVar(&batch, "batch", 1, "the largest number of images of a run, where the model takes batches")
+	cmd.Flags().DurationVar(&wait, "batch-wait", 2*time.Millisecond,
+		"how long an image waits for others while the model runs")
 	f.flags(cmd.Flags())
 	cmd.MarkFlagRequired("bundle")
 	cmd.MarkFlagsOneRequired("listen", "socket")

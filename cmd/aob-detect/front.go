@@ -3,12 +3,15 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -17,6 +20,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/pflag"
 
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -33,12 +39,27 @@ type front struct {
 	maxBody, maxMemory          string
 	maxRequests, maxConnections int
 	timeout                     time.Duration
+	control, metrics            string
+	triton, stopFirst           bool
+	batch                       int
+	batchWait                   time.Duration
 }
 
 func (f *front) flags(flags *pflag.FlagSet) {
 	flags.StringVar(&f.listen, "listen", "", "the address to serve HTTP on, such as :8380 (this machine only)")
 	flags.StringVar(&f.name, "name", "detector", "the model's name for callers")
-	flags.StringVar(&f.version, "model-version", "1", "the model's version for callers")
+	flags.StringVar(&f.version, "model-version", "",
+		"the model's version for callers and metrics (default: the first 12 digits of model.onnx's SHA-256)")
+	flags.StringVar(&f.control, "control", "", "a Unix socket for aob-detect load, shadow and status")
+	flags.StringVar(
+		&f.metrics,
+		"metrics",
+		"",
+		"the address to serve GET /metrics on, such as :8381 (this machine only)",
+	)
+	flags.BoolVar(&f.triton, "triton-metrics", false, "add metrics with the names of Triton's, nv_inference_...")
+	flags.BoolVar(&f.stopFirst, "stop-first", false,
+		"memory holds one model: end it before the next one is loaded; calls wait meanwhile")
 	flags.StringVar(&f.tokenFile, "token-file", "", "a file with a token that callers have to send")
 	flags.StringVar(&f.tlsCert, "tls-cert", "", "PEM file of the server's certificates")
 	flags.StringVar(&f.tlsKey, "tls-key", "", "PEM file of the certificate's key")
@@ -57,18 +78,6 @@ func (f front) serve(ctx context.Context, out io.Writer, o options, bundle strin
 	if err != nil {
 		return err
 	}
-	p, err := o.chosen()
-	if err != nil {
-		return err
-	}
-	memory, threads, err := o.limits(p)
-	if err != nil {
-		return err
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
 	listener, err := net.Listen("tcp", onThisMachine(f.listen))
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)
@@ -80,45 +89,159 @@ func (f front) serve(ctx context.Context, out io.Writer, o options, bundle strin
 	}
 	defer os.RemoveAll(folder)
 	log := slog.New(slog.NewTextHandler(delivery.LogWriter{W: out}, nil))
-	detector := detect.Detector{Binary: self, Library: o.library, Threads: threads, MemoryLimit: memory,
-		Profile: o.profile, Profiles: o.profiles, Engines: o.cache, Timeout: time.Duration(p.Load),
-		Progress: func(b profile.Progress) {
-			log.Info("engine", "stage", b.Stage, "profile", b.Profile, "workspace", b.Workspace, "seconds", b.Seconds,
-				"text", b.Text)
-		}}
-	served, err := detector.Serve(ctx, bundle, filepath.Join(folder, "detect.sock"))
-	if err != nil {
-		return err
-	}
-	defer served.Close()
-	facts, err := serve.ReadFacts(ctx, bundle, served)
-	if err != nil {
-		return err
-	}
-	facts.Name, facts.Version = f.name, f.version
-	settings.Models = &serve.One{Facts: facts, Model: served}
 	settings.Log = log
-
-	// When the model's process ends, so does this one: what has started it starts it again.
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	metrics := serve.NewMetrics(registry, f.triton)
+	detector, p, err := o.detector(log)
+	if err != nil {
+		return err
+	}
+	detector.Batch, detector.BatchWait = f.batch, f.batchWait
+	host := serve.HostOptions{Start: start(detector), Name: f.name, Sockets: folder, Log: log,
+		StopFirst: f.stopFirst || p.Swap == profile.StopFirst}
+	shadow := host
+	detector.Background = true
+	shadow.Start = start(detector)
+	roles := serve.NewRoles(serve.RolesOptions{Host: host, Shadow: shadow, Metrics: metrics})
+	if err := f.load(ctx, roles, bundle); err != nil {
+		return errors.Join(err, roles.Close())
+	}
+	settings.Models = roles
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, syscall.SIGHUP)
 	go func() {
-		<-served.Done()
-		cancel(served.Wait())
+		for range reload {
+			if err := f.load(ctx, roles, bundle); err != nil {
+				log.Error("bundle not loaded; the one before serves", "bundle", bundle, "err", err)
+			}
+		}
 	}()
+	ended, err := f.operators(ctx, roles, promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	if err != nil {
+		return errors.Join(err, roles.Close())
+	}
+
 	scheme := "http"
 	if config != nil {
 		scheme = "https"
 	}
-	log.Info("serving", "url", scheme+"://"+listener.Addr().String(), "model", f.name, "version", f.version)
+	log.Info("serving", "url", scheme+"://"+listener.Addr().String(), "model", f.name)
 	if address, ok := listener.Addr().(*net.TCPAddr); ok && !address.IP.IsLoopback() && settings.Token == "" {
 		log.Warn("all who reach this address can use the model; --token-file keeps others out")
 	}
+	settings.Wrap = metrics.Requests
 	err = serve.New(settings).Serve(ctx, listener, config)
-	if crash, ok := errors.AsType[*detect.CrashError](context.Cause(ctx)); ok {
-		return errors.Join(crash, err)
+	return errors.Join(err, ended(), roles.Close())
+}
+
+// detector returns the Detector that starts this program as a child, with its profile.
+func (o options) detector(log *slog.Logger) (detect.Detector, profile.Profile, error) {
+	p, err := o.chosen()
+	if err != nil {
+		return detect.Detector{}, p, err
 	}
-	return err
+	memory, threads, err := o.limits(p)
+	if err != nil {
+		return detect.Detector{}, p, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return detect.Detector{}, p, err
+	}
+	return detect.Detector{Binary: self, Library: o.library, Threads: threads, MemoryLimit: memory,
+		Profile: o.profile, Profiles: o.profiles, Engines: o.cache, Timeout: time.Duration(p.Load),
+		Progress: func(b profile.Progress) {
+			log.Info("engine", "stage", b.Stage, "profile", b.Profile, "workspace", b.Workspace, "seconds", b.Seconds,
+				"text", b.Text)
+		}}, p, nil
+}
+
+// start returns a StartFunc of a detector.
+func start(d detect.Detector) serve.StartFunc {
+	return func(ctx context.Context, bundle, socket string) (serve.Child, error) {
+		s, err := d.Serve(ctx, bundle, socket)
+		if err != nil {
+			return nil, err // not s: a nil *detect.Served in an interface is not nil
+		}
+		return s, nil
+	}
+}
+
+// load makes a bundle's folder the one that serves.
+func (f front) load(ctx context.Context, roles *serve.Roles, bundle string) error {
+	b, err := bundleOf(bundle, f.version)
+	if err != nil {
+		return err
+	}
+	return roles.Load(ctx, b)
+}
+
+// bundleOf returns a bundle's folder with its version. A link is followed now, so that the bundle stays the same if the
+// link is changed later.
+func bundleOf(dir, version string) (serve.Bundle, error) {
+	real, err := filepath.EvalSymlinks(dir)
+	if err == nil {
+		real, err = filepath.Abs(real)
+	}
+	if err != nil {
+		return serve.Bundle{}, fmt.Errorf("bundle: %w", err)
+	}
+	if version == "" {
+		file, err := os.Open(filepath.Join(real, delivery.ModelFile))
+		if err != nil {
+			return serve.Bundle{}, fmt.Errorf("bundle: %w", err)
+		}
+		defer file.Close()
+		digest := sha256.New()
+		if _, err := io.Copy(digest, io.LimitReader(file, detect.MaxModelBytes)); err != nil {
+			return serve.Bundle{}, fmt.Errorf("bundle: %w", err)
+		}
+		version = hex.EncodeToString(digest.Sum(nil))[:12]
+	}
+	return serve.Bundle{Dir: real, Version: version}, nil
+}
+
+// operators serves the control socket and the metrics, where the flags name them. The returned function ends both.
+func (f front) operators(ctx context.Context, roles *serve.Roles, metrics http.Handler) (end func() error, err error) {
+	var servers []*http.Server
+	end = func() error {
+		var errs []error
+		for _, s := range servers {
+			errs = append(errs, s.Close())
+		}
+		return errors.Join(errs...)
+	}
+	add := func(l net.Listener, handler http.Handler) {
+		s := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute,
+			MaxHeaderBytes: 16 << 10, BaseContext: func(net.Listener) context.Context { return ctx }}
+		servers = append(servers, s)
+		go s.Serve(l)
+	}
+	if f.control != "" {
+		l, err := listen(f.control)
+		if err != nil {
+			return nil, fmt.Errorf("--control: %w", err)
+		}
+		if err := os.Chmod(f.control, 0o600); err != nil {
+			return nil, errors.Join(err, l.Close())
+		}
+		mux := http.NewServeMux()
+		mux.Handle("/", roles)
+		mux.Handle("GET /metrics", metrics)
+		add(l, mux)
+	}
+	if f.metrics != "" {
+		l, err := net.Listen("tcp", onThisMachine(f.metrics))
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("--metrics: %w", err), end())
+		}
+		mux := http.NewServeMux()
+		mux.Handle("GET /metrics", metrics)
+		add(l, mux)
+	}
+	return end, nil
 }
 
 // settings reads the files and limits that the flags name.
@@ -140,7 +263,7 @@ func (f front) settings() (o serve.Options, config *tls.Config, err error) {
 		return o, nil, errors.New("--max-requests, --max-connections, --max-body and --timeout have to be above 0, " +
 			"and --max-request-memory not below --max-body")
 	}
-	if f.name == "" || f.version == "" || strings.Contains(f.name+f.version, "/") {
+	if f.name == "" || strings.Contains(f.name+f.version, "/") {
 		return o, nil, errors.New("--name and --model-version have to be a name without a slash")
 	}
 	if f.tokenFile != "" {

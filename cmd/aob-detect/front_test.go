@@ -3,13 +3,13 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -20,6 +20,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -27,6 +29,7 @@ import (
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/detect"
+	"github.com/autonomos/aob/reconciler/serve"
 	"github.com/autonomos/aob/tools/venvtest"
 )
 
@@ -254,8 +257,8 @@ func TestSchemathesis(t *testing.T) {
 	p.stop(t)
 }
 
-// When the model's process dies so does the front, with an error.
-func TestFrontEndsWithItsModel(t *testing.T) {
+// A model whose process ends is started again, and calls wait for it.
+func TestFrontRevivesItsModel(t *testing.T) {
 	p := startFront(t)
 	pids := p.children(t)
 	if len(pids) != 1 {
@@ -268,12 +271,163 @@ func TestFrontEndsWithItsModel(t *testing.T) {
 	if err := syscall.Kill(pid, syscall.SIGSEGV); err != nil {
 		t.Fatal(err)
 	}
-	err := <-p.ended
-	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 1 ||
-		!strings.Contains(p.log.String(), "aob-detect serve: it ") {
-		t.Errorf("%v\n%s", err, p.log)
+	for p.children(t) == nil || slices.Equal(p.children(t), pids) { // until the new one is there
+		runtime.Gosched()
 	}
-	p.nothingLeft(t)
+	if code, body := p.detect(t); code != http.StatusOK {
+		t.Errorf("%d %s", code, body)
+	}
+	p.stop(t)
+	if !strings.Contains(p.log.String(), "detector ended") {
+		t.Errorf("the log does not say it: %s", p.log)
+	}
+}
+
+// detect sends a picture.
+func (p *frontProcess) detect(t *testing.T) (int, string) {
+	t.Helper()
+	image, err := os.ReadFile(testdata + "picture.jpg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.Post(p.url+"/v1/detect?confidence=0", "image/jpeg", bytes.NewReader(image))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(body)
+}
+
+// Operators change the model and the shadow of a running server, and see both.
+func TestFrontControl(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "control")
+	p := startFront(t, "--control", socket, "--triton-metrics")
+	command := func(args ...string) string {
+		t.Helper()
+		out, err := exec.Command(p.binary, append(args, "--control", socket)...).CombinedOutput()
+		if err != nil {
+			t.Errorf("%v: %v", args, err)
+		}
+		return string(out)
+	}
+	if out := command("status"); !strings.HasPrefix(out, "main    shapes 7, from "+p.bundle) {
+		t.Errorf("status: %s", out)
+	}
+	if out := command("load", "--model-version", "8", p.bundle); !strings.Contains(out, "shapes 8,") {
+		t.Errorf("load: %s", out)
+	}
+	if code, body := p.detect(t); code != http.StatusOK || !strings.Contains(body, `"version":"8"`) {
+		t.Errorf("%d %s", code, body)
+	}
+	if out := command(
+		"shadow",
+		"--share",
+		"1",
+		"--model-version",
+		"9",
+		p.bundle,
+	); !strings.Contains(
+		out,
+		"shadow  shapes 9,",
+	) {
+		t.Errorf("shadow: %s", out)
+	}
+	var s serve.Status
+	for p.detect(t); s.Shadow == nil || s.Shadow.Agreement.Images == 0; { // the shadow comes after the answer
+		if err := json.Unmarshal([]byte(command("status", "-o", "json")), &s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s.Shadow.F1 != 1 || s.Shadow.Agreement.Matched == 0 {
+		t.Errorf("the same model agrees with itself: %+v", s.Shadow)
+	}
+	client := &http.Client{
+		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		}},
+	}
+	resp, err := client.Get("http://aob-detect/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	metrics, err := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`aob_detect_calls_total{outcome="ok",release="8",role="main"} 2`,
+		`aob_detect_calls_total{outcome="ok",release="9",role="shadow"} 1`,
+		`aob_detect_request_seconds_count{api="v1",code="200"} 2`, `nv_inference_count{model="shapes",version="8"} 2`} {
+		if !strings.Contains(string(metrics), want+"\n") {
+			t.Errorf("%s is missing", want)
+		}
+	}
+	if out := command("shadow", "--off"); strings.Contains(out, "shadow") {
+		t.Errorf("off: %s", out)
+	}
+	out, err := exec.Command(p.binary, "load", "--control", socket, t.TempDir()).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "model.onnx: no such file") {
+		t.Errorf("an empty folder: %v: %s", err, out)
+	}
+	p.stop(t)
+	if out, err := exec.Command(p.binary, "status", "--control", socket).CombinedOutput(); err == nil ||
+		!strings.Contains(string(out), "no server answers") {
+		t.Errorf("without a server: %v: %s", err, out)
+	}
+}
+
+// The frames of a folder, and of a command, are lines of JSON.
+func TestRunFrames(t *testing.T) {
+	p := startFront(t)
+	defer p.stop(t)
+	dir := t.TempDir()
+	image, err := os.ReadFile(testdata + "picture.jpg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, data := range map[string][]byte{"1.jpg": image, "2.jpg": image[:900]} {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err := exec.Command(p.binary, "run", "--bundle", p.bundle, "--source", dir, "--score", "0").Output()
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	if err != nil || len(lines) != 2 || !strings.Contains(lines[0], `"boxes":[{"class":`) ||
+		!strings.Contains(lines[1], `"error":"truncated JPEG"`) {
+		t.Errorf("%v: %s", err, out)
+	}
+	cmd := exec.Command(
+		p.binary,
+		"run",
+		"--bundle",
+		p.bundle,
+		"--source",
+		"exec",
+		"--",
+		"cat",
+		filepath.Join(dir, "1.jpg"),
+	)
+	pipe, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(pipe).ReadString('\n')
+	if err != nil || !strings.HasPrefix(line, `{"frame":1,"at":`) {
+		t.Errorf("%v: %s", err, line)
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
 }
 
 // Flags that are wrong are refused before anything starts.

@@ -217,6 +217,8 @@ func TestCommandsPrintSafely(t *testing.T) {
 		`enc := json.NewEncoder(cmd.OutOrStdout())`, // of profiles, which are the operator's own
 		`t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)`,
 		`return f.serve(cmd.Context(), cmd.ErrOrStderr(), *o, bundle)`, // which writes through a LogWriter
+		`return serve.Frames(ctx, frames, host, score, cmd.OutOrStdout(), log)`,
+		`return printStatus(cmd.OutOrStdout(), s, c.output)`,
 	}
 	stream := regexp.MustCompile(`os\.Std(out|err)|(Out|Err)OrStd(out|err)\(\)|\bslog\.New|` +
 		`log\.(Print|Fatal)|fmt\.Print`)

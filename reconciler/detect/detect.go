@@ -37,6 +37,10 @@ type Detector struct {
 	Threads     int            // CPU cores to use; 0: all
 	MemoryLimit delivery.Bytes // limit of the child's private memory; 0: 4GiB
 	Timeout     time.Duration  // timeout of loading a model, and of one image; 0: 5m
+	Background  bool           // servers have only the processor time that other processes leave
+	Batch       int            // of servers: the largest number of images of a run, where the model takes batches
+	BatchWait   time.Duration  // of servers: how long an image waits for others while the model runs
+
 	// Profile is the name of a hardware profile, if not empty. Then Threads and MemoryLimit are the profile's where
 	// they are 0.
 	Profile  string

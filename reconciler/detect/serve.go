@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strconv"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -33,7 +34,14 @@ func (d Detector) Serve(ctx context.Context, bundleDir, socket string) (*Served,
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	c, err := d.start(context.Background(), "serve", "--bundle", bundleDir, "--socket", socket)
+	args := []string{"--bundle", bundleDir, "--socket", socket}
+	if d.Background {
+		args = append(args, "--background")
+	}
+	if d.Batch > 1 {
+		args = append(args, "--batch", strconv.Itoa(d.Batch), "--batch-wait", d.BatchWait.String())
+	}
+	c, err := d.start(context.Background(), "serve", args...)
 	if err != nil {
 		return nil, err
 	}

@@ -41,6 +41,7 @@ type Facts struct {
 	Confidence      float64       // the lowest score that is returned if the caller asks for none
 	Inputs, Outputs []detect.Port // one input
 	Batch           int           // the largest number of images of one tensor
+	Edges           delivery.Edges
 }
 
 // Models gives the model that serves.
@@ -77,6 +78,7 @@ type Options struct {
 	Log     *slog.Logger  // of failures of models, whose reasons callers are not told
 	Timeout time.Duration // of a request, without the time to read it
 	Limits
+	Wrap func(http.Handler) http.Handler // around all requests, for metrics; nil: nothing
 }
 
 // Limits bound what callers can make the front hold.

@@ -23,8 +23,12 @@ func (a *API) Serve(ctx context.Context, listener net.Listener, config *tls.Conf
 		listener = tls.NewListener(listener, config)
 	}
 	const readTimeout = time.Minute
+	var handler http.Handler = a
+	if a.o.Wrap != nil {
+		handler = a.o.Wrap(a)
+	}
 	server := &http.Server{
-		Handler:           a,
+		Handler:           handler,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       readTimeout,
 		WriteTimeout:      readTimeout + a.o.Timeout + writeTimeout,

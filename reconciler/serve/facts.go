@@ -45,6 +45,11 @@ func ReadFacts(ctx context.Context, bundleDir string, running Describer) (Facts,
 	if err := read(delivery.LabelsFile, &f.Classes); err != nil {
 		return Facts{}, err
 	}
+	var signature delivery.Signature
+	if err := read(delivery.SignatureFile, &signature); err != nil {
+		return Facts{}, err
+	}
+	f.Edges = signature.Edges
 	// The process that runs the model applies the thresholds.
 	var thresholds map[string]float64
 	switch err := read(delivery.ThresholdsFile, &thresholds); {

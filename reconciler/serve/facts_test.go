@@ -32,7 +32,8 @@ func TestReadFacts(t *testing.T) {
 		{labels: `["red"]`, want: "the model has 0 inputs and 0 outputs, want 1 and 2"},
 	} {
 		dir := t.TempDir()
-		for name, text := range map[string]string{"labels.json": c.labels, "thresholds.json": c.thresholds} {
+		for name, text := range map[string]string{"labels.json": c.labels, "thresholds.json": c.thresholds,
+			"signature.json": `{"schemaVersion": 1}`} {
 			if text == "" {
 				continue
 			}

@@ -47,7 +47,9 @@ func Frames(ctx context.Context, source Source, models Models, score float64, ou
 			n--
 			continue
 		case isImage:
-			if err := encoder.Encode(Seen{Frame: n, Name: frame.Name, At: time.Now().UTC(), Error: bad.Why}); err != nil {
+			if err := encoder.Encode(
+				Seen{Frame: n, Name: frame.Name, At: time.Now().UTC(), Error: bad.Why},
+			); err != nil {
 				return err
 			}
 			continue

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -19,7 +20,7 @@ type Child interface {
 	Model
 	// Live returns nil if the process answers, also while its model runs.
 	Live(ctx context.Context) error
-	Describe(ctx context.Context) (detect.Description, error)
+	Describer
 	// Done is closed when the process has ended, and Wait says why.
 	Done() <-chan struct{}
 	Wait() error
@@ -34,9 +35,9 @@ type StartFunc func(ctx context.Context, bundleDir, socket string) (Child, error
 // HostOptions are the settings of a Host. A time of zero is its default.
 type HostOptions struct {
 	Start     StartFunc
-	Read      func(bundleDir string) (Facts, error) // of a bundle's folder; the child adds the ports
-	Sockets   string                                // folder for the children's sockets; its path is short
-	StopFirst bool                                  // memory holds one model: it ends before the next one starts
+	Name      string // of the model, for callers
+	Sockets   string // folder for the children's sockets; its path is short
+	StopFirst bool   // memory holds one model: it ends before the next one starts
 	Log       *slog.Logger
 	Patience  time.Duration                    // how long a call waits while no model serves: 5s
 	Heartbeat time.Duration                    // between two questions whether the child answers: 5s
@@ -55,7 +56,7 @@ type Host struct {
 	mu      sync.Mutex
 	serving *lease        // nil: none serves
 	changed chan struct{} // closed when serving changes
-	dir     string        // of the bundle that shall serve
+	bundle  Bundle        // that shall serve
 	trouble Unavailable   // why none serves
 	last    Facts         // of the last child that served
 	starts  int           // of children, for the names of sockets
@@ -63,6 +64,12 @@ type Host struct {
 	ctx    context.Context // done when the host is closed
 	end    context.CancelFunc
 	guards sync.WaitGroup
+}
+
+// A Bundle is a bundle's folder.
+type Bundle struct {
+	Dir     string `json:"bundle"`
+	Version string `json:"version"` // for callers and metrics
 }
 
 // A lease is a child with its calls.
@@ -101,25 +108,25 @@ const healthyAfter = time.Minute
 // Load makes the bundle in a folder the one that serves. It returns when that answers calls, and the old one has
 // finished its own. If the new one does not start, the error says why and the old one goes on serving; with StopFirst
 // it is started again.
-func (h *Host) Load(ctx context.Context, dir string) error {
+func (h *Host) Load(ctx context.Context, b Bundle) error {
 	h.loading.Lock()
 	defer h.loading.Unlock()
 	h.mu.Lock()
-	old, oldDir := h.serving, h.dir
+	old, before := h.serving, h.bundle
 	h.mu.Unlock()
 	if h.ctx.Err() != nil {
 		return errEnding
 	}
 	if h.o.StopFirst && old != nil {
-		h.put(nil, dir, Unavailable{"the next model is being loaded", time.Second})
+		h.put(nil, b, Unavailable{"the next model is being loaded", time.Second})
 		h.retire(old)
 	}
-	next, err := h.start(ctx, dir)
+	next, err := h.start(ctx, b)
 	if err == nil {
 		h.mu.Lock()
 		last := h.last
 		h.mu.Unlock()
-		h.put(next, dir, Unavailable{})
+		h.put(next, b, Unavailable{})
 		if !h.o.StopFirst && old != nil {
 			h.retire(old)
 		}
@@ -129,44 +136,40 @@ func (h *Host) Load(ctx context.Context, dir string) error {
 		return nil
 	}
 	if h.o.StopFirst && old != nil {
-		h.put(nil, oldDir, Unavailable{"the next model did not start; the one before it is being loaded", time.Second})
-		h.guards.Go(func() { h.revive(oldDir, 0) })
+		h.put(nil, before, Unavailable{"the next model did not start; the one before it is being loaded", time.Second})
+		h.guards.Go(func() { h.revive(before, 0) })
 	}
 	return err
 }
 
 var errEnding = errors.New("the server is ending")
 
-// start starts a child and asks it for its ports.
-func (h *Host) start(ctx context.Context, dir string) (*lease, error) {
-	facts, err := h.o.Read(dir)
-	if err != nil {
-		return nil, err
-	}
+// start starts a child.
+func (h *Host) start(ctx context.Context, b Bundle) (*lease, error) {
 	h.mu.Lock()
 	h.starts++
 	socket := filepath.Join(h.o.Sockets, h.role+strconv.Itoa(h.starts))
 	h.mu.Unlock()
-	child, err := h.o.Start(ctx, dir, socket)
+	child, err := h.o.Start(ctx, b.Dir, socket)
 	if err != nil {
 		return nil, err
 	}
-	d, err := child.Describe(ctx)
+	facts, err := ReadFacts(ctx, b.Dir, child)
 	if err != nil {
 		return nil, errors.Join(err, child.Close())
 	}
-	facts.Inputs, facts.Outputs, facts.Batch = d.Inputs, d.Outputs, d.Batch
+	facts.Name, facts.Version = h.o.Name, b.Version
 	return &lease{child: child, facts: facts, since: time.Now(), retired: make(chan struct{})}, nil
 }
 
 // put makes a child the one that serves, or says why none does.
-func (h *Host) put(next *lease, dir string, why Unavailable) {
+func (h *Host) put(next *lease, b Bundle, why Unavailable) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.serving != nil {
 		close(h.serving.retired)
 	}
-	h.serving, h.dir, h.trouble = next, dir, why
+	h.serving, h.bundle, h.trouble = next, b, why
 	close(h.changed)
 	h.changed = make(chan struct{})
 	if next != nil {
@@ -204,7 +207,7 @@ func (h *Host) guard(l *lease) {
 		}
 	}
 	h.mu.Lock()
-	current, dir := h.serving == l, h.dir
+	current, b := h.serving == l, h.bundle
 	h.mu.Unlock()
 	if !current || h.ctx.Err() != nil {
 		return
@@ -220,7 +223,7 @@ func (h *Host) guard(l *lease) {
 	if err := l.child.Close(); err != nil {
 		h.o.Log.Warn("detector did not end well", "role", h.role, "err", err)
 	}
-	h.guards.Go(func() { h.revive(dir, failures) })
+	h.guards.Go(func() { h.revive(b, failures) })
 }
 
 func (h *Host) live(c Child) error {
@@ -244,7 +247,7 @@ func (h *Host) drop(l *lease, why Unavailable) bool {
 }
 
 // revive starts a bundle's child until it serves, or another bundle shall serve.
-func (h *Host) revive(dir string, failures int) {
+func (h *Host) revive(b Bundle, failures int) {
 	for {
 		if failures > 0 {
 			select {
@@ -255,16 +258,16 @@ func (h *Host) revive(dir string, failures int) {
 		}
 		h.loading.Lock()
 		h.mu.Lock()
-		moot := h.serving != nil || h.dir != dir || h.ctx.Err() != nil
+		moot := h.serving != nil || h.bundle != b || h.ctx.Err() != nil
 		h.mu.Unlock()
 		if moot {
 			h.loading.Unlock()
 			return
 		}
-		next, err := h.start(h.ctx, dir)
+		next, err := h.start(h.ctx, b)
 		if err == nil {
 			next.failures = failures
-			h.put(next, dir, Unavailable{})
+			h.put(next, b, Unavailable{})
 			h.loading.Unlock()
 			return
 		}
@@ -285,7 +288,7 @@ func (h *Host) Lease(ctx context.Context) (facts *Facts, model Model, done func(
 		if l := h.serving; l != nil {
 			l.calls.Add(1) // before it can be retired
 			h.mu.Unlock()
-			return &l.facts, l.child, l.calls.Done, nil
+			return &l.facts, hosted{l.child, h, l}, l.calls.Done, nil
 		}
 		changed, why := h.changed, h.trouble
 		h.mu.Unlock()
@@ -303,6 +306,56 @@ func (h *Host) Lease(ctx context.Context) (facts *Facts, model Model, done func(
 			return nil, nil, nil, context.Cause(ctx)
 		}
 	}
+}
+
+// hosted is a child's model. A call that the child did not get, because it has just ended, goes to the one that is
+// started in its place. A call that it got is not repeated: it may be what ended the child.
+type hosted struct {
+	Child
+	host  *Host
+	lease *lease
+}
+
+// Detect implements Model.
+func (m hosted) Detect(ctx context.Context, image []byte, score float64) (detect.Detections, detect.Timing, error) {
+	found, timing, err := m.Child.Detect(ctx, image, score)
+	if notSent(err) {
+		if _, next, done, again := m.next(ctx); again == nil {
+			defer done()
+			return next.Detect(ctx, image, score)
+		}
+	}
+	return found, timing, err
+}
+
+// Run implements Model.
+func (m hosted) Run(ctx context.Context, input detect.Tensor) ([]detect.Tensor, detect.Timing, error) {
+	outputs, timing, err := m.Child.Run(ctx, input)
+	if notSent(err) {
+		if _, next, done, again := m.next(ctx); again == nil {
+			defer done()
+			return next.Run(ctx, input)
+		}
+	}
+	return outputs, timing, err
+}
+
+// next leases the model after one that has ended.
+func (m hosted) next(ctx context.Context) (*Facts, Model, func(), error) {
+	select {
+	case <-m.lease.retired:
+		return m.host.Lease(ctx)
+	case <-time.After(m.host.o.Patience):
+		return nil, nil, nil, errEnding
+	case <-ctx.Done():
+		return nil, nil, nil, context.Cause(ctx)
+	}
+}
+
+// notSent says whether a call failed because no process listens on the child's socket.
+func notSent(err error) bool {
+	e, ok := errors.AsType[*net.OpError](err)
+	return ok && e.Op == "dial"
 }
 
 // Serving returns what serves now, without waiting for a model.

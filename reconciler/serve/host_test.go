@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -31,7 +34,7 @@ func (c *fakeChild) Detect(ctx context.Context, _ []byte, _ float64) (detect.Det
 	}
 	select {
 	case <-c.done:
-		return detect.Detections{}, detect.Timing{}, errors.New("it has ended")
+		return detect.Detections{}, detect.Timing{}, &net.OpError{Op: "dial", Err: errors.New("refused")}
 	default:
 	}
 	c.mu.Lock()
@@ -51,7 +54,8 @@ func (c *fakeChild) Live(context.Context) error {
 }
 
 func (c *fakeChild) Describe(context.Context) (detect.Description, error) {
-	return detect.Description{Batch: 3}, nil
+	return detect.Description{Inputs: []detect.Port{{Shape: []int64{-1, 3, 9, 9}}}, Outputs: make([]detect.Port, 2),
+		Batch: 3}, nil
 }
 
 func (c *fakeChild) Done() <-chan struct{} { return c.done }
@@ -83,7 +87,8 @@ type nursery struct {
 	mu       sync.Mutex
 	log      []string
 	children chan *fakeChild // the started ones
-	fail     func(dir string) error
+	fail     func(version string) error
+	root     string // of the bundles
 	hold     chan struct{}
 }
 
@@ -99,7 +104,25 @@ func (n *nursery) said() string {
 	return strings.Join(n.log, ", ")
 }
 
+// bundle makes a bundle's folder, which has labels.json unless it is a broken one.
+func (n *nursery) bundle(t *testing.T, version string) Bundle {
+	dir := filepath.Join(n.root, version)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string]string{"labels.json": `["a"]`, "signature.json": `{"schemaVersion": 1}`} {
+		if version == "broken" {
+			break
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return Bundle{dir, version}
+}
+
 func (n *nursery) start(_ context.Context, dir, _ string) (Child, error) {
+	dir = filepath.Base(dir)
 	if n.fail != nil {
 		if err := n.fail(dir); err != nil {
 			n.add("%s fails", dir)
@@ -117,12 +140,8 @@ func (n *nursery) start(_ context.Context, dir, _ string) (Child, error) {
 func newHost(t *testing.T, n *nursery, o HostOptions) *Host {
 	n.children = make(chan *fakeChild, 100)
 	o.Start = n.start
-	o.Read = func(dir string) (Facts, error) {
-		if dir == "broken" {
-			return Facts{}, errors.New("no signature")
-		}
-		return Facts{Name: "m", Version: dir}, nil
-	}
+	o.Name = "m"
+	n.root = t.TempDir()
 	h := NewHost("main", o)
 	t.Cleanup(func() {
 		if err := h.Close(); err != nil {
@@ -144,38 +163,47 @@ func version(t *testing.T, h *Host) string {
 
 func TestHostSwaps(t *testing.T) {
 	for _, stopFirst := range []bool{false, true} {
-		n := &nursery{fail: func(dir string) error {
-			if dir == "bad" {
+		n := &nursery{fail: func(version string) error {
+			if version == "bad" {
 				return errors.New("golden replay: output labels differs")
 			}
 			return nil
 		}}
 		h := newHost(t, n, HostOptions{StopFirst: stopFirst, Patience: time.Minute,
 			Retired: func(f Facts) { n.add("%s is retired", f.Version) }})
-		if err := h.Load(t.Context(), "v1"); err != nil {
+		if err := h.Load(t.Context(), n.bundle(t, "v1")); err != nil {
 			t.Fatal(err)
 		}
 		if facts, err := h.Serving(); err != nil || facts.Batch != 3 || facts.Name != "m" {
 			t.Errorf("%+v, %v", facts, err)
 		}
-		if err := h.Load(t.Context(), "v2"); err != nil || version(t, h) != "v2" {
+		if err := h.Load(t.Context(), n.bundle(t, "v2")); err != nil || version(t, h) != "v2" {
 			t.Errorf("after the second: %v", err)
 		}
-		if err := h.Load(t.Context(), "bad"); err == nil || !strings.Contains(err.Error(), "golden replay") {
+		if err := h.Load(
+			t.Context(),
+			n.bundle(t, "bad"),
+		); err == nil ||
+			!strings.Contains(err.Error(), "golden replay") {
 			t.Errorf("a bad one: %v", err)
 		}
 		if v := version(t, h); v != "v2" { // with StopFirst the call waits until it is back
 			t.Errorf("after a bad one, %s serves", v)
 		}
-		if err := h.Load(t.Context(), "broken"); err == nil || !strings.Contains(err.Error(), "no signature") {
+		if err := h.Load(
+			t.Context(),
+			n.bundle(t, "broken"),
+		); err == nil ||
+			!strings.Contains(err.Error(), "labels.json") {
 			t.Errorf("a broken one: %v", err)
 		}
 		if v := version(t, h); v != "v2" {
 			t.Errorf("after a broken one, %s serves", v)
 		}
-		want := "v1 starts, v2 starts, v1 ends, v1 is retired, bad fails"
+		want := "v1 starts, v2 starts, v1 ends, v1 is retired, bad fails, broken starts, broken ends"
 		if stopFirst {
-			want = "v1 starts, v1 ends, v2 starts, v1 is retired, v2 ends, bad fails, v2 starts, v2 ends, v2 starts"
+			want = "v1 starts, v1 ends, v2 starts, v1 is retired, v2 ends, bad fails, v2 starts, v2 ends, " +
+				"broken starts, broken ends, v2 starts"
 		}
 		if got := n.said(); got != want {
 			t.Errorf("stop first is %v:\n%s; want\n%s", stopFirst, got, want)
@@ -187,7 +215,7 @@ func TestHostSwaps(t *testing.T) {
 func TestHostDrains(t *testing.T) {
 	n := &nursery{hold: make(chan struct{})}
 	h := newHost(t, n, HostOptions{})
-	if err := h.Load(t.Context(), "v1"); err != nil {
+	if err := h.Load(t.Context(), n.bundle(t, "v1")); err != nil {
 		t.Fatal(err)
 	}
 	_, model, done, err := h.Lease(t.Context())
@@ -204,7 +232,7 @@ func TestHostDrains(t *testing.T) {
 	changed := h.changed
 	h.mu.Unlock()
 	loaded := make(chan error)
-	go func() { loaded <- h.Load(t.Context(), "v2") }()
+	go func() { loaded <- h.Load(t.Context(), n.bundle(t, "v2")) }()
 	<-changed
 	if v := version(t, h); v != "v2" {
 		t.Errorf("%s serves", v)
@@ -245,7 +273,7 @@ func TestHostRevives(t *testing.T) {
 			waits = append(waits, failures)
 			return 0
 		}})
-	if err := h.Load(t.Context(), "v1"); err != nil {
+	if err := h.Load(t.Context(), n.bundle(t, "v1")); err != nil {
 		t.Fatal(err)
 	}
 	(<-n.children).crash("segmentation fault")
@@ -274,6 +302,27 @@ func TestHostRevives(t *testing.T) {
 	}
 	if most != 4 { // two crashes and two starts that failed
 		t.Errorf("waits after %v failures", waits)
+	}
+}
+
+// A call for a child that has just ended goes to the next one.
+func TestHostRepeatsWhatWasNotSent(t *testing.T) {
+	n := &nursery{}
+	h := newHost(t, n, HostOptions{Patience: time.Minute, Backoff: func(int) time.Duration { return 0 }})
+	if err := h.Load(t.Context(), n.bundle(t, "v1")); err != nil {
+		t.Fatal(err)
+	}
+	_, model, done, err := h.Lease(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer done()
+	(<-n.children).crash("segmentation fault")
+	if _, _, err := model.Detect(t.Context(), nil, 0); err != nil {
+		t.Error(err)
+	}
+	if c := <-n.children; c.calls != 1 {
+		t.Errorf("the next child has %d calls", c.calls)
 	}
 }
 

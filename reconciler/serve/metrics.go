@@ -128,13 +128,18 @@ func (m *Metrics) of(f *Facts, role string) *modelMetrics {
 		return h
 	}
 	counter := func(name, help, label string) *prometheus.CounterVec {
-		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels}, []string{label})
+		c := prometheus.NewCounterVec(
+			prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels},
+			[]string{label},
+		)
 		one.all = append(one.all, c)
 		return c
 	}
-	stages := prometheus.NewHistogramVec(histogram("stage_seconds", "Time of each stage of a call: pre (file to tensor), "+
-		"queue (waiting for the model), infer (the model), post (its outputs to boxes).", secondsEdges, labels),
-		[]string{"stage"})
+	stages := prometheus.NewHistogramVec(
+		histogram("stage_seconds", "Time of each stage of a call: pre (file to tensor), "+
+			"queue (waiting for the model), infer (the model), post (its outputs to boxes).", secondsEdges, labels),
+		[]string{"stage"},
+	)
 	one.all = append(one.all, stages)
 	one.pre, one.queue = stages.WithLabelValues("pre"), stages.WithLabelValues("queue")
 	one.infer, one.post = stages.WithLabelValues("infer"), stages.WithLabelValues("post")
@@ -146,8 +151,12 @@ func (m *Metrics) of(f *Facts, role string) *modelMetrics {
 		edges.Entropy)
 	one.area = add("box_area_ratio", "Area of the boxes returned, as a share of the image.", edges.Area)
 	one.boxesOfImage = add("image_boxes", "Boxes returned for an image.", edges.Boxes)
-	one.calls = counter("aob_detect_calls_total", "Calls by outcome: ok, image (it is invalid), tensor (it does not fit), "+
-		"model (it failed), gone (the caller has left or the time is over).", "outcome")
+	one.calls = counter(
+		"aob_detect_calls_total",
+		"Calls by outcome: ok, image (it is invalid), tensor (it does not fit), "+
+			"model (it failed), gone (the caller has left or the time is over).",
+		"outcome",
+	)
 	one.boxes = counter("aob_detect_boxes_total", "Boxes returned, by class.", "class")
 	ready := prometheus.NewGauge(prometheus.GaugeOpts{Name: "aob_detect_ready", ConstLabels: labels,
 		Help: "1 for each model that serves."})
@@ -164,7 +173,12 @@ func (m *Metrics) Requests(next http.Handler) http.Handler {
 		began := time.Now()
 		status := &statusWriter{ResponseWriter: w, code: http.StatusOK}
 		defer func() {
-			m.requests.WithLabelValues(apiOf(r.URL.Path), strconv.Itoa(status.code)).Observe(time.Since(began).Seconds())
+			m.requests.WithLabelValues(
+				apiOf(r.URL.Path),
+				strconv.Itoa(status.code),
+			).Observe(
+				time.Since(began).Seconds(),
+			)
 		}()
 		next.ServeHTTP(status, r)
 	})

@@ -165,5 +165,11 @@ func (s *Shadow) look(f frame) ShadowResult {
 		}
 		return ShadowResult{Outcome: "failed"}
 	}
-	return ShadowResult{"compared", f.facts, facts, Agree(f.found.Boxes, above(found.Boxes, f.score)), time.Since(began)}
+	return ShadowResult{
+		"compared",
+		f.facts,
+		facts,
+		Agree(f.found.Boxes, above(found.Boxes, f.score)),
+		time.Since(began),
+	}
 }

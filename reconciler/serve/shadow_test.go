@@ -26,7 +26,8 @@ func TestAgree(t *testing.T) {
 		f1            float64
 	}{
 		{"nothing", nil, nil, Agreement{Images: 1}, 1},
-		{"the same", []delivery.Box{a, b}, []delivery.Box{b, a}, Agreement{Images: 1, First: 2, Second: 2, Matched: 2}, 1},
+		{"the same", []delivery.Box{a, b}, []delivery.Box{b, a},
+			Agreement{Images: 1, First: 2, Second: 2, Matched: 2}, 1},
 		{"one missing", []delivery.Box{a, b}, []delivery.Box{a}, Agreement{Images: 1, First: 2, Second: 1, Matched: 1},
 			2.0 / 3},
 		{"another class", []delivery.Box{a}, []delivery.Box{box("b", 0.9, 0, 0, 10, 10)},
@@ -36,7 +37,8 @@ func TestAgree(t *testing.T) {
 		{"half of it", []delivery.Box{a}, []delivery.Box{box("a", 0.5, 0, 0, 5, 10)},
 			Agreement{Images: 1, First: 1, Second: 1, Matched: 1, Shift: -0.4, AbsShift: 0.4}, 1},
 		// The class of a box that has a partner of its class is not flipped by a third one.
-		{"a second one on top", []delivery.Box{a}, []delivery.Box{box("b", 0.9, 0, 0, 10, 10), box("a", 1, 0, 0, 10, 9)},
+		{"a second one on top", []delivery.Box{a},
+			[]delivery.Box{box("b", 0.9, 0, 0, 10, 10), box("a", 1, 0, 0, 10, 9)},
 			Agreement{Images: 1, First: 1, Second: 2, Matched: 1, Shift: 0.1, AbsShift: 0.1}, 2.0 / 3},
 		{"without area", []delivery.Box{box("a", 1, 0, 0, 0, 0)}, []delivery.Box{box("a", 1, 0, 0, 0, 0)},
 			Agreement{Images: 1, First: 1, Second: 1}, 0},
@@ -115,7 +117,10 @@ func ask(t *testing.T, m Models, score float64) []delivery.Box {
 }
 
 func TestShadow(t *testing.T) {
-	main := &still{facts: Facts{Version: "1"}, boxes: []delivery.Box{box("a", 0.9, 0, 0, 9, 9), box("b", 0.2, 20, 0, 9, 9)}}
+	main := &still{
+		facts: Facts{Version: "1"},
+		boxes: []delivery.Box{box("a", 0.9, 0, 0, 9, 9), box("b", 0.2, 20, 0, 9, 9)},
+	}
 	second := &still{facts: Facts{Version: "2"}, boxes: []delivery.Box{box("a", 0.7, 0, 0, 9, 9)}}
 	seen := make(chan ShadowResult, 100)
 	s := NewShadow(ShadowOptions{Main: main, Second: second, Share: 0.25, Score: 0.5,

@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"image"
-	"image/jpeg"
+	encoder "image/jpeg"
 	"io"
 	"mime/multipart"
 	"net/http"
@@ -27,7 +27,7 @@ func picture(t testing.TB, size int) []byte {
 	for i := range img.Pix {
 		img.Pix[i] = uint8(i * i)
 	}
-	if err := jpeg.Encode(&b, img, nil); err != nil {
+	if err := encoder.Encode(&b, img, nil); err != nil {
 		t.Fatal(err)
 	}
 	if size <= 4 {
@@ -152,8 +152,12 @@ func TestCommandSource(t *testing.T) {
 		t.Fatal(err)
 	}
 	var said bytes.Buffer
-	s, err := OpenSource("exec", []string{"sh", "-c", "cat $0; echo no camera >&2; exit 3", filepath.Join(dir, "1.jpg")},
-		SourceOptions{}, &said)
+	s, err := OpenSource(
+		"exec",
+		[]string{"sh", "-c", "cat $0; echo no camera >&2; exit 3", filepath.Join(dir, "1.jpg")},
+		SourceOptions{},
+		&said,
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,366 @@
+// Command servebench measures what serving a model costs: AOB's HTTP front beside a bare loop in one process, and
+// beside what users would use instead, on the same model, pictures and threads.
+//
+//	go run ./tools/servebench -bundle DIR -images 'DIR/*.jpg'
+//
+// The bare loop decodes with libjpeg-turbo, resizes and runs ONNX Runtime. Its throughput is the best of several
+// batches and numbers of threads. The peers are FastAPI with uvicorn (tools/venv.sh servepeers) and Node with
+// onnxruntime-node and sharp (npm ci); one that is not installed is left out, and the table says so.
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/detect"
+	"github.com/autonomos/aob/reconciler/onnx"
+	"github.com/autonomos/aob/reconciler/turbojpeg"
+)
+
+var (
+	bundle  = flag.String("bundle", "", "the bundle's folder")
+	images  = flag.String("images", "", "pattern of JPEG files")
+	binary  = flag.String("aob-detect", "bin/aob-detect", "the program")
+	seconds = flag.Duration("for", 10*time.Second, "the time of each measurement")
+	rounds  = flag.Int("rounds", 3, "measurements of each, taken in turns; the middle one counts")
+	clients = flag.Int("clients", 8, "clients at the same time, for throughput")
+	only    = flag.String("only", "", "the servers to measure, with commas between them; all if empty")
+)
+
+func main() {
+	log.SetFlags(0)
+	flag.Parse()
+	if err := run(context.Background()); err != nil {
+		log.Fatal("servebench: ", err)
+	}
+}
+
+// A figure is one measurement.
+type figure struct {
+	p50, p99  time.Duration
+	perSecond float64
+}
+
+// A server is what is measured.
+type server struct {
+	name    string
+	threads int
+	start   func(port string) *exec.Cmd
+	alone   []figure
+	crowd   []figure
+}
+
+func run(ctx context.Context) error {
+	files, err := filepath.Glob(*images)
+	if err != nil || len(files) == 0 {
+		return fmt.Errorf("no picture is %s", *images)
+	}
+	var pictures [][]byte
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		if err != nil {
+			return err
+		}
+		pictures = append(pictures, data)
+	}
+	cores := runtime.NumCPU()
+	python, _ := exec.Command("tools/venv.sh", "--there", "servepeers").Output()
+	servers := []*server{{name: "AOB", threads: cores, start: func(port string) *exec.Cmd {
+		return exec.Command(*binary, "serve", "--bundle", *bundle, "--listen", "127.0.0.1:"+port, "--threads",
+			strconv.Itoa(cores))
+	}}}
+	for _, threads := range slices.Compact([]int{1, cores}) {
+		if len(python) > 0 {
+			servers = append(
+				servers,
+				&server{name: "FastAPI, uvicorn", threads: threads, start: func(port string) *exec.Cmd {
+					return exec.Command(
+						strings.TrimSpace(string(python)),
+						"tools/servepeers/fastapi_server.py",
+						*bundle,
+						port,
+						strconv.Itoa(threads),
+					)
+				}},
+			)
+		}
+		if _, err := os.Stat("tools/servepeers/node_modules/onnxruntime-node"); err == nil {
+			servers = append(servers, &server{name: "Node, onnxruntime-node", threads: threads,
+				start: func(port string) *exec.Cmd {
+					return exec.Command(
+						"node",
+						"tools/servepeers/node_server.mjs",
+						*bundle,
+						port,
+						strconv.Itoa(threads),
+					)
+				}})
+		}
+	}
+	if *only != "" {
+		servers = slices.DeleteFunc(servers, func(s *server) bool {
+			return !slices.Contains(strings.Split(*only, ","), s.name)
+		})
+	}
+	library, err := detect.FindLibrary()
+	if err != nil {
+		return err
+	}
+	runtime, err := onnx.Open(library)
+	if err != nil {
+		return err
+	}
+	var aloneBare, crowdBare []figure
+	var best string
+	for round := range *rounds {
+		log.Printf("round %d of %d", round+1, *rounds)
+		one, err := bare(ctx, runtime, pictures, cores, 1, 1)
+		if err != nil {
+			return err
+		}
+		two, err := bare(ctx, runtime, pictures, 1, 1, 1)
+		if err != nil {
+			return err
+		}
+		if two.p50 < one.p50 {
+			one = two
+		}
+		aloneBare = append(aloneBare, one)
+		most, setting := figure{}, ""
+		for _, s := range []struct{ threads, loops int }{{1, cores}, {cores, 1}, {cores, 2}, {1, cores + 1}} {
+			for _, batch := range []int{1, 4, 8} {
+				f, err := bare(ctx, runtime, pictures, s.threads, s.loops, batch)
+				if err != nil {
+					return err
+				}
+				if f.perSecond > most.perSecond {
+					most, setting = f, fmt.Sprintf("%d loops of %d threads, batch %d", s.loops, s.threads, batch)
+				}
+			}
+		}
+		crowdBare = append(crowdBare, most)
+		best = setting
+		for _, s := range servers {
+			if err := s.measure(ctx, pictures); err != nil {
+				return fmt.Errorf("%s: %w", s.name, err)
+			}
+		}
+	}
+	bareAlone, bareCrowd := middle(aloneBare), middle(crowdBare)
+	fmt.Printf("| | threads | p50, 1 client (ms) | of bare | images/s, %d clients | of bare | p99 (ms) |\n", *clients)
+	fmt.Println("| --- | --- | --- | --- | --- | --- | --- |")
+	fmt.Printf("| bare loop, best setting | %s | %.2f | | %.1f | | |\n", best, ms(bareAlone.p50), bareCrowd.perSecond)
+	for _, s := range servers {
+		a, c := middle(s.alone), middle(s.crowd)
+		fmt.Printf(
+			"| %s | %d | %.2f | %+.1f %% | %.1f | %.1f %% | %.1f |\n",
+			s.name,
+			s.threads,
+			ms(a.p50),
+			100*(a.p50.Seconds()/bareAlone.p50.Seconds()-1),
+			c.perSecond,
+			100*c.perSecond/bareCrowd.perSecond,
+			ms(c.p99),
+		)
+	}
+	return nil
+}
+
+func ms(d time.Duration) float64 { return d.Seconds() * 1e3 }
+
+func middle(list []figure) figure {
+	list = slices.Clone(list)
+	slices.SortFunc(list, func(a, b figure) int { return int(a.p50 - b.p50) })
+	m := list[len(list)/2]
+	slices.SortFunc(list, func(a, b figure) int { return int(1e3 * (a.perSecond - b.perSecond)) })
+	m.perSecond = list[len(list)/2].perSecond
+	return m
+}
+
+// bare runs loops at the same time in this process, without a server: decode, resize, run.
+func bare(ctx context.Context, runtime detect.Runtime, pictures [][]byte, threads, loops, batch int) (figure, error) {
+	var sig delivery.Signature
+	data, err := os.ReadFile(filepath.Join(*bundle, delivery.SignatureFile))
+	if err == nil {
+		err = json.Unmarshal(data, &sig)
+	}
+	if err != nil {
+		return figure{}, err
+	}
+	if data, err = os.ReadFile(filepath.Join(*bundle, delivery.ModelFile)); err != nil {
+		return figure{}, err
+	}
+	model, err := runtime.Load(data, sig.Input, []string{sig.Boxes, sig.Logits}, threads)
+	if err != nil {
+		return figure{}, err
+	}
+	defer model.Close()
+	shape := []int64{int64(batch), 3, int64(sig.Height), int64(sig.Width)}
+	one := 3 * sig.Height * sig.Width
+	type memory struct {
+		rgb   []byte
+		input []float32
+	}
+	free := sync.Pool{New: func() any { return &memory{input: make([]float32, batch*one)} }}
+	return load(*seconds/2, loops, batch, func(i int) error {
+		m := free.Get().(*memory)
+		defer free.Put(m)
+		for k := range batch {
+			rgb, w, h, err := turbojpeg.Decoder{}.Decode(pictures[(i*batch+k)%len(pictures)], m.rgb)
+			if err != nil {
+				return err
+			}
+			m.rgb = rgb
+			stretch(rgb, w, h, sig, m.input[k*one:][:one])
+		}
+		_, err := model.Run(context.WithoutCancel(ctx), detect.Tensor{Shape: shape, Data: m.input})
+		return err
+	})
+}
+
+// stretch resizes by bilinear interpolation with half-pixel centres, and normalises.
+func stretch(rgb []byte, width, height int, sig delivery.Signature, out []float32) {
+	type tap struct {
+		lo, hi int
+		share  float32
+	}
+	taps := func(in, n int) []tap {
+		list := make([]tap, n)
+		for i := range list {
+			at := max((float32(i)+0.5)*float32(in)/float32(n)-0.5, 0)
+			lo := min(int(at), in-1)
+			list[i] = tap{lo, min(lo+1, in-1), at - float32(lo)}
+		}
+		return list
+	}
+	across, down := taps(width, sig.Width), taps(height, sig.Height)
+	for c := range 3 {
+		scale, shift := 1/(255*float32(sig.Stds[c])), float32(sig.Means[c]/sig.Stds[c])
+		plane := out[c*sig.Width*sig.Height:]
+		for y, d := range down {
+			top, bottom := rgb[3*d.lo*width+c:], rgb[3*d.hi*width+c:]
+			row := plane[y*sig.Width:][:sig.Width]
+			for x, a := range across {
+				upper := float32(top[3*a.lo]) + a.share*(float32(top[3*a.hi])-float32(top[3*a.lo]))
+				lower := float32(bottom[3*a.lo]) + a.share*(float32(bottom[3*a.hi])-float32(bottom[3*a.lo]))
+				row[x] = (upper+d.share*(lower-upper))*scale - shift
+			}
+		}
+	}
+}
+
+// load calls do from several goroutines for a time, after a fifth of it to warm up. Each call counts as n images.
+func load(d time.Duration, loops, n int, do func(i int) error) (figure, error) {
+	var failed atomic.Value
+	var count atomic.Int64
+	measure := func(d time.Duration) []time.Duration {
+		var mu sync.Mutex
+		var all []time.Duration
+		var wait sync.WaitGroup
+		end := time.Now().Add(d)
+		for range loops {
+			wait.Go(func() {
+				var mine []time.Duration
+				for time.Now().Before(end) {
+					began := time.Now()
+					if err := do(int(count.Add(1))); err != nil {
+						failed.Store(err)
+						return
+					}
+					mine = append(mine, time.Since(began))
+				}
+				mu.Lock()
+				all = append(all, mine...)
+				mu.Unlock()
+			})
+		}
+		wait.Wait()
+		return all
+	}
+	measure(d / 5)
+	began := time.Now()
+	all := measure(d)
+	took := time.Since(began)
+	if err, ok := failed.Load().(error); ok {
+		return figure{}, err
+	}
+	slices.Sort(all)
+	return figure{all[len(all)/2], all[len(all)*99/100], float64(len(all)*n) / took.Seconds()}, nil
+}
+
+func (s *server) measure(ctx context.Context, pictures [][]byte) error {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		return err
+	}
+	l.Close()
+	cmd := s.start(port)
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	defer func() {
+		_ = cmd.Process.Signal(os.Interrupt)
+		_ = cmd.Wait()
+	}()
+	base := "http://127.0.0.1:" + port
+	for began := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+		resp, err := http.Get(base + "/readyz")
+		if err == nil {
+			resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				break
+			}
+		}
+		if time.Since(began) > time.Minute {
+			return fmt.Errorf("it is not ready after a minute: %s", said.String())
+		}
+	}
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: *clients}}
+	ask := func(i int) error {
+		resp, err := client.Post(base+"/v1/detect?confidence=0.4", "image/jpeg",
+			bytes.NewReader(pictures[i%len(pictures)]))
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err == nil && resp.StatusCode != http.StatusOK {
+			err = fmt.Errorf("%s: %s", resp.Status, body)
+		}
+		return err
+	}
+	alone, err := load(*seconds, 1, 1, ask)
+	if err != nil {
+		return err
+	}
+	crowd, err := load(*seconds, *clients, 1, ask)
+	if err != nil {
+		return err
+	}
+	s.alone, s.crowd = append(s.alone, alone), append(s.crowd, crowd)
+	return nil
+}
