@@ -116,14 +116,14 @@ func (c *controlled) run(cmd *cobra.Command, method, path string, body any) erro
 func statusCommand() *cobra.Command {
 	var c controlled
 	cmd := &cobra.Command{
-		Use:     "status --control PATH",
+		Use:   "status --control PATH",
 		Short: "Show what a server serves",
 		Long: `Status shows the model that answers, and of a shadow how alike its boxes are: F1
 is that of its boxes with the main model's as truth, at an IoU of 0.5.`,
 		Example: `  aob-detect status --control /run/aob/control.sock
   aob-detect status --control /run/aob/control.sock -o json | jq .shadow.f1`,
-		Args:    cobra.NoArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return c.run(cmd, http.MethodGet, "/status", nil) },
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.run(cmd, http.MethodGet, "/status", nil) },
 	}
 	c.flags(cmd)
 	return cmd
