@@ -5,6 +5,7 @@
 # make bench        the figures of BENCHMARKS.md
 # make bench-coco   aob eval beside other evaluators, where Python can import them
 # make bench-data   aob data check on 100,000 images beside sha256sum (2 GB of disk)
+# make bench-serve  aob-detect serve beside a bare loop, FastAPI and Node (five minutes)
 # make bench-hostile  a promotion beside attacks (ten minutes)
 # make test-seeds   2,000 random orders of events against the loop (12 minutes of a core)
 # make test-security  every cell of docs/security.md, on a real Gitea and on the local forge
@@ -16,7 +17,7 @@ SHELL := /bin/sh
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/aob
 export PATH := $(PATH):$(CACHE)/bin
 
-.PHONY: demo check test test-rfdetr rfdetr-epochs test-seeds test-faults test-security bench bench-data bench-hostile bench-coco bench-intervals build tools test-tools schemas
+.PHONY: demo check test test-rfdetr rfdetr-epochs test-seeds test-faults test-security bench bench-data bench-serve bench-hostile bench-coco bench-intervals build tools test-tools schemas
 
 build:
 	CGO_ENABLED=0 go build -trimpath -o bin/aob ./cmd/aob
@@ -75,6 +76,15 @@ bench-coco: build
 
 bench-data: build
 	go run ./tools/databench -aob bin/aob $(BENCH_DATA)
+
+# The model is trained on the dataset of the shared data, once, or named by SERVE_BUNDLE; the pictures by SERVE_IMAGES.
+SERVE_BUNDLE ?= $(CACHE)/serve-bundle
+SERVE_IMAGES ?= $(AOB_SHARED)/data/bccd/test/*.jpg
+bench-serve: tools build
+	@test -e $(SERVE_BUNDLE)/golden.bin || tools/servebench/bundle.sh $(AOB_SHARED)/data/bccd $(SERVE_BUNDLE)
+	tools/venv.sh servepeers >/dev/null
+	cd tools/servepeers && npm ci --ignore-scripts --no-audit --no-fund >/dev/null
+	go run ./tools/servebench -bundle $(SERVE_BUNDLE) -images '$(SERVE_IMAGES)'
 
 bench-hostile: test-tools
 	AOB_HOSTILE=1 go test ./e2e -run TestHostile -v -timeout 2h

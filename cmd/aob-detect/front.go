@@ -78,6 +78,7 @@ func (f front) serve(ctx context.Context, out io.Writer, o options, bundle strin
 	if err != nil {
 		return err
 	}
+	debug.SetGCPercent(gcPercent)
 	listener, err := net.Listen("tcp", onThisMachine(f.listen))
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -31,6 +32,7 @@ func serveSocket(ctx context.Context, w detect.Worker, bundle, socket string, re
 		fmt.Fprintln(os.Stderr, delivery.Terminal(text))
 		os.Exit(1)
 	}
+	debug.SetGCPercent(gcPercent)
 	server, err := w.Open(ctx, bundle)
 	if err != nil {
 		return err
@@ -66,6 +68,9 @@ func serveSocket(ctx context.Context, w detect.Worker, bundle, socket string, re
 	}
 	return server.Close()
 }
+
+// gcPercent makes Go's garbage collector run less often: a server's heap is small, and its garbage are images.
+const gcPercent = 400
 
 // maxConnections is the largest number of connections; further ones wait.
 const maxConnections = 64

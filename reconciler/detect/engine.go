@@ -5,15 +5,20 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // An engine shares a model among the calls of a server.
 //
-// A call that comes alone has all threads. Calls at the same time have one thread each, as many as there are threads:
-// so none waits for threads of another, and together they finish most calls a second. Where the model takes batches,
-// calls that wait together are one run.
+// A call that is alone has all threads. Calls at the same time have one thread each, from the file to the boxes, as
+// many as there are threads: so none waits for threads of another, and together they finish most calls a second. Where
+// the model takes batches, or runs on a GPU, files are decoded while it runs, and calls that wait together are one run.
 type engine struct {
+	calls  atomic.Int32  // in progress or waiting
+	apart  bool          // the model's run is not on the thread that decodes
+	decode chan struct{} // one for each file that is decoded at the same time; slots if not apart
+
 	alone *loaded       // on all threads
 	crowd *loaded       // on one thread; the same as alone if there is one thread
 	slots chan struct{} // one for each run at the same time
@@ -94,20 +99,35 @@ func (e *engine) run(ctx context.Context, input []float32) (boxes, logits []floa
 // once runs the model on n images when there is a slot.
 func (e *engine) once(ctx context.Context, input []float32, n int, arrived time.Time) (boxes, logits Tensor,
 	queued, ran time.Duration, err error) {
-	select {
-	case e.slots <- struct{}{}:
-	case <-ctx.Done():
-		return Tensor{}, Tensor{}, 0, 0, context.Cause(ctx)
+	if err := acquire(ctx, e.slots); err != nil {
+		return Tensor{}, Tensor{}, 0, 0, err
 	}
 	defer func() { <-e.slots }()
-	model := e.alone
-	if len(e.slots) > 1 {
-		model = e.crowd
+	queued = time.Since(arrived)
+	boxes, logits, ran, err = e.compute(ctx, input, n)
+	return boxes, logits, queued, ran, err
+}
+
+// compute runs the model on n images. The caller has a slot.
+func (e *engine) compute(ctx context.Context, input []float32, n int) (boxes, logits Tensor, ran time.Duration,
+	err error) {
+	model := e.crowd
+	if e.calls.Load() <= 1 {
+		model = e.alone
 	}
 	defer e.watch(ctx)()
 	began := time.Now()
 	boxes, logits, err = model.run(ctx, input, n)
-	return boxes, logits, began.Sub(arrived), time.Since(began), err
+	return boxes, logits, time.Since(began), err
+}
+
+func acquire(ctx context.Context, slots chan struct{}) error {
+	select {
+	case slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // watch reports a run that goes on for too long after its callers have left. The returned function ends the watch.
@@ -190,14 +210,8 @@ func (e *engine) runBatch(calls []*call) {
 			input = append(input, c.input...)
 		}
 	}
-	model := e.alone
-	if len(e.slots) > 1 {
-		model = e.crowd
-	}
-	defer e.watch(ctx)()
 	began := time.Now()
-	boxes, logits, err := model.run(ctx, input, len(calls))
-	ran := time.Since(began)
+	boxes, logits, ran, err := e.compute(ctx, input, len(calls))
 	for i, c := range calls {
 		r := result{timing: Timing{Queue: began.Sub(c.arrived), Infer: ran, Batch: len(calls)}, err: err}
 		if err == nil {

@@ -77,6 +77,23 @@ func TestBatches(t *testing.T) {
 	}
 }
 
+// A model in which one image of a batch changes the outputs of another is not run in batches.
+func TestNoBatchesWhereImagesMix(t *testing.T) {
+	mixes := pureRuntime{func(ctx context.Context, in Tensor) ([]Tensor, error) {
+		out, err := pureRuntime{}.Run(ctx, in)
+		if in.Shape[0] > 1 {
+			out[1].Data[0] += 0.01
+		}
+		return out, err
+	}}
+	if got := opened(t, Worker{Runtime: mixes, Threads: 1, Batch: 4}).description.Batch; got != 1 {
+		t.Errorf("a batch of %d", got)
+	}
+	if got := opened(t, Worker{Runtime: pureRuntime{}, Threads: 1, Batch: 4}).description.Batch; got != 4 {
+		t.Errorf("others have a batch of %d, want 4", got)
+	}
+}
+
 // One call alone uses the session with all threads, and calls at the same time the one with a thread each.
 func TestAloneAndInACrowd(t *testing.T) {
 	var alone, crowd atomic.Int32

@@ -23,13 +23,19 @@ import (
 
 // toTensor returns the model's input for an image: CHW, stretched, scaled, normalised.
 func toTensor(img image.Image, sig delivery.Signature) []float32 {
+	out := make([]float32, 3*sig.Width*sig.Height)
+	fillTensor(img, sig, out)
+	return out
+}
+
+// fillTensor is toTensor into memory that is there. It sets every number.
+func fillTensor(img image.Image, sig delivery.Signature, out []float32) {
 	w, h := sig.Width, sig.Height
 	var mean, std [3]float32
 	for c := range 3 {
 		mean[c], std[c] = float32(sig.Means[c]), float32(sig.Stds[c])
 	}
 	scaled := scaledBytes(sig.Scale)
-	out := make([]float32, 3*w*h)
 	red, green, blue := out[:w*h], out[w*h:2*w*h], out[2*w*h:]
 	put := func(y int, row []float32) { // RGB, scaled
 		r, g, b := red[y*w:][:w], green[y*w:][:w], blue[y*w:][:w]
@@ -60,7 +66,6 @@ func toTensor(img image.Image, sig delivery.Signature) []float32 {
 	default:
 		interpolate(img, w, h, &scaled, put)
 	}
-	return out
 }
 
 // scaledBytes is each byte times the scale; 0 stands for 1/255, which is a division, as in torch.

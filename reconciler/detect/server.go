@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -41,6 +42,7 @@ type Server struct {
 	description Description
 	thresholds  map[string]float64 // lowest returned score by class; nil: no thresholds
 	imageSlots  chan struct{}      // held while an image is in memory
+	inputs      sync.Pool          // of *[]float32, tensors of one image
 	mux         *http.ServeMux
 }
 
@@ -123,6 +125,10 @@ func (w Worker) Open(ctx context.Context, bundleDir string) (*Server, error) {
 	if s.engine, err = w.engine(ctx, s.path, data, sig, golden); err != nil {
 		return nil, err
 	}
+	s.inputs.New = func() any {
+		input := make([]float32, 3*sig.Width*sig.Height)
+		return &input
+	}
 	s.description = s.describe(cores(w.Threads))
 	s.description.Provider = cmp.Or(w.Provider, Provider)
 	s.mux.HandleFunc("GET /live", func(w http.ResponseWriter, _ *http.Request) { writeOK(w) })
@@ -160,11 +166,18 @@ func (w Worker) engine(ctx context.Context, path string, data []byte, sig delive
 			return nil, errors.Join(err, e.alone.model.Close())
 		}
 	}
-	e.start()
+	e.apart = e.batch > 1 || cmp.Or(w.Provider, Provider) != Provider
+	if e.decode = e.slots; e.apart {
+		e.decode = make(chan struct{}, threads)
+	}
 	err = e.alone.replay(ctx, golden)
 	if err == nil && e.crowd != e.alone {
 		err = e.crowd.replay(ctx, golden)
 	}
+	if err == nil && e.batch > 1 && !e.alone.separates(ctx, golden) {
+		e.batch = 1
+	}
+	e.start()
 	if err != nil {
 		return nil, errors.Join(err, e.close())
 	}
@@ -229,21 +242,47 @@ func (s *Server) Infer(ctx context.Context, data []byte, score float64) (found D
 		}
 		s.Observe(Inference{outcome, timing, len(found.Boxes)})
 	}()
+	e := s.engine
+	e.calls.Add(1)
+	defer e.calls.Add(-1)
 	began := time.Now()
+	if err := acquire(ctx, e.decode); err != nil {
+		return Detections{}, timing, err
+	}
+	decoding := true
+	defer func() {
+		if decoding {
+			<-e.decode
+		}
+	}()
+	queued := time.Since(began)
+	began = time.Now()
 	img, release, err := decodeImage(data, s.jpeg)
 	if err != nil {
 		return Detections{}, timing, &ImageError{Why: err.Error()}
 	}
 	width, height := img.Bounds().Dx(), img.Bounds().Dy()
-	input := toTensor(img, s.sig)
+	input := s.inputs.Get().(*[]float32)
+	fillTensor(img, s.sig, *input)
 	release()
 	pre := time.Since(began)
 
-	boxes, logits, timing, err := s.engine.run(ctx, input)
-	timing.Pre = pre
-	if err != nil {
-		return Detections{}, timing, err
+	var boxes, logits []float32
+	if e.apart {
+		<-e.decode
+		decoding = false
+		boxes, logits, timing, err = e.run(ctx, *input)
+	} else {
+		var b, l Tensor
+		b, l, timing.Infer, err = e.compute(ctx, *input, 1)
+		boxes, logits, timing.Batch = b.Data, l.Data, 1
 	}
+	timing.Pre = pre
+	timing.Queue += queued
+	if err != nil {
+		return Detections{}, timing, err // not Put: a batch may still read it
+	}
+	s.inputs.Put(input)
 	began = time.Now()
 	list, err := decode(s.sig, boxes, logits, width, height)
 	if err != nil {

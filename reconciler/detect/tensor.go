@@ -83,6 +83,8 @@ func (s *Server) Run(ctx context.Context, input Tensor) (boxes, logits Tensor, t
 				i)}
 		}
 	}
+	s.engine.calls.Add(1)
+	defer s.engine.calls.Add(-1)
 	if n == 1 {
 		b, l, timing, err := s.engine.run(ctx, input.Data)
 		slots := int64(len(s.sig.Slots))

@@ -146,6 +146,19 @@ func (l *loaded) replay(ctx context.Context, g Golden) error {
 	return nil
 }
 
+// separates says whether the golden's outputs are the same with another image in the batch. Some models compute across
+// the images of a batch.
+func (l *loaded) separates(ctx context.Context, g Golden) bool {
+	input := g.Input()
+	other := slices.Clone(input)
+	slices.Reverse(other)
+	boxes, logits, err := l.run(ctx, append(input, other...), 2)
+	if err != nil {
+		return false
+	}
+	return g.check(l.sig, part(boxes.Data, 0, 2), part(logits.Data, 0, 2)) == nil
+}
+
 // declared is what a model's file declares.
 type declared struct {
 	data            []byte
