@@ -35,12 +35,8 @@ func operate(ctx context.Context, socket, method, path string, body any) (s serv
 	}
 	resp, err := client.Do(req)
 	if _, ok := errors.AsType[net.Error](err); ok {
-		return s, delivery.Blockedf(
-			"start aob-detect serve with --control "+socket,
-			"no server answers on %s: %v",
-			socket,
-			err,
-		)
+		return s, delivery.Blockedf("start aob-detect serve with --control "+socket, "no server answers on %s: %v",
+			socket, err)
 	}
 	if err != nil {
 		return s, err
@@ -79,12 +75,8 @@ func printStatus(out io.Writer, s serve.Status, format string) error {
 		a := s.Shadow.Agreement
 		fmt.Fprintf(out, "        sees %.3g %% of the images; %d compared\n", 100*s.Shadow.Share, a.Images)
 		if a.Images > 0 {
-			fmt.Fprintf(
-				out,
-				"        F1 of its boxes against main's %.3f; %d of another class\n",
-				s.Shadow.F1,
-				a.Flipped,
-			)
+			fmt.Fprintf(out, "        F1 of its boxes against main's %.3f; %d of another class\n", s.Shadow.F1,
+				a.Flipped)
 		}
 		if a.Matched > 0 {
 			fmt.Fprintf(out, "        scores %+.3f on average\n", a.Shift/float64(a.Matched))

@@ -51,12 +51,8 @@ func (f *front) flags(flags *pflag.FlagSet) {
 	flags.StringVar(&f.version, "model-version", "",
 		"the model's version for callers and metrics (default: the first 12 digits of model.onnx's SHA-256)")
 	flags.StringVar(&f.control, "control", "", "a Unix socket for aob-detect load, shadow and status")
-	flags.StringVar(
-		&f.metrics,
-		"metrics",
-		"",
-		"the address to serve GET /metrics on, such as :8381 (this machine only)",
-	)
+	flags.StringVar(&f.metrics, "metrics", "",
+		"the address to serve GET /metrics on, such as :8381 (this machine only)")
 	flags.BoolVar(&f.triton, "triton-metrics", false, "add metrics with the names of Triton's, nv_inference_...")
 	flags.BoolVar(&f.stopFirst, "stop-first", false,
 		"memory holds one model: end it before the next one is loaded; calls wait meanwhile")
@@ -70,7 +66,7 @@ func (f *front) flags(flags *pflag.FlagSet) {
 	flags.DurationVar(&f.timeout, "timeout", 30*time.Second, "how long the model may take for a request")
 }
 
-// serve serves until SIGTERM or an interrupt, or until the model's process ends.
+// serve serves until SIGTERM or an interrupt. A model whose process ends is started again.
 func (f front) serve(ctx context.Context, out io.Writer, o options, bundle string) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, os.Interrupt)
 	defer stop()

@@ -72,12 +72,8 @@ for. A stream or a command that ends is started again after a second.`,
 	cmd.Flags().StringVar(&bundle, "bundle", "", "the bundle's folder")
 	cmd.Flags().StringVar(&source, "source", "", "a folder, an address, or exec")
 	cmd.Flags().Float64Var(&score, "score", 0.4, "lowest score of a printed box, 0 to 1")
-	cmd.Flags().DurationVar(
-		&frames.Every,
-		"every",
-		time.Second,
-		"between two pictures of an address, or looks into a folder",
-	)
+	cmd.Flags().DurationVar(&frames.Every, "every", time.Second,
+		"between two pictures of an address, or looks into a folder")
 	cmd.Flags().BoolVar(&frames.Follow, "follow", false, "of a folder: wait for new files")
 	cmd.MarkFlagRequired("bundle")
 	cmd.MarkFlagRequired("source")

@@ -59,17 +59,6 @@ type Unavailable struct {
 
 func (e Unavailable) Error() string { return e.Why }
 
-// One is a Models with a model that never changes.
-type One struct {
-	Facts Facts
-	Model Model
-}
-
-// Lease implements Models.
-func (o *One) Lease(context.Context) (*Facts, Model, func(), error) {
-	return &o.Facts, o.Model, func() {}, nil
-}
-
 // Options are the settings of an API. A limit of zero is its default.
 type Options struct {
 	Models  Models

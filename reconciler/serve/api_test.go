@@ -86,8 +86,19 @@ func testFacts() Facts {
 			{Name: "labels", Type: "float32", Shape: []int64{-1, 2, 3}}}}
 }
 
+// one is a Models with a model that never changes.
+type one struct {
+	Facts Facts
+	Model Model
+}
+
+// Lease implements Models.
+func (o *one) Lease(context.Context) (*Facts, Model, func(), error) {
+	return &o.Facts, o.Model, func() {}, nil
+}
+
 func newTestAPI(m Model, change func(*Options)) *API {
-	o := Options{Models: &One{testFacts(), m}, Version: "1.2"}
+	o := Options{Models: &one{testFacts(), m}, Version: "1.2"}
 	if change != nil {
 		change(&o)
 	}

@@ -47,9 +47,8 @@ func Frames(ctx context.Context, source Source, models Models, score float64, ou
 			n--
 			continue
 		case isImage:
-			if err := encoder.Encode(
-				Seen{Frame: n, Name: frame.Name, At: time.Now().UTC(), Error: bad.Why},
-			); err != nil {
+			line := Seen{Frame: n, Name: frame.Name, At: time.Now().UTC(), Error: bad.Why}
+			if err := encoder.Encode(line); err != nil {
 				return err
 			}
 			continue

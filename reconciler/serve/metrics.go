@@ -128,10 +128,8 @@ func (m *Metrics) of(f *Facts, role string) *modelMetrics {
 		return h
 	}
 	counter := func(name, help, label string) *prometheus.CounterVec {
-		c := prometheus.NewCounterVec(
-			prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels},
-			[]string{label},
-		)
+		o := prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels}
+		c := prometheus.NewCounterVec(o, []string{label})
 		one.all = append(one.all, c)
 		return c
 	}
@@ -151,12 +149,8 @@ func (m *Metrics) of(f *Facts, role string) *modelMetrics {
 		edges.Entropy)
 	one.area = add("box_area_ratio", "Area of the boxes returned, as a share of the image.", edges.Area)
 	one.boxesOfImage = add("image_boxes", "Boxes returned for an image.", edges.Boxes)
-	one.calls = counter(
-		"aob_detect_calls_total",
-		"Calls by outcome: ok, image (it is invalid), tensor (it does not fit), "+
-			"model (it failed), gone (the caller has left or the time is over).",
-		"outcome",
-	)
+	one.calls = counter("aob_detect_calls_total", "Calls by outcome: ok, image (it is invalid), tensor (it does not "+
+		"fit), model (it failed), gone (the caller has left or the time is over).", "outcome")
 	one.boxes = counter("aob_detect_boxes_total", "Boxes returned, by class.", "class")
 	ready := prometheus.NewGauge(prometheus.GaugeOpts{Name: "aob_detect_ready", ConstLabels: labels,
 		Help: "1 for each model that serves."})
@@ -173,12 +167,8 @@ func (m *Metrics) Requests(next http.Handler) http.Handler {
 		began := time.Now()
 		status := &statusWriter{ResponseWriter: w, code: http.StatusOK}
 		defer func() {
-			m.requests.WithLabelValues(
-				apiOf(r.URL.Path),
-				strconv.Itoa(status.code),
-			).Observe(
-				time.Since(began).Seconds(),
-			)
+			of := m.requests.WithLabelValues(apiOf(r.URL.Path), strconv.Itoa(status.code))
+			of.Observe(time.Since(began).Seconds())
 		}()
 		next.ServeHTTP(status, r)
 	})

@@ -5,10 +5,10 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
-	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/detect"
 )
 
@@ -119,22 +119,12 @@ func (s *Shadow) offer(facts *Facts, image []byte, score float64, found detect.D
 		return
 	}
 	score = max(score, s.o.Score)
-	kept := detect.Detections{Width: found.Width, Height: found.Height, Boxes: above(found.Boxes, score)}
+	kept := detect.Detections{Width: found.Width, Height: found.Height, Boxes: slices.Clone(found.Above(score))}
 	select {
 	case s.queue <- frame{facts, bytes.Clone(image), score, kept}:
 	default:
 		s.o.Seen(ShadowResult{Outcome: "dropped"})
 	}
-}
-
-func above(boxes []delivery.Box, score float64) []delivery.Box {
-	var kept []delivery.Box
-	for _, b := range boxes {
-		if b.Score >= score {
-			kept = append(kept, b)
-		}
-	}
-	return kept
 }
 
 // compare works on the queue, one image at a time.
@@ -169,7 +159,7 @@ func (s *Shadow) look(f frame) ShadowResult {
 		"compared",
 		f.facts,
 		facts,
-		Agree(f.found.Boxes, above(found.Boxes, f.score)),
+		Agree(f.found.Boxes, found.Above(f.score)),
 		time.Since(began),
 	}
 }

@@ -96,7 +96,9 @@ func (s *still) Detect(ctx context.Context, _ []byte, score float64) (detect.Det
 		case <-ctx.Done():
 		}
 	}
-	return detect.Detections{Width: 9, Height: 9, Boxes: above(s.boxes, score)}, detect.Timing{}, s.err
+	found := detect.Detections{Width: 9, Height: 9, Boxes: s.boxes}
+	found.Boxes = found.Above(score)
+	return found, detect.Timing{}, s.err
 }
 
 func (s *still) Run(context.Context, detect.Tensor) ([]detect.Tensor, detect.Timing, error) {
