@@ -38,7 +38,7 @@
 //	git        a bare mirror, read by hash, written with objects
 //	forge      pull requests, statuses and comments: a local folder, Gitea
 //	dataset    digest and check a dataset, make the training input
-//	cloud      read buckets of S3
+//	cloud      read buckets of S3, and end what runs left in an account of AWS
 //	trainer    install the trainers of a server
 //	store      what one run leaves for other runs and for readers
 //	run        slow work in detached processes, with a journal

@@ -1,4 +1,4 @@
-// Package cloud reads objects of S3, and of stores with the same API.
+// Package cloud reads objects of S3, and of stores with the same API. It ends what runs have left in an account of AWS.
 package cloud
 
 import (

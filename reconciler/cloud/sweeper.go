@@ -1,0 +1,126 @@
+package cloud
+
+// This file sweeps an account again and again.
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// A Sweeper ends what AOB made in an account and no run needs any more. It needs no state of Terraform and has none of
+// its own: it goes by the tags in the account.
+type Sweeper struct {
+	Account    *Account
+	Controller string // what the tag [TagController] has
+	// Runs returns what is known of runs. It is called after the account was listed. nil: only what is expired is
+	// ended.
+	Runs func(ctx context.Context) (func(run string) Life, error)
+	Log  *slog.Logger
+
+	mu    sync.Mutex
+	last  Swept
+	found map[string]delivery.Orphan // of this process, by region and id
+}
+
+// A Swept is the result of a sweep.
+type Swept struct {
+	At      time.Time // by the account's clock
+	Listed  int       // items with this controller's tag that cost money
+	Orphans []delivery.Orphan
+	Failed  map[string]error // by region: why its list is not whole
+	Runs    error            // why nothing is known of runs
+}
+
+// Sweep lists the account once and ends its orphans. One that cannot be ended does not stop the others.
+func (s *Sweeper) Sweep(ctx context.Context) Swept {
+	listing := s.Account.List(ctx, s.Controller)
+	world := World{At: listing.At, Controller: s.Controller, Items: listing.Items, Whole: listing.Whole}
+	swept := Swept{At: listing.At, Failed: listing.Failed}
+	if s.Runs != nil && ctx.Err() == nil {
+		if world.Life, swept.Runs = s.Runs(ctx); swept.Runs != nil {
+			world.Life = nil
+		}
+	}
+	for _, i := range world.Items {
+		if i.costs() && i.Tags[TagController] == s.Controller {
+			swept.Listed++
+		}
+	}
+	for _, action := range Sweep(world) {
+		if ctx.Err() != nil {
+			break // the next sweep finds the rest
+		}
+		orphan := action.Orphan(listing.At)
+		err := s.Account.End(ctx, action.Item)
+		if err != nil {
+			orphan.Error = err.Error()
+		}
+		s.Log.Warn("a sweep of the account found an orphan", "kind", orphan.Kind, "id", orphan.ID, "region",
+			orphan.Region, "run", orphan.Run, "why", orphan.Why, "error", orphan.Error)
+		swept.Orphans = append(swept.Orphans, orphan)
+	}
+	for region, err := range swept.Failed {
+		s.Log.Warn("a sweep of the account could not list a region", "region", region, "error", err.Error())
+	}
+	s.note(swept)
+	return swept
+}
+
+// maxFound bounds the orphans that are kept for people.
+const maxFound = 1000
+
+func (s *Sweeper) note(swept Swept) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last = swept
+	if s.found == nil {
+		s.found = map[string]delivery.Orphan{}
+	}
+	for _, o := range swept.Orphans {
+		key := o.Region + " " + o.ID
+		if before, known := s.found[key]; known {
+			o.At = before.At // when it was found first
+		} else if len(s.found) >= maxFound {
+			continue
+		}
+		s.found[key] = o
+	}
+}
+
+// Found returns the orphans that were found since the start, the earliest first.
+func (s *Sweeper) Found() []delivery.Orphan {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.SortedFunc(maps.Values(s.found), func(a, b delivery.Orphan) int {
+		if c := a.At.Compare(b.At); c != 0 {
+			return c
+		}
+		return strings.Compare(a.ID, b.ID)
+	})
+}
+
+// Last returns the result of the last sweep.
+func (s *Sweeper) Last() Swept {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last
+}
+
+// Run sweeps until ctx ends.
+func (s *Sweeper) Run(ctx context.Context, every time.Duration) {
+	for {
+		s.Sweep(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(every):
+		}
+	}
+}
