@@ -248,7 +248,8 @@ func TestSweepEndsAllKinds(t *testing.T) {
 			_, err := plans.CreateSchedule(t.Context(), &scheduler.CreateScheduleInput{GroupName: &name, Name: &run,
 				ScheduleExpression: aws.String("at(2026-12-01T00:00:00)"), FlexibleTimeWindow: &schedulertypes.
 							FlexibleTimeWindow{Mode: "OFF"}, Target: &schedulertypes.Target{Arn: aws.String(
-					"arn:aws:scheduler:::aws-sdk:ec2:terminateInstances"), RoleArn: aws.String("arn:aws:iam::1:role/x")}})
+					"arn:aws:scheduler:::aws-sdk:ec2:terminateInstances"),
+					RoleArn: aws.String("arn:aws:iam::1:role/x")}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -258,7 +259,8 @@ func TestSweepEndsAllKinds(t *testing.T) {
 	group("aob-theirs", "other")
 	over := m.start(region, 1, tagsFor("aob", "train-over", later))[0]
 	on := m.start(region, 1, tagsFor("aob", "train-on", later))[0]
-	volumeOver, _, volumeOther := volume("aob", "train-over"), volume("aob", "train-on"), volume("other", "train-over")
+	volumeOver, volumeOther := volume("aob", "train-over"), volume("other", "train-over")
+	volume("aob", "train-on")
 	requestOver, _ := request("aob", "train-over"), request("other", "train-over")
 
 	s, err := sweeperAt(t.Context(), moto.URL, map[string]Life{"train-over": RunOver, "train-on": RunAlive})
@@ -303,8 +305,9 @@ func TestSweepGoesOnAfterErrors(t *testing.T) {
 	m := newMotoAccount(t, moto.URL)
 	past := time.Now().Add(-time.Minute)
 	kept := m.start("eu-west-1", 1, tagsFor("aob", "train-1", past))[0]
-	if _, err := m.ec2("eu-west-1").ModifyInstanceAttribute(t.Context(), &ec2.ModifyInstanceAttributeInput{
-		InstanceId: &kept, DisableApiTermination: &ec2types.AttributeBooleanValue{Value: aws.Bool(true)}}); err != nil {
+	_, err := m.ec2("eu-west-1").ModifyInstanceAttribute(t.Context(), &ec2.ModifyInstanceAttributeInput{
+		InstanceId: &kept, DisableApiTermination: &ec2types.AttributeBooleanValue{Value: aws.Bool(true)}})
+	if err != nil {
 		t.Fatal(err)
 	}
 	next := m.start("us-west-2", 1, tagsFor("aob", "train-1", past))[0]

@@ -36,8 +36,8 @@ func TestSweep(t *testing.T) {
 	instance := ours(delivery.OrphanInstance, "i-1", "running")
 	volume := ours(delivery.OrphanVolume, "vol-1", "available")
 	schedule := ours(delivery.OrphanSchedule, "aob-x/train-1", "ENABLED")
-	alive, over, gone := life(map[string]Life{"train-1": RunAlive}), life(map[string]Life{"train-1": RunOver}), life(nil)
-	unread := life(map[string]Life{"train-1": RunUnread})
+	of := func(l Life) func(string) Life { return life(map[string]Life{"train-1": l}) }
+	alive, over, unread, gone := of(RunAlive), of(RunOver), of(RunUnread), life(nil)
 	past := sweepAt.Format(time.RFC3339)
 	for _, c := range []struct {
 		name string
