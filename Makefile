@@ -102,4 +102,4 @@ bench-intervals:
 	go test ./reconciler/coco -run 'TestIntervals$$' -v -timeout 0 -intervals
 
 schemas: build
-	for kind in model gate fleet release quarantine server trainer; do bin/aob schema $$kind > schemas/$$kind.json; done
+	for kind in model gate fleet release quarantine server trainer signature; do bin/aob schema $$kind > schemas/$$kind.json; done

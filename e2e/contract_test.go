@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/detect"
 	"github.com/autonomos/aob/reconciler/intent"
@@ -295,6 +297,17 @@ func (c *contract) whole(output string) {
 	}
 	if _, err := golden.MarshalBinary(); err != nil {
 		c.Error(err)
+	}
+	schema, err := jsonschema.NewCompiler().Compile(filepath.Join("..", "schemas", "signature.json"))
+	if err != nil {
+		c.Fatal(err)
+	}
+	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(delivery.Canonical(signature)))
+	if err == nil {
+		err = schema.Validate(document)
+	}
+	if err != nil {
+		c.Errorf("the signature of its model is not as schemas/signature.json says: %v", err)
 	}
 	for _, class := range []string{"red", "blue"} {
 		if !slices.Contains(signature.Slots, class) {

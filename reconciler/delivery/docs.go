@@ -267,4 +267,35 @@ var Docs = map[string]map[string]string{
 		"lr":     "The highest learning rate.",
 		"warmup": "Epochs of linear warm-up.",
 	},
+	"Signature": {
+		"schemaVersion": "The version of this format. Version 2 has scale, clip and edges besides.",
+		"input":         "The model's input: float32 [N,3,height,width], RGB.",
+		"boxes":         "The output with boxes: [N,Q,4], each centre x, centre y, width and height, 0 to 1.",
+		"logits":        "The output with a logit for each box and slot: [N,Q,slots].",
+		"width":         "Of the input, in pixels.",
+		"height":        "Of the input, in pixels.",
+		"resize":        "How an image gets the input's size.",
+		"scale":         "Multiplies each byte of a pixel; 0 is 1/255.",
+		"means":         "Subtracted after the scale: red, green, blue.",
+		"stds":          "What the difference is divided by: red, green, blue.",
+		"slots": "The class of each slot of the logits, each class once; an empty text is a slot without a " +
+			"class.",
+		"background": "The slot for no object, -1 if there is none.",
+		"select":     "How many of all scores are kept, highest first.",
+		"clip":       "Boxes are cut to the image's edges.",
+		"edges": "Upper edges of the histograms of what the model sees in service, ascending; empty ones are the " +
+			"defaults.",
+	},
+	"Resize": {
+		"algorithm": "bilinear: half-pixel centres, as PyTorch's interpolate with align_corners=False.",
+		"antialias": "The filter grows where an image gets smaller, as PyTorch's antialias=True.",
+		"padding":   "none: the whole image is stretched to the input's size.",
+		"dtype":     "What is resized: float32, or uint8, where values are rounded to bytes before the scale.",
+	},
+	"Edges": {
+		"confidence": "Of scores, 0 to 1.",
+		"entropy":    "Of the entropy of scores in bits, 0 to 1.",
+		"area":       "Of the areas of boxes, as shares of the image.",
+		"boxes":      "Of the numbers of boxes in an image.",
+	},
 }

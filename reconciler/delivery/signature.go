@@ -16,21 +16,21 @@ const (
 // A Signature describes the inputs and outputs of a bundle's ONNX file. It is a superset of RF-DETR's rfdetr_inference
 // metadata. Outputs and classes are matched by name, never by position or shape.
 type Signature struct {
-	SchemaVersion int       `json:"schemaVersion"` // 1 to SignatureVersion
-	Input         string    `json:"input"`         // input
-	Boxes         string    `json:"boxes"`         // dets: [N,Q,4] cx,cy,w,h in 0..1
-	Logits        string    `json:"logits"`        // labels: [N,Q,slots]
-	Width         int       `json:"width"`
-	Height        int       `json:"height"`
+	SchemaVersion int       `json:"schemaVersion" check:"min=1,max=2"` // 1 to SignatureVersion
+	Input         string    `json:"input" check:"port"`                // input
+	Boxes         string    `json:"boxes" check:"port"`                // dets: [N,Q,4] cx,cy,w,h in 0..1
+	Logits        string    `json:"logits" check:"port"`               // labels: [N,Q,slots]
+	Width         int       `json:"width" check:"min=1,max=8192"`
+	Height        int       `json:"height" check:"min=1,max=8192"`
 	Resize        Resize    `json:"resize"`
-	Scale         float64   `json:"scale,omitzero"` // multiplies each byte, 0: divided by 255
-	Means         []float64 `json:"means"`          // after the scale, RGB
-	Stds          []float64 `json:"stds"`
-	Slots         []string  `json:"slots"`         // class names by slot; "" is a slot without a class
-	Background    int       `json:"background"`    // the slot for no object, -1 if there is none
-	Select        int       `json:"select"`        // how many of the Q*slots scores are kept, highest first
-	Clip          bool      `json:"clip,omitzero"` // boxes are cut to the image's edges
-	Edges         Edges     `json:"edges,omitzero"`
+	Scale         float64   `json:"scale,omitzero" check:"optional,min=0,max=1e6"` // multiplies each byte, 0: 1/255
+	Means         []float64 `json:"means" check:"min=-1e6,max=1e6"`                // after the scale, RGB
+	Stds          []float64 `json:"stds" check:"min=1e-6,max=1e6"`
+	Slots         []string  `json:"slots" check:"nonempty,slot"`        // class names by slot; "": no class
+	Background    int       `json:"background" check:"min=-1,max=4095"` // the slot for no object, -1: none
+	Select        int       `json:"select" check:"min=1,max=10000"`     // of the Q*slots scores, highest first
+	Clip          bool      `json:"clip,omitzero" check:"optional"`     // boxes are cut to the image's edges
+	Edges         Edges     `json:"edges,omitzero" check:"optional"`
 }
 
 // Digest returns the signature's digest.
@@ -38,19 +38,21 @@ func (s Signature) Digest() Digest { return DigestOf("signature", s) }
 
 // Resize says how an image is resized to the input's size.
 type Resize struct {
-	Algorithm string `json:"algorithm"` // bilinear: half-pixel centres, as torch with align_corners=False
+	// bilinear: half-pixel centres, as torch with align_corners=False
+	Algorithm string `json:"algorithm" check:"oneof=bilinear"`
 	Antialias bool   `json:"antialias"`
-	Padding   string `json:"padding"` // none: the aspect ratio is not kept
-	DType     string `json:"dtype"`   // float32; or uint8: values are rounded to bytes between resize and scale
+	Padding   string `json:"padding" check:"oneof=none"` // none: the aspect ratio is not kept
+	// float32; or uint8: values are rounded to bytes between resize and scale
+	DType string `json:"dtype" check:"oneof=float32|uint8"`
 }
 
 // Edges are the upper edges of the histograms of what a model sees in service, ascending. Histograms of the same edges
 // can be added over devices, and compared between releases. Empty ones are the defaults.
 type Edges struct {
-	Confidence []float64 `json:"confidence,omitempty"` // scores, 0 to 1
-	Entropy    []float64 `json:"entropy,omitempty"`    // of scores in bits, 0 to 1
-	Area       []float64 `json:"area,omitempty"`       // of boxes, as a share of the image
-	Boxes      []float64 `json:"boxes,omitempty"`      // boxes in an image
+	Confidence []float64 `json:"confidence,omitempty" check:"optional,min=0,max=1e9"` // scores, 0 to 1
+	Entropy    []float64 `json:"entropy,omitempty" check:"optional,min=0,max=1e9"`    // of scores in bits, 0 to 1
+	Area       []float64 `json:"area,omitempty" check:"optional,min=0,max=1e9"`       // of boxes, share of the image
+	Boxes      []float64 `json:"boxes,omitempty" check:"optional,min=0,max=1e9"`      // boxes in an image
 }
 
 // WithDefaults returns the edges with defaults for those that are empty.

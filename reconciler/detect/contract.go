@@ -31,6 +31,7 @@ type metadata struct {
 	Task            string            `json:"task"`
 	InputShape      []int64           `json:"input_shape"` // N,3,H,W; -1 if not fixed
 	InputLayout     *string           `json:"input_layout"`
+	InputDType      *string           `json:"input_dtype"`
 	InputName       *string           `json:"input_name"`
 	Outputs         map[string]string `json:"outputs"` // pred_boxes, pred_logits
 	Means           []float64         `json:"means"`
@@ -153,6 +154,7 @@ func (m metadata) check() error {
 		want string
 	}{
 		{"input_layout", m.InputLayout, "NCHW"},
+		{"input_dtype", m.InputDType, "float32"},
 		{"channel_order", m.ChannelOrder, "RGB"},
 		{"resize_interpolation", m.Interpolation, "bilinear"},
 		{"selection_policy", m.SelectionPolicy, "all_logits"},
@@ -368,11 +370,14 @@ func checkSignature(s delivery.Signature) error {
 	}
 	slot := map[string]int{}
 	for i, name := range s.Slots {
-		if name == "" || i == s.Background {
+		if name == "" {
 			continue
 		}
 		if err := delivery.CheckClass(name); err != nil {
 			return fail("slot %d: %w", i, err)
+		}
+		if i == s.Background {
+			continue
 		}
 		if first, twice := slot[name]; twice {
 			return fail("slots %d and %d are both %q", first, i, name)

@@ -210,48 +210,52 @@ func FuzzSignatureOf(f *testing.F) {
 	})
 }
 
+// spoilt changes a signature to one that is refused.
+var spoilt = map[string]func(*delivery.Signature){
+	"schema":            func(s *delivery.Signature) { s.SchemaVersion = 0 },
+	"no input":          func(s *delivery.Signature) { s.Input = "" },
+	"long output":       func(s *delivery.Signature) { s.Boxes = strings.Repeat("x", 1000) },
+	"NUL":               func(s *delivery.Signature) { s.Logits = "a\x00b" },
+	"no width":          func(s *delivery.Signature) { s.Width = 0 },
+	"huge height":       func(s *delivery.Signature) { s.Height = 1 << 20 },
+	"a later schema":    func(s *delivery.Signature) { s.SchemaVersion = 3 },
+	"clip in version 1": func(s *delivery.Signature) { s.Clip = true },
+	"scale, version 1":  func(s *delivery.Signature) { s.Scale = 1 },
+	"edges, version 1":  func(s *delivery.Signature) { s.Edges.Area = []float64{1} },
+	"edges that fall": func(s *delivery.Signature) {
+		s.SchemaVersion, s.Edges.Boxes = 2, []float64{2, 1}
+	},
+	"NaN edge": func(s *delivery.Signature) {
+		s.SchemaVersion, s.Edges.Boxes = 2, []float64{math.NaN()}
+	},
+	"many edges": func(s *delivery.Signature) {
+		s.SchemaVersion, s.Edges.Entropy = 2, make([]float64, 101)
+	},
+	"scale below 0":                         func(s *delivery.Signature) { s.SchemaVersion, s.Scale = 2, -1 },
+	"nearest":                               func(s *delivery.Signature) { s.Resize.Algorithm = "nearest" },
+	"letterbox":                             func(s *delivery.Signature) { s.Resize.Padding = "letterbox" },
+	"float16":                               func(s *delivery.Signature) { s.Resize.DType = "float16" },
+	"four means":                            func(s *delivery.Signature) { s.Means = make([]float64, 4) },
+	"NaN mean":                              func(s *delivery.Signature) { s.Means[0] = math.NaN() },
+	"NaN std":                               func(s *delivery.Signature) { s.Stds[0] = math.NaN() },
+	"tiny std":                              func(s *delivery.Signature) { s.Stds[0] = 1e-30 },
+	"no slots":                              func(s *delivery.Signature) { s.Slots = nil },
+	"many slots":                            func(s *delivery.Signature) { s.Slots = make([]string, maxSlots+1) },
+	"background below":                      func(s *delivery.Signature) { s.Background = -2 },
+	"background past":                       func(s *delivery.Signature) { s.Background = 4 },
+	"only background":                       func(s *delivery.Signature) { s.Slots, s.Background = []string{"a"}, 0 },
+	"slot not UTF-8":                        func(s *delivery.Signature) { s.Slots[0] = "\xff" },
+	"twice":                                 func(s *delivery.Signature) { s.Slots[1] = "red" },
+	"num_select is 0":                       func(s *delivery.Signature) { s.Select = 0 },
+	"selects very much":                     func(s *delivery.Signature) { s.Select = 1 << 30 },
+	"a background with an unprintable name": func(s *delivery.Signature) { s.Slots[3] = "\x1b[2J" },
+}
+
 func TestCheckSignature(t *testing.T) {
 	if err := checkSignature(testSignature()); err != nil {
 		t.Fatal(err)
 	}
-	for name, spoil := range map[string]func(*delivery.Signature){
-		"schema":            func(s *delivery.Signature) { s.SchemaVersion = 0 },
-		"no input":          func(s *delivery.Signature) { s.Input = "" },
-		"long output":       func(s *delivery.Signature) { s.Boxes = strings.Repeat("x", 1000) },
-		"NUL":               func(s *delivery.Signature) { s.Logits = "a\x00b" },
-		"no width":          func(s *delivery.Signature) { s.Width = 0 },
-		"huge height":       func(s *delivery.Signature) { s.Height = 1 << 20 },
-		"a later schema":    func(s *delivery.Signature) { s.SchemaVersion = 3 },
-		"clip in version 1": func(s *delivery.Signature) { s.Clip = true },
-		"scale, version 1":  func(s *delivery.Signature) { s.Scale = 1 },
-		"edges, version 1":  func(s *delivery.Signature) { s.Edges.Area = []float64{1} },
-		"edges that fall": func(s *delivery.Signature) {
-			s.SchemaVersion, s.Edges.Boxes = 2, []float64{2, 1}
-		},
-		"NaN edge": func(s *delivery.Signature) {
-			s.SchemaVersion, s.Edges.Boxes = 2, []float64{math.NaN()}
-		},
-		"many edges": func(s *delivery.Signature) {
-			s.SchemaVersion, s.Edges.Entropy = 2, make([]float64, 101)
-		},
-		"scale below 0":     func(s *delivery.Signature) { s.SchemaVersion, s.Scale = 2, -1 },
-		"nearest":           func(s *delivery.Signature) { s.Resize.Algorithm = "nearest" },
-		"letterbox":         func(s *delivery.Signature) { s.Resize.Padding = "letterbox" },
-		"float16":           func(s *delivery.Signature) { s.Resize.DType = "float16" },
-		"four means":        func(s *delivery.Signature) { s.Means = make([]float64, 4) },
-		"NaN mean":          func(s *delivery.Signature) { s.Means[0] = math.NaN() },
-		"NaN std":           func(s *delivery.Signature) { s.Stds[0] = math.NaN() },
-		"tiny std":          func(s *delivery.Signature) { s.Stds[0] = 1e-30 },
-		"no slots":          func(s *delivery.Signature) { s.Slots = nil },
-		"many slots":        func(s *delivery.Signature) { s.Slots = make([]string, maxSlots+1) },
-		"background below":  func(s *delivery.Signature) { s.Background = -2 },
-		"background past":   func(s *delivery.Signature) { s.Background = 4 },
-		"only background":   func(s *delivery.Signature) { s.Slots, s.Background = []string{"a"}, 0 },
-		"slot not UTF-8":    func(s *delivery.Signature) { s.Slots[0] = "\xff" },
-		"twice":             func(s *delivery.Signature) { s.Slots[1] = "red" },
-		"num_select is 0":   func(s *delivery.Signature) { s.Select = 0 },
-		"selects very much": func(s *delivery.Signature) { s.Select = 1 << 30 },
-	} {
+	for name, spoil := range spoilt {
 		s := testSignature()
 		spoil(&s)
 		if err := checkSignature(s); err == nil {

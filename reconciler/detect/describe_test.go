@@ -23,9 +23,9 @@ type fileRuntime struct {
 	describe error
 }
 
-func (r fileRuntime) Describe([]byte, string) ([]Port, []Port, string, error) {
-	return r.in, r.out, r.entry, r.describe
-}
+func (r fileRuntime) Describe([]byte) ([]Port, []Port, error) { return r.in, r.out, r.describe }
+
+func (r fileRuntime) Metadata([]byte, string) (string, error) { return r.entry, nil }
 
 func (r fileRuntime) Load([]byte, string, []string, int) (Model, error) {
 	return pureRuntime{run: func(context.Context, Tensor) ([]Tensor, error) {

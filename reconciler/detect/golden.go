@@ -90,9 +90,17 @@ func (g Golden) check(sig delivery.Signature, boxes, logits []float32) error {
 	return nil
 }
 
-func compareOutputs(name string, got, want []float32) error {
+// sameLength returns an error if an output has another size than the golden one.
+func sameLength(name string, got, want []float32) error {
 	if len(got) != len(want) {
 		return fmt.Errorf("golden replay: output %s has %d numbers, want %d", name, len(got), len(want))
+	}
+	return nil
+}
+
+func compareOutputs(name string, got, want []float32) error {
+	if err := sameLength(name, got, want); err != nil {
+		return err
 	}
 	worst, at := 0.0, -1
 	for i := range want {

@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -15,20 +16,26 @@ type Parity struct {
 	Boxes   int     `json:"boxes"`   // the best ones of the CPU
 	Found   float64 `json:"found"`   // share of them with a partner of the same class
 	Score   float64 `json:"score"`   // mean difference of the scores of partners
+	Differs string  `json:"differs"` // the first output with a number beyond the bounds; "" if there is none
 }
 
 // parity compares outputs with the golden ones.
 func (g Golden) parity(sig delivery.Signature, boxes, logits []float32, iou float64) (Parity, error) {
-	if len(boxes) != len(g.Boxes) || len(logits) != len(g.Logits) {
-		return Parity{}, fmt.Errorf("golden replay: outputs have %d and %d numbers, want %d and %d", len(boxes),
-			len(logits), len(g.Boxes), len(g.Logits))
+	if err := cmp.Or(sameLength(sig.Boxes, boxes, g.Boxes), sameLength(sig.Logits, logits, g.Logits)); err != nil {
+		return Parity{}, err
 	}
 	p := Parity{Boxes: len(g.Best)}
 	for i := range boxes {
 		p.Largest = larger(p.Largest, boxes[i], g.Boxes[i])
 	}
+	if !(p.Largest <= g.bounds.Tensor) {
+		p.Differs = sig.Boxes
+	}
 	for i := range logits {
 		p.Largest = larger(p.Largest, logits[i], g.Logits[i])
+	}
+	if p.Differs == "" && !(p.Largest <= g.bounds.Tensor) {
+		p.Differs = sig.Logits
 	}
 	list, err := decode(sig, boxes, logits, g.Width, g.Height)
 	if err != nil {
@@ -93,10 +100,11 @@ func (p Parity) judge(b profile.Bounds) error {
 	if b.IoU > 0 && p.Boxes > 0 && p.Found >= b.Found && p.Score <= b.Score {
 		return nil
 	}
-	return fmt.Errorf("golden replay: the outputs differ by up to %.3g from those of the CPU, more than %g, and of "+
-		"the CPU's %d best boxes %.0f %% are found again (want %.0f %%), with scores that differ by %.3g (want %g): "+
-		"the weights are another model's, or the number format costs too much; take a profile with precision fp32",
-		p.Largest, b.Tensor, p.Boxes, 100*p.Found, 100*b.Found, p.Score, b.Score)
+	return fmt.Errorf("golden replay: output %s differs from that of the CPU; the largest difference of a number is "+
+		"%.3g (want at most %g), and of the CPU's %d best boxes %.0f %% are found again (want %.0f %%), with scores "+
+		"that differ by %.3g (want %g): the weights are another model's, or the number format costs too much; "+
+		"take a profile with precision fp32",
+		p.Differs, p.Largest, b.Tensor, p.Boxes, 100*p.Found, 100*b.Found, p.Score, b.Score)
 }
 
 // Parity runs the golden input and says how far the outputs are from those of the CPU.

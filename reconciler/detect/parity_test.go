@@ -28,11 +28,15 @@ func TestParity(t *testing.T) {
 		{"queries in another order", func(g *Golden) { swapped(g.Boxes, 4); swapped(g.Logits, 4) }, bounds, ""},
 		{"queries in another order, on a CPU", func(g *Golden) { swapped(g.Boxes, 4); swapped(g.Logits, 4) },
 			profile.Bounds{}, "differs by"},
-		{"boxes of other queries", func(g *Golden) { swapped(g.Boxes, 4) }, bounds, "0 % are found again"},
+		{"boxes of other queries", func(g *Golden) { swapped(g.Boxes, 4) }, bounds, "output dets differs"},
 		{"a box elsewhere", func(g *Golden) { g.Boxes[0] = 0.1 }, bounds, "are found again (want 95 %)"},
 		{"another score", func(g *Golden) { g.Logits[0], g.Logits[2] = 1, 0 }, bounds, "scores that differ by"},
+		{"logits alone", func(g *Golden) { g.Logits[0], g.Logits[2] = 1, 0 }, bounds, "output labels differs"},
+		{"both, the first is named", func(g *Golden) { g.Boxes[0], g.Logits[0] = 0.1, 1 }, bounds,
+			"output dets differs"},
 		{"NaN", func(g *Golden) { g.Logits[0] = float32(math.NaN()) }, bounds, "golden replay"},
-		{"too few numbers", func(g *Golden) { g.Boxes = g.Boxes[:4] }, bounds, "golden replay: outputs have 4 and 8"},
+		{"too few numbers", func(g *Golden) { g.Boxes = g.Boxes[:4] }, bounds,
+			"golden replay: output dets has 4 numbers, want 8"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			g, got := testGolden(t), testGolden(t)

@@ -81,11 +81,9 @@ func (w Worker) Open(ctx context.Context, bundleDir string) (*Server, error) {
 		limit int64
 		parse func([]byte) error
 	}{
-		{delivery.SignatureFile, maxJSON, func(b []byte) error {
-			if err := delivery.ParseJSON(b, &sig); err != nil {
-				return err
-			}
-			return checkSignature(sig)
+		{delivery.SignatureFile, maxJSON, func(b []byte) (err error) {
+			sig, err = parseSignature(b)
+			return err
 		}},
 		{delivery.LabelsFile, maxJSON, func(b []byte) error {
 			if err := delivery.ParseJSON(b, &labels); err != nil {
@@ -99,7 +97,7 @@ func (w Worker) Open(ctx context.Context, bundleDir string) (*Server, error) {
 			golden.bounds = w.Bounds
 			return err
 		}},
-		{delivery.ModelFile, MaxModelBytes, func(b []byte) error { data = b; return nil }},
+		{delivery.ModelFile, MaxModelBytes, func(b []byte) error { data = b; return w.agree(b, sig) }},
 	} {
 		content, err := durable.ReadFile(filepath.Join(bundleDir, f.name), f.limit)
 		if f.name == delivery.ThresholdsFile && errors.Is(err, fs.ErrNotExist) {
@@ -148,12 +146,12 @@ func (w Worker) engine(ctx context.Context, path string, data []byte, sig delive
 	e := &engine{slots: make(chan struct{}, threads), batch: 1, wait: w.BatchWait, stuck: w.Stuck,
 		stuckAfter: cmp.Or(w.StuckAfter, 10*time.Second)}
 	if w.Batch > 1 {
-		inputs, _, _, err := w.Runtime.Describe(data, MetadataKey)
+		inputs, _, err := w.Runtime.Describe(data)
 		if err != nil {
 			return nil, &ModelError{path, fmt.Sprintf("does not load: %v", err)}
 		}
 		if len(inputs) == 1 && len(inputs[0].Shape) == 4 && inputs[0].Shape[0] == -1 {
-			e.batch = min(w.Batch, MaxBatch)
+			e.batch = min(w.Batch, MaxBatch, w.largestBatch(data))
 		}
 	}
 	var err error

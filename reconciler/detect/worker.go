@@ -32,8 +32,10 @@ type Model interface {
 
 // A Runtime opens models. Its errors count as the model's fault.
 type Runtime interface {
-	// Describe returns what a model's file declares, and the metadata entry of the given name; empty if there is none.
-	Describe(model []byte, metadata string) (inputs, outputs []Port, entry string, err error)
+	// Describe returns what a model's file declares.
+	Describe(model []byte) (inputs, outputs []Port, err error)
+	// Metadata returns the metadata entry of the given name in a model's file; empty if there is none.
+	Metadata(model []byte, name string) (string, error)
 	// Load prepares a model to run on the given number of threads.
 	Load(model []byte, input string, outputs []string, threads int) (Model, error)
 }
@@ -170,7 +172,10 @@ func (w Worker) declared(path string) (d declared, err error) {
 	if d.data, err = durable.ReadFile(path, MaxModelBytes); err != nil {
 		return d, fmt.Errorf("model %s: %w", path, err)
 	}
-	if d.inputs, d.outputs, d.entry, err = w.Runtime.Describe(d.data, MetadataKey); err != nil {
+	if d.inputs, d.outputs, err = w.Runtime.Describe(d.data); err == nil {
+		d.entry, err = w.Runtime.Metadata(d.data, MetadataKey)
+	}
+	if err != nil {
 		return d, &ModelError{path, fmt.Sprintf("does not load: %v", err)}
 	}
 	if err := checkDeclared(d.inputs, d.outputs); err != nil {

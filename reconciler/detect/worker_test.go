@@ -27,10 +27,12 @@ type pureRuntime struct {
 	run func(ctx context.Context, input Tensor) ([]Tensor, error) // in place of that, if set
 }
 
-func (pureRuntime) Describe([]byte, string) ([]Port, []Port, string, error) {
+func (pureRuntime) Describe([]byte) ([]Port, []Port, error) {
 	in, out := testPorts() // which take batches
-	return in, out, testMetadata, nil
+	return in, out, nil
 }
+
+func (pureRuntime) Metadata([]byte, string) (string, error) { return testMetadata, nil }
 
 func (r pureRuntime) Load(model []byte, _ string, _ []string, _ int) (Model, error) {
 	if string(model) != "model" {
@@ -369,7 +371,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"another model", delivery.ModelFile, func([]byte) []byte { return []byte("x") }, "does not load"},
 		{"classes swapped", delivery.SignatureFile, func(old []byte) []byte {
 			return bytes.Replace(old, []byte(`["red","","blue",""]`), []byte(`["blue","","red",""]`), 1)
-		}, "golden box 0"},
+		}, `slots is ["red","","blue",""] in the metadata, and ["blue","","red",""] in the bundle`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := pureBundle(t)

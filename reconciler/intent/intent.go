@@ -285,6 +285,7 @@ var kindTypes = map[string]reflect.Type{
 	"Quarantine": reflect.TypeFor[delivery.Quarantine](),
 	"Server":     reflect.TypeFor[Server](),
 	"Trainer":    reflect.TypeFor[delivery.Trainer](),
+	"Signature":  reflect.TypeFor[delivery.Signature](), // in JSON, in bundles; package detect reads it
 }
 
 // bounded complains about a tree beyond MaxFiles or MaxTree, at its first folder.

@@ -16,7 +16,8 @@ func Kinds() []string { return slices.Sorted(maps.Keys(kindTypes)) }
 
 // Schema returns the JSON Schema (draft 2020-12) of a kind of file, for editors; nil for an unknown kind. Every file
 // without a complaint is valid by it. Rules that it cannot express, such as those between files, are checked by [Parse]
-// only. Editors suggest the given trainers; other names are valid too, since a server may have its own.
+// only, or for signatures by package detect. Editors suggest the given trainers; other names are valid too, since a
+// server may have its own.
 func Schema(kind string, trainers Trainers) []byte {
 	t, ok := kindTypes[kind]
 	if !ok {
@@ -53,8 +54,11 @@ func (w schemaWriter) structSchema(t reflect.Type) object {
 	if len(required) > 0 {
 		o["required"] = required
 	}
-	if t == reflect.TypeFor[delivery.GateCheck]() {
+	switch t {
+	case reflect.TypeFor[delivery.GateCheck]():
 		maps.Copy(o, between())
+	case reflect.TypeFor[delivery.Signature]():
+		o["allOf"] = ofSignature()
 	}
 	return o
 }
@@ -80,6 +84,18 @@ func between() object {
 		"oneOf":             []object{has("min"), has("max"), has("maxDrop")},
 		"allOf":             all,
 		"dependentRequired": object{"against": []string{"maxDrop"}},
+	}
+}
+
+// ofSignature returns the rules of a signature about its lists, and about its version.
+func ofSignature() []object {
+	list := func(least, most int) object { return object{"minItems": least, "maxItems": most} }
+	return []object{
+		{"properties": object{"means": list(3, 3), "stds": list(3, 3), "slots": list(1, 4096),
+			"edges": object{"additionalProperties": list(0, 100)}}},
+		{"if": object{"properties": object{"schemaVersion": object{"const": 1}}},
+			"then": object{"properties": object{"scale": object{"const": 0}, "clip": object{"const": false},
+				"edges": object{"additionalProperties": list(0, 0)}}}},
 	}
 }
 

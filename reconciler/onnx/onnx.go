@@ -32,26 +32,44 @@ func Open(library string) (Runtime, error) {
 	return Runtime{library: library, session: profile.Default().Session(profile.Engine{}, "")}, nil
 }
 
-// Describe returns a model's inputs and outputs, and its metadata entry with the given name ("" if there is none).
-func (Runtime) Describe(model []byte, metadata string) (inputs, outputs []detect.Port, entry string, err error) {
+// Describe returns a model's inputs and outputs.
+func (Runtime) Describe(model []byte) (inputs, outputs []detect.Port, err error) {
 	if err := selfContained(model); err != nil {
-		return nil, nil, "", err
+		return nil, nil, err
 	}
 	restore := keepSignals()
 	defer restore()
 	in, out, err := ort.GetInputOutputInfoWithONNXData(model)
 	if err != nil {
-		return nil, nil, "", err
+		return nil, nil, err
 	}
-	meta, err := ort.GetModelMetadataWithONNXData(model)
-	if err != nil {
-		return nil, nil, "", err
-	}
-	defer meta.Destroy()
-	if entry, _, err = meta.LookupCustomMetadataMap(metadata); err != nil {
-		return nil, nil, "", fmt.Errorf("metadata %s: %w", metadata, err)
-	}
-	return ports(in), ports(out), entry, nil
+	return ports(in), ports(out), nil
+}
+
+// Metadata returns the metadata entry of a model with the given name; "" if there is none. It reads the file alone:
+// ONNX Runtime would prepare the whole model for it.
+func (Runtime) Metadata(model []byte, name string) (entry string, err error) {
+	const metadataProps, key, value = 14, 1, 2
+	err = fields(model, func(field uint64, body []byte, _ uint64) error {
+		if field != metadataProps {
+			return nil
+		}
+		var k, v string
+		err := fields(body, func(field uint64, text []byte, _ uint64) error {
+			switch field {
+			case key:
+				k = string(text)
+			case value:
+				v = string(text)
+			}
+			return nil
+		})
+		if k == name {
+			entry = v // the last one counts, as in ONNX Runtime
+		}
+		return err
+	})
+	return entry, err
 }
 
 func ports(infos []ort.InputOutputInfo) []detect.Port {

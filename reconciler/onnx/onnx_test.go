@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	ort "github.com/yalue/onnxruntime_go"
+
 	"github.com/autonomos/aob/reconciler/detect"
 	"github.com/autonomos/aob/reconciler/onnx"
 )
@@ -45,7 +47,7 @@ func setup(t *testing.T, name string) (onnx.Runtime, []byte) {
 
 func TestDescribe(t *testing.T) {
 	runtime, data := setup(t, "detector.onnx")
-	in, out, entry, err := runtime.Describe(data, detect.MetadataKey)
+	in, out, err := runtime.Describe(data)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,12 +60,31 @@ func TestDescribe(t *testing.T) {
 	if !slices.EqualFunc(out, want, same) {
 		t.Errorf("outputs %v, want %v", out, want)
 	}
-	if entry == "" || entry[0] != '{' {
-		t.Errorf("metadata %q", entry)
-	}
-	runtime, data = setup(t, "no_metadata.onnx")
-	if _, _, entry, err = runtime.Describe(data, detect.MetadataKey); entry != "" || err != nil {
-		t.Errorf("without metadata: %q, %v", entry, err)
+}
+
+// The metadata that this program reads from a file is what ONNX Runtime reads.
+func TestMetadata(t *testing.T) {
+	for _, name := range []string{"detector.onnx", "static.onnx", "five.onnx", "no_metadata.onnx"} {
+		runtime, data := setup(t, name)
+		meta, err := ort.GetModelMetadataWithONNXData(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer meta.Destroy()
+		want, _, err := meta.LookupCustomMetadataMap(detect.MetadataKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := runtime.Metadata(data, detect.MetadataKey)
+		if err != nil || got != want || (want != "") != (name == "detector.onnx" || name == "static.onnx") {
+			t.Errorf("%s: got %q (%v), want %q", name, got, err, want)
+		}
+		for n := range 200 { // a file that was cut
+			if entry, err := runtime.Metadata(data[:len(data)-1-n], detect.MetadataKey); err == nil && entry == want &&
+				want != "" {
+				t.Fatalf("%s: without its last %d bytes it has the same metadata", name, n+1)
+			}
+		}
 	}
 }
 
