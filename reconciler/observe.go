@@ -132,6 +132,9 @@ func (r *Reconciler) world(ctx context.Context, now time.Time, listed poll.Pulls
 	r.turn.Note(trialsTrouble, err)
 	w.Wanted, w.PowerOf = r.Requests.Comparisons(now), r.Requests.Gates(now)
 	w.InvalidOwners = r.answers.InvalidOwners()
+	if r.Orphans != nil {
+		w.Orphans = r.Orphans()
+	}
 	if w.Runs, err = r.runs(); err != nil {
 		return w, err
 	}

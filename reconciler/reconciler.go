@@ -122,6 +122,7 @@ type Reconciler struct {
 	Metrics  Metrics
 	Requests Requests
 	Parser   *intent.Cache
+	Orphans  func() []delivery.Orphan                  // found in a cloud account; nil for none
 	Trackers map[string]outbox.Tracker                 // by KIND/NAME; nil for none
 	Epochs   func(run delivery.Digest) ([]byte, error) // the metrics.jsonl of a training, for the trackers
 	Bundles  string                                    // the address of bundles, for the trackers
@@ -197,6 +198,13 @@ func (r *Reconciler) Wake() {
 	r.wake.Send()
 }
 
+// Swept notes a sweep of a cloud account, and requests a turn that shows what it found.
+func (r *Reconciler) Swept(err error) {
+	r.turn.Note(sweepTrouble, err)
+	r.turn.Soon("the cloud account was swept")
+	r.wake.Send()
+}
+
 // Refresh has git and the forge read at once; a turn follows if anything is new. A webhook does only this, because its
 // content is not trusted. commit is where a status was set; empty for none.
 func (r *Reconciler) Refresh(commit string) {
@@ -233,4 +241,6 @@ const (
 const (
 	turnTrouble = "the loop cannot see how things are"
 	stepTrouble = "a step fails"
+	// A sweep that fails ends nothing. What is in the account has its own limits of time.
+	sweepTrouble = "the cloud account cannot be swept for what no run needs"
 )

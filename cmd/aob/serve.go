@@ -24,6 +24,7 @@ import (
 	"github.com/autonomos/aob/reconciler"
 	"github.com/autonomos/aob/reconciler/archive"
 	"github.com/autonomos/aob/reconciler/artifact"
+	"github.com/autonomos/aob/reconciler/cloud"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/detect"
 	"github.com/autonomos/aob/reconciler/durable"
@@ -86,6 +87,9 @@ func serve(ctx context.Context, config string, adopt bool) (err error) {
 	if p.watchOnly == nil {
 		background.Go(func() { p.papers.Run(ctx) })
 	}
+	if p.sweeper != nil {
+		background.Go(func() { p.sweeper.Run(ctx, time.Duration(p.settings.AWS.Sweep)) })
+	}
 	defer background.Wait()
 	defer cancel()
 	failed := make(chan error, 2)
@@ -124,6 +128,7 @@ type server struct {
 	loop      *reconciler.Reconciler
 	store     *archive.Check
 	papers    *archive.Papers
+	sweeper   *cloud.Sweeper // nil without an account of AWS
 	source    *view.Source
 	web       web.Server
 	watchOnly *delivery.Blocked // why the server may only watch; nil when it may act
@@ -158,7 +163,7 @@ func openServer(ctx context.Context, config string, adopt bool, log *slog.Logger
 	if err := p.openState(adopt); err != nil {
 		return nil, err
 	}
-	for _, open := range []func(context.Context) error{p.openKeys, p.openStores, p.openLoop, p.openSite} {
+	for _, open := range []func(context.Context) error{p.openKeys, p.openStores, p.openLoop, p.openCloud, p.openSite} {
 		if err := open(ctx); err != nil {
 			return nil, err
 		}

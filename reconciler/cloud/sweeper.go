@@ -21,11 +21,11 @@ type Sweeper struct {
 	Controller string // what the tag [TagController] has
 	// Runs returns what is known of runs. It is called after the account was listed. nil: only what is expired is
 	// ended.
-	Runs func(ctx context.Context) (func(run string) Life, error)
-	Log  *slog.Logger
+	Runs   func(ctx context.Context) (func(run string) Life, error)
+	Report func(Swept) // called after each sweep; may be nil
+	Log    *slog.Logger
 
 	mu    sync.Mutex
-	last  Swept
 	found map[string]delivery.Orphan // of this process, by region and id
 }
 
@@ -34,8 +34,9 @@ type Swept struct {
 	At      time.Time // by the account's clock
 	Listed  int       // items with this controller's tag that cost money
 	Orphans []delivery.Orphan
-	Failed  map[string]error // by region: why its list is not whole
-	Runs    error            // why nothing is known of runs
+	New     []delivery.Orphan // those that no earlier sweep of this process found
+	Failed  map[string]error  // by region: why its list is not whole
+	Runs    error             // why nothing is known of runs
 }
 
 // Sweep lists the account once and ends its orphans. One that cannot be ended does not stop the others.
@@ -69,17 +70,19 @@ func (s *Sweeper) Sweep(ctx context.Context) Swept {
 	for region, err := range swept.Failed {
 		s.Log.Warn("a sweep of the account could not list a region", "region", region, "error", err.Error())
 	}
-	s.note(swept)
+	s.note(&swept)
+	if s.Report != nil {
+		s.Report(swept)
+	}
 	return swept
 }
 
 // maxFound bounds the orphans that are kept for people.
 const maxFound = 1000
 
-func (s *Sweeper) note(swept Swept) {
+func (s *Sweeper) note(swept *Swept) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.last = swept
 	if s.found == nil {
 		s.found = map[string]delivery.Orphan{}
 	}
@@ -87,8 +90,10 @@ func (s *Sweeper) note(swept Swept) {
 		key := o.Region + " " + o.ID
 		if before, known := s.found[key]; known {
 			o.At = before.At // when it was found first
-		} else if len(s.found) >= maxFound {
-			continue
+		} else {
+			if swept.New = append(swept.New, o); len(s.found) >= maxFound {
+				continue
+			}
 		}
 		s.found[key] = o
 	}
@@ -104,13 +109,6 @@ func (s *Sweeper) Found() []delivery.Orphan {
 		}
 		return strings.Compare(a.ID, b.ID)
 	})
-}
-
-// Last returns the result of the last sweep.
-func (s *Sweeper) Last() Swept {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.last
 }
 
 // Run sweeps until ctx ends.

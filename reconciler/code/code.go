@@ -88,6 +88,16 @@ var (
 	ApprovalByReaction = fact("approval.byReaction", approval+"react with 👍 to AOB's comment that asks for it")
 )
 
+// What runs have left in a cloud account.
+var (
+	OrphanEnded     = fact("orphan.ended", "ended {text}[ of run {name}], found {at}: {facts}")
+	OrphanLeft      = fact("orphan.left", "{text}[ of run {name}] cannot be ended, found {at}: {facts}")
+	OrphanExpired   = fact("orphan.expired", "it lived longer than its tag aob:expires allows")
+	OrphanNoExpiry  = fact("orphan.noExpiry", "its tag aob:expires is missing or is no time")
+	OrphanOfEnded   = fact("orphan.ofEnded", "its run has ended")
+	OrphanOfUnknown = fact("orphan.ofUnknown", "this server has no such run")
+)
+
 // Why runs end.
 var (
 	RunReplaced = fact("end.replaced", "replaced by other work of {prs}")

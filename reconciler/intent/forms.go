@@ -34,6 +34,8 @@ var forms = map[string]*form{
 		`@sha256:[0-9a-f]{64}$`), most: 500,
 		want: "an image by its digest, HOST/REPOSITORY@sha256: and 64 hex digits, as podman images --digests shows it" +
 			"; a tag may become another image"},
+	"region": {pattern: regexp.MustCompile(`^[a-z]{2,4}(?:-[a-z]{2,12}){1,2}-[0-9]{1,2}$`),
+		want: "a region of AWS, as eu-central-1"},
 	"device": {pattern: regexp.MustCompile(`^[A-Za-z0-9/][A-Za-z0-9./:=_-]{0,199}$`),
 		want: "a device, as nvidia.com/gpu=all"},
 	"version": {pattern: regexp.MustCompile(`^` + version + `$`),

@@ -28,6 +28,7 @@ var fromOutside = []string{
 	"RunState.Error", "RunState.EndReason", "RunStatus.Message", "RunStatus.Phase",
 	"CheckVerdict.Reason", "Verdict.Reason", "Proposal.Foreign", "Proposal.Moved",
 	"Proposal.Refused", "Trial.By", "Trial.Note", "Variant.Set",
+	"Orphan.Error", "Orphan.ID", "Orphan.Owner", "Orphan.Region", "Orphan.Run",
 	"Evidence.Stale", "Main.Unread", "Main.UnreadFleets", "UnreadStatement.Why",
 }
 

@@ -29,6 +29,7 @@ type ProposalReport struct {
 	ApprovalCommands []string                 // comments that its runs need from someone with write permission
 	Costs            map[string]delivery.Fact // by approval code: the cost of the runs that it allows
 	Refused          []string                 // who approved runs without write permission
+	Orphans          []delivery.Fact          // what its runs have left in a cloud account
 }
 
 // Green reports whether aob/release succeeded.
@@ -114,6 +115,7 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 		r.Refused = p.Refused
 	}
 
+	r.Orphans = m.orphansOf(p)
 	r.Checks = append(r.Checks, valid)
 	r.Checks = append(r.Checks, stageChecks(r.Models)...)
 	r.Checks = append(r.Checks, m.releaseCheck(p, &r, gates))

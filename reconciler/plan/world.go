@@ -30,6 +30,7 @@ type World struct {
 	Trials        []Trial                     // experiments, oldest first
 	Wanted        []delivery.CompareRun       // comparisons that people have requested
 	PowerOf       []string                    // gates whose power people have requested
+	Orphans       []delivery.Orphan           // that were found in a cloud account, the earliest first
 	InvalidOwners map[string]string           // invalid owners of gates, and why they are invalid
 	Server        Server
 }

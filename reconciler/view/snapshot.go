@@ -49,6 +49,11 @@ func (s *Snapshot) Status() web.Status {
 	for _, lost := range s.lost() {
 		notice(lost)
 	}
+	for _, o := range s.World.Orphans {
+		if o.Error != "" {
+			notice(plan.OrphanFact(o))
+		}
+	}
 	blind := s.World.MainUnknown()
 	if len(s.World.Main.Complaints) > 0 {
 		notice(blind, delivery.Fact{Code: code.NothingAccepted})
@@ -453,6 +458,11 @@ func (s *Snapshot) Counts() web.Counts {
 	for _, b := range s.World.Stored {
 		if len(b.Lost) > 0 {
 			c.Lost++
+		}
+	}
+	for _, o := range s.World.Orphans {
+		if o.Error != "" {
+			c.Orphans++
 		}
 	}
 	return c

@@ -27,6 +27,9 @@ import (
 //	aob_devices{fleet,phase}             current devices; phase is silent if not heard within the deadline, held if
 //	                                     the device reports and does not install, or has another anomaly
 //	aob_store_lost_bundles               bundles with missing or damaged files in the server's store
+//	aob_orphans_found_total{kind,why}    what sweeps of a cloud account found and no run needed
+//	aob_orphans_left                     of these, what could not be ended
+//	aob_sweeps_total{result}             sweeps of a cloud account; result is ok or error
 //	aob_model_bytes_served_total         bytes of bundles sent to devices
 //	aob_tracker_call_seconds{tracker,result}  duration of telling a tracker one record
 //	aob_tracker_waiting{tracker}         records that a tracker does not have yet
@@ -46,6 +49,8 @@ type Metrics struct {
 	webhooks   *prometheus.CounterVec
 	tracker    *prometheus.HistogramVec
 	untold     *prometheus.GaugeVec
+	orphans    *prometheus.CounterVec
+	sweeps     *prometheus.CounterVec
 }
 
 // NewMetrics returns metrics in a registry of their own.
@@ -69,9 +74,12 @@ func NewMetrics() *Metrics {
 		git: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "aob_git_observe_seconds",
 			Help:    "Duration of reading the git remote.",
 			Buckets: []float64{.001, .003, .01, .03, .1, .3, 1, 3, 10, 30}}),
-		gitBytes:   counter("aob_git_bytes_read_total", "Bytes read from the git remote."),
-		started:    vec("aob_runs_started_total", "Started runs, including restarts after a crash.", "kind"),
-		trainings:  counter("aob_trainings_total", "Started trainings; a resumed training is not counted again."),
+		gitBytes:  counter("aob_git_bytes_read_total", "Bytes read from the git remote."),
+		started:   vec("aob_runs_started_total", "Started runs, including restarts after a crash.", "kind"),
+		trainings: counter("aob_trainings_total", "Started trainings; a resumed training is not counted again."),
+		orphans: vec("aob_orphans_found_total", "What sweeps of a cloud account found and no run needed.", "kind",
+			"why"),
+		sweeps:     vec("aob_sweeps_total", "Sweeps of a cloud account.", "result"),
 		modelBytes: counter("aob_model_bytes_served_total", "Bytes of bundles sent to devices."),
 		webhooks:   vec("aob_webhooks_total", "Webhooks received.", "result"),
 		tracker: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "aob_tracker_call_seconds",
@@ -81,7 +89,7 @@ func NewMetrics() *Metrics {
 			Help: "Records that a tracker does not have yet."}, []string{"tracker"}),
 	}
 	m.registry.MustRegister(m.turns, m.turn, m.steps, m.forge, m.git, m.gitBytes, m.started, m.trainings, m.modelBytes,
-		m.webhooks, m.tracker, m.untold, collectors.NewGoCollector(),
+		m.webhooks, m.tracker, m.untold, m.orphans, m.sweeps, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewBuildInfoCollector())
 	// Series that dashboards use as divisors exist from the start.
 	for _, result := range []string{"ok", "error"} {
@@ -128,6 +136,14 @@ func (m *Metrics) TrackerCall(tracker string, took time.Duration, err error) {
 // TrackerWaiting sets how many records a tracker does not have yet.
 func (m *Metrics) TrackerWaiting(tracker string, records int) {
 	m.untold.WithLabelValues(tracker).Set(float64(records))
+}
+
+// Swept counts one sweep of a cloud account, and what it found that no earlier one did.
+func (m *Metrics) Swept(found []delivery.Orphan, err error) {
+	m.sweeps.WithLabelValues(result(err)).Inc()
+	for _, o := range found {
+		m.orphans.WithLabelValues(string(o.Kind), string(o.Why)).Inc()
+	}
 }
 
 // Step counts one step.
@@ -202,6 +218,8 @@ var (
 	runsDesc = prometheus.NewDesc("aob_runs", "Current runs, by kind and phase.", []string{"kind", "phase"}, nil)
 	lostDesc = prometheus.NewDesc("aob_store_lost_bundles",
 		"Bundles with missing or damaged files in the server's store.", nil, nil)
+	leftDesc = prometheus.NewDesc("aob_orphans_left",
+		"What sweeps of a cloud account found and could not end.", nil, nil)
 	devicesDesc = prometheus.NewDesc("aob_devices", "Current devices, by fleet and phase.",
 		[]string{"fleet", "phase"}, nil)
 )
@@ -211,6 +229,7 @@ func (gauges) Describe(ch chan<- *prometheus.Desc) {
 	ch <- runsDesc
 	ch <- devicesDesc
 	ch <- lostDesc
+	ch <- leftDesc
 }
 
 // Collect implements prometheus.Collector.
@@ -232,6 +251,7 @@ func (g gauges) Collect(ch chan<- prometheus.Metric) {
 		gauge(runsDesc, n, string(k.Kind), k.Phase.String())
 	}
 	gauge(lostDesc, c.Lost)
+	gauge(leftDesc, c.Orphans)
 	for k, n := range c.Devices {
 		gauge(devicesDesc, n, k.Fleet, string(k.Phase))
 	}

@@ -377,6 +377,7 @@ type Counts struct {
 	Runs    map[RunCount]int
 	Devices map[DeviceCount]int
 	Lost    int // bundles with missing or damaged files in the store
+	Orphans int // things in a cloud account that cannot be ended
 }
 
 // Phases that no device reports. The server shows them for devices whose own phase is not meaningful.

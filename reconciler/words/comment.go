@@ -127,6 +127,10 @@ func Comment(pr plan.ProposalReport, checks []plan.Check) string {
 	for _, f := range pr.Fleets {
 		c.printf("- fleet %s\n", f)
 	}
+	if len(pr.Orphans) > 0 {
+		c.printf("\n**Left in the cloud account by runs of this pull request:**\n\n")
+		c.list(pr.Orphans)
+	}
 	return strings.TrimRight(c.String(), "\n") + "\n"
 }
 
