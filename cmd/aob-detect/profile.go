@@ -55,7 +55,7 @@ func (o options) withProfile(ctx context.Context, w detect.Worker, runtime onnx.
 	with := func(e engine.Entry, plan *onnx.Engine) (detect.Worker, error) {
 		r, err := runtime.With(p.Session(e.Engine, e.Folder), plan)
 		w := w
-		w.Runtime = r
+		w.Runtime, w.TensorRT = r, e.Engine.Target.TensorRT
 		return w, err
 	}
 	// Asked before an engine is built, so that a library without the provider is found at once.

@@ -63,7 +63,7 @@ git revert rolls back.`,
 		newStatusCommand(), newExplainCommand(), newPRCommand(), newLogsCommand(), newPlanCommand(),
 		newTryCommand(), newRunsCommand(), newCompareCommand(), newGateCommand(), newDataCommand(), newDeviceCommand(),
 		newBundleCommand(), newTrainerCommand(), newTrainCommand(), newReleaseCommand(),
-		newImportCommand(), newReproduceCommand(), newEvalCommand(), newDoctorCommand(), newValidateCommand(),
+		newImportCommand(), newReproduceCommand(), newEvalCommand(), newBenchCommand(), newDoctorCommand(), newValidateCommand(),
 		newSchemaCommand(), newVersionCommand(),
 	)
 	group(root)

@@ -16,11 +16,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/autonomos/aob/reconciler/artifact"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/detect"
 	"github.com/autonomos/aob/reconciler/web"
@@ -121,6 +123,26 @@ func TestScripts(t *testing.T) {
 				ts.Setenv("PATH", filepath.Dir(binary)+string(filepath.ListSeparator)+ts.Getenv("PATH"))
 				ts.Setenv("AOB_ONNXRUNTIME", onnxRuntime)
 				ts.Setenv("MODELS", models)
+			},
+			// stock FOLDER puts a bundle into the store of the server of world/aob.yaml, and its files into FOLDER.
+			"stock": func(ts *testscript.TestScript, _ bool, args []string) {
+				ctx := context.Background()
+				d := detect.Detector{Binary: filepath.Join(strings.Split(ts.Getenv("PATH"), ":")[0], "aob-detect"),
+					Library: onnxRuntime}
+				model := filepath.Join(ts.Getenv("MODELS"), "detector.onnx")
+				sig, golden, err := d.Inspect(ctx, model)
+				ts.Check(err)
+				encoded, err := golden.MarshalBinary()
+				ts.Check(err)
+				st := state(ts.MkAbs("world/state"))
+				_, err = loadKey(st.path("keys", "evidence.key"))
+				ts.Check(err)
+				store, err := artifact.Open(st.bundles())
+				ts.Check(err)
+				bundle, err := store.Push(ctx, artifact.Bundle{ModelPath: model, Signature: sig, Golden: encoded,
+					Labels: []string{"red", "blue"}})
+				ts.Check(err)
+				ts.Check(store.Unpack(ctx, bundle, ts.MkAbs(args[0])))
 			},
 			// uv puts the user's uv into the cache of the script, without a network.
 			"uv": func(ts *testscript.TestScript, _ bool, _ []string) {

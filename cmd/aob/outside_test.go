@@ -91,6 +91,10 @@ var printed = map[string]func(text string) (v any, print func(*terminal)){
 		v := filled[freezeResult](text)
 		return v, func(t *terminal) { v.Changed = true; t.frozen(v); v.Changed = false; t.frozen(v) }
 	},
+	"aob bench": func(text string) (any, func(*terminal)) {
+		v := newMeasurement(filled[delivery.Bench](text))
+		return v, func(t *terminal) { t.measurement(v) }
+	},
 	"aob validate": func(text string) (any, func(*terminal)) {
 		v := filled[validation](text)
 		return v, func(t *terminal) { t.validation(v) }

@@ -43,6 +43,19 @@ func (d *Damaged) Unwrap() error { return d.Err }
 // unpack. Its files cannot be checked.
 var ErrUnchecked = errors.New("there is no " + ManifestFile + ", so its files cannot be checked")
 
+// Unpacked returns which bundle is in a folder that Unpack wrote. Its files are checked as by CheckUnpacked.
+func Unpacked(ctx context.Context, dir string) (delivery.Digest, error) {
+	data, err := durable.ReadFile(filepath.Join(dir, ManifestFile), maxManifest)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", ErrUnchecked
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", ManifestFile, err)
+	}
+	bundle := delivery.Sum(data)
+	return bundle, CheckUnpacked(ctx, bundle, dir)
+}
+
 // CheckUnpacked compares the files that Unpack wrote into dir with the bundle's digests.
 // It reads every byte. The error is a *[Damaged] if a file differs or is missing, and
 // [ErrUnchecked] if there is no manifest. Other errors say nothing about the files.

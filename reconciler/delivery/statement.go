@@ -34,6 +34,7 @@ const (
 	AbortType      = "https://aob.dev/abort/v1"
 	ThresholdsType = "https://aob.dev/thresholds/v1"
 	VariantType    = "https://aob.dev/variant/v1"
+	BenchType      = "https://aob.dev/bench/v1"
 )
 
 // Training says how a bundle was trained.

@@ -7,6 +7,7 @@
 //   - [Detector.Inspect] opens an untrusted model and returns its signature and a golden: an input and
 //     the model's outputs; [Detector.Describe] says what a file declares, also of one without metadata;
 //   - [Detector.Evaluate] runs a model over images, for gates;
+//   - [Detector.Bench] measures how fast this machine runs a bundle;
 //   - [Detector.Serve] keeps a model running behind a Unix socket, for devices.
 //
 // If the child crashes, hangs, exceeds its memory limit or writes invalid output, the caller gets an error with the
@@ -38,7 +39,7 @@
 //
 // # Files
 //
-// detect.go, inspect.go, evaluate.go, serve.go, client.go and child.go are the calling side. worker.go, image.go,
-// resize.go, contract.go, boxes.go, engine.go and server.go run inside aob-detect, on a [Model] that package onnx
+// detect.go, inspect.go, evaluate.go, bench.go, serve.go, client.go and child.go are the calling side. worker.go,
+// benchworker.go, image.go, resize.go, contract.go, boxes.go, engine.go and server.go run inside aob-detect, on a [Model] that package onnx
 // opens. wire.go, golden.go and tensor.go are used by both.
 package detect

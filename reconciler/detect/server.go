@@ -56,6 +56,7 @@ type Inference struct {
 // Timing is how long the stages of a call took, and how many images its run had.
 type Timing struct {
 	Pre, Queue, Infer, Post time.Duration // file to tensor; waiting for the model; the model; its outputs to boxes
+	Decode                  time.Duration // the part of Pre from the file to pixels; only inside the server
 	Batch                   int
 }
 
@@ -259,6 +260,7 @@ func (s *Server) Infer(ctx context.Context, data []byte, score float64) (found D
 	if err != nil {
 		return Detections{}, timing, &ImageError{Why: err.Error()}
 	}
+	decoded := time.Since(began)
 	width, height := img.Bounds().Dx(), img.Bounds().Dy()
 	input := s.inputs.Get().(*[]float32)
 	fillTensor(img, s.sig, *input)
@@ -275,7 +277,7 @@ func (s *Server) Infer(ctx context.Context, data []byte, score float64) (found D
 		b, l, timing.Infer, err = e.compute(ctx, *input, 1)
 		boxes, logits, timing.Batch = b.Data, l.Data, 1
 	}
-	timing.Pre = pre
+	timing.Pre, timing.Decode = pre, decoded
 	timing.Queue += queued
 	if err != nil {
 		return Detections{}, timing, err // not Put: a batch may still read it

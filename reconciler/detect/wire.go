@@ -25,7 +25,9 @@ type message struct {
 	Ready     *bool        `json:"ready,omitempty"`     // serve, when it is ready
 	// Building is about the engine of a profile with TensorRT: serve and build, before the rest.
 	Building *profile.Progress `json:"building,omitempty"`
-	Failure  *failure          `json:"failure,omitempty"` // last
+	Benching *BenchProgress    `json:"benching,omitempty"` // bench, while it measures
+	Benched  *delivery.Bench   `json:"benched,omitempty"`  // bench, last
+	Failure  *failure          `json:"failure,omitempty"`  // last
 }
 
 // A hello tells the versions of the child, so that results of different versions are never mixed.
@@ -126,7 +128,7 @@ func parseMessage(line []byte) (message, error) {
 	}
 	parts := 0
 	for _, set := range []bool{m.Hello != nil, m.Image != nil, m.Done != nil, m.Inspected != nil, m.Described != nil,
-		m.Ready != nil, m.Building != nil, m.Failure != nil} {
+		m.Ready != nil, m.Building != nil, m.Benching != nil, m.Benched != nil, m.Failure != nil} {
 		if set {
 			parts++
 		}

@@ -58,6 +58,7 @@ type Worker struct {
 
 	// Provider names what computes the model, for descriptions; empty: Provider.
 	Provider string
+	TensorRT string // its version, with an engine of it
 	// Bounds say how far the outputs may be from the golden ones; zero: Tolerance.
 	Bounds profile.Bounds
 }

@@ -4,13 +4,15 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
-	"github.com/autonomos/aob/reconciler/durable"
 	"github.com/autonomos/aob/reconciler/profile"
 )
 
@@ -21,9 +23,15 @@ type Machine struct {
 	SMI func(ctx context.Context, args ...string) ([]byte, error)
 }
 
+// read returns the beginning of a file. The files of /proc say that they have no bytes, whatever they have.
 func (m Machine) read(path string) []byte {
 	const most = 1 << 20
-	data, _ := durable.ReadFile(filepath.Join("/", m.Root, path), most)
+	f, err := os.OpenFile(filepath.Join("/", m.Root, path), os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	data, _ := io.ReadAll(io.LimitReader(f, most))
 	return data
 }
 
@@ -69,10 +77,15 @@ func find(name string, places ...string) (string, error) {
 
 // available returns how much memory is free for new programs, in bytes; false if the machine does not say it.
 func (m Machine) available() (int64, bool) {
-	lines := bufio.NewScanner(bytes.NewReader(m.read("proc/meminfo")))
+	return m.kilobytes("proc/meminfo", "MemAvailable:")
+}
+
+// kilobytes returns the size in a line of a file below /proc, in bytes; false if it is not there.
+func (m Machine) kilobytes(path, name string) (int64, bool) {
+	lines := bufio.NewScanner(bytes.NewReader(m.read(path)))
 	for lines.Scan() {
-		if rest, ok := strings.CutPrefix(lines.Text(), "MemAvailable:"); ok {
-			n, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
+		if rest, ok := strings.CutPrefix(lines.Text(), name); ok {
+			n, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), " kB")), 10, 64)
 			return n << 10, err == nil && n >= 0 && n < 1<<43
 		}
 	}

@@ -1,5 +1,5 @@
 // Package evidence signs and reads statements about bundles: trainings, scores, gate
-// verdicts, releases, acceptances by main, and aborts of rollouts.
+// verdicts, benches, releases, acceptances by main, and aborts of rollouts.
 //
 // Each is an in-toto statement about one bundle, in a DSSE envelope that is signed by the evidence key and attached to
 // the bundle as a referrer. There is no other storage: the bundles and the public keys are enough to read all evidence.

@@ -93,6 +93,23 @@ func variantOf(bundle delivery.Digest, k string) delivery.MadeVariant {
 			Variant: 0.1}}}}}
 }
 
+// benchOf is the bench of a machine that takes 10 ms for an image.
+func benchOf(bundle delivery.Digest) delivery.Bench {
+	b := delivery.Bench{Model: digest("model"), Hardware: digest("profile"), At: time.Unix(1.8e9, 0).UTC(),
+		BenchRun: delivery.BenchRun{Bundle: bundle, Profile: "cpu-fp32", Settings: delivery.GateBench()},
+		Machine:  delivery.BenchMachine{Cores: 2, Threads: 2, Platform: "linux/arm64"}}
+	times := delivery.BenchTimes{P50: 0.01, P90: 0.01, P95: 0.01, P99: 0.01}
+	stages := map[string]delivery.BenchTimes{}
+	for _, stage := range delivery.BenchStages {
+		stages[stage] = times
+	}
+	for range b.Settings.Repeats {
+		b.Result.Repeats = append(b.Result.Repeats, delivery.BenchRepeat{Stages: stages, Throughput: 100})
+	}
+	b.Result.Clients = 4
+	return b
+}
+
 func verdictOf(k string) delivery.Verdict {
 	return delivery.Verdict{Gate: "production", Model: "pallets", Outcome: delivery.Pass, Key: digest(k)}
 }
@@ -144,6 +161,7 @@ func signAll(t testing.TB, s *evidence.Store, bundle delivery.Digest) {
 		sign(s, ctx, scoresOf(bundle, "score")),
 		s.Sign(ctx, bundle, delivery.ThresholdsType, resolvedOf(bundle, "thresholds")),
 		s.Sign(ctx, bundle, delivery.VariantType, variantOf(bundle, "variant")),
+		s.Sign(ctx, bundle, delivery.BenchType, benchOf(bundle)),
 		s.Sign(ctx, bundle, delivery.VerdictType, verdictOf("verdict")),
 		sign(s, ctx, releaseOf(bundle, 1)),
 		sign(s, ctx, acceptanceOf(bundle, 1)),
@@ -183,6 +201,7 @@ func TestSignThenLoad(t *testing.T) {
 			digest("spec"): {training(b[0], "run"), training(b[1], "run"), training(b[1], "another run")}},
 		Resolved:   map[delivery.Digest]delivery.Resolved{digest("thresholds"): resolvedOf(b[0], "thresholds")},
 		VariantsOf: map[delivery.Digest][]delivery.MadeVariant{digest("trained"): {variantOf(b[0], "variant")}},
+		BenchesOf:  map[delivery.Digest][]delivery.Bench{b[0]: {benchOf(b[0])}},
 		Verdicts:   map[delivery.Digest]delivery.Verdict{digest("verdict"): verdictOf("verdict")},
 		ReleasesOf: map[delivery.Digest][]delivery.ReleaseStatement{b[0]: {releaseOf(b[0], 1)}},
 		AcceptancesOf: map[string][]delivery.Acceptance{"pallets": {acceptanceOf(b[0], 1), acceptanceOf(b[0], 2),
@@ -533,7 +552,7 @@ func TestOnlyNewStatementsAreRead(t *testing.T) {
 		counted.reads = 0
 	}
 	first := load(t, reader)
-	reads("the first time", 7)
+	reads("the first time", 8)
 	if second := load(t, reader); second != first {
 		t.Error("a new snapshot although nothing changed")
 	}

@@ -21,6 +21,8 @@ type Snapshot struct {
 	Resolved map[delivery.Digest]delivery.Resolved
 	// VariantsOf maps trained bundles to their variants. Of several of one kind the first counts.
 	VariantsOf map[delivery.Digest][]delivery.MadeVariant
+	// BenchesOf maps bundles to what machines measured of them.
+	BenchesOf map[delivery.Digest][]delivery.Bench
 	// Verdicts maps verdict keys to verdicts.
 	Verdicts map[delivery.Digest]delivery.Verdict
 	// ReleasesOf maps bundles to release statements.
@@ -158,6 +160,7 @@ func newSnapshot() *Snapshot {
 		TrainingsOf:   map[delivery.Digest][]delivery.Training{},
 		Resolved:      map[delivery.Digest]delivery.Resolved{},
 		VariantsOf:    map[delivery.Digest][]delivery.MadeVariant{},
+		BenchesOf:     map[delivery.Digest][]delivery.Bench{},
 		Verdicts:      map[delivery.Digest]delivery.Verdict{},
 		ReleasesOf:    map[delivery.Digest][]delivery.ReleaseStatement{},
 		AcceptancesOf: map[string][]delivery.Acceptance{},
@@ -178,6 +181,8 @@ func (s *Snapshot) add(value any) {
 		}
 	case delivery.MadeVariant:
 		s.VariantsOf[v.Input.Bundle] = append(s.VariantsOf[v.Input.Bundle], v)
+	case delivery.Bench:
+		s.BenchesOf[v.Bundle] = append(s.BenchesOf[v.Bundle], v)
 	case delivery.Verdict:
 		if _, there := s.Verdicts[v.Key]; !there {
 			s.Verdicts[v.Key] = v

@@ -38,6 +38,8 @@ var (
 			return v.Result.Bundle, required("key", v.Key, "input.variant", v.Input.Variant, "input.bundle",
 				v.Input.Bundle, "result.bundle", v.Result.Bundle)
 		})}
+	benched = kind{delivery.BenchType, "application/vnd.aob.bench.v1+json",
+		decode(func(b delivery.Bench) (delivery.Digest, error) { return b.Bundle, b.Check() })}
 	verdict = kind{delivery.VerdictType, "application/vnd.aob.verdict.v1+json",
 		decode(func(v delivery.Verdict) (delivery.Digest, error) {
 			return v.Bundle, required("key", v.Key, "gate", v.Gate, "outcome", v.Outcome)
@@ -56,7 +58,7 @@ var (
 		})}
 
 	// snapshotKinds are the kinds that Load reads. Scores are read on demand.
-	snapshotKinds = []kind{training, resolved, variant, verdict, release, acceptance, abort}
+	snapshotKinds = []kind{training, resolved, variant, benched, verdict, release, acceptance, abort}
 	allKinds      = slices.Concat([]kind{scores}, snapshotKinds, paperKinds)
 )
 

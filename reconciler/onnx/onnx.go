@@ -32,6 +32,9 @@ func Open(library string) (Runtime, error) {
 	return Runtime{library: library, session: profile.Default().Session(profile.Engine{}, "")}, nil
 }
 
+// Version returns the version of the loaded library.
+func Version() string { return ort.GetVersion() }
+
 // Describe returns a model's inputs and outputs.
 func (Runtime) Describe(model []byte) (inputs, outputs []detect.Port, err error) {
 	if err := selfContained(model); err != nil {

@@ -133,6 +133,7 @@ type Evidence struct {
 	Resolved map[delivery.Digest]delivery.Resolved // thresholds, by the key of their run
 	// Variants has by trained bundle what was made of it; the first of a kind counts.
 	Variants map[delivery.Digest][]delivery.MadeVariant
+	Benches  map[delivery.Digest][]delivery.Bench // by bundle, oldest first
 	Verdicts map[delivery.Digest]delivery.Verdict // by verdict key
 	Releases []delivery.ReleaseStatement
 	Accepted map[string][]delivery.Acceptance // by model

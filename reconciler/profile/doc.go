@@ -8,10 +8,10 @@
 //
 //   - [Profile.Session]: the options that ONNX Runtime gets;
 //   - [Engine.Key] and [Engine.Folder]: what a TensorRT engine is cached under;
-//   - [Build.Args] and [Bench.Args]: the command lines of trtexec, and [ParseLog], which reads its output;
+//   - [Build.Args]: the command line of trtexec, and [ParseLog], which reads its output;
 //   - [Bounds]: how far the answers may be from those of the CPU;
 //   - [Profile.Result]: the part of the key of evaluation results that says what computed them.
 //
-// [ParseTegra], [ParseModule] and [ParseSMI] read what a machine tells about itself. The package is pure: package
-// engine runs trtexec, and package onnx passes the options on.
+// [ParseTegra], [ParseModule], [ParseSMI] and [ParseGPUReading] read what a machine tells about itself. The
+// package is pure: package engine runs trtexec, and package onnx passes the options on.
 package profile

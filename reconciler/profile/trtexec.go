@@ -76,39 +76,12 @@ func (b Build) Args(device, batch int) ([]string, error) {
 	return args, nil
 }
 
-func (b Build) shape(batch int) string { return shapeOf(b.Input, batch, b.Shape) }
-
-func shapeOf(input string, batch int, shape []int64) string {
+func (b Build) shape(batch int) string {
 	sizes := []string{strconv.Itoa(batch)}
-	for _, n := range shape[1:] {
+	for _, n := range b.Shape[1:] {
 		sizes = append(sizes, strconv.FormatInt(n, 10))
 	}
-	return input + ":" + strings.Join(sizes, "x")
-}
-
-// A Bench is one run of trtexec that measures an engine.
-type Bench struct {
-	Engine   string // path
-	Input    string
-	Shape    []int64
-	WarmUp   Timeout
-	Duration Timeout
-}
-
-// Percentiles are those that trtexec is asked for.
-var Percentiles = []float64{90, 95, 99}
-
-// Args returns the command line of trtexec without the program.
-func (b Bench) Args(device, batch int) []string {
-	list := delivery.Each(Percentiles, func(p float64) string { return strconv.FormatFloat(p, 'f', -1, 64) })
-	args := []string{"--loadEngine=" + b.Engine, "--device=" + strconv.Itoa(device),
-		"--warmUp=" + strconv.FormatInt(int64(b.WarmUp)/1e6, 10),             // milliseconds
-		"--duration=" + strconv.FormatInt((int64(b.Duration)+1e9-1)/1e9, 10), // seconds
-		"--percentile=" + strings.Join(list, ",")}
-	if len(b.Shape) > 0 && b.Shape[0] < 0 {
-		args = append(args, "--shapes="+shapeOf(b.Input, batch, b.Shape))
-	}
-	return args
+	return b.Input + ":" + strings.Join(sizes, "x")
 }
 
 // parseVersion returns the first two numbers of a version such as 10.3.0.
@@ -127,24 +100,11 @@ func parseVersion(version string) (major, minor int, err error) {
 
 // A Log is what a run of trtexec has printed.
 type Log struct {
-	Version    string     `json:"version,omitempty"`    // of TensorRT
-	Passed     bool       `json:"passed"`               // it says that it has done its work
-	Seconds    float64    `json:"seconds,omitempty"`    // of the build
-	Throughput float64    `json:"throughput,omitempty"` // inferences in a second
-	Latency    *Quantiles `json:"latency,omitempty"`
-	Errors     []string   `json:"errors,omitempty"` // the first ones
-	Memory     bool       `json:"memory"`           // an error says that memory was too small
-}
-
-// Quantiles are times of one inference in milliseconds.
-type Quantiles struct {
-	Min    float64 `json:"min"`
-	Max    float64 `json:"max"`
-	Mean   float64 `json:"mean"`
-	Median float64 `json:"median"`
-	P90    float64 `json:"p90"`
-	P95    float64 `json:"p95"`
-	P99    float64 `json:"p99"`
+	Version string   `json:"version,omitempty"` // of TensorRT
+	Passed  bool     `json:"passed"`            // it says that it has done its work
+	Seconds float64  `json:"seconds,omitempty"` // of the build
+	Errors  []string `json:"errors,omitempty"`  // the first ones
+	Memory  bool     `json:"memory"`            // an error says that memory was too small
 }
 
 // Limits of a log, which is text of another program.
@@ -182,10 +142,6 @@ func ParseLog(output []byte) Log {
 		case level != "I":
 		case strings.HasPrefix(text, "Engine built in "):
 			l.Seconds = numberAfter(text, "Engine built in ")
-		case strings.HasPrefix(text, "Throughput: "):
-			l.Throughput = numberAfter(text, "Throughput: ")
-		case strings.HasPrefix(text, "Latency: min = "):
-			l.Latency = parseQuantiles(text)
 		}
 	}
 	return l
@@ -230,20 +186,6 @@ func splitLine(line string) (level, text string) {
 		text = strings.TrimSpace(rest)
 	}
 	return level, text
-}
-
-// parseQuantiles reads min = 1 ms, max = 2 ms, mean = 1.5 ms, median = 1.5 ms, percentile(90%) = 1.9 ms, ...; nil if a
-// number is missing or none.
-func parseQuantiles(text string) *Quantiles {
-	var q Quantiles
-	for key, to := range map[string]*float64{"min = ": &q.Min, "max = ": &q.Max, "mean = ": &q.Mean,
-		"median = ": &q.Median, "percentile(90%) = ": &q.P90, "percentile(95%) = ": &q.P95,
-		"percentile(99%) = ": &q.P99} {
-		if *to = numberAfter(text, key); *to == 0 {
-			return nil
-		}
-	}
-	return &q
 }
 
 // numberAfter returns the positive number that follows a text; 0 if there is none.

@@ -55,6 +55,8 @@ func statement(s plan.Sign) string {
 		return "training of " + s.Of
 	case delivery.VariantType:
 		return "variant of " + s.Of
+	case delivery.BenchType:
+		return "bench of " + s.Of
 	case delivery.ThresholdsType:
 		return "thresholds of " + s.Of
 	case delivery.ScoresType:
