@@ -62,7 +62,8 @@ tools/onnxruntime/install.sh installs it.`,
 	flags.StringVar(&o.cache, "cache", "",
 		"folder of TensorRT engines (default: AOB_ENGINES, else one in the user's cache folder)")
 	root.AddCommand(inspectCommand(&o), describeCommand(&o), evaluateCommand(&o), serveCommand(&o), inferCommand(&o),
-		runCommand(&o), loadCommand(), shadowCommand(), statusCommand(), buildCommand(&o), benchCommand(&o), profilesCommand(&o))
+		runCommand(&o), loadCommand(), shadowCommand(), statusCommand(), buildCommand(&o),
+		benchCommand(&o), profilesCommand(&o))
 	return root
 }
 

@@ -63,7 +63,8 @@ git revert rolls back.`,
 		newStatusCommand(), newExplainCommand(), newPRCommand(), newLogsCommand(), newPlanCommand(),
 		newTryCommand(), newRunsCommand(), newCompareCommand(), newGateCommand(), newDataCommand(), newDeviceCommand(),
 		newBundleCommand(), newTrainerCommand(), newTrainCommand(), newReleaseCommand(),
-		newImportCommand(), newReproduceCommand(), newEvalCommand(), newBenchCommand(), newDoctorCommand(), newValidateCommand(),
+		newImportCommand(), newReproduceCommand(), newEvalCommand(),
+		newBenchCommand(), newDoctorCommand(), newValidateCommand(),
 		newSchemaCommand(), newVersionCommand(),
 	)
 	group(root)

@@ -72,7 +72,8 @@ func (a *Archive) log(list []evidence.Skipped) {
 // indexed converts a snapshot for plans.
 func indexed(s *evidence.Snapshot) plan.Evidence {
 	e := plan.Evidence{BySpec: map[delivery.Digest]plan.Trained{}, ByRun: map[delivery.Digest]plan.Trained{},
-		Resolved: s.Resolved, Variants: s.VariantsOf, Benches: s.BenchesOf, Verdicts: s.Verdicts, Accepted: s.AcceptancesOf, Newer: s.Newer}
+		Resolved: s.Resolved, Variants: s.VariantsOf, Benches: s.BenchesOf,
+		Verdicts: s.Verdicts, Accepted: s.AcceptancesOf, Newer: s.Newer}
 	for spec, list := range s.TrainingsOf {
 		// Later trainings of the same spec are by other servers. They are the same model.
 		e.BySpec[spec] = plan.Trained{Bundle: list[0].Result.Bundle, Training: list[0]}

@@ -552,8 +552,8 @@ var (
 		"{counts.warmUp} to warm up are needed; measure again with these or more")
 	BenchThrottled = fact("bench.throttled", "no data: the machine slowed itself down while it was measured "+
 		"({fewNames}); cool it or choose a power mode that it can hold, and measure again")
-	BenchNoisy = fact("bench.noisy", "no data: between the repeats, {metric} differs by {percent} % of its median, and "+
-		"above {boundPercent} % it says nothing; end other programs on the machine, and measure again")
+	BenchNoisy = fact("bench.noisy", "no data: between the repeats, {metric} differs by {percent} % of its median, "+
+		"and above {boundPercent} % it says nothing; end other programs on the machine, and measure again")
 	BoundInvalid = fact("check.boundInvalid", "{text}")
 	DropAllowed  = fact("drop.allowed", compared+"[ >= {bound}; "+elsewhere+"|, at worst {low+} >= {bound}]")
 	DropFound    = fact("drop.found", compared+"[ < {bound}; "+elsewhere+"|, at best {high+} < {bound} ({sure})]")

@@ -40,6 +40,6 @@
 // # Files
 //
 // detect.go, inspect.go, evaluate.go, bench.go, serve.go, client.go and child.go are the calling side. worker.go,
-// benchworker.go, image.go, resize.go, contract.go, boxes.go, engine.go and server.go run inside aob-detect, on a [Model] that package onnx
-// opens. wire.go, golden.go and tensor.go are used by both.
+// benchworker.go, image.go, resize.go, contract.go, boxes.go, engine.go and server.go run inside aob-detect, on a
+// [Model] that package onnx opens. wire.go, golden.go and tensor.go are used by both.
 package detect

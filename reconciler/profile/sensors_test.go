@@ -8,7 +8,7 @@ import (
 
 func TestParseProcessor(t *testing.T) {
 	for data, want := range map[string]string{
-		"processor\t: 0\nmodel name\t: ARMv8 Processor rev 1 (v8l)\nprocessor\t: 1\nmodel name\t: other\n": "ARMv8 Processor rev 1 (v8l)",
+		"processor\t: 0\nmodel name\t: ARMv8 rev 1 (v8l)\nprocessor\t: 1\nmodel name\t: other\n": "ARMv8 rev 1 (v8l)",
 		"processor\t: 0\n": "",
 		"":                 "",
 	} {
