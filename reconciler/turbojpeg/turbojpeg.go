@@ -26,17 +26,33 @@ import (
 type Decoder struct{}
 
 // A handle can be used by one goroutine at a time. It is reused, because a new one costs some microseconds.
-type handle struct{ c C.tjhandle }
+type handle struct {
+	c       C.tjhandle
+	cleanup runtime.Cleanup
+}
 
 var handles = sync.Pool{New: func() any {
-	h := &handle{C.tjInitDecompress()}
-	runtime.AddCleanup(h, func(c C.tjhandle) {
-		if c != nil { // nil: there was no memory for it
-			C.tjDestroy(c)
-		}
-	}, h.c)
+	h := &handle{c: C.tjInitDecompress()}
+	h.cleanup = runtime.AddCleanup(h, destroy, h.c)
 	return h
 }}
+
+func destroy(c C.tjhandle) {
+	if c != nil { // nil: there was no memory for it
+		C.tjDestroy(c)
+	}
+}
+
+// done gives the handle back. One whose last file was wrong is destroyed: after an error in a file's header the library
+// (2.1) goes on with that file's state, and would refuse the next file.
+func (d *handle) done(err error) {
+	if err == nil {
+		handles.Put(d)
+		return
+	}
+	d.cleanup.Stop()
+	destroy(d.c)
+}
 
 // The slow, exact inverse DCT and interpolated chroma, as Pillow decodes; at most 500 scans, because each scan of a
 // progressive file costs a pass over all pixels.
@@ -45,7 +61,7 @@ const flags = C.TJFLAG_ACCURATEDCT | C.TJFLAG_LIMITSCANS
 // Size returns a JPEG file's size in pixels from its header.
 func (Decoder) Size(data []byte) (width, height int, err error) {
 	d := handles.Get().(*handle)
-	defer handles.Put(d)
+	defer func() { d.done(err) }()
 	width, height, _, err = d.header(data)
 	return width, height, err
 }
@@ -76,7 +92,7 @@ func (d *handle) header(data []byte) (width, height int, space C.int, err error)
 // that do not belong there are skipped: some cameras write them.
 func (Decoder) Decode(data, buffer []byte) (rgb []byte, width, height int, err error) {
 	d := handles.Get().(*handle)
-	defer handles.Put(d)
+	defer func() { d.done(err) }()
 	width, height, space, err := d.header(data)
 	if err != nil {
 		return nil, 0, 0, err

@@ -84,11 +84,16 @@ func TestDecodeFaults(t *testing.T) {
 		{"not a JPEG", []byte("\x89PNG\r\n\x1a\n"), false, true},
 		{"bytes between segments", stuffed, false, false},
 		{"bytes after its end", append(bytes.Clone(file), "more"...), false, false},
+		{"a segment with a wrong length", []byte("\xff\xd8\xff\xdb\x00\x00"), false, true},
+		{"a frame without pixels", []byte("\xff\xd8\xff\xc0\x00\x0b\x08\x00\x00\x00\x00\x01\x01\x11\x00"), false, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			pix, _, _, err := turbojpeg.Decoder{}.Decode(c.data, nil)
 			if (err != nil) != c.fails || errors.Is(err, io.ErrUnexpectedEOF) != c.truncated {
 				t.Errorf("%d bytes, %v", len(pix), err)
+			}
+			if _, _, _, err := (turbojpeg.Decoder{}).Decode(file, nil); err != nil {
+				t.Errorf("a good file after it: %v", err)
 			}
 		})
 	}
