@@ -263,6 +263,9 @@ func full(why string) error {
 	return Problem{Status: http.StatusTooManyRequests, Why: why + "; try again", Retry: time.Second}
 }
 
+// statusLeft is the status code of requests whose caller has left, as nginx has it.
+const statusLeft = 499
+
 // problem says what a caller is told about an error.
 func (a *API) problem(r *http.Request, err error) Problem {
 	if p, ok := errors.AsType[Problem](err); ok {
@@ -277,10 +280,11 @@ func (a *API) problem(r *http.Request, err error) Problem {
 	if none, ok := errors.AsType[Unavailable](err); ok {
 		return Problem{Status: http.StatusServiceUnavailable, Why: none.Why, Retry: max(none.Retry, time.Second)}
 	}
-	// After this the reason is not the caller's, and may name paths of this machine.
-	if r.Context().Err() == nil {
-		a.o.Log.Error("a request failed", "path", delivery.PlainText(r.URL.Path, 200), "err", err)
+	if r.Context().Err() != nil { // for metrics, and for a caller that has closed its half of the connection
+		return Problem{Status: statusLeft, Why: "the caller closed the connection before the answer"}
 	}
+	// After this the reason is not the caller's, and may name paths of this machine.
+	a.o.Log.Error("a request failed", "path", delivery.PlainText(r.URL.Path, 200), "err", err)
 	if errors.Is(err, context.DeadlineExceeded) {
 		return Problem{Status: http.StatusGatewayTimeout,
 			Why: fmt.Sprintf("the model gave no answer within the timeout (%s)", a.o.Timeout)}

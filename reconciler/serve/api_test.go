@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/base64"
@@ -889,5 +890,29 @@ func TestCallerLeaves(t *testing.T) {
 		for range cap(a.requests) {
 			<-a.requests
 		}
+	}
+}
+
+// A caller that closes its half of the connection is told so, and no server's fault is counted.
+func TestCallerClosesItsHalf(t *testing.T) {
+	m := &fake{hold: make(chan struct{}), came: make(chan struct{}, 1)}
+	server := httptest.NewServer(newTestAPI(m, nil))
+	defer server.Close()
+	conn, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := fmt.Fprintf(conn, "POST /v1/detect HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(jpeg),
+		jpeg); err != nil {
+		t.Fatal(err)
+	}
+	<-m.came
+	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil || resp.StatusCode != statusLeft {
+		t.Errorf("%v, %v", resp, err)
 	}
 }
