@@ -31,6 +31,7 @@ tools:
 # missing.
 test-tools: tools
 	tools/gitea/install.sh >/dev/null
+	tools/versitygw/install.sh >/dev/null
 	for tool in mlflow great-expectations roboflow moto prefect airflow papers serveclients; do \
 		tools/venv.sh $$tool >/dev/null || echo "$$tool is not installed; the tests that need it skip" >&2; done
 

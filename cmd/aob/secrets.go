@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/autonomos/aob/reconciler/dataset"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/intent"
 	"github.com/autonomos/aob/reconciler/run"
@@ -42,7 +43,7 @@ func runnerEnv(s intent.Server, trainers intent.Trainers) run.Environment {
 			return nil, err
 		}
 		env := slices.Clone(base)
-		if spec.Training() == nil { // a trainer does not read buckets
+		if spec.Training() == nil || s.Files != "" { // a trainer does not read buckets, and its runner may
 			for _, name := range awsVariables {
 				if v, ok := os.LookupEnv(name); ok {
 					env = append(env, name+"="+v)
@@ -69,7 +70,7 @@ func runnerEnv(s intent.Server, trainers intent.Trainers) run.Environment {
 
 // secretsOf lists the names of the secrets that a run needs, each once.
 func secretsOf(s intent.Server, spec delivery.RunSpec, trainers intent.Trainers) ([]string, error) {
-	var names []string
+	names := filesSecrets(s)
 	from := func(d delivery.Dataset) {
 		name, _, _ := strings.Cut(d.Path, "/")
 		if source := sources[d.Source]; source != nil {
@@ -98,6 +99,18 @@ func secretsOf(s intent.Server, spec delivery.RunSpec, trainers intent.Trainers)
 	}
 	slices.Sort(names)
 	return slices.Compact(names), nil
+}
+
+// filesSecrets lists the names of the secrets that the store of run outputs needs.
+func filesSecrets(s intent.Server) []string {
+	if s.Files == "" {
+		return nil
+	}
+	_, _, names, err := dataset.ParseBucket(s.Files)
+	if err != nil {
+		return nil // filesOf says so
+	}
+	return names
 }
 
 // trainerOf returns the description of the trainer that a training runs. After an upgrade that is not the trainer that
@@ -135,6 +148,14 @@ func readSecret(s intent.Server, name string) (string, error) {
 	return value, nil
 }
 
+// runSecret returns a secret that this process got as a runner, or else reads it.
+func runSecret(s intent.Server, name string) (string, error) {
+	if value, ok := runSecrets()[name]; ok {
+		return value, nil
+	}
+	return readSecret(s, name)
+}
+
 // secretMask returns a function that returns a mask of all secrets of the configuration that can be read. The mask also
 // has the values that were read before, since a log may have one that was replaced.
 func secretMask(s intent.Server) func() delivery.Mask {
@@ -154,7 +175,7 @@ func secretMask(s intent.Server) func() delivery.Mask {
 
 // checkSecrets returns an error if a secret is missing that the server's trainers or the sources of its datasets need.
 func checkSecrets(s intent.Server, trainers intent.Trainers) error {
-	var names []string
+	names := filesSecrets(s)
 	for _, t := range trainers {
 		names = append(names, t.Secrets...)
 	}

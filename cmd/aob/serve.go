@@ -316,10 +316,14 @@ func planServer(s intent.Server, trainers intent.Trainers) (plan.Server, error) 
 // openSite connects to the forge and builds the HTTP server.
 func (p *server) openSite(context.Context) error {
 	s, st, r := p.settings, p.state, p.loop
+	files, err := filesOf(s)
+	if err != nil {
+		return err
+	}
 	requests := view.NewRequests(p.ledger, p.log)
 	r.Requests = requests
 	p.source = &view.Source{Loop: r, Requests: requests, Fleet: p.devices, Parser: r.Parser, Main: s.Main,
-		Now: time.Now, Logs: []view.Files{store.Folder(st), st.files()}, Mask: p.mask, Commits: p.mirror}
+		Now: time.Now, Logs: []view.Files{store.Folder(st), files}, Mask: p.mask, Commits: p.mirror}
 	p.metrics.Watch(p.source)
 	connection, err := connect(s, forge.Settings{Main: s.Main, Signed: p.signed, Address: s.Repository, Git: p.mirror,
 		Rows: p.ledger}, p.log)
@@ -334,7 +338,7 @@ func (p *server) openSite(context.Context) error {
 		Address: web.Address{Address: s.Listen.Address, Certificate: s.Listen.Certificate, Key: s.Listen.Key},
 		Listens: p.devices.Listen, MetricsAddress: s.Listen.Metrics,
 		Site: web.Site{Fleet: p.devices.Handler(), Bundles: p.devices.Guard(p.bundles.Handler(p.metrics.BytesServed)),
-			Pictures: web.Pictures(st.files(), p.source.PicturesOf), Ready: p.source.Ready},
+			Pictures: web.Pictures(files, p.source.PicturesOf), Ready: p.source.Ready},
 	}
 	if connection.Webhook != nil {
 		p.web.Site.Webhook = webhookOf(connection, r, p.metrics, p.log)

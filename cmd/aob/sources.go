@@ -23,12 +23,7 @@ var sources = map[string]dataset.Source{
 // datasets returns the datasets that a server may use.
 func datasets(s intent.Server) dataset.Catalog {
 	return dataset.Catalog{Sources: sources, Locations: s.Datasets, Cache: state(s.State).path("datasets"),
-		Secret: func(name string) (string, error) {
-			if value, ok := runSecrets()[name]; ok {
-				return value, nil
-			}
-			return readSecret(s, name)
-		}}
+		Secret: func(name string) (string, error) { return runSecret(s, name) }}
 }
 
 // datasetNames returns the names in a server's configuration by source.

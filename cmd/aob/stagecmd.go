@@ -91,12 +91,16 @@ func (w *workshop) openWork(ctx context.Context, progress io.Writer) (l *stage.L
 	if err != nil {
 		return nil, nil, nil, err
 	}
+	files, err := filesOf(s)
+	if err != nil {
+		return nil, nil, nil, err
+	}
 	return &stage.Local{
 		Runs: &run.Store{Dir: st.runs(), Command: []string{self, "runner", "--config", config, "--state", s.State},
 			Env: runnerEnv(s, trainers), Mask: secretMask(s)},
 		Bundles: bundles, Server: settings, Datasets: datasets(s), Progress: showRun(progress),
 		Missing: func(file string) bool {
-			f, err := st.files().Open(file)
+			f, err := files.Open(file)
 			if err == nil {
 				f.Close()
 			}

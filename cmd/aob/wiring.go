@@ -19,6 +19,8 @@ import (
 	"github.com/autonomos/aob"
 	trainlocal "github.com/autonomos/aob/infra/terraform/train-local"
 	"github.com/autonomos/aob/reconciler/artifact"
+	"github.com/autonomos/aob/reconciler/cloud"
+	"github.com/autonomos/aob/reconciler/dataset"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/detect"
 	"github.com/autonomos/aob/reconciler/durable"
@@ -44,8 +46,21 @@ func (s state) bundles() string  { return s.path("bundles") }
 func (s state) trainers() string { return s.path("trainers") }
 func (s state) ledger() string   { return s.path("ledger.db") }
 
-// files returns the store of run outputs.
-func (s state) files() store.Folder { return store.Folder(s) }
+// filesOf returns the store of run outputs.
+func filesOf(s intent.Server) (work.Store, error) {
+	if s.Files == "" {
+		return store.Folder(s.State), nil
+	}
+	at, prefix, names, err := dataset.ParseBucket(s.Files)
+	for i := 0; err == nil && i < len(names); i++ {
+		*[]*string{&at.KeyID, &at.Key}[i], err = runSecret(s, names[i])
+	}
+	if err != nil {
+		return nil, fmt.Errorf("files: in the server's configuration: %w", err)
+	}
+	bucket, err := cloud.OpenBucket(context.Background(), cloud.Address(at))
+	return store.Bucket{Objects: bucket, Prefix: prefix}, err
+}
 
 // loadServer reads the server's configuration.
 func loadServer(path string) (intent.Server, error) {
@@ -128,6 +143,10 @@ func newStages(s intent.Server) (*work.Stages, error) {
 	if err != nil {
 		return nil, err
 	}
+	files, err := filesOf(s)
+	if err != nil {
+		return nil, err
+	}
 	detector, err := detect.Detector{Binary: s.Detector.Binary, Library: s.Detector.Library,
 		MemoryLimit: s.Detector.Memory}.Find()
 	if err != nil {
@@ -150,7 +169,7 @@ func newStages(s intent.Server) (*work.Stages, error) {
 		weights[w.Base().SHA256] = w.File
 	}
 	return &work.Stages{
-		Datasets: datasets(s), Files: st.files(), Weights: weights,
+		Datasets: datasets(s), Files: files, Weights: weights,
 		Trainers: st.trainers(), Python: s.Python, Environments: environments, Containers: containersOf(s),
 		Secrets: runSecrets(),
 		Machines: map[string]work.Trainer{

@@ -3,9 +3,12 @@ package cloud
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"slices"
@@ -161,6 +164,41 @@ func (b *Bucket) Read(ctx context.Context, key, version string, offset int64) (i
 	return out.Body, nil
 }
 
+// Write writes an object, whose bytes have a SHA-256, with which the store compares them. If fresh is set, an object
+// that is there stays as it is, which is fs.ErrExist.
+func (b *Bucket) Write(ctx context.Context, key string, body io.ReadSeeker, size int64, sum [sha256.Size]byte,
+	fresh bool) error {
+	input := &s3.PutObjectInput{Bucket: &b.at.Bucket, Key: &key, Body: body, ContentLength: &size,
+		ChecksumSHA256: aws.String(base64.StdEncoding.EncodeToString(sum[:]))}
+	if fresh {
+		input.IfNoneMatch = aws.String("*")
+	}
+	_, err := b.client.PutObject(ctx, input)
+	if err == nil {
+		return nil
+	}
+	if r, ok := errors.AsType[*awshttp.ResponseError](err); ok && fresh &&
+		r.HTTPStatusCode() == http.StatusPreconditionFailed {
+		return fs.ErrExist
+	}
+	return b.explain(err)
+}
+
+// Remove removes an object. A missing one is no error.
+func (b *Bucket) Remove(ctx context.Context, key string) error {
+	_, err := b.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &b.at.Bucket, Key: &key})
+	if err != nil {
+		return b.explain(err)
+	}
+	return nil
+}
+
+// errMissing is the error of an object that is not there. It is fs.ErrNotExist.
+type errMissing struct{}
+
+func (errMissing) Error() string        { return "an object was removed while it was read" }
+func (errMissing) Is(target error) bool { return target == fs.ErrNotExist }
+
 // explain returns an error for people.
 func (b *Bucket) explain(err error) error {
 	status := 0
@@ -182,7 +220,7 @@ func (b *Bucket) explain(err error) error {
 	case code == "PreconditionFailed" || status == http.StatusPreconditionFailed:
 		return errors.New("an object was changed while it was read")
 	case code == "NoSuchKey":
-		return errors.New("an object was removed while it was read")
+		return errMissing{}
 	case status == http.StatusForbidden || status == http.StatusUnauthorized:
 		return delivery.Blockedf("check the credentials, and that they may list the bucket and read its objects",
 			"bucket %s refuses the server's credentials (%s)", b.at.Bucket, said)

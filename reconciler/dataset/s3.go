@@ -65,8 +65,8 @@ var (
 
 // parseBucket parses a location. Errors do not repeat it, since it may have a secret that does not belong there.
 func parseBucket(location string) (b bucketLocation, err error) {
-	const do = "want s3://BUCKET/PREFIX?region=NAME&endpoint=https://HOST&secrets=NAME in datasets.s3 of the server's" +
-		" configuration, of which all but the bucket may be left out"
+	const do = "want s3://BUCKET/PREFIX?region=NAME&endpoint=https://HOST&secrets=NAME in the server's configuration," +
+		" of which all but the bucket may be left out"
 	u, err := url.Parse(location)
 	if err != nil || u.Scheme != "s3" || u.User != nil || u.Fragment != "" || !bucketName.MatchString(u.Host) {
 		return b, delivery.Blockedf(do, "its location is not the address of a bucket")
@@ -99,6 +99,13 @@ func parseBucket(location string) (b bucketLocation, err error) {
 		b.prefix += "/"
 	}
 	return b, nil
+}
+
+// ParseBucket parses the address of a bucket, as locations have it. names are those of the secrets that it needs: the
+// key's id and the key.
+func ParseBucket(location string) (at BucketAddress, prefix string, names []string, err error) {
+	b, err := parseBucket(location)
+	return b.BucketAddress, b.prefix, b.names(), err
 }
 
 func (b bucketLocation) names() []string {

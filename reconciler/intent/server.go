@@ -44,6 +44,8 @@ type Server struct {
 
 	Containers ServerContainers `json:"containers"`
 
+	Files string `json:"files,omitempty" check:"optional,location"`
+
 	AWS *ServerAWS `json:"aws,omitempty" check:"optional"`
 }
 
@@ -254,6 +256,13 @@ func (d *document) server(s Server, forges []string) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Secrets)) {
 		d.oneOf(member("secrets", name), "env", s.Secrets[name].Env, "file", s.Secrets[name].File, true)
+	}
+	if d.valid("files") && s.Files != "" {
+		if !strings.HasPrefix(s.Files, "s3://") {
+			d.complain("files", "want s3://BUCKET/PREFIX; without it the state folder has these files")
+		} else if hasPassword(s.Files) {
+			d.complain("files", "a secret does not belong in an address; want secrets=NAME, a name under secrets:")
+		}
 	}
 	d.track(s)
 	d.oneOf("devices", "secretEnv", s.Devices.SecretEnv, "secretFile", s.Devices.SecretFile, false)
