@@ -41,6 +41,8 @@ require (
 	oras.land/oras-go/v2 v2.7.0
 )
 
+require github.com/aws/aws-sdk-go-v2/service/pricing v1.51.6
+
 require (
 	github.com/42wim/httpsig v1.2.4 // indirect
 	github.com/CycloneDX/cyclonedx-go v0.12.0

@@ -25,6 +25,9 @@ type Front struct {
 	Stale    int // so many lists after a change show what was before it
 
 	Tokens bool // the same client token makes one instance
+	// Prices are dollars an hour, by region and instance, as "eu-west-1 g5.xlarge": on demand, and then the spot
+	// prices of the region's zones. Moto has none.
+	Prices map[string][]float64
 	// Before and After are called around each call that reaches moto, with its name, as in TerminateInstances.
 	Before, After func(name string)
 
@@ -86,11 +89,16 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		throttled(w, service)
 		return
 	}
-	if service != "ec2" {
+	switch {
+	case service == "pricing" && f.Prices != nil:
+		f.products(w, body)
+	case service != "ec2":
 		f.forward(w, r, body, name)
-		return
+	case name == "DescribeSpotPriceHistory" && f.Prices != nil:
+		f.spotPrices(w, form, region)
+	default:
+		f.ec2(w, r, form, region)
 	}
-	f.ec2(w, r, form, region)
 }
 
 // throttled answers as Amazon does when calls come too fast.
