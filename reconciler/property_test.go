@@ -98,6 +98,7 @@ const (
 
 var mutations = []string{severalBases, fleetSwapped, fleetHeld, fleetChanged, commentEdited, acceptEdited, reportEdited,
 	askedBack, consentForeign,
+	variantShipped, variantMissing, variantReversed,
 	statusForged, forgedMerged, preparedBranch, preparedMet, copyWatched, copyAdopted}
 
 // An event is something that happens to the world. Its numbers pick what it
@@ -238,10 +239,14 @@ func (s *sim) checkOwed() {
 	}
 	free := func(name string, release delivery.Release) bool {
 		f := main.Fleets[name]
+		bundle := s.owed(f, release)
 		failed := slices.ContainsFunc(s.fleet.devices, func(d delivery.Device) bool {
-			return d.Report.Ring == name && d.Report.Failed == release.Bundle
+			return d.Report.Ring == name && d.Report.Failed == bundle
 		})
-		return !f.Paused && f.Version == 0 && !failed && !s.aborted(name, release.Bundle)
+		if bundle == "" {
+			s.happens(variantMissing)
+		}
+		return !f.Paused && f.Version == 0 && !failed && bundle != "" && !s.aborted(name, bundle)
 	}
 	for name, f := range main.Fleets {
 		release, named := main.Releases[f.Runs]
@@ -257,9 +262,9 @@ func (s *sim) checkOwed() {
 			continue // the fleet before it may be kept from this release
 		}
 		for _, d := range s.fleet.devices {
-			if d.Report.Ring == name && d.Report.Bundle != release.Bundle {
-				s.fail("device %s runs version %d, and main has accepted version %d; the fleet: %+v", d.Report.Device,
-					d.Report.Release, release.Version, s.loop.observed.plan.Fleets)
+			if d.Report.Ring == name && d.Report.Bundle != s.owed(f, release) {
+				s.fail("device %s runs version %d as %s, and main has accepted version %d; the fleet: %+v",
+					d.Report.Device, d.Report.Release, s.kindOf(d.Report.Bundle), release.Version, s.loop.observed.plan.Fleets)
 			}
 		}
 	}
@@ -607,6 +612,8 @@ var happenings = map[string]happening{
 			map[string]string{"models/shapes.yaml": withLines(model("shapes", of(allEpochs, b)),
 				of([]string{"variants: [fp32, int8]", "variants: [fp32, fp16, int8]"}, b/5))})
 	}},
+	"ask for a variant": {4, (*sim).asksFor},
+	"ship a variant":    {3, (*sim).shipsVariant},
 	"push classes": {6, func(s *sim, a, b int) {
 		s.change(s.someBranch(a), "dev", map[string]string{"models/shapes.yaml": otherClasses(b)})
 	}},

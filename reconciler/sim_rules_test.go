@@ -106,6 +106,7 @@ func (s *sim) checkGreen(commit string) {
 	if len(complaints) > 0 && len(broken) == 0 {
 		s.fail("green on %.8s, and merging it yields what cannot be read: %s", commit, complaints[0])
 	}
+	s.checkFleetsAsk(commit, head, base)
 	for name, mdl := range head.Models {
 		release, named := head.Releases[name]
 		was, before := base.Models[name]
@@ -282,6 +283,7 @@ func (s *sim) checkAcceptance(a delivery.Acceptance) {
 		}
 	}
 	s.checkEvidence(what, a.Model, release, main, false)
+	s.checkVariants(what, a, release, main)
 	if len(main.Covering(a.Model)) == 0 {
 		s.fail("%s, and no gate covers it on main", what)
 	}
@@ -291,16 +293,11 @@ func (s *sim) checkAcceptance(a delivery.Acceptance) {
 func (s *sim) checkPublish(d, old delivery.Desired) {
 	defer s.asKnown()()
 	check := func(t delivery.Target, to string) {
-		accepted := false
-		for _, list := range s.signed.index.Accepted { // under a former name too
-			accepted = accepted || slices.ContainsFunc(list, func(a delivery.Acceptance) bool {
-				return a.Bundle == t.Bundle && a.Version == t.Version
-			})
-		}
-		if !accepted {
+		if len(s.releasesOf(t)) == 0 {
 			s.fail("fleet %s: version %d was never accepted, and is published to %s", d.Ring, t.Version, to)
 		}
-		if s.held(t.Bundle) {
+		s.checkAsked(d.Ring, t)
+		if s.heldToo(t) {
 			s.fail("fleet %s: version %d is quarantined, and is published to %s", d.Ring, t.Version, to)
 		}
 		if _, lifted := s.quarantines(t.Bundle); !lifted && s.aborted(d.Ring, t.Bundle) {

@@ -491,6 +491,12 @@ func (f *simFleet) Publish(_ context.Context, d delivery.Desired) error {
 	if old.Model != "" && old.Model != d.Model {
 		f.sim.happens(fleetChanged)
 	}
+	was, now := f.sim.kindOf(old.Release.Bundle), f.sim.kindOf(d.Release.Bundle)
+	if now != delivery.FP32 {
+		f.sim.happens(variantShipped)
+	} else if was != now {
+		f.sim.happens(variantReversed)
+	}
 	d.Version = max(old.Version, f.least) + 1
 	d.Expires = f.sim.now.Add(24 * time.Hour)
 	f.published[d.Ring] = d

@@ -288,7 +288,9 @@ func (t *terminal) fleets(fleets []web.Fleet, now time.Time) {
 	for _, f := range fleets {
 		runs, wave := "-", "-"
 		if f.Target.Version > 0 {
-			runs = fmt.Sprintf("%s@%d", f.Model, f.Target.Version)
+			if runs = fmt.Sprintf("%s@%d", f.Model, f.Target.Version); f.Variant != "" && f.Variant != delivery.FP32 {
+				runs += " " + f.Variant
+			}
 		}
 		if f.Wave > 0 {
 			wave = fmt.Sprintf("%d/%d, %d of %s", f.Wave, f.Waves, f.InWave, delivery.Count(f.Count.Devices, "device"))

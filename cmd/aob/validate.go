@@ -117,13 +117,14 @@ func validate(dir, config, trainers string) (validation, error) {
 		c.File = filepath.Join(dir, filepath.FromSlash(c.File))
 		v.Complaints = append(v.Complaints, c)
 	}
+	undeclared := plan.UndeclaredVariants(in)
 	v.Models, v.Gates, v.Fleets = len(in.Models), len(in.Gates), len(in.Fleets)
 	for _, f := range files { // a model with a complaint is there
 		if name, ok := strings.CutPrefix(f.Path, "models/"); ok {
 			in.Models[strings.TrimSuffix(name, ".yaml")] = delivery.Model{}
 		}
 	}
-	v.Notes = words.Lines(plan.AwaitedModels(in))
+	v.Notes = words.Lines(slices.Concat(plan.AwaitedModels(in), undeclared))
 	if len(files) == 0 {
 		v.Notes = append(v.Notes, fmt.Sprintf("there is no file in %s/ yet", strings.Join(intent.Folders(), "/, ")))
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"slices"
 
 	"github.com/autonomos/aob/reconciler/artifact"
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -72,8 +73,16 @@ func (a *Archive) log(list []evidence.Skipped) {
 // indexed converts a snapshot for plans.
 func indexed(s *evidence.Snapshot) plan.Evidence {
 	e := plan.Evidence{BySpec: map[delivery.Digest]plan.Trained{}, ByRun: map[delivery.Digest]plan.Trained{},
-		Resolved: s.Resolved, Variants: s.VariantsOf, Benches: s.BenchesOf,
-		Verdicts: s.Verdicts, Accepted: s.AcceptancesOf, Newer: s.Newer}
+		Resolved: s.Resolved, Variants: s.VariantsOf, Benches: s.BenchesOf, Verdicts: s.Verdicts,
+		Accepted: map[string][]delivery.Acceptance{}, Newer: s.Newer}
+	for model, list := range s.AcceptancesOf {
+		e.Accepted[model] = delivery.Each(list, func(a delivery.Acceptance) delivery.Acceptance {
+			if len(a.Variants) == 0 {
+				a.Variants = signedVariants(a, s.ReleasesOf[a.Bundle])
+			}
+			return a
+		})
+	}
 	for spec, list := range s.TrainingsOf {
 		// Later trainings of the same spec are by other servers. They are the same model.
 		e.BySpec[spec] = plan.Trained{Bundle: list[0].Result.Bundle, Training: list[0]}
@@ -91,6 +100,26 @@ func indexed(s *evidence.Snapshot) plan.Evidence {
 		e.Unread = append(e.Unread, plan.UnreadStatement{Bundle: u.Bundle, Type: u.Type, Why: u.Why})
 	}
 	return e
+}
+
+// signedVariants returns the variants of a release whose acceptance lists none, because an older aob signed it or because
+// it has none: those that each of its release statements lists.
+func signedVariants(a delivery.Acceptance, statements []delivery.ReleaseStatement) []delivery.AcceptedVariant {
+	var list []delivery.AcceptedVariant
+	first := true
+	for _, s := range statements {
+		if s.Model != a.Model || s.Version != a.Version || s.Spec != a.Spec {
+			continue
+		}
+		of := delivery.Each(s.Variants, func(v delivery.JudgedVariant) delivery.AcceptedVariant {
+			return delivery.AcceptedVariant{Variant: v.Variant, Bundle: v.Bundle}
+		})
+		if first {
+			list, first = of, false
+		}
+		list = slices.DeleteFunc(list, func(v delivery.AcceptedVariant) bool { return !slices.Contains(of, v) })
+	}
+	return list
 }
 
 // bundles describes all bundles of the store. Each is read once.

@@ -169,11 +169,12 @@ var (
 	VariantFailed     = fact("variant.failed", "not released, because it cannot be made: {facts}")
 	VariantGone       = fact("variant.gone", "not released: its bundle {bundle} is gone from the registry; restore it "+
 		"from a backup")
-	VariantAwaits = fact("variant.awaits", "made; gates judge it when fp32 has passed them")
-	VariantFails  = fact("variant.fails", "not released: gate {gate} says {outcome}: {facts}")
-	VariantEmpty  = fact("variant.nothingPassed", "not released: no check of any gate passed for it")
-	VariantPasses = fact("variant.passes", "passes every gate; on this server it is {number} times as fast as fp32")
-	VariantSlow   = fact("variant.slow", "passes every gate, but on this server it is not faster than fp32 by more "+
+	VariantAwaits    = fact("variant.awaits", "made; gates judge it when fp32 has passed them")
+	VariantFails     = fact("variant.fails", "not released: gate {gate} says {outcome}: {facts}")
+	VariantForbidden = fact("variant.forbidden", "not released: {facts}")
+	VariantEmpty     = fact("variant.nothingPassed", "not released: no check of any gate passed for it")
+	VariantPasses    = fact("variant.passes", "passes every gate; on this server it is {number} times as fast as fp32")
+	VariantSlow      = fact("variant.slow", "passes every gate, but on this server it is not faster than fp32 by more "+
 		"than the noise ({number} times as fast)")
 	ThresholdsSigning = fact("thresholds.signing", "thresholds found; signing")
 	Thresholds        = fact("thresholds.found", "thresholds {thresholds}")
@@ -398,6 +399,8 @@ var (
 		"it; rebase onto {branch}")
 	BundleForbidden = fact("pull.bundleForbidden", "bundle {bundle} of {model} may not run: {text}[; main runs it as "+
 		"version {version}, so merging takes it off fleets: they go back to the version before, if there is one]")
+	BundleVariantForbidden = fact("pull.bundleVariantForbidden", "bundle {bundle} may not run, which is {variant} of "+
+		"{model} version {version}: {text}; fleets that run it go back to what they ran before, if there is anything")
 	BundleLifted     = fact("pull.bundleLifted", "bundle {bundle} of {model} may run again: {text}")
 	QuarantineUnread = fact("pull.quarantineUnread", "{file}: the old version of this file did not parse; check by "+
 		"hand that no quarantined bundle was removed")
@@ -414,15 +417,16 @@ var (
 
 // Fleets.
 var (
-	FleetNew       = fact("fleet.new", "{fleet} is new and runs {model}[ version {version}]")
+	FleetNew       = fact("fleet.new", "{fleet} is new and runs {model}[ version {version}][ as {variant}]")
 	FleetChanged   = fact("fleet.changed", "{fleet}: waves {names}, soak {lasts}[, {paused}]")
-	FleetRepointed = fact("fleet.repointed", "{fleet}: "+fleetRuns+" -> {model}[ version {version}], waves "+
-		"{names}[, {paused}]")
+	FleetRepointed = fact("fleet.repointed", "{fleet}: "+fleetRuns+"[ as {fromVariant}] -> {model}[ version "+
+		"{version}][ as {variant}], waves {names}[, {paused}]")
 	FleetRemoved = fact("fleet.removed", "{fleet} is removed; its devices keep what they run")
-	FleetFollows = fact("fleet.follows", "{fleet} (waves {names}; soak {lasts})")
-	FleetPinned  = fact("fleet.pinned", "{fleet} (stays at version {version})")
-	FleetPaused  = fact("fleet.paused", "{fleet} (paused)")
-	FleetBrings  = fact("fleet.brings", "fleet {fleet} runs "+fleetRuns+", so "+fleetGates+" judges {model} "+
+	FleetFollows = fact("fleet.follows", "{fleet} ([{variant}; ][its speed is not measured on {text}; ]"+
+		"waves {names}; soak {lasts})")
+	FleetPinned = fact("fleet.pinned", "{fleet} ([{variant}; ]stays at version {version})")
+	FleetPaused = fact("fleet.paused", "{fleet} ([{variant}; ]paused)")
+	FleetBrings = fact("fleet.brings", "fleet {fleet} runs "+fleetRuns+", so "+fleetGates+" judges {model} "+
 		"as well, compared with what the fleet runs")
 	FleetBringsUntil = fact("fleet.bringsUntil", "once fleet {fleet} runs {model}, later versions of {model} are "+
 		"judged by [gate {names} alone|no gate]: gate {gates} does not cover {model}; to keep that gate, add {model} "+
@@ -441,6 +445,15 @@ var (
 		"{fromModel}]")
 	FleetStaysWith = fact("fleet.staysWith", "fleet {fleet} stays with "+fleetRuns+", and {model} version "+
 		"{version} has to pass "+fleetGates+" first: {facts}")
+	FleetLacks        = fact("fleet.lacks", "fleet {fleet} keeps what it runs: {facts}")
+	FleetKeepsRelease = fact("fleet.keepsRelease", "fleet {fleet} [runs {fromModel} version {fromVersion}|keeps what "+
+		"it runs][ as {fromVariant}]: {facts}")
+	VariantUndeclared = fact("variant.undeclared", "{variant} is not under variants: in models/{model}.yaml; add it "+
+		"there, or change variant: in fleets/{fleet}.yaml")
+	VariantUnreleased = fact("variant.unreleased", "version {version} of {model} was released without {variant}; "+
+		"release a version with it, or change variant: in fleets/{fleet}.yaml")
+	VariantQuarantined = fact("variant.quarantined", "{variant} of {model} version {version} cannot run: {facts}; "+
+		"release a version whose {variant} works, or change variant: in fleets/{fleet}.yaml")
 	FleetBundleGone = fact("fleet.bundleGone", "bundle {bundle} of {model} version {version} is gone from the "+
 		"registry; restore it from a backup")
 	RingOfNoFleet = fact("fleet.ringOfNoFleet", "no fleet on {branch} has this name")
@@ -529,6 +542,13 @@ var (
 		"fleet {fleet} did from version {fromVersion}")
 	QuarantineTitle = fact("propose.quarantineTitle", "{model}: withdraw version {fromVersion}, as fleet {fleet} "+
 		"rolled back from it")
+	QuarantineVariantTitle = fact("propose.quarantineVariantTitle", "{model}: withdraw {variant} of version "+
+		"{fromVersion}, as fleet {fleet} rolled back from it")
+	QuarantineVariantBody = fact("propose.quarantineVariantBody", "Fleet {fleet}: {text}.\n\nThe devices run what "+
+		"they ran before. Merge this, so that no fleet gets {variant} of {model} version {version}; its other "+
+		"variants stay released. Fleets that ask for {variant} wait for a version whose {variant} works; to give "+
+		"them another variant, change `variant` in their files. To let the bundle run again, set `lifted` on its "+
+		"entry in a pull request of its own.")
 	QuarantineBody = fact("propose.quarantineBody", "Fleet {fleet}: {text}.\n\nThe devices run the release before "+
 		"it. Merge this, so that the files on main say so and the bundle stays in quarantine; to let it run again, "+
 		"set `lifted` on its entry in a pull request of its own.")
@@ -630,7 +650,7 @@ var (
 	ChainDesiredOthers = fact("chain.desiredOthers", document+"devices outside the wave")
 	ChainDesiredWave   = fact("chain.desiredWave", document+"the wave")
 	ChainDevice        = fact("chain.device", "runs {installed} in fleet {fleet}, {stage}[, slot {text}]")
-	ChainDeviceRuns    = fact("chain.deviceRuns", "{text} runs "+version)
+	ChainDeviceRuns    = fact("chain.deviceRuns", "{text} runs "+version+"[ as {variant}]")
 	ChainDeviceSilent  = fact("chain.deviceSilent", "it has been silent since this report")
 	ChainFellBack      = fact("chain.fellBack", "fleet {fleet} rolled back from it: {text}")
 	ChainFigure        = fact("chain.figure", "{metric} {value}[ on {images image}][ (at least {low}, at most "+

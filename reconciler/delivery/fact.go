@@ -28,6 +28,9 @@ type Values struct {
 	FromModel   string `json:"fromModel,omitempty"`
 	FromVersion int    `json:"fromVersion,omitempty"`
 	FromBundle  Digest `json:"fromBundle,omitempty"`
+	// Variant is the number format of a model, and FromVariant the one before.
+	Variant     string `json:"variant,omitempty"`
+	FromVariant string `json:"fromVariant,omitempty"`
 
 	Stage   string   `json:"stage,omitempty"`
 	Outcome Outcome  `json:"outcome,omitempty"`

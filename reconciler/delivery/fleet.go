@@ -1,5 +1,7 @@
 package delivery
 
+import "cmp"
+
 // A Fleet is a file fleets/NAME.yaml: which devices run which model, and how a new release is rolled out to them.
 type Fleet struct {
 	APIVersion string             `json:"apiVersion" check:"oneof=aob/v1"`
@@ -7,6 +9,7 @@ type Fleet struct {
 	Name       string             `json:"name" check:"name"`
 	Runs       string             `json:"runs" check:"name"`
 	Version    int                `json:"version,omitempty" check:"optional,min=1,max=1000000"`
+	Variant    string             `json:"variant" default:"fp32" check:"oneof=fp32|fp16|int8"`
 	Target     string             `json:"target" default:"cloud" check:"oneof=cloud|jetson"`
 	Profiles   map[string]Profile `json:"profiles,omitempty" check:"optional,nonempty,keys=name"`
 	Match      map[string]string  `json:"match,omitempty" check:"optional,nonempty,keys=label,label"`
@@ -22,6 +25,9 @@ type Fleet struct {
 	Mine       map[string]any     `json:"mine,omitempty" check:"optional,later"`
 	Drift      map[string]any     `json:"drift,omitempty" check:"optional,later"`
 }
+
+// Ships returns the variant of the model that the fleet runs.
+func (f Fleet) Ships() string { return cmp.Or(f.Variant, FP32) }
 
 // A Profile is a kind of hardware in a fleet.
 type Profile struct {

@@ -126,6 +126,32 @@ type Acceptance struct {
 	Bundle      Digest `json:"bundle"`
 	Commit      string `json:"commit"`        // the commit of main at that time
 	RenamedFrom string `json:"was,omitempty"` // the model's name before this version, if it was another
+	// Variants are those of the release file that main accepted, besides FP32.
+	Variants []AcceptedVariant `json:"variants,omitempty"`
+}
+
+// An AcceptedVariant is the bundle of a variant that main has accepted with a release.
+type AcceptedVariant struct {
+	Variant string `json:"variant"`
+	Bundle  Digest `json:"bundle"`
+}
+
+// As returns the bundle of one variant of the release. It reports false if the release has no such variant.
+func (a Acceptance) As(variant string) (bundle Digest, ok bool) {
+	if variant == FP32 {
+		return a.Bundle, true
+	}
+	v, ok := Find(a.Variants, func(v AcceptedVariant) bool { return v.Variant == variant })
+	return v.Bundle, ok
+}
+
+// Variant returns which variant of the release a bundle is. It reports false if the bundle is none of them.
+func (a Acceptance) Variant(bundle Digest) (variant string, ok bool) {
+	if bundle == a.Bundle {
+		return FP32, true
+	}
+	v, ok := Find(a.Variants, func(v AcceptedVariant) bool { return v.Bundle == bundle })
+	return v.Variant, ok
 }
 
 // An Abort states that a fleet went back from a release to the one before.

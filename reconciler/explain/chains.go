@@ -276,17 +276,18 @@ func (c *chain) whole(model string, r delivery.Release) {
 // at names a version of a model as YAML files do.
 func at(model string, version int) string { return fmt.Sprintf("%s@%d", model, version) }
 
-// fleets adds the fleets and devices that run a bundle.
+// fleets adds the fleets and devices that run a release, as whatever variant. bundle is its FP32 bundle.
 func (c *chain) fleets(bundle delivery.Digest) {
+	of := func(b delivery.Digest) bool { return b == bundle || c.variantOf(b).Bundle == bundle }
 	for _, fleet := range c.Plan.Fleets {
-		if fleet.Target.Bundle == bundle {
-			c.add(link("fleet", fleet.Fleet, fleet.Facts...).from(bundle))
+		if of(fleet.Target.Bundle) {
+			c.add(link("fleet", fleet.Fleet, fleet.Facts...).from(fleet.Target.Bundle))
 		}
 	}
 	var running []delivery.Device
 	for _, ring := range slices.Sorted(maps.Keys(c.World.Devices)) {
 		for _, d := range c.World.Devices[ring] {
-			if d.Report.Bundle == bundle {
+			if of(d.Report.Bundle) {
 				running = append(running, d)
 			}
 		}

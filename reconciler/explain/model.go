@@ -37,7 +37,8 @@ func (r Report) model(name string) (Chain, error) {
 	if i < 0 && len(versions) == 0 && len(accepted) == 0 && !proposed {
 		return Chain{}, Unknown{Model, name, "the models are the files under models/; aob status lists them"}
 	}
-	shown := map[delivery.Acceptance]bool{}
+	key := func(a delivery.Acceptance) string { return fmt.Sprint(a.Version, a.Spec, a.Bundle) }
+	shown := map[string]bool{}
 	var last *delivery.Release
 	for _, v := range versions {
 		if v.Release == nil {
@@ -54,7 +55,7 @@ func (r Report) model(name string) (Chain, error) {
 		}
 		last = v.Release
 		a, ok := r.acceptance(name, *v.Release)
-		shown[a] = shown[a] || ok
+		shown[key(a)] = shown[key(a)] || ok
 		c.version(name, *v.Release, c.authored(v), ok)
 		c.Links[len(c.Links)-1].At = v.At
 		if ok {
@@ -63,7 +64,7 @@ func (r Report) model(name string) (Chain, error) {
 	}
 	// If main's history was not read, the acceptances have its versions.
 	for _, a := range slices.Backward(accepted) {
-		if !shown[a] {
+		if !shown[key(a)] {
 			c.version(name, released(name, a), fact(code.ChainAtCommit, values{Commit: a.Commit}), true)
 			c.withdrawn(name, a.Bundle)
 		}
@@ -162,11 +163,16 @@ func (c *chain) bundleOnDevice(bundle delivery.Digest) {
 	found := false
 	for _, model := range c.accepted() {
 		for _, a := range slices.Backward(c.World.Evidence.Accepted[model]) {
-			if a.Bundle != bundle {
+			variant, has := a.Variant(bundle)
+			if !has {
 				continue
 			}
+			if variant == delivery.FP32 {
+				variant = ""
+			}
 			if !found {
-				c.Facts = facts(fact(code.ChainDeviceRuns, values{Text: c.ID, Model: model, Version: a.Version}))
+				c.Facts = facts(fact(code.ChainDeviceRuns, values{Text: c.ID, Model: model, Version: a.Version,
+					Variant: variant}))
 			}
 			found = true
 			c.whole(model, released(model, a))

@@ -123,6 +123,19 @@ func (r Report) acceptance(model string, release delivery.Release) (delivery.Acc
 	})
 }
 
+// variantOf returns the accepted release that has a bundle as a variant; zero if there is none.
+func (r Report) variantOf(bundle delivery.Digest) delivery.Acceptance {
+	for _, model := range r.accepted() {
+		if a, ok := delivery.Find(r.World.Evidence.Accepted[model], func(a delivery.Acceptance) bool {
+			variant, has := a.Variant(bundle)
+			return has && variant != delivery.FP32
+		}); ok {
+			return a
+		}
+	}
+	return delivery.Acceptance{}
+}
+
 // released returns an accepted release as a release file has it.
 func released(model string, a delivery.Acceptance) delivery.Release {
 	return delivery.Release{Name: model, Version: a.Version, Bundle: a.Bundle, Spec: a.Spec}

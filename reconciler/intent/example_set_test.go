@@ -84,6 +84,8 @@ func TestDocumentedFiles(t *testing.T) {
 			folder := "models/"
 			if strings.Contains(text, "kind: Gate") {
 				folder = "gates/"
+			} else if strings.Contains(text, "kind: Fleet") {
+				folder = "fleets/"
 			}
 			ending := ".yaml"
 			if strings.Contains(text, "kind: Quarantine") {

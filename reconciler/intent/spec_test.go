@@ -181,9 +181,10 @@ func TestDefaults(t *testing.T) {
 		t.Errorf("gate (-want +got):\n%s", diff)
 	}
 	fleet := delivery.Fleet{
-		APIVersion: "aob/v1", Kind: "Fleet", Name: "f", Runs: "m", Target: "cloud",
-		After: &delivery.After{Fleet: "g", Healthy: hours(1)},
-		Waves: []delivery.Wave{{Devices: 1}, {Share: 1}}, Soak: hours(0.5), Advance: "all-healthy",
+		APIVersion: "aob/v1", Kind: "Fleet", Name: "f", Runs: "m", Variant: "fp32",
+		Target: "cloud",
+		After:  &delivery.After{Fleet: "g", Healthy: hours(1)},
+		Waves:  []delivery.Wave{{Devices: 1}, {Share: 1}}, Soak: hours(0.5), Advance: "all-healthy",
 		Window: &delivery.Window{Days: []string{"mon", "tue", "wed", "thu", "fri", "sat", "sun"}, From: "01:00",
 			To: "02:00", Zone: "UTC"},
 	}

@@ -17,6 +17,7 @@ type FleetReport struct {
 	Fleet    string
 	Model    string
 	Target   delivery.Target
+	Variant  string // which of the release it is; empty if that is not known
 	State    delivery.CheckState
 	Facts    []delivery.Fact
 	Decision rollout.Decision
@@ -118,6 +119,14 @@ func (m *maker) fleet(f delivery.Fleet) FleetReport {
 		target = releases[0]
 	}
 	named := m.w.Main.Intent.Fleets[f.Name]
+	if ships, lacks := m.shipped(f, target); lacks.IsZero() {
+		target = ships
+	} else if f, target, ok := m.keepsRelease(&r, f, releases, lacks); ok {
+		return m.goOn(r, f, target, m.accepted(f.Runs))
+	} else {
+		r.fail(r.Stays.Fact)
+		return r
+	}
 	if b, ok := m.fleetGatesOf(f, &named); ok && b.runs != nil {
 		if stage := m.mayChange(b, target); stage.State != delivery.CheckSuccess {
 			stays := b.values()
@@ -128,16 +137,24 @@ func (m *maker) fleet(f delivery.Fleet) FleetReport {
 			r.Model, target, releases = b.from, *b.runs, m.accepted(b.from)
 		}
 	}
+	return m.goOn(r, f, target, releases)
+}
+
+// goOn continues a fleet's rollout to a release with the bundle that the fleet gets. releases are those that main has
+// accepted, newest first.
+func (m *maker) goOn(r FleetReport, f delivery.Fleet, target delivery.Release,
+	releases []delivery.Release) FleetReport {
 	r.Target = delivery.Target{Version: target.Version, Bundle: target.Bundle}
 	if _, there := m.w.Evidence.Bundles[target.Bundle]; !there {
 		r.fail(fact(code.FleetBundleGone, values{Bundle: target.Bundle, Model: f.Runs, Version: target.Version}))
 		return r
 	}
 
-	r = m.rollOut(r, f, releases)
+	r = m.rollOut(r, f, m.allShipped(f, releases))
 	if slices.Contains(m.unreadAborts(f.Name), target.Bundle) {
 		r.Facts = append(r.Facts, fact(code.AbortUnread, values{}))
-	} else if r.Decision.Abort == nil && slices.Contains(m.aborted(f), target.Bundle) {
+	} else if _, is := m.quarantined(m.w.names(f.Runs), target.Bundle); !is && r.Decision.Abort == nil &&
+		slices.Contains(m.aborted(f), target.Bundle) {
 		// Only after the abort is recorded, because NeedsHistory reads it.
 		m.proposeQuarantine(f, target, releases, m.abortReason(f, target.Bundle))
 	}
@@ -170,10 +187,16 @@ func (m *maker) rollOut(r FleetReport, f delivery.Fleet, releases []delivery.Rel
 	}
 	if f.After != nil {
 		in.After = m.w.Clocks[f.After.Fleet].Standing()
+		if m.fp32Of(in.After.Bundle) == m.fp32Of(target.Bundle) {
+			in.After.Bundle = target.Bundle // the release counts, whatever variant that fleet runs
+		}
 		in.After.Unheard = !rollout.Heard(m.w.Devices[f.After.Fleet], m.w.At, time.Duration(m.w.Server.Deadline))
 	}
 	d := rollout.Next(in)
-	r.Facts = d.Facts
+	r.Facts = slices.Clone(d.Facts)
+	if r.Variant, _ = m.variantOf(target.Bundle); len(r.Facts) > 0 && variantNamed(r.Variant) != "" {
+		r.Facts[0] = r.Facts[0].In(code.OfVariant, values{Names: []string{r.Variant}})
+	}
 	if lost := m.w.Stored[target.Bundle].Lost; len(lost) > 0 {
 		r.Facts = append(r.Facts, fact(code.StoreLost, values{Files: lost}))
 	}
@@ -201,7 +224,8 @@ func (m *maker) rollOut(r FleetReport, f delivery.Fleet, releases []delivery.Rel
 		desired.NextPoll = m.w.Server.NextPoll
 		// devices vary it by half; three reports may be lost before a device counts as silent
 		desired.Report = m.w.Server.Deadline / 4
-		m.step(Publish{Desired: desired, Wave: d.Wave.Devices, Devices: d.Wave.All})
+		variant, _ := m.variantOf(desired.Release.Bundle)
+		m.step(Publish{Desired: desired, Variant: variantNamed(variant), Wave: d.Wave.Devices, Devices: d.Wave.All})
 	}
 	switch {
 	case d.Abort != nil:
@@ -217,7 +241,10 @@ func (m *maker) rollOut(r FleetReport, f delivery.Fleet, releases []delivery.Rel
 // modelOf returns the model of the release that a fleet is told to run. It differs from the model that main names if
 // the fleet goes back to an earlier release; then that model's gates stay the fleet's gates.
 func (m *maker) modelOf(f delivery.Fleet, t delivery.Target) string {
-	is := func(a delivery.Acceptance) bool { return a.Bundle == t.Bundle && a.Version == t.Version }
+	is := func(a delivery.Acceptance) bool {
+		_, has := a.Variant(t.Bundle)
+		return has && a.Version == t.Version
+	}
 	if _, ok := m.w.Evidence.acceptance(m.w.names(f.Runs), is); ok {
 		return f.Runs
 	}
@@ -264,9 +291,9 @@ func (m *maker) pinned(f delivery.Fleet) (delivery.Release, bool) {
 }
 
 // aborted lists the bundles that a fleet must not run: those that it fell back from, unless the quarantine was lifted
-// since, and those in quarantine.
+// since, and those in quarantine with their variants.
 func (m *maker) aborted(f delivery.Fleet) []delivery.Digest {
-	list := append(forbidden(m.w.Main.Quarantine), m.unreadAborts(f.Name)...)
+	list := append(m.withVariants(forbidden(m.w.Main.Quarantine)), m.unreadAborts(f.Name)...)
 	for _, a := range m.aborts(f) {
 		// A lift ends the earlier aborts, not later ones.
 		lifted := m.lifts(f.Runs, a.Bundle) > a.Lifts
@@ -338,16 +365,23 @@ func (m *maker) mustPublish(d delivery.Desired, published *delivery.Desired) boo
 }
 
 // proposeQuarantine opens a pull request after a fleet fell back: it restores the model's earlier files and adds the
-// bundle to the quarantine.
+// bundle to the quarantine. A variant is quarantined alone, because other fleets may run the release without it.
 func (m *maker) proposeQuarantine(f delivery.Fleet, bad delivery.Release, releases []delivery.Release, why string) {
 	if !m.historyUnknown(m.w.names(f.Runs)).IsZero() {
 		return // it is not known what to restore
 	}
-	if named, ok := m.w.Main.Intent.Releases[f.Runs]; !ok || named.Bundle != bad.Bundle {
+	if named, ok := m.w.Main.Intent.Releases[f.Runs]; !ok || named.Bundle != m.fp32Of(bad.Bundle) {
 		return // main names another release now
 	}
 	restore := map[string]string{"models/" + f.Runs + ".release.yaml": ""}
 	title := fact(code.QuarantineTitle, values{Model: f.Runs, FromVersion: bad.Version, Fleet: f.Name})
+	body := fact(code.QuarantineBody, values{Fleet: f.Name, Text: why})
+	if variant, _ := m.variantOf(bad.Bundle); variantNamed(variant) != "" {
+		restore, releases = nil, nil
+		title.Code, title.Variant = code.QuarantineVariantTitle, variant
+		body = fact(code.QuarantineVariantBody, values{Fleet: f.Name, Text: why, Model: f.Runs, Version: bad.Version,
+			Variant: variant})
+	}
 	for _, before := range releases {
 		if commit, ok := m.commitOf(f.Runs, before); ok && before.Bundle != bad.Bundle {
 			restore["models/"+f.Runs+".release.yaml"] = commit
@@ -371,5 +405,5 @@ func (m *maker) proposeQuarantine(f delivery.Fleet, bad delivery.Release, releas
 		branch += fmt.Sprintf("-%d", n+1)
 	}
 	m.propose(Propose{Branch: branch, Base: m.w.Main.Commit, Title: title, Restore: restore, Quarantine: &q,
-		Body: fact(code.QuarantineBody, values{Fleet: f.Name, Text: why})})
+		Body: body})
 }

@@ -69,6 +69,10 @@ func (m *maker) fleetGatesOf(f delivery.Fleet, before *delivery.Fleet) (fleetGat
 		} else {
 			b.runs = first(m.accepted(before.Runs))
 		}
+		if b.runs != nil {
+			ships, _ := m.shipped(*before, *b.runs)
+			b.runs = &ships
+		}
 	default:
 		return b, false
 	}
@@ -115,7 +119,7 @@ func (m *maker) published(d delivery.Desired) *delivery.Release {
 	r := delivery.Release{Name: d.Model, Version: target.Version, Bundle: target.Bundle}
 	for _, name := range m.w.names(d.Model) {
 		for _, a := range m.w.Evidence.Accepted[name] {
-			if a.Bundle == target.Bundle {
+			if _, is := a.Variant(target.Bundle); is {
 				r.Spec = a.Spec
 			}
 		}
@@ -176,7 +180,7 @@ func (m *maker) repointed(p Proposal, changed []string) []string {
 	var names []string
 	for _, f := range p.Merged.Fleets {
 		onMain, there := m.w.Main.Intent.Fleets[f.Name]
-		same := there && onMain.Runs == f.Runs && onMain.Version == f.Version
+		same := there && onMain.Runs == f.Runs && onMain.Version == f.Version && onMain.Ships() == f.Ships()
 		if !same && !slices.Contains(changed, f.Runs) && !slices.Contains(names, f.Runs) &&
 			len(m.fleetGatesFor(p, f.Runs)) > 0 {
 			names = append(names, f.Runs)
@@ -207,18 +211,19 @@ func (r *ModelReport) reportFleetGates(p Proposal, fleets []fleetGates) {
 	}
 }
 
-// judgeFleetGates judges a model by the gates of all fleets, and reports whether it passes.
+// judgeFleetGates judges a model by the gates of some fleets, and reports whether it passes.
 func (m *maker) judgeFleetGates(r *progress, fleets []fleetGates) (list []judgement, pass bool) {
 	pass = true
 	for _, b := range fleets {
-		answers, passed := m.judgeFleet(r, b, r.Bundle)
+		answers, passed := m.judgeFleet(r, b, r.Bundle, r.Bundle)
 		list, pass = append(list, answers...), pass && passed
 	}
 	return list, pass
 }
 
-// judgeFleet judges a model by the gates of one fleet in a pull request.
-func (m *maker) judgeFleet(r *progress, b fleetGates, bundle delivery.Digest) ([]judgement, bool) {
+// judgeFleet judges the bundle of a model that a fleet would get by the gates of that fleet, in a pull request. fp32 is
+// the same bundle, or that of the model which the fleet's variant is made of.
+func (m *maker) judgeFleet(r *progress, b fleetGates, bundle, fp32 delivery.Digest) ([]judgement, bool) {
 	if m.mayRunAnyway(b, bundle) {
 		for _, j := range b.gates {
 			r.stage(delivery.ContextGate+j.as, delivery.CheckSuccess, fact(code.FleetRanBefore,
@@ -233,6 +238,9 @@ func (m *maker) judgeFleet(r *progress, b fleetGates, bundle delivery.Digest) ([
 	}
 	c := &progress{ModelReport: ModelReport{Model: r.Model, Spec: r.Spec, Bundle: bundle, Baseline: b.runs},
 		names: m.w.names(b.from), proposal: r.proposal, fleet: b.fleet.Name, model: r.model, data: r.data, run: r.run}
+	if fp32 != bundle {
+		c.fp32 = fp32
+	}
 	list, ok := m.judge(c, b.gates)
 	for _, s := range c.Stages {
 		if s.Context == delivery.ContextEval {
@@ -273,16 +281,23 @@ func (m *maker) repoint(p Proposal, name string) ModelReport {
 			return r.end(delivery.CheckFailure, fact(code.FleetPinUnknown,
 				values{Version: b.fleet.Version, Model: name}).In(code.OfFleet, values{Fleet: b.fleet.Name}))
 		case !ok:
+			if why := undeclared(p.Merged, b.fleet); !why.IsZero() {
+				return r.end(delivery.CheckFailure, why)
+			}
 			keeps := b.values()
 			keeps.Model = name
 			list = append(list, fact(code.FleetKeeps, keeps))
 			continue
 		}
 		r.Bundle = target.Bundle
-		if r.Data == nil && !m.mayRunAnyway(b, r.Bundle) && !m.readData(r, nil, fleets...) {
+		target, lacks := m.shipped(b.fleet, target)
+		if !lacks.IsZero() {
+			return r.end(delivery.CheckFailure, lacks.In(code.OfFleet, values{Fleet: b.fleet.Name}))
+		}
+		if r.Data == nil && !m.mayRunAnyway(b, target.Bundle) && !m.readData(r, nil, fleets...) {
 			return r.end(blockedBy(r.Stages))
 		}
-		answers, ok := m.judgeFleet(r, b, target.Bundle)
+		answers, ok := m.judgeFleet(r, b, target.Bundle, r.Bundle)
 		judged[target.Bundle] = append(judged[target.Bundle], answers...)
 		goes := b.values()
 		goes.Model, goes.Version = name, target.Version
@@ -295,38 +310,57 @@ func (m *maker) repoint(p Proposal, name string) ModelReport {
 	if !all {
 		return r.end(blockedBy(r.Stages))
 	}
-	for _, bundle := range slices.Sorted(maps.Keys(judged)) {
-		if signed := m.signFleetGates(name, bundle, judged[bundle]); !signed {
-			return r.end(delivery.CheckPending, fact(code.FleetGatesSigning, values{}))
-		}
+	if !m.signFleetGates(name, judged) {
+		return r.end(delivery.CheckPending, fact(code.FleetGatesSigning, values{}))
 	}
 	return r.end(delivery.CheckSuccess, several(list...))
 }
 
-// signFleetGates adds the verdicts of fleets' gates to the signed evidence of an accepted release. It reports whether
-// they are signed.
-func (m *maker) signFleetGates(model string, bundle delivery.Digest, list []judgement) bool {
+// signFleetGates adds the verdicts of fleets' gates, by the bundle that the fleets would get, to the signed evidence of
+// accepted releases. It reports whether they are signed.
+func (m *maker) signFleetGates(model string, judged map[delivery.Digest][]judgement) bool {
+	for _, bundle := range slices.Sorted(maps.Keys(judged)) {
+		if !m.signOneFleets(model, bundle, judged[bundle]) {
+			return false
+		}
+	}
+	return true
+}
+
+func (m *maker) signOneFleets(model string, bundle delivery.Digest, list []judgement) bool {
 	if len(list) == 0 {
 		return true
 	}
+	released := m.fp32Of(bundle)
 	i := slices.IndexFunc(m.w.Evidence.Releases, func(s delivery.ReleaseStatement) bool {
-		return s.Bundle == bundle && slices.Contains(m.w.names(model), s.Model) && m.w.Evidence.accepted(s.File)
+		return s.Bundle == released && slices.Contains(m.w.names(model), s.Model) && m.w.Evidence.accepted(s.File)
 	})
 	if i < 0 {
 		return true // nothing is accepted yet: main judges it from the scores
 	}
 	statement := m.w.Evidence.Releases[i]
-	statement.TargetCommit, statement.Gates = m.w.Main.Commit, delivery.Each(list, judgement.signed)
+	statement.TargetCommit = m.w.Main.Commit
+	gates := delivery.Each(list, judgement.signed)
+	if bundle == released {
+		statement.Gates = gates
+	} else {
+		statement.Variants = slices.Clone(statement.Variants)
+		for v := range statement.Variants {
+			if statement.Variants[v].Bundle == bundle {
+				statement.Variants[v].Gates = gates
+			}
+		}
+	}
 	if slices.ContainsFunc(m.w.Evidence.Releases, func(s delivery.ReleaseStatement) bool {
 		return sameStatement(s, statement)
 	}) {
 		return true
 	}
-	m.step(Sign{Bundle: bundle, Type: delivery.ReleaseType, Predicate: statement, Of: model})
+	m.step(Sign{Bundle: released, Type: delivery.ReleaseType, Predicate: statement, Of: model})
 	return false
 }
 
-// target returns the release that a fleet follows or is pinned to.
+// target returns the release that a fleet follows or is pinned to, with its FP32 bundle.
 func (m *maker) target(f delivery.Fleet) (delivery.Release, bool) {
 	if f.Version > 0 {
 		return m.pinned(f)
@@ -349,17 +383,21 @@ func (m *maker) mayChange(b fleetGates, target delivery.Release) Stage {
 	if b.runs != nil {
 		baseline = b.runs.Bundle
 	}
+	var fp32 delivery.Digest // of a variant
+	if of := m.fp32Of(target.Bundle); of != target.Bundle {
+		fp32 = of
+	}
 	mdl := m.w.Main.Intent.Models[b.fleet.Runs]
 	for _, j := range b.gates {
 		owners := m.owners(j)
 		if slices.ContainsFunc(m.w.Evidence.Releases, func(s delivery.ReleaseStatement) bool {
-			return s.Bundle == target.Bundle && slices.ContainsFunc(s.Gates, func(g delivery.GateJudged) bool {
+			return slices.ContainsFunc(gatesOf(s, target.Bundle), func(g delivery.GateJudged) bool {
 				return g.Spec == j.gate.Digest() && g.Verdict.Baseline == baseline && g.Settled(owners)
 			})
 		}) {
 			continue
 		}
-		v, stage := m.judgeStored(mdl, j, target.Bundle, baseline)
+		v, stage := m.judgeStored(mdl, j, target.Bundle, baseline, fp32)
 		switch {
 		case stage.State == delivery.CheckPending:
 			return pending(stage.Fact.In(code.OfGate, values{Gate: j.name}))
@@ -370,4 +408,13 @@ func (m *maker) mayChange(b fleetGates, target delivery.Release) Stage {
 		}
 	}
 	return passed
+}
+
+// gatesOf returns the verdicts on a bundle in a release statement: on the model, or on one of its variants.
+func gatesOf(s delivery.ReleaseStatement, bundle delivery.Digest) []delivery.GateJudged {
+	if s.Bundle == bundle {
+		return s.Gates
+	}
+	v, _ := delivery.Find(s.Variants, func(v delivery.JudgedVariant) bool { return v.Bundle == bundle })
+	return v.Gates
 }

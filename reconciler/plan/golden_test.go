@@ -202,8 +202,12 @@ func shown(p plan.Plan) string {
 			steps = append(steps, fmt.Sprintf("%s %s %s %s", kind, s.Branch, s.Title, s.Body))
 		case plan.Publish:
 			d := s.Desired
-			steps = append(steps, fmt.Sprintf("%s %s to %s version %d, %d of %d devices", kind, d.Ring, d.Model,
-				d.Release.Version, s.Wave, s.Devices))
+			as := ""
+			if s.Variant != "" {
+				as = " as " + s.Variant
+			}
+			steps = append(steps, fmt.Sprintf("%s %s to %s version %d%s, %d of %d devices", kind, d.Ring, d.Model,
+				d.Release.Version, as, s.Wave, s.Devices))
 		default:
 			steps = append(steps, fmt.Sprintf("%s %s", kind, s.Key()))
 		}
@@ -446,6 +450,7 @@ func (s *scene) history(model string) []plan.Past {
 //	compared b with=a                  the bootstrap that compares them is done
 //	statement FILE baseline=a gates=…  a release file is signed, as judged by main's gates or by those of another tree
 //	accepted a version=1 was=old       main has accepted the bundle, of a model that was called so before
+//	… int8=v                           and a variant with it
 //	fleet demo runs=b version=2 before=a devices=x y
 //	                                   all devices are healthy on b, as they were on a before
 //	… model=shapes                     it was told to run another model than main's file names
@@ -562,12 +567,22 @@ var readLines = map[string]func(s *scene, what string){
 		m := s.made[what].model
 		s.Evidence.Accepted[m.Name] = append(s.Evidence.Accepted[m.Name], delivery.Acceptance{Model: m.Name,
 			Version: s.number(s.value("version")), Spec: m.SpecDigest(), Bundle: bundle(what),
-			RenamedFrom: s.value("was")})
+			RenamedFrom: s.value("was"), Variants: s.acceptedVariants()})
 	},
 	"fleet":    func(s *scene, what string) { s.fleet(what) },
 	"abort":    (*scene).abort,
 	"newer":    (*scene).newer,
 	"upgraded": (*scene).upgraded,
+}
+
+// acceptedVariants reads which variants main has accepted with a release.
+func (s *scene) acceptedVariants() (list []delivery.AcceptedVariant) {
+	for _, variant := range []string{delivery.FP16, delivery.INT8} {
+		if of := s.value(variant); of != "" {
+			list = append(list, delivery.AcceptedVariant{Variant: variant, Bundle: bundle(of)})
+		}
+	}
+	return list
 }
 
 // held reads an entry of main's quarantine file.
@@ -830,10 +845,13 @@ func (s *scene) variant(letter string) {
 	info.Model, info.Size = delivery.DigestOf("model", b), 5e5
 	s.Evidence.Bundles[b] = info
 	took := 0.01 / faster
-	s.Evidence.Variants = map[delivery.Digest][]delivery.MadeVariant{ask.Bundle: append(s.Evidence.Variants[ask.Bundle],
-		delivery.MadeVariant{Key: delivery.VariantKey(ask), Input: ask, Result: delivery.VariantResult{Bundle: b,
+	if s.Evidence.Variants == nil {
+		s.Evidence.Variants = map[delivery.Digest][]delivery.MadeVariant{}
+	}
+	s.Evidence.Variants[ask.Bundle] = append(s.Evidence.Variants[ask.Bundle], delivery.MadeVariant{
+		Key: delivery.VariantKey(ask), Input: ask, Result: delivery.VariantResult{Bundle: b,
 			Model: info.Model, Size: info.Size, Times: delivery.Times{FP32: delivery.Latency{P50: 0.01},
-				Variant: delivery.Latency{P50: took}, Rounds: []delivery.Round{{FP32: 0.01, Variant: took}}}}})}
+				Variant: delivery.Latency{P50: took}, Rounds: []delivery.Round{{FP32: 0.01, Variant: took}}}}})
 	s.score(letter, slices.Collect(maps.Values(s.Main.Intent.Gates)))
 }
 

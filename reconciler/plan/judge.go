@@ -59,7 +59,7 @@ func (m *maker) measure(r *progress, gates []judged) (list []judgement, all bool
 		}
 	}
 	for _, j := range gates {
-		jt := judgement{judged: j, label: j.label(gates)}
+		jt := judgement{judged: j, label: j.label(gates), fp32: r.fp32}
 		stage := m.measureFor(r, &jt)
 		if wait(stage); stage.State == delivery.CheckSuccess {
 			jt.verdict = m.verdict(r, jt)
@@ -228,7 +228,9 @@ type lookKey struct{ baseline, evalSet delivery.Digest }
 // first number. Models that main does not have count too: their authors know the results and can use them for the next
 // model.
 func (m *maker) lookNumber(bundle, baseline, evalSet delivery.Digest) int {
-	same := func(bundle delivery.Digest) delivery.Digest { // bundles that differ in thresholds only count as one
+	// Bundles that differ in thresholds only count as one, and so do the variants of a release.
+	same := func(bundle delivery.Digest) delivery.Digest {
+		bundle = m.fp32Of(bundle)
 		if w := m.weights(bundle); w != "" {
 			return w
 		}

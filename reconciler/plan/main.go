@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"path"
@@ -63,7 +64,8 @@ func (m *maker) main() MainReport {
 	if lost := slices.Concat(m.lostEntries(), m.lostGates()); len(lost) > 0 {
 		intent = check(delivery.ContextIntent, delivery.CheckFailure, lost...)
 	}
-	intent.Facts = slices.Concat(intent.Facts, AwaitedModels(main.Intent), m.invalidOwners(main.Intent),
+	intent.Facts = slices.Concat(intent.Facts, AwaitedModels(main.Intent), UndeclaredVariants(main.Intent),
+		m.invalidOwners(main.Intent),
 		m.unknownTrackers(main.Intent))
 	r.Checks = []Check{intent, release}
 	return r
@@ -146,16 +148,20 @@ func (m *maker) mainModel(name string) MainModel {
 			return refuse(fact(code.VersionTaken, values{Version: r.Version, Bundle: r.Bundle}))
 		}
 	}
-	switch judged := m.judged(name, statement); judged.State {
+	switch judged := m.judged(name, statement, ""); judged.State {
 	case delivery.CheckSuccess:
 	case delivery.CheckPending:
 		return is(delivery.CheckPending, code.MainJudging, judged.Fact)
 	default:
 		return refuse(judged.Fact)
 	}
+	variants, waits := m.judgedVariants(name, statement)
+	if waits.State == delivery.CheckPending {
+		return is(delivery.CheckPending, code.MainJudging, waits.Fact)
+	}
 	m.step(Sign{Bundle: named.Bundle, Type: delivery.AcceptanceType, Of: name,
 		Predicate: delivery.Acceptance{Model: name, Version: named.Version, Spec: named.Spec, Bundle: named.Bundle,
-			Commit: m.w.Main.Commit, RenamedFrom: statement.RenamedFrom}})
+			Commit: m.w.Main.Commit, RenamedFrom: statement.RenamedFrom, Variants: variants}})
 	return is(delivery.CheckPending, code.MainAccepting)
 }
 
@@ -178,9 +184,24 @@ func (m *maker) todaysGates(name string, named delivery.Release) []delivery.Fact
 	return failing(verdicts)
 }
 
+// judgedVariants returns the variants of a release statement that have passed every gate of main which covers the model.
+func (m *maker) judgedVariants(model string, s delivery.ReleaseStatement) (list []delivery.AcceptedVariant, waits Stage) {
+	for _, v := range s.Variants {
+		of := s
+		of.Bundle, of.Gates = v.Bundle, v.Gates
+		switch stage := m.judged(model, of, s.Bundle); stage.State {
+		case delivery.CheckSuccess:
+			list = append(list, delivery.AcceptedVariant{Variant: v.Variant, Bundle: v.Bundle})
+		case delivery.CheckPending:
+			waits = stage
+		}
+	}
+	return list, waits
+}
+
 // judged checks that every gate of main which covers the model has passed it, in a release statement or by the stored
-// scores.
-func (m *maker) judged(model string, s delivery.ReleaseStatement) Stage {
+// scores. fp32 is for the statement about a variant: the bundle of the model that it is made of.
+func (m *maker) judged(model string, s delivery.ReleaseStatement, fp32 delivery.Digest) Stage {
 	gates := m.w.Main.Intent.Covering(model)
 	if len(gates) == 0 {
 		return failed(fact(code.NoGateOnMain, values{Branch: m.w.Main.Branch}))
@@ -193,7 +214,8 @@ func (m *maker) judged(model string, s delivery.ReleaseStatement) Stage {
 		}) {
 			continue
 		}
-		v, stage := m.judgeStored(m.w.Main.Intent.Models[model], judged{name: name, gate: g}, s.Bundle, s.Baseline)
+		v, stage := m.judgeStored(m.w.Main.Intent.Models[model], judged{name: name, gate: g}, s.Bundle, s.Baseline,
+			fp32)
 		switch {
 		case stage.State == delivery.CheckPending:
 			stage.Fact = stage.Fact.In(code.OfGate, values{Gate: name})
@@ -212,8 +234,10 @@ func gateSays(gate string, v delivery.Verdict) delivery.Fact {
 	return ReasonOf(v).In(code.GateSays, values{Gate: gate, Outcome: v.Outcome})
 }
 
-// judgeStored judges a bundle by a gate from signed scores. A missing comparison is run.
-func (m *maker) judgeStored(mdl delivery.Model, j judged, bundle, baseline delivery.Digest) (delivery.Verdict, Stage) {
+// judgeStored judges a bundle by a gate from signed scores. A missing comparison is run. fp32 is for a variant: the
+// bundle of the model that it is made of.
+func (m *maker) judgeStored(mdl delivery.Model, j judged, bundle, baseline, fp32 delivery.Digest) (delivery.Verdict,
+	Stage) {
 	name, g := j.name, j.gate
 	if why := m.wrongClasses(mdl, []judged{j}); !why.IsZero() {
 		return delivery.Verdict{}, failed(why)
@@ -239,10 +263,10 @@ func (m *maker) judgeStored(mdl delivery.Model, j judged, bundle, baseline deliv
 		in.Baseline, in.Compare, in.CompareKey = &gate.Measured{Key: base.Key, Scores: base.Scores}, compare, key
 	}
 	if !in.SameBundle {
-		in.Look = m.lookNumber(bundle, baseline, in.EvalSet)
+		in.Look = m.lookNumber(cmp.Or(fp32, bundle), baseline, in.EvalSet) // a variant is no further look
 	}
 	var stage Stage
-	if in.Anchors, stage = m.anchors(judgement{judged: judged{gate: g}, score: score},
+	if in.Anchors, stage = m.anchors(judgement{judged: judged{gate: g}, score: score, fp32: fp32},
 		func(b delivery.Digest) (delivery.Scores, Stage) {
 			if base, ok := m.storedScore(mdl, b, g); ok && base.Content.Digest() == score.Content.Digest() {
 				return base, Stage{State: delivery.CheckSuccess}

@@ -272,15 +272,20 @@ func (m *maker) promote(r *progress, gates []judged, fleets []fleetGates) ModelR
 			return m.refuseFile(r, have)
 		}
 		r.Release = &file
-		return m.commit(r, p, file, fact(code.ReleasedBefore, values{Version: file.Version}))
+		return m.commit(r, p, file, fact(code.ReleasedBefore, values{Version: file.Version})).lacking(p,
+			m.lacks(file))
 	}
 	m.makeVariants(r)
 	judgements, ok := m.judge(r, gates)
-	ofFleets, fleetsPass := m.judgeFleetGates(r, fleets)
+	takesVariant := func(b fleetGates) bool { return b.fleet.Ships() != delivery.FP32 }
+	ofFleets, fleetsPass := m.judgeFleetGates(r, slices.DeleteFunc(slices.Clone(fleets), takesVariant))
 	state, why := blockedBy(r.Stages)
-	if passed := ok && fleetsPass; !m.judgeVariants(r, gates, passed) && passed {
+	switch passed := ok && fleetsPass; {
+	case !m.judgeVariants(r, gates, passed) && passed:
 		state, why = r.waitsForVariants()
 		ok = false
+	case passed:
+		fleetsPass, state, why = m.judgeVariantFleets(r, fleets)
 	}
 	if !ok || !fleetsPass {
 		return r.end(state, why)
@@ -296,7 +301,9 @@ func (m *maker) promote(r *progress, gates []judged, fleets []fleetGates) ModelR
 		}
 		return r.end(delivery.CheckFailure, fact(why, values{}))
 	}
-	return m.release(r, p, judgements, ofFleets)
+	return m.release(r, p, judgements, ofFleets).lacking(p, func(f delivery.Fleet) delivery.Fact {
+		return r.missingOf(r.model, f)
+	})
 }
 
 // rollback takes a model back to a release that main accepted before. The model's gates are shown and block nothing.
@@ -318,11 +325,20 @@ func (m *maker) rollback(r *progress, to delivery.Release, gates []judged, fleet
 	}
 	m.judge(r, gates)
 	own := len(r.Stages)
-	ofFleets, pass := m.judgeFleetGates(r, fleets)
+	pass := true
+	ofFleets := map[delivery.Digest][]judgement{}
+	for _, b := range fleets {
+		ships, lacks := m.shipped(b.fleet, to)
+		if !lacks.IsZero() {
+			continue // the fleet keeps what it runs
+		}
+		answers, passed := m.judgeFleet(r, b, ships.Bundle, to.Bundle)
+		ofFleets[ships.Bundle], pass = append(ofFleets[ships.Bundle], answers...), pass && passed
+	}
 	switch {
 	case !pass:
 		return r.end(blockedBy(r.Stages[own:]))
-	case !m.signFleetGates(r.Model, r.Bundle, ofFleets):
+	case !m.signFleetGates(r.Model, ofFleets):
 		return r.end(delivery.CheckPending, fact(code.FleetGatesSigning, values{}))
 	}
 	back := fact(code.RollsBack, values{Version: to.Version})
@@ -339,7 +355,7 @@ func (m *maker) rollback(r *progress, to delivery.Release, gates []judged, fleet
 			r.Stages[i].State, r.Stages[i].Fact = delivery.CheckSuccess, s.Fact.In(code.OfRollback, values{})
 		}
 	}
-	return r.end(delivery.CheckSuccess, back)
+	return r.end(delivery.CheckSuccess, back).lacking(r.proposal, m.lacks(to))
 }
 
 // draft shows a draft's model on its validation split. The gates' eval sets are used only when the pull request is

@@ -114,6 +114,7 @@ type maker struct {
 
 	weightsOf map[delivery.Digest]delivery.Digest          // weights by bundle
 	looks     map[lookKey]map[delivery.Digest]int          // the look number of each bundle
+	releases  map[delivery.Digest][]delivery.Acceptance    // by bundle, also of their variants
 	probes    map[delivery.Digest]map[delivery.Digest]bool // by eval set: bundles of models that main does not have
 }
 

@@ -91,7 +91,8 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 	if r.Quarantined = changedQuarantines(p); len(r.Quarantined) > 0 {
 		valid.Facts = append(valid.Facts, fact(code.QuarantineChanged, values{Facts: r.Quarantined}))
 	}
-	valid.Facts = slices.Concat(valid.Facts, AwaitedModels(p.Intent), m.invalidOwners(p.Intent),
+	valid.Facts = slices.Concat(valid.Facts, AwaitedModels(p.Intent), UndeclaredVariants(p.Merged),
+		m.invalidOwners(p.Intent),
 		m.unknownTrackers(p.Intent))
 
 	names := changedModels(p)
@@ -213,7 +214,14 @@ func changedQuarantines(p Proposal) []delivery.Fact {
 				if release, ok := p.Merged.Releases[name]; ok && release.Bundle == e.Digest {
 					v.Version = release.Version
 				}
-				list = append(list, fact(code.BundleForbidden, v))
+				forbids := fact(code.BundleForbidden, v)
+				if variant, ok := delivery.Find(p.Merged.Releases[name].Variants, func(v delivery.ReleasedVariant) bool {
+					return v.Bundle == e.Digest
+				}); ok {
+					forbids.Code, forbids.Variant = code.BundleVariantForbidden, variant.Variant
+					forbids.Version = p.Merged.Releases[name].Version
+				}
+				list = append(list, forbids)
 			case !after && (before || head.Lifts(e.Digest) > base.Lifts(e.Digest)): // fleets try it again
 				list = append(list, fact(code.BundleLifted,
 					values{Bundle: e.Digest, Model: name, Text: lifted(head, e.Digest)}))
@@ -258,12 +266,16 @@ func changedFleets(p Proposal) []delivery.Fact {
 		base, ok := p.Base.Fleets[name]
 		switch {
 		case !ok:
-			list = append(list, fact(code.FleetNew, values{Fleet: name, Model: head.Runs, Version: head.Version}))
+			list = append(list, fact(code.FleetNew, values{Fleet: name, Model: head.Runs, Version: head.Version,
+				Variant: variantNamed(head.Ships())}))
 		case delivery.DigestOf("fleet", base) != delivery.DigestOf("fleet", head):
 			f := fact(code.FleetChanged, values{Fleet: name, Model: head.Runs, Version: head.Version,
 				Names: waves(head), Lasts: head.Soak, Paused: head.Paused})
-			if base.Runs != head.Runs || base.Version != head.Version {
+			if base.Runs != head.Runs || base.Version != head.Version || base.Ships() != head.Ships() {
 				f.Code, f.FromModel, f.FromVersion = code.FleetRepointed, base.Runs, base.Version
+				if base.Ships() != head.Ships() {
+					f.FromVariant, f.Variant = base.Ships(), head.Ships()
+				}
 			}
 			list = append(list, f)
 		}
@@ -284,12 +296,16 @@ func fleetsOf(p Proposal, model string) []delivery.Fact {
 		if f.Runs != model {
 			continue
 		}
-		follows := fact(code.FleetFollows, values{Fleet: name, Names: waves(f), Lasts: f.Soak})
+		variant := variantNamed(f.Ships())
+		follows := fact(code.FleetFollows, values{Fleet: name, Variant: variant, Names: waves(f), Lasts: f.Soak})
+		if variant != "" && f.Target != TargetOfServer {
+			follows.Text = f.Target // the times of variants are not measured there
+		}
 		switch {
 		case f.Version > 0:
-			follows = fact(code.FleetPinned, values{Fleet: name, Version: f.Version})
+			follows = fact(code.FleetPinned, values{Fleet: name, Version: f.Version, Variant: variant})
 		case f.Paused:
-			follows = fact(code.FleetPaused, values{Fleet: name})
+			follows = fact(code.FleetPaused, values{Fleet: name, Variant: variant})
 		}
 		list = append(list, follows)
 	}
@@ -336,6 +352,7 @@ func severity(s delivery.CheckState) int {
 // releaseCheck makes the check that branch protection requires. It succeeds only if nothing is to be released, or if
 // the tree has the release files that the signed statements give.
 func (m *maker) releaseCheck(p Proposal, r *ProposalReport, gates []string) Check {
+	lacking, unknown := m.changedFleetsLack(p, r.Models)
 	if len(r.Models) == 0 {
 		c := check(delivery.ContextRelease, delivery.CheckSuccess, fact(code.NoModelChange, values{}))
 		switch {
@@ -353,10 +370,16 @@ func (m *maker) releaseCheck(p Proposal, r *ProposalReport, gates []string) Chec
 		if len(r.Quarantined) > 0 {
 			c.Facts = append(c.Facts, fact(code.QuarantineChanged, values{Facts: r.Quarantined}))
 		}
+		switch {
+		case len(lacking) > 0:
+			c = check(delivery.ContextRelease, delivery.CheckFailure, lacking...)
+		case len(unknown) > 0 && c.State == delivery.CheckSuccess:
+			c = check(delivery.ContextRelease, delivery.CheckPending, unknown...)
+		}
 		return m.behind(c, p)
 	}
 
-	var done, waiting, failed []delivery.Fact
+	done, waiting, failed := []delivery.Fact(nil), unknown, lacking
 	var missing []delivery.Release
 	verdicts := map[string][]delivery.Verdict{}
 	for _, mr := range r.Models {

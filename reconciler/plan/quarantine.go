@@ -92,17 +92,21 @@ func QuarantineOf(i delivery.Intent) map[string][]QuarantineEntry {
 	return entries
 }
 
-// quarantined says why a bundle cannot be released as a model: it is in quarantine, or a bundle with the same weights
-// is. A release that main accepted before stays usable for rollbacks unless it is in quarantine itself.
+// quarantined says why a bundle cannot be released as a model: it is in quarantine, the release that it is a variant of
+// is, or a bundle with the same weights is. A release that main accepted before stays usable for rollbacks unless it is in quarantine itself.
 func (m *maker) quarantined(names []string, bundle delivery.Digest) (quarantineBlock, bool) {
 	accepted := m.w.acceptedAs(names, bundle) != ""
+	releases := m.releasesOf(bundle)
 	for _, model := range slices.Sorted(maps.Keys(m.w.Main.Quarantine)) {
 		file := "models/" + model + ".quarantine.yaml"
 		for _, e := range m.w.Main.Quarantine[model] {
 			switch {
 			case e.Lifted != "":
-			case e.Digest == bundle:
-				return quarantineBlock{file, fact(code.BundleQuarantined, values{Bundle: bundle, Text: e.Why})}, true
+			case e.Digest == bundle, slices.ContainsFunc(releases, func(a delivery.Acceptance) bool {
+				return a.Bundle == e.Digest // a release takes its variants with it
+			}):
+				return quarantineBlock{file, fact(code.BundleQuarantined, values{Bundle: e.Digest,
+					Text: e.Why})}, true
 			case !accepted && m.weights(bundle) != "" && m.weights(e.Digest) == m.weights(bundle):
 				return quarantineBlock{file, fact(code.WeightsQuarantined,
 					values{Bundle: bundle, FromBundle: e.Digest, Text: e.Why})}, true
@@ -129,6 +133,9 @@ func (m *maker) weights(bundle delivery.Digest) delivery.Digest {
 func (e Evidence) weights(bundle delivery.Digest) delivery.Digest {
 	if b, ok := e.Bundles[bundle]; ok {
 		return b.Model
+	}
+	if v, ok := e.variantOf(bundle); ok { // also with thresholds, which it may be known by
+		return v.Result.Model
 	}
 	t, _ := e.Training(bundle)
 	return t.Training.Result.Model

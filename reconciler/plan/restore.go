@@ -47,9 +47,13 @@ func (w World) mostRun(f delivery.Fleet) (most delivery.Target) {
 	return most
 }
 
-// acceptedAs returns the first of some models of which main has accepted a bundle; empty for none.
+// acceptedAs returns the first of some models of which main has accepted a bundle, or as a variant of a release; empty
+// for none.
 func (w World) acceptedAs(models []string, bundle delivery.Digest) string {
-	a, _ := w.Evidence.acceptance(models, func(a delivery.Acceptance) bool { return a.Bundle == bundle })
+	a, _ := w.Evidence.acceptance(models, func(a delivery.Acceptance) bool {
+		_, is := a.Variant(bundle)
+		return is
+	})
 	return a.Model
 }
 

@@ -78,6 +78,7 @@ func (s Propose) Key() string { return "propose/" + s.Branch }
 // Publish signs and publishes what a ring of devices must run.
 type Publish struct {
 	Desired delivery.Desired // the publisher sets its version
+	Variant string           // of Desired.Release; empty for FP32
 	Wave    int              // devices in the wave, of those that have reported
 	Devices int              // of the fleet
 }

@@ -148,10 +148,17 @@ func (m *maker) knownTarget(f delivery.Fleet) (delivery.Target, bool) {
 	if !ok || f.Version > 0 || published.Model != f.Runs || m.w.Main.UnreadFleets[f.Name] != "" {
 		return delivery.Target{}, false
 	}
-	if _, is := m.quarantined([]string{f.Runs}, named.Bundle); is {
-		return delivery.Target{}, false
+	bundle := named.Bundle
+	if f.Ships() != delivery.FP32 { // the signed list of variants may be what cannot be read
+		v, _ := delivery.Find(named.Variants, func(v delivery.ReleasedVariant) bool { return v.Variant == f.Ships() })
+		bundle = v.Bundle
 	}
-	target := delivery.Target{Version: named.Version, Bundle: named.Bundle} // its version may have been edited on main
+	for _, b := range []delivery.Digest{named.Bundle, bundle} {
+		if _, is := m.quarantined([]string{f.Runs}, b); is || b == "" {
+			return delivery.Target{}, false
+		}
+	}
+	target := delivery.Target{Version: named.Version, Bundle: bundle} // its version may have been edited on main
 	underWay := clock.Target == target && published.Release == target
 	back := clock.Base != nil && *clock.Base == target
 	return target, underWay || back
@@ -166,6 +173,7 @@ func (m *maker) keepFleet(r FleetReport, why delivery.Fact) FleetReport {
 		return r
 	}
 	r.Target = published.Release
+	r.Variant, _ = m.variantOf(published.Release.Bundle)
 	desired := published
 	forbidden := m.aborted(delivery.Fleet{Name: r.Fleet, Runs: r.Model})
 	if slices.Contains(forbidden, desired.Release.Bundle) { // no further device gets a bundle that is forbidden now

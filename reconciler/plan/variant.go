@@ -1,7 +1,7 @@
 package plan
 
 // This file makes the variants of a trained model and judges them. FP32 alone decides whether there is a release: a
-// variant that cannot be made or does not pass a gate is not in the release file. Fleets get FP32 for now.
+// variant that cannot be made or does not pass a gate is not in the release file. What fleets get is in shipped.go.
 
 import (
 	"math"
@@ -22,6 +22,7 @@ type ModelVariant struct {
 	Passed   bool // every gate
 
 	judgements []judgement
+	ofFleets   []judgement // by the gates of fleets that are to run the variant and run another model now
 }
 
 // makeVariants finds the variants of a trained model, or plans the runs that make them.
@@ -113,6 +114,9 @@ func (m *maker) judgeVariant(r *progress, v *ModelVariant, gates []judged) Stage
 		}
 	}
 	v.Bundle = of.Bundle
+	if q, is := m.quarantined(r.names, v.Bundle); is {
+		return Stage{State: delivery.CheckSuccess, Fact: q.why.In(code.VariantForbidden, values{})}
+	}
 	waits := Stage{State: delivery.CheckSuccess}
 	for _, j := range gates {
 		jt := judgement{judged: j, label: j.label(gates), fp32: r.Bundle}
@@ -146,6 +150,26 @@ func (m *maker) judgeVariant(r *progress, v *ModelVariant, gates []judged) Stage
 		said.Code = code.VariantPasses
 	}
 	return Stage{State: delivery.CheckSuccess, Fact: said}
+}
+
+// judgeVariantFleets judges the released variants by the gates of the fleets that are to run them. It reports whether
+// they pass, and where not, what the release waits for. A fleet whose variant is not released keeps what it runs.
+func (m *maker) judgeVariantFleets(r *progress, fleets []fleetGates) (pass bool, state delivery.CheckState,
+	why delivery.Fact) {
+	before := len(r.Stages)
+	pass = true
+	for _, b := range fleets {
+		for i := range r.Variants {
+			v := &r.Variants[i]
+			if !v.Passed || v.Variant != b.fleet.Ships() {
+				continue
+			}
+			answers, passed := m.judgeFleet(r, b, v.Bundle, r.Bundle)
+			v.ofFleets, pass = append(v.ofFleets, answers...), pass && passed
+		}
+	}
+	state, why = blockedBy(r.Stages[before:])
+	return pass, state, why
 }
 
 // waitsForVariants returns what a release waits for whose gates have passed: the first variant that is not settled.
@@ -184,7 +208,7 @@ func (p *progress) judgedVariants() []delivery.JudgedVariant {
 	for _, v := range p.Variants {
 		if v.Passed {
 			list = append(list, delivery.JudgedVariant{Variant: v.Variant, Bundle: v.Bundle,
-				Gates: delivery.Each(v.judgements, judgement.signed)})
+				Gates: delivery.Each(slices.Concat(v.judgements, v.ofFleets), judgement.signed)})
 		}
 	}
 	return list

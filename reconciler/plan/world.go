@@ -349,7 +349,8 @@ func NeedsHistory(w World) []string {
 	}
 	for _, p := range w.Proposals {
 		for name, f := range p.Merged.Fleets {
-			if before := w.Main.Intent.Fleets[name]; before.Runs != f.Runs || before.Version != f.Version {
+			if before := w.Main.Intent.Fleets[name]; before.Runs != f.Runs || before.Version != f.Version ||
+				before.Ships() != f.Ships() {
 				need[f.Runs], need[before.Runs] = true, true
 			}
 		}

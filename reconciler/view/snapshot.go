@@ -331,8 +331,8 @@ func (s *Snapshot) fleets() []web.Fleet {
 }
 
 func (s *Snapshot) fleet(f plan.FleetReport) web.Fleet {
-	fleet := web.Fleet{Name: f.Fleet, Model: f.Model, Target: f.Target, State: f.State, Sentence: sentence(f.Facts...),
-		Waves: f.Decision.Waves, Done: f.Decision.Done, Paused: s.World.Main.Intent.Fleets[f.Fleet].Paused}
+	fleet := web.Fleet{Name: f.Fleet, Model: f.Model, Target: f.Target, Variant: f.Variant, State: f.State,
+		Sentence: sentence(f.Facts...), Waves: f.Decision.Waves, Done: f.Decision.Done, Paused: s.World.Main.Intent.Fleets[f.Fleet].Paused}
 	if d := f.Decision.Desired; d != nil && d.Release == f.Target {
 		fleet.Share = d.Share
 		fleet.Wave = min(f.Decision.State.Wave+1, fleet.Waves)
@@ -412,7 +412,7 @@ func (s *Snapshot) lost() (list []delivery.Fact) {
 func (s *Snapshot) known(b delivery.Digest) (model string, version int) {
 	for _, name := range slices.Sorted(maps.Keys(s.World.Evidence.Accepted)) {
 		for _, a := range s.World.Evidence.Accepted[name] {
-			if a.Bundle == b {
+			if _, has := a.Variant(b); has {
 				return name, a.Version
 			}
 		}

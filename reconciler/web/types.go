@@ -302,10 +302,12 @@ type Run struct {
 
 // A Fleet is the state of one fleet.
 type Fleet struct {
-	Name   string              `json:"name"`
-	Model  string              `json:"model"`
-	Target delivery.Target     `json:"target"`
-	State  delivery.CheckState `json:"state"`
+	Name   string          `json:"name"`
+	Model  string          `json:"model"`
+	Target delivery.Target `json:"target"`
+	// which variant of the release Target is; empty if there is no target, or if it is not known
+	Variant string              `json:"variant,omitempty"`
+	State   delivery.CheckState `json:"state"`
 	Sentence
 	Wave  int `json:"wave"`  // from 1; 0: none
 	Waves int `json:"waves"` // number of waves

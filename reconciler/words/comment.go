@@ -477,9 +477,9 @@ func (c *comment) variants(m plan.ModelReport) {
 			outputs(r.Parity.Largest))
 	}
 	c.printf("\nTimes are for one image on this server (%s, %s, ONNX Runtime on %s), in %s with both models in turn. "+
-		"A variant is faster if it is so in each, and by more than %g %% over all. Fleets get FP32 for now. Boxes "+
-		"agree (F1) if class and place are the same, on %s, from a score of %g on. Outputs are compared for one "+
-		"fixed input.\n\n", r.Times.Processor,
+		"A variant is faster if it is so in each, and by more than %g %% over all. A fleet gets the variant that its "+
+		"file names, and FP32 if it names none. Boxes agree (F1) if class and place are the same, on %s, from a "+
+		"score of %g on. Outputs are compared for one fixed input.\n\n", r.Times.Processor,
 		delivery.Count(r.Times.Threads, "thread"), r.Times.Provider, delivery.Count(len(r.Times.Rounds), "round"),
 		100*delivery.NoiseOfTimes, delivery.Count(r.Parity.Images, "validation image"), r.Parity.MinScore)
 	c.reported(made)

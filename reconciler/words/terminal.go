@@ -36,12 +36,15 @@ func Step(step plan.Step) string {
 	case plan.Propose:
 		return fmt.Sprintf("+ pull request %s: %s", s.Branch, Text(s.Title))
 	case plan.Publish:
-		d := s.Desired
-		if s.Devices == 0 {
-			return fmt.Sprintf("~ fleet %s: %s version %d, for future devices", d.Ring, d.Model, d.Release.Version)
+		d, as := s.Desired, ""
+		if s.Variant != "" {
+			as = " as " + s.Variant
 		}
-		return fmt.Sprintf("~ fleet %s: %s version %d for %d of %d devices", d.Ring, d.Model, d.Release.Version, s.Wave,
-			s.Devices)
+		if s.Devices == 0 {
+			return fmt.Sprintf("~ fleet %s: %s version %d%s, for future devices", d.Ring, d.Model, d.Release.Version, as)
+		}
+		return fmt.Sprintf("~ fleet %s: %s version %d%s for %d of %d devices", d.Ring, d.Model, d.Release.Version, as,
+			s.Wave, s.Devices)
 	case plan.KeepClock:
 		return fmt.Sprintf("~ fleet %s: remember the wave", s.Fleet)
 	}

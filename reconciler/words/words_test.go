@@ -59,7 +59,7 @@ func TestEveryCodeHasASentence(t *testing.T) {
 func example(c delivery.Code) delivery.Fact {
 	bundle := delivery.Digest("sha256:" + strings.Repeat("4f0c", 16))
 	return delivery.Fact{Code: c, Values: delivery.Values{Model: "pallets", Version: 12, Bundle: bundle,
-		FromModel: "crates", FromVersion: 11, FromBundle: delivery.Digest("sha256:" + strings.Repeat("9a1d", 16)),
+		Variant: "int8", FromVariant: "fp16", FromModel: "crates", FromVersion: 11, FromBundle: delivery.Digest("sha256:" + strings.Repeat("9a1d", 16)),
 		Stage: "train", Outcome: delivery.Fail, Gate: "production", Gates: []string{"production", "night"},
 		Fleet: "docks", Class: "person", Metric: delivery.MetricMAP, Dataset: "dir:pallets",
 		FromDataset: "dir:crates", EvalSet: "dir:gold",
@@ -107,7 +107,8 @@ func TestSentences(t *testing.T) {
 func TestSentencesJoin(t *testing.T) {
 	for _, c := range codes(t) {
 		text := Text(example(c))
-		if c != "propose.restoreBody" && c != "propose.quarantineBody" && strings.HasSuffix(text, ".") {
+		if c != "propose.restoreBody" && c != "propose.quarantineBody" &&
+			c != "propose.quarantineVariantBody" && strings.HasSuffix(text, ".") {
 			t.Errorf("%s ends with a full stop: %s", c, text)
 		}
 		if strings.Contains(text, "%!") {
