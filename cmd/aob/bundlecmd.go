@@ -27,30 +27,58 @@ func newBundleCommand() *cobra.Command {
 	}
 	group(c)
 	addPaperCommands(c)
-	c.AddCommand(query(&cobra.Command{
+	var variant string
+	pull := query(&cobra.Command{
 		Use:   "pull MODEL[@VERSION] DIR",
 		Short: "Write a released model into a new folder: ONNX file, labels, signature",
 		Long: `Pull writes the files of a release into DIR: model.onnx, labels.json, signature.json,
 golden.bin, thresholds.json if it has thresholds, and manifest.json. Every file is
 checked against the digest of the bundle that main has accepted. DIR must not exist: it
-appears when all files are there. Without VERSION it is the release that main has now.`,
-		Example: "  aob bundle pull shapes ./shapes-now\n  aob bundle pull shapes@2 ./shapes-2 -o json",
+appears when all files are there. Without VERSION it is the release that main has now.
+
+--variant takes the same model in another number format, where main has accepted it with
+the release.`,
+		Example: "  aob bundle pull shapes ./shapes-now\n  aob bundle pull shapes@2 ./shapes-2 --variant int8 -o json",
 	}, func(c *cobra.Command, api *web.Client, args []string) (any, func(*terminal), error) {
-		p, err := pullBundle(c.Context(), api, args[0], args[1])
+		p, err := pullBundle(c.Context(), api, args[0], variant, args[1])
 		return p, func(t *terminal) {
 			if p.Quarantined != "" {
 				t.paragraph("", "warning: this bundle must not run any more: "+p.Quarantined)
 			}
-			t.printf("%s@%d: bundle %s is in %s\n", p.Model, p.Version, p.Bundle, p.Folder)
+			as := ""
+			if p.Variant != "" {
+				as = " as " + p.Variant
+			}
+			t.printf("%s@%d%s: bundle %s is in %s\n", p.Model, p.Version, as, p.Bundle, p.Folder)
 		}, err
-	}))
+	})
+	pull.Flags().StringVar(&variant, "variant", delivery.FP32, "the number format: fp32, fp16 or int8")
+	c.AddCommand(pull)
 	return c
 }
 
 // pulled is the result of aob bundle pull.
 type pulled struct {
 	web.Released
-	Folder string `json:"folder"`
+	Variant string `json:"variant,omitempty"` // that Bundle is; empty for FP32
+	Folder  string `json:"folder"`
+}
+
+// as lets a release be one of its variants.
+func (p *pulled) as(variant string) error {
+	if variant == delivery.FP32 {
+		return nil
+	}
+	formats := []string{delivery.FP32}
+	for _, v := range p.Variants {
+		if v.Variant == variant {
+			p.Variant, p.Bundle, p.Quarantined = variant, v.Bundle, v.Quarantined
+			return nil
+		}
+		formats = append(formats, v.Variant)
+	}
+	return hinted{fmt.Errorf("%s@%d was released without %s", p.Model, p.Version, variant), "--variant takes " +
+		strings.Join(formats, " or ")}
 }
 
 // releaseOf finds a release by MODEL or MODEL@VERSION.
@@ -79,7 +107,7 @@ func releaseName(what string) (name string, version int, err error) {
 }
 
 // pullBundle copies a release's files from a server into a new folder.
-func pullBundle(ctx context.Context, api *web.Client, what, folder string) (p pulled, err error) {
+func pullBundle(ctx context.Context, api *web.Client, what, variant, folder string) (p pulled, err error) {
 	if p.Folder, err = filepath.Abs(folder); err != nil {
 		return p, err
 	}
@@ -92,6 +120,9 @@ func pullBundle(ctx context.Context, api *web.Client, what, folder string) (p pu
 			p.Folder)
 	}
 	if p.Released, err = releaseOf(ctx, api, what); err != nil {
+		return p, err
+	}
+	if err := p.as(variant); err != nil {
 		return p, err
 	}
 	// Beside the folder, so that the files can be moved.

@@ -166,7 +166,7 @@ func verifyFiles(ctx context.Context, api *web.Client, r web.Released) (err erro
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
-	_, err = pullBundle(ctx, api, fmt.Sprintf("%s@%d", r.Model, r.Version), tmp+"/bundle")
+	_, err = pullBundle(ctx, api, fmt.Sprintf("%s@%d", r.Model, r.Version), delivery.FP32, tmp+"/bundle")
 	return err
 }
 

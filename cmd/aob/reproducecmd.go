@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -38,6 +39,8 @@ The evidence comes from a server, or with --from from a registry or a copy of th
 state/bundles; the version is then the one in models/MODEL.release.yaml of --dir. Only what
 the key of --key signed counts. --config must name the datasets and base weights of that
 time; where something is not as it was, reproduce says what, and trains nothing.
+
+Only FP32 is compared: the variants of a release are made of it, and are not made again.
 
 A training that is in the folder of --work is not repeated, unless with --fresh.`,
 		Example: `  aob reproduce shapes@2 --key evidence.key.pub --config world/aob.yaml
@@ -145,6 +148,9 @@ func (t *terminal) reproduction(r stage.Reproduction) {
 	t.printf("model.onnx: %s (%s, released %s)\n", same, r.Again.Model.Short(), r.Released.Model.Short())
 	for _, d := range r.Differences {
 		t.paragraph("", "other than then: "+d)
+	}
+	if len(r.NotMade) > 0 {
+		t.paragraph("", "not made again: "+strings.Join(r.NotMade, ", ")+"; only FP32 is trained and compared")
 	}
 	t.printf("\n")
 	figure := func(v float64) string { return fmt.Sprintf("%.4f", v) }

@@ -137,7 +137,7 @@ func (s *shop) Status(ctx context.Context) (web.Status, error) {
 			Sentence: web.Sentence{Text: "shapes version 2"}}, {Name: "pallets", State: delivery.CheckSuccess,
 			Sentence: web.Sentence{Text: "pallets: no release yet; its fleets wait"}}},
 		PRs: prs, Runs: prs[0].Runs,
-		Fleets: []web.Fleet{{Name: "demo", Model: "shapes", Target: delivery.Target{Version: 2, Bundle: v2.Bundle},
+		Fleets: []web.Fleet{{Name: "demo", Model: "shapes", Target: delivery.Target{Version: 2, Bundle: v2.Bundle}, Variant: delivery.INT8,
 			State: delivery.CheckPending, Share: 0.5, Wave: 1, Waves: 2,
 			Sentence: web.Sentence{Text: "version 2, wave 1 of 2 (1): 1 of 1 device healthy; " +
 				"the soak lasts until 2026-03-01 12:01 UTC at least"},
@@ -274,7 +274,9 @@ func (s *shop) Try(_ context.Context, ask web.TrialRequest) (web.Trial, error) {
 		s.said = append(s.said, fmt.Sprintf("%s tries %s of %s%s", who(ask.User), strings.Join(v.Set, " "), ask.File,
 			note))
 	}
-	return tried(), nil
+	t := tried()
+	t.NotMade = []string{delivery.FP16}
+	return t, nil
 }
 
 func (s *shop) Trials(context.Context) ([]web.Trial, error) { return []web.Trial{tried()}, nil }
@@ -345,6 +347,10 @@ func (s *shop) Release(_ context.Context, model string, version int) (web.Releas
 	}
 	if version == 2 {
 		r.Quarantined = "2 of 3 devices failed"
+	}
+	if r.Version == 2 {
+		r.Variants = []web.Accepted{{AcceptedVariant: delivery.AcceptedVariant{Variant: delivery.INT8,
+			Bundle: s.bundle}, Quarantined: r.Quarantined}}
 	}
 	return r, nil
 }

@@ -199,7 +199,8 @@ func newTrainCommand() *cobra.Command {
 		Long: `Train checks the dataset of models/MODEL.yaml and trains it, as the server would for a
 pull request. It is a stage for workflow engines: -o json writes what aob eval reads.
 The same model is not trained twice in one folder of work, and an interrupted training
-goes on.
+goes on. Other number formats (variants: in the file) are not made: the next stages measure
+and judge FP32, and the server makes them for a pull request.
 
 Nothing is signed, so nothing can be released by it: a server measures again what a
 pull request proposes.`,
@@ -227,6 +228,10 @@ pull request proposes.`,
 			trained, err := local.Train(c.Context(), mdl, seed, slices.Collect(maps.Values(gates(in, mdl.Name))))
 			if err != nil {
 				return err
+			}
+			if made := mdl.Made(); len(made) > 0 {
+				printMessage(c.ErrOrStderr(), "%s: not made by this stage, which trains FP32; the server makes and "+
+					"judges them for a pull request", strings.Join(made, ", "))
 			}
 			return o.print(c.OutOrStdout(), trained, func(t *terminal) { t.trained(trained) })
 		},

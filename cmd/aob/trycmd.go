@@ -31,6 +31,7 @@ func newTryCommand() *cobra.Command {
 		Long: `Try trains a model's file in every combination of the values that are set, and
 shows how each does on the validation split. No gate's eval set is opened for it.
 What it trains a pull request with the same values finds: it trains nothing again.
+Other number formats (variants: in the file) are made and judged there, not here.
 
 It can be interrupted at any time: the server goes on, and the same command shows
 how far it is and finishes only the rest. aob runs stop ID ends it.`,
@@ -68,6 +69,10 @@ how far it is and finishes only the rest. aob runs stop ID ends it.`,
 				return err
 			}
 			printMessage(c.ErrOrStderr(), "%s", quote(t))
+			if len(t.NotMade) > 0 {
+				printMessage(c.ErrOrStderr(), "%s: not made in experiments, which train FP32; a pull request makes and "+
+					"judges them", strings.Join(t.NotMade, ", "))
+			}
 			if !detach {
 				again := "aob try " + args[0]
 				for _, s := range sets {

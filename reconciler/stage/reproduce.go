@@ -33,6 +33,7 @@ type Reproduction struct {
 	Figures    []Compared `json:"figures"`
 	// Differences lists what was not as it was for the release, and does not forbid a comparison.
 	Differences []string `json:"differences"`
+	NotMade     []string `json:"notMade,omitempty"` // variants of the release: FP32 alone is trained and compared
 
 	Released Made `json:"released"`
 	Again    Made `json:"again"`
@@ -73,6 +74,9 @@ func (l *Local) Reproduce(ctx context.Context, rel Release, from artifact.Source
 		return r, err
 	}
 	r.Differences = append(r.Differences, l.differences(rel, input, data)...)
+	for _, v := range rel.Statement.Variants {
+		r.NotMade = append(r.NotMade, v.Variant)
+	}
 	r.Run = delivery.TrainKey(input)
 	before, err := l.Runs.State(r.Run)
 	if err != nil {

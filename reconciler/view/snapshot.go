@@ -181,7 +181,15 @@ func (s *Snapshot) Release(model string, version int) (web.Released, error) {
 	for _, a := range s.World.Evidence.Accepted[model] {
 		if a.Version == version {
 			r := web.Released{Model: model, Version: version, Bundle: a.Bundle}
-			r.Quarantined, _ = s.World.Main.Intent.Quarantines[model].Forbids(a.Bundle)
+			quarantine := s.World.Main.Intent.Quarantines[model]
+			r.Quarantined, _ = quarantine.Forbids(a.Bundle)
+			for _, v := range a.Variants {
+				why, is := quarantine.Forbids(v.Bundle)
+				if !is {
+					why = r.Quarantined
+				}
+				r.Variants = append(r.Variants, web.Accepted{AcceptedVariant: v, Quarantined: why})
+			}
 			return r, nil
 		}
 	}

@@ -553,8 +553,12 @@ func TestStatusSaysWhatTheStoreHasLost(t *testing.T) {
 // Who asks for a version that does not exist is told where the versions are.
 func TestReleaseOfAVersion(t *testing.T) {
 	s := &Snapshot{}
-	s.World.Evidence.Accepted = map[string][]delivery.Acceptance{"shapes": {{Version: 2, Bundle: digestOf("two")}}}
-	if r, err := s.Release("shapes", 2); err != nil || r.Bundle != digestOf("two") {
+	s.World.Evidence.Accepted = map[string][]delivery.Acceptance{"shapes": {{Version: 2, Bundle: digestOf("two"),
+		Variants: []delivery.AcceptedVariant{{Variant: "int8", Bundle: digestOf("int8")}}}}}
+	s.World.Main.Intent.Quarantines = map[string]delivery.Quarantine{"shapes": {Entries: []delivery.Quarantined{
+		{Digest: digestOf("int8"), Why: "smoke"}}}}
+	if r, err := s.Release("shapes", 2); err != nil || r.Bundle != digestOf("two") || r.Quarantined != "" ||
+		len(r.Variants) != 1 || r.Variants[0].Bundle != digestOf("int8") || r.Variants[0].Quarantined != "smoke" {
 		t.Errorf("%+v, %v", r, err)
 	}
 	for _, c := range []struct {

@@ -123,6 +123,11 @@ func (s *Snapshot) trial(t plan.TrialReport) web.Trial {
 	out := web.Trial{ID: t.Trial.ID, Model: t.Trial.Model, By: t.Trial.By, Note: t.Trial.Note, At: t.Trial.At,
 		State: t.State, Sentence: sentence(t.Fact), Release: t.Release, Known: t.Known, Trained: t.Trained,
 		Total: t.Total, SecondsLeft: t.Left.Seconds(), AtOnce: s.World.Server.Trainings, Variants: []web.Variant{}}
+	for _, v := range t.Trial.Variants {
+		out.NotMade = append(out.NotMade, v.Model.Made()...)
+	}
+	slices.Sort(out.NotMade)
+	out.NotMade = slices.Compact(out.NotMade)
 	for i, v := range t.Variants {
 		w := web.Variant{ID: v.ID, Set: t.Trial.Variants[i].Set, Spec: v.Spec, State: v.State,
 			Sentence: sentence(v.Fact), Bundle: v.Bundle, Seeds: []web.Seed{}}

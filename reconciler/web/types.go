@@ -106,6 +106,8 @@ type Trial struct {
 	AtOnce      int               `json:"atOnce"` // parallel trainings; 0: no limit
 	SecondsLeft float64           `json:"secondsLeft,omitempty"`
 	Variants    []Variant         `json:"variants"` // in the order of the request
+	// NotMade are the number formats that the file asks for besides FP32: experiments train FP32 alone.
+	NotMade []string `json:"notMade,omitempty"`
 }
 
 // A Variant is the state of one variant of an experiment.
@@ -357,6 +359,13 @@ type Released struct {
 	Version     int             `json:"version"`
 	Bundle      delivery.Digest `json:"bundle"`
 	Quarantined string          `json:"quarantined,omitempty"` // why the bundle must not run any more
+	Variants    []Accepted      `json:"variants,omitempty"`    // that main accepted with it, besides FP32
+}
+
+// An Accepted is a variant of a release.
+type Accepted struct {
+	delivery.AcceptedVariant
+	Quarantined string `json:"quarantined,omitempty"`
 }
 
 // A Plan is the server's current plan.

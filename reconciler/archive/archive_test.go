@@ -1,0 +1,48 @@
+package archive
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/evidence"
+)
+
+// An acceptance of an older aob lists no variants. Those count that all release statements of the release list.
+func TestVariantsOfOldAcceptances(t *testing.T) {
+	int8, fp16 := delivery.Sum([]byte("int8")), delivery.Sum([]byte("fp16"))
+	statement := func(version int, variants ...delivery.JudgedVariant) delivery.ReleaseStatement {
+		return delivery.ReleaseStatement{Model: "m", Version: version, Spec: "spec", Bundle: "b", Variants: variants}
+	}
+	a := delivery.JudgedVariant{Variant: "int8", Bundle: int8}
+	b := delivery.JudgedVariant{Variant: "fp16", Bundle: fp16}
+	listed := []delivery.AcceptedVariant{{Variant: "int8", Bundle: int8}}
+	for name, c := range map[string]struct {
+		signed     []delivery.AcceptedVariant
+		statements []delivery.ReleaseStatement
+		want       []delivery.AcceptedVariant
+	}{
+		"none":                   {nil, []delivery.ReleaseStatement{statement(1)}, nil},
+		"no statement":           {nil, nil, nil},
+		"one statement":          {nil, []delivery.ReleaseStatement{statement(1, a)}, listed},
+		"of another version":     {nil, []delivery.ReleaseStatement{statement(2, a)}, nil},
+		"not in all":             {nil, []delivery.ReleaseStatement{statement(1, a, b), statement(1, a)}, listed},
+		"gone from the last":     {nil, []delivery.ReleaseStatement{statement(1, a), statement(1)}, nil},
+		"what main accepted":     {listed, []delivery.ReleaseStatement{statement(1, a, b)}, listed},
+		"another, of other rank": {nil, []delivery.ReleaseStatement{statement(1), statement(1, a)}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := indexed(&evidence.Snapshot{ReleasesOf: map[delivery.Digest][]delivery.ReleaseStatement{"b": c.statements},
+				AcceptancesOf: map[string][]delivery.Acceptance{"m": {{Model: "m", Version: 1, Spec: "spec", Bundle: "b",
+					Variants: c.signed}}}})
+			got := e.Accepted["m"][0].Variants
+			if len(got) == 0 {
+				got = nil
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("variants (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
