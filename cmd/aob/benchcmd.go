@@ -30,6 +30,7 @@ type benchRequest struct {
 	client
 	bundle, profile, profiles, config  string
 	detector, library, engines, memory string
+	variant                            string
 	threads                            int
 	pictures                           []string
 	settings                           delivery.BenchSettings
@@ -72,6 +73,7 @@ by themselves: docs/bench.md.`,
 	r.register(c)
 	f := c.Flags()
 	f.StringVar(&r.profile, "profile", profile.Default().Name, "the hardware `profile`; aob-detect profiles lists them")
+	f.StringVar(&r.variant, "variant", delivery.FP32, "of MODEL: the `number format` fp32, fp16 or int8")
 	f.StringVar(&r.profiles, "profiles", "", "a YAML `file` with more hardware profiles")
 	f.IntVarP(&r.settings.Images, "images", "n", r.settings.Images, "images of each repeat")
 	f.IntVar(&r.settings.WarmUp, "warmup", r.settings.WarmUp, "images before the first repeat")
@@ -200,7 +202,7 @@ func (r benchRequest) open(ctx context.Context) (folder string, bundle delivery.
 		return "", "", done, err
 	}
 	done = func() error { return os.RemoveAll(tmp) }
-	p, err := pullBundle(ctx, r.dial(), r.bundle, filepath.Join(tmp, "bundle"))
+	p, err := pullBundle(ctx, r.dial(), r.bundle, r.variant, filepath.Join(tmp, "bundle"))
 	if err != nil {
 		return "", "", done, errors.Join(err, done())
 	}
