@@ -264,7 +264,8 @@ func (s *sim) checkOwed() {
 		for _, d := range s.fleet.devices {
 			if d.Report.Ring == name && d.Report.Bundle != s.owed(f, release) {
 				s.fail("device %s runs version %d as %s, and main has accepted version %d; the fleet: %+v",
-					d.Report.Device, d.Report.Release, s.kindOf(d.Report.Bundle), release.Version, s.loop.observed.plan.Fleets)
+					d.Report.Device, d.Report.Release, s.kindOf(d.Report.Bundle), release.Version,
+					s.loop.observed.plan.Fleets)
 			}
 		}
 	}

@@ -137,8 +137,9 @@ func (s *shop) Status(ctx context.Context) (web.Status, error) {
 			Sentence: web.Sentence{Text: "shapes version 2"}}, {Name: "pallets", State: delivery.CheckSuccess,
 			Sentence: web.Sentence{Text: "pallets: no release yet; its fleets wait"}}},
 		PRs: prs, Runs: prs[0].Runs,
-		Fleets: []web.Fleet{{Name: "demo", Model: "shapes", Target: delivery.Target{Version: 2, Bundle: v2.Bundle}, Variant: delivery.INT8,
-			State: delivery.CheckPending, Share: 0.5, Wave: 1, Waves: 2,
+		Fleets: []web.Fleet{{Name: "demo", Model: "shapes", Target: delivery.Target{Version: 2, Bundle: v2.Bundle},
+			Variant: delivery.INT8,
+			State:   delivery.CheckPending, Share: 0.5, Wave: 1, Waves: 2,
 			Sentence: web.Sentence{Text: "version 2, wave 1 of 2 (1): 1 of 1 device healthy; " +
 				"the soak lasts until 2026-03-01 12:01 UTC at least"},
 			InWave: 1, Count: web.Count{Devices: 3, Heard: 2, Healthy: 1, Failed: 1},

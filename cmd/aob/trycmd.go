@@ -70,8 +70,8 @@ how far it is and finishes only the rest. aob runs stop ID ends it.`,
 			}
 			printMessage(c.ErrOrStderr(), "%s", quote(t))
 			if len(t.NotMade) > 0 {
-				printMessage(c.ErrOrStderr(), "%s: not made in experiments, which train FP32; a pull request makes and "+
-					"judges them", strings.Join(t.NotMade, ", "))
+				printMessage(c.ErrOrStderr(), "%s: not made in experiments, which train FP32; a pull request makes "+
+					"and judges them", strings.Join(t.NotMade, ", "))
 			}
 			if !detach {
 				again := "aob try " + args[0]

@@ -102,8 +102,8 @@ func indexed(s *evidence.Snapshot) plan.Evidence {
 	return e
 }
 
-// signedVariants returns the variants of a release whose acceptance lists none, because an older aob signed it or because
-// it has none: those that each of its release statements lists.
+// signedVariants returns the variants of a release whose acceptance lists none, because an older aob signed it or
+// because it has none: those that each of its release statements lists.
 func signedVariants(a delivery.Acceptance, statements []delivery.ReleaseStatement) []delivery.AcceptedVariant {
 	var list []delivery.AcceptedVariant
 	first := true

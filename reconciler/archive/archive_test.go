@@ -33,9 +33,10 @@ func TestVariantsOfOldAcceptances(t *testing.T) {
 		"another, of other rank": {nil, []delivery.ReleaseStatement{statement(1), statement(1, a)}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			e := indexed(&evidence.Snapshot{ReleasesOf: map[delivery.Digest][]delivery.ReleaseStatement{"b": c.statements},
-				AcceptancesOf: map[string][]delivery.Acceptance{"m": {{Model: "m", Version: 1, Spec: "spec", Bundle: "b",
-					Variants: c.signed}}}})
+			accepted := delivery.Acceptance{Model: "m", Version: 1, Spec: "spec", Bundle: "b", Variants: c.signed}
+			e := indexed(&evidence.Snapshot{
+				ReleasesOf:    map[delivery.Digest][]delivery.ReleaseStatement{"b": c.statements},
+				AcceptancesOf: map[string][]delivery.Acceptance{"m": {accepted}}})
 			got := e.Accepted["m"][0].Variants
 			if len(got) == 0 {
 				got = nil

@@ -143,8 +143,8 @@ var Docs = map[string]map[string]string{
 		"name":    "The fleet's name, the same as the file's.",
 		"runs":    "The model. The fleet follows its accepted release.",
 		"version": "Pins the fleet to this version of the model.",
-		"variant": "The variant of the model that the devices get. The fleet keeps what it runs while a release has no " +
-			"such variant.",
+		"variant": "The variant of the model that the devices get. The fleet keeps what it runs while a " +
+			"release has no such variant.",
 		"target":   "What the devices are.",
 		"profiles": "Hardware profiles; the first wave takes at least one device of each.",
 		"match":    "Labels that a device must have to be in the fleet.",

@@ -184,8 +184,10 @@ func (m *maker) todaysGates(name string, named delivery.Release) []delivery.Fact
 	return failing(verdicts)
 }
 
-// judgedVariants returns the variants of a release statement that have passed every gate of main which covers the model.
-func (m *maker) judgedVariants(model string, s delivery.ReleaseStatement) (list []delivery.AcceptedVariant, waits Stage) {
+// judgedVariants returns the variants of a release statement that have passed every gate of main which covers the
+// model.
+func (m *maker) judgedVariants(model string, s delivery.ReleaseStatement) (list []delivery.AcceptedVariant,
+	waits Stage) {
 	for _, v := range s.Variants {
 		of := s
 		of.Bundle, of.Gates = v.Bundle, v.Gates

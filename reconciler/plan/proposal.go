@@ -215,11 +215,11 @@ func changedQuarantines(p Proposal) []delivery.Fact {
 					v.Version = release.Version
 				}
 				forbids := fact(code.BundleForbidden, v)
-				if variant, ok := delivery.Find(p.Merged.Releases[name].Variants, func(v delivery.ReleasedVariant) bool {
-					return v.Bundle == e.Digest
-				}); ok {
+				named := p.Merged.Releases[name]
+				of := func(v delivery.ReleasedVariant) bool { return v.Bundle == e.Digest }
+				if variant, ok := delivery.Find(named.Variants, of); ok {
 					forbids.Code, forbids.Variant = code.BundleVariantForbidden, variant.Variant
-					forbids.Version = p.Merged.Releases[name].Version
+					forbids.Version = named.Version
 				}
 				list = append(list, forbids)
 			case !after && (before || head.Lifts(e.Digest) > base.Lifts(e.Digest)): // fleets try it again

@@ -93,7 +93,8 @@ func QuarantineOf(i delivery.Intent) map[string][]QuarantineEntry {
 }
 
 // quarantined says why a bundle cannot be released as a model: it is in quarantine, the release that it is a variant of
-// is, or a bundle with the same weights is. A release that main accepted before stays usable for rollbacks unless it is in quarantine itself.
+// is, or a bundle with the same weights is. A release that main accepted before stays usable for rollbacks unless it is
+// in quarantine itself.
 func (m *maker) quarantined(names []string, bundle delivery.Digest) (quarantineBlock, bool) {
 	accepted := m.w.acceptedAs(names, bundle) != ""
 	releases := m.releasesOf(bundle)

@@ -340,7 +340,8 @@ func (s *Snapshot) fleets() []web.Fleet {
 
 func (s *Snapshot) fleet(f plan.FleetReport) web.Fleet {
 	fleet := web.Fleet{Name: f.Fleet, Model: f.Model, Target: f.Target, Variant: f.Variant, State: f.State,
-		Sentence: sentence(f.Facts...), Waves: f.Decision.Waves, Done: f.Decision.Done, Paused: s.World.Main.Intent.Fleets[f.Fleet].Paused}
+		Sentence: sentence(f.Facts...), Waves: f.Decision.Waves, Done: f.Decision.Done,
+		Paused: s.World.Main.Intent.Fleets[f.Fleet].Paused}
 	if d := f.Decision.Desired; d != nil && d.Release == f.Target {
 		fleet.Share = d.Share
 		fleet.Wave = min(f.Decision.State.Wave+1, fleet.Waves)

@@ -41,7 +41,8 @@ func Step(step plan.Step) string {
 			as = " as " + s.Variant
 		}
 		if s.Devices == 0 {
-			return fmt.Sprintf("~ fleet %s: %s version %d%s, for future devices", d.Ring, d.Model, d.Release.Version, as)
+			return fmt.Sprintf("~ fleet %s: %s version %d%s, for future devices", d.Ring, d.Model, d.Release.Version,
+				as)
 		}
 		return fmt.Sprintf("~ fleet %s: %s version %d%s for %d of %d devices", d.Ring, d.Model, d.Release.Version, as,
 			s.Wave, s.Devices)

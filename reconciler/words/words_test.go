@@ -59,8 +59,9 @@ func TestEveryCodeHasASentence(t *testing.T) {
 func example(c delivery.Code) delivery.Fact {
 	bundle := delivery.Digest("sha256:" + strings.Repeat("4f0c", 16))
 	return delivery.Fact{Code: c, Values: delivery.Values{Model: "pallets", Version: 12, Bundle: bundle,
-		Variant: "int8", FromVariant: "fp16", FromModel: "crates", FromVersion: 11, FromBundle: delivery.Digest("sha256:" + strings.Repeat("9a1d", 16)),
-		Stage: "train", Outcome: delivery.Fail, Gate: "production", Gates: []string{"production", "night"},
+		Variant: "int8", FromVariant: "fp16", FromModel: "crates", FromVersion: 11,
+		FromBundle: delivery.Digest("sha256:" + strings.Repeat("9a1d", 16)),
+		Stage:      "train", Outcome: delivery.Fail, Gate: "production", Gates: []string{"production", "night"},
 		Fleet: "docks", Class: "person", Metric: delivery.MetricMAP, Dataset: "dir:pallets",
 		FromDataset: "dir:crates", EvalSet: "dir:gold",
 		Licence: "PML-1.0",
