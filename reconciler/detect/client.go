@@ -1,34 +1,22 @@
 package detect
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strconv"
-	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
 // A Client calls a server on a Unix socket. It is safe for concurrent use.
-type Client struct{ http *http.Client }
-
-// maxIdle is how many connections are kept for the next calls: as many as a server accepts.
-const maxIdle = 64
+type Client struct{ connections *connections }
 
 // NewClient returns a client. It does not connect.
-func NewClient(socket string) Client {
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-	}
-	return Client{&http.Client{Transport: &http.Transport{DialContext: dial, MaxIdleConns: maxIdle,
-		MaxIdleConnsPerHost: maxIdle, IdleConnTimeout: time.Minute, DisableCompression: true}}}
-}
+func NewClient(socket string) Client { return Client{&connections{socket: socket}} }
 
 // Live returns nil if the server answers, also while its model runs.
 func (c Client) Live(ctx context.Context) error { return c.get(ctx, "live", nil) }
@@ -59,39 +47,49 @@ func (c Client) Detect(ctx context.Context, image []byte, score float64) (found 
 	if score > 0 {
 		path += "?score=" + strconv.FormatFloat(score, 'g', -1, 64)
 	}
-	resp, err := c.send(ctx, http.MethodPost, path, image, "", "")
+	resp, err := c.send(ctx, http.MethodPost, path, image, "Accept: "+octets+"\r\n")
 	if bad, ok := errors.AsType[*TensorError](err); ok {
 		err = &ImageError{Why: bad.Why}
 	}
 	if err != nil {
 		return found, timing, err
 	}
-	return found, parseTiming(resp.Header.Get("Server-Timing")), readJSON(resp, &found)
+	timing = parseTiming(resp.Header.Get("Server-Timing"))
+	body, err := readAnswer(resp, maxResponse)
+	if err == nil {
+		found, err = parseDetections(body)
+	}
+	if err != nil {
+		return Detections{}, timing, fmt.Errorf("aob-detect: its answer: %w", err)
+	}
+	return found, timing, nil
 }
 
 func (c Client) get(ctx context.Context, path string, v any) error {
-	resp, err := c.send(ctx, http.MethodGet, path, nil, "", "")
+	resp, err := c.send(ctx, http.MethodGet, path, nil, "")
 	if err != nil {
 		return err
 	}
-	return readJSON(resp, v)
+	body, err := readAnswer(resp, maxResponse)
+	if err != nil {
+		return fmt.Errorf("aob-detect: %w", err)
+	}
+	if v == nil {
+		return nil
+	}
+	if err := json.Unmarshal(body, v); err != nil {
+		return fmt.Errorf("aob-detect: decode its answer: %w", err)
+	}
+	return nil
 }
 
-// maxResponse is the largest response that is read.
+// maxResponse is the largest answer that is read.
 const maxResponse = 32 << 20
 
-// send sends a request and returns a response with status 200, whose body the caller closes. Status 400 is a
-// *TensorError.
-func (c Client) send(ctx context.Context, method, path string, content []byte, header, value string) (*http.Response,
-	error) {
-	req, err := http.NewRequestWithContext(ctx, method, "http://aob-detect/"+path, bytes.NewReader(content))
-	if err != nil {
-		return nil, err
-	}
-	if header != "" {
-		req.Header.Set(header, value)
-	}
-	resp, err := c.http.Do(req)
+// send sends a request and returns an answer with status 200, whose body the caller closes. header has whole lines.
+// Status 400 is a *TensorError.
+func (c Client) send(ctx context.Context, method, path string, content []byte, header string) (*http.Response, error) {
+	resp, err := c.connections.do(ctx, method, path, header, content)
 	if err != nil {
 		return nil, fmt.Errorf("aob-detect: %w", err)
 	}
@@ -109,20 +107,4 @@ func (c Client) send(ctx context.Context, method, path string, content []byte, h
 		return nil, &TensorError{Why: why}
 	}
 	return nil, fmt.Errorf("aob-detect: %s: %s", resp.Status, why)
-}
-
-// readJSON decodes a response into v if v is not nil, and closes it.
-func readJSON(resp *http.Response, v any) error {
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxResponse))
-	if err != nil {
-		return fmt.Errorf("aob-detect: %w", err)
-	}
-	if v == nil {
-		return nil
-	}
-	if err := json.Unmarshal(body, v); err != nil {
-		return fmt.Errorf("aob-detect: decode its response: %w", err)
-	}
-	return nil
 }

@@ -18,7 +18,7 @@ import (
 
 // Numerics names how pixels become boxes: decoding, resizing, selection, and scaling without clipping.
 // It is part of the key of every detection result.
-const Numerics = "aob-detect/2"
+const Numerics = "aob-detect/3"
 
 // Provider is the ONNX Runtime execution provider. It is part of the key of every detection result.
 const Provider = "cpu"

@@ -3,6 +3,7 @@ package detect
 import (
 	"image"
 	"math"
+	"slices"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 )
@@ -18,8 +19,10 @@ import (
 //   - uint8 with antialias: Pillow's resize(BILINEAR), to the last bit: integer arithmetic with 22 bits of fraction,
 //     and bytes between the horizontal and the vertical pass.
 //
-// The arithmetic on floats is torch's, in float32 and in the same order. Each product is converted explicitly, so that
-// no processor fuses it with the sum, which would round once instead of twice.
+// The arithmetic on floats is torch's, in float32, but for one thing: bytes are scaled and normalised before they are
+// mixed, and not after it, which is the same but for rounding (the weights of a mix have the sum 1) and takes half the
+// time, because there are only 256 bytes. Each product is converted explicitly, so that no processor fuses it with the
+// sum, which would round once instead of twice.
 
 // toTensor returns the model's input for an image: CHW, stretched, scaled, normalised.
 func toTensor(img image.Image, sig delivery.Signature) []float32 {
@@ -31,108 +34,123 @@ func toTensor(img image.Image, sig delivery.Signature) []float32 {
 // fillTensor is toTensor into memory that is there. It sets every number.
 func fillTensor(img image.Image, sig delivery.Signature, out []float32) {
 	w, h := sig.Width, sig.Height
-	var mean, std [3]float32
-	for c := range 3 {
-		mean[c], std[c] = float32(sig.Means[c]), float32(sig.Stds[c])
-	}
-	scaled := scaledBytes(sig.Scale)
-	red, green, blue := out[:w*h], out[w*h:2*w*h], out[2*w*h:]
-	put := func(y int, row []float32) { // RGB, scaled
-		r, g, b := red[y*w:][:w], green[y*w:][:w], blue[y*w:][:w]
-		for x := range w {
-			p := row[3*x:][:3]
-			r[x], g[x], b[x] = (p[0]-mean[0])/std[0], (p[1]-mean[1])/std[1], (p[2]-mean[2])/std[2]
-		}
-	}
+	normal := normalised(sig)
 	switch bytes := sig.Resize.DType == "uint8"; {
 	case bytes && sig.Resize.Antialias:
-		row := make([]float32, 3*w)
 		shrinkBytes(img, w, h, func(y int, pixels []uint8) {
-			for i, v := range pixels {
-				row[i] = scaled[v]
+			for c, table := range normal {
+				row := out[(c*h+y)*w:][:w]
+				for x := range row {
+					row[x] = table[pixels[3*x+c]]
+				}
 			}
-			put(y, row)
 		})
 	case sig.Resize.Antialias:
-		shrinkFloats(img, w, h, &scaled, put)
+		shrinkFloats(img, w, h, &normal, out)
 	case bytes:
-		whole := scaledBytes(1)
-		interpolate(img, w, h, &whole, func(y int, row []float32) {
-			for i, v := range row {
-				row[i] = scaled[uint8(math.RoundToEven(float64(v)))]
+		interpolate(img, w, h, &unchanged, out)
+		for c, table := range normal {
+			plane := out[c*w*h:][:w*h]
+			for i, v := range plane {
+				plane[i] = table[uint8(math.RoundToEven(float64(v)))]
 			}
-			put(y, row)
-		})
+		}
 	default:
-		interpolate(img, w, h, &scaled, put)
+		interpolate(img, w, h, &normal, out)
 	}
 }
 
-// scaledBytes is each byte times the scale; 0 stands for 1/255, which is a division, as in torch.
-func scaledBytes(scale float64) (table [256]float32) {
-	for i := range table {
-		if scale == 0 {
-			table[i] = float32(i) / 255
-		} else {
-			table[i] = float32(i) * float32(scale)
+// tables has a number for each byte of each channel.
+type tables [3][256]float32
+
+// normalised is each byte times the scale, minus the mean, by the standard deviation. The scale 0 stands for 1/255,
+// which is a division, as in torch.
+func normalised(sig delivery.Signature) (t tables) {
+	for c := range t {
+		mean, std := float32(sig.Means[c]), float32(sig.Stds[c])
+		for i := range t[c] {
+			v := float32(i) / 255
+			if sig.Scale != 0 {
+				v = float32(i) * float32(sig.Scale)
+			}
+			t[c][i] = (v - mean) / std
 		}
 	}
-	return table
+	return t
 }
 
-// interpolate resizes without antialias. row has 3*w numbers, which put may overwrite.
-func interpolate(img image.Image, w, h int, value *[256]float32, put func(y int, row []float32)) {
+// unchanged is each byte itself.
+var unchanged = func() (t tables) {
+	for c := range t {
+		for i := range t[c] {
+			t[c][i] = float32(i)
+		}
+	}
+	return t
+}()
+
+// interpolate resizes without antialias.
+func interpolate(img image.Image, w, h int, values *tables, out []float32) {
 	bounds := img.Bounds()
 	across, down := mixes(bounds.Dx(), w), mixes(bounds.Dy(), h)
 	// Only the source rows that an output row mixes are read, and each is resized once: their numbers only increase.
 	rows := rowReader(img)
+	if bounds.Dx() == 1 { // a mix reads two pixels
+		read := rows
+		rows = func(y int) []uint8 { pixel := read(y); return slices.Concat(pixel, pixel) }
+	}
 	type resized struct {
-		y   int
-		rgb []float32
+		y      int
+		planes []float32 // red, green, blue
 	}
 	cache := [2]resized{{-1, make([]float32, 3*w)}, {-1, make([]float32, 3*w)}}
 	row := func(y int) []float32 {
 		entry := &cache[y&1] // the two rows of a mix are adjacent
 		if entry.y != y {
-			mixRow(across, rows(y), value, entry.rgb)
+			mixRow(across, rows(y), values, entry.planes)
 			entry.y = y
 		}
-		return entry.rgb
+		return entry.planes
 	}
-	mixed := make([]float32, 3*w)
 	for y, m := range down {
-		top, bottom := row(m.lo)[:len(mixed)], row(m.hi)[:len(mixed)]
-		for i := range mixed {
-			mixed[i] = float32(m.wlo*top[i]) + float32(m.whi*bottom[i])
+		top, bottom := row(m.lo), row(min(m.lo+1, bounds.Dy()-1))
+		for c := range 3 {
+			mixed := out[(c*h+y)*w:][:w]
+			t, b := top[c*w:][:w], bottom[c*w:][:w]
+			for x := range mixed {
+				mixed[x] = float32(m.wlo*t[x]) + float32(m.whi*b[x])
+			}
 		}
-		put(y, mixed)
 	}
 }
 
-// A mix says which two pixels of one axis an output pixel is computed from.
+// A mix says which two adjacent pixels of one axis an output pixel is computed from.
 type mix struct {
-	lo, hi   int
-	wlo, whi float32
+	lo       int     // the other is the next one
+	wlo, whi float32 // their weights, with the sum 1
 }
 
+// mixes has the mix of each output pixel. An axis of one pixel counts as two equal ones.
 func mixes(in, out int) []mix {
 	scale := float32(in) / float32(out)
 	list := make([]mix, out)
 	for i := range list {
 		src := max(float32(scale*(float32(i)+0.5))-0.5, 0)
-		lo := min(int(src), in-1)
-		w := min(max(src-float32(lo), 0), 1)
-		list[i] = mix{lo: lo, hi: min(lo+1, in-1), wlo: 1 - w, whi: w}
+		lo := min(int(src), max(in-2, 0))
+		w := min(src-float32(lo), 1)
+		list[i] = mix{lo: lo, wlo: 1 - w, whi: w}
 	}
 	return list
 }
 
-func mixRow(across []mix, pixels []uint8, value *[256]float32, out []float32) {
+func mixRow(across []mix, pixels []uint8, values *tables, planes []float32) {
+	w := len(across)
+	red, green, blue := planes[:w], planes[w:2*w], planes[2*w:3*w]
 	for i, m := range across {
-		lo, hi, o := pixels[3*m.lo:][:3], pixels[3*m.hi:][:3], out[3*i:][:3]
-		o[0] = float32(m.wlo*value[lo[0]]) + float32(m.whi*value[hi[0]])
-		o[1] = float32(m.wlo*value[lo[1]]) + float32(m.whi*value[hi[1]])
-		o[2] = float32(m.wlo*value[lo[2]]) + float32(m.whi*value[hi[2]])
+		p := pixels[min(3*m.lo, len(pixels)-6):][:6:6] // min never changes it; with it, this is a tenth faster
+		red[i] = float32(m.wlo*values[0][p[0]]) + float32(m.whi*values[0][p[3]])
+		green[i] = float32(m.wlo*values[1][p[1]]) + float32(m.whi*values[1][p[4]])
+		blue[i] = float32(m.wlo*values[2][p[2]]) + float32(m.whi*values[2][p[5]])
 	}
 }
 
@@ -144,33 +162,35 @@ type window[T float32 | int32] struct {
 
 // shrinkFloats resizes with antialias as torch does it on floats: its _compute_weights_aa in float32, the horizontal
 // pass first.
-func shrinkFloats(img image.Image, w, h int, value *[256]float32, put func(y int, row []float32)) {
+func shrinkFloats(img image.Image, w, h int, values *tables, out []float32) {
 	bounds := img.Bounds()
 	across, down := floatWindows(bounds.Dx(), w), floatWindows(bounds.Dy(), h)
 	rows := rowReader(img)
-	narrow := make([]float32, 3*w*bounds.Dy())
+	narrow := make([]float32, 3*w*bounds.Dy()) // for each row its three channels
 	for y := range bounds.Dy() {
-		pixels, out := rows(y), narrow[3*w*y:][:3*w]
-		for x, win := range across {
-			for c := range 3 {
+		pixels := rows(y)
+		for c := range 3 {
+			table, row := &values[c], narrow[(3*y+c)*w:][:w]
+			for x, win := range across {
 				var sum float32
 				for i, weight := range win.weights {
-					sum += float32(weight * value[pixels[3*(win.start+i)+c]])
+					sum += float32(weight * table[pixels[3*(win.start+i)+c]])
 				}
-				out[3*x+c] = sum
+				row[x] = sum
 			}
 		}
 	}
-	row := make([]float32, 3*w)
 	for y, win := range down {
-		clear(row)
-		for i, weight := range win.weights {
-			from := narrow[3*w*(win.start+i):][:len(row)]
-			for x := range row {
-				row[x] += float32(weight * from[x])
+		for c := range 3 {
+			row := out[(c*h+y)*w:][:w]
+			clear(row)
+			for i, weight := range win.weights {
+				from := narrow[(3*(win.start+i)+c)*w:][:w]
+				for x := range row {
+					row[x] += float32(weight * from[x])
+				}
 			}
 		}
-		put(y, row)
 	}
 }
 

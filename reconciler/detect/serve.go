@@ -94,7 +94,7 @@ const closeAfter = 10 * time.Second
 // Close ends the server with SIGTERM, and after 10 s with SIGKILL. It returns when the server has ended.
 func (s *Served) Close() error {
 	s.closing.Store(true)
-	s.http.CloseIdleConnections()                   // the server would wait for idle connections
+	s.connections.close()                           // the server would wait for idle connections
 	_ = s.child.cmd.Process.Signal(syscall.SIGTERM) // an error means that it has ended already
 	select {
 	case <-s.child.done:

@@ -76,7 +76,7 @@ func TestServe(t *testing.T) {
 	if _, err := s.Infer(t.Context(), make([]byte, MaxImageBytes+1)); err == nil {
 		t.Error("a huge file: no error")
 	}
-	resp, err := s.http.Get("http://aob-detect/metrics")
+	resp, err := s.connections.do(t.Context(), http.MethodGet, "metrics", "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,7 +22,8 @@ import (
 // A Server serves one bundle inside aob-detect. It is an http.Handler:
 //
 //	POST /infer     the body is a JPEG or PNG file; the response is {"width", "height", "boxes": [...]}; with
-//	                ?score=0.4 without the boxes of lower scores
+//	                ?score=0.4 without the boxes of lower scores; with Accept: application/octet-stream it is in the
+//	                form of appendDetections
 //	POST /run       tensors in and out, see Client.Run
 //	GET  /describe  a Description
 //	GET  /health    replays the golden; the response is {"ok": true}, or 500 and the reason
@@ -340,8 +341,16 @@ func (s *Server) serveInfer(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
-	w.Header().Set("Server-Timing", timing.Header())
-	writeJSON(w, http.StatusOK, found)
+	h := w.Header()
+	h.Set("Server-Timing", timing.Header())
+	if r.Header.Get("Accept") != octets {
+		writeJSON(w, http.StatusOK, found)
+		return
+	}
+	body := appendDetections(nil, found)
+	h.Set("Content-Type", octets)
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	_, _ = w.Write(body) // an error means that the caller has left
 }
 
 // body reads the body of a request. It waits before that for room in memory, and release frees it.

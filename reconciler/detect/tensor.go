@@ -124,7 +124,7 @@ func (s *Server) serveRun(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h := w.Header()
-	h.Set("Content-Type", "application/octet-stream")
+	h.Set("Content-Type", octets)
 	h.Set("Content-Length", strconv.Itoa(4*(len(boxes.Data)+len(logits.Data))))
 	h.Set("Server-Timing", timing.Header())
 	h[shapeHeader] = []string{formatShape(boxes.Shape), formatShape(logits.Shape)}
@@ -137,7 +137,8 @@ func (s *Server) serveRun(w http.ResponseWriter, r *http.Request) {
 // Run runs the model on a tensor [N,3,H,W], already resized and normalised, and returns its outputs, boxes and logits.
 // A tensor that does not fit the model is a *TensorError.
 func (c Client) Run(ctx context.Context, input Tensor) (outputs []Tensor, timing Timing, err error) {
-	resp, err := c.send(ctx, http.MethodPost, "run", BytesOf(input.Data), shapeHeader, formatShape(input.Shape))
+	resp, err := c.send(ctx, http.MethodPost, "run", BytesOf(input.Data),
+		shapeHeader+": "+formatShape(input.Shape)+"\r\n")
 	if err != nil {
 		return nil, timing, err
 	}
