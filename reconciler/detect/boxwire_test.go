@@ -34,7 +34,8 @@ func TestDetectionsWire(t *testing.T) {
 }
 
 func FuzzParseDetections(f *testing.F) {
-	f.Add(appendDetections(nil, Detections{Width: 3, Height: 4, Boxes: []delivery.Box{{Class: "cat", Score: 0.5, W: 2}}}))
+	f.Add(appendDetections(nil, Detections{Width: 3, Height: 4,
+		Boxes: []delivery.Box{{Class: "cat", Score: 0.5, W: 2}}}))
 	f.Add([]byte("12345678\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		d, err := parseDetections(data)

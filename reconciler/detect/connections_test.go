@@ -74,7 +74,8 @@ func TestConnectionsAreUsedAgain(t *testing.T) {
 		t.Errorf("%d connections, want 1", accepted.Load())
 	}
 	c.close()
-	if got, err := post(t.Context(), c, strings.Repeat("x", 1<<20)); len(got) != 1<<20 || err != nil || accepted.Load() != 2 {
+	got, err := post(t.Context(), c, strings.Repeat("x", 1<<20))
+	if len(got) != 1<<20 || err != nil || accepted.Load() != 2 {
 		t.Errorf("%d bytes, %v, %d connections", len(got), err, accepted.Load())
 	}
 }
