@@ -78,7 +78,7 @@ func (e *engine) close() error {
 // run returns the outputs for one image's tensor.
 func (e *engine) run(ctx context.Context, input []float32) (boxes, logits []float32, timing Timing, err error) {
 	began := time.Now()
-	if e.batch > 1 {
+	if e.batch > 1 && e.calls.Load() > 1 { // a call that is alone needs no queue
 		c := &call{ctx, input, began, make(chan result, 1)}
 		select {
 		case e.queue <- c:

@@ -9,6 +9,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -217,24 +218,21 @@ func bare(ctx context.Context, runtime detect.Runtime, pictures [][]byte, thread
 	defer model.Close()
 	shape := []int64{int64(batch), 3, int64(sig.Height), int64(sig.Width)}
 	one := 3 * sig.Height * sig.Width
-	type memory struct {
-		rgb   []byte
-		input []float32
-	}
-	free := sync.Pool{New: func() any { return &memory{input: make([]float32, batch*one)} }}
-	return load(*seconds/2, loops, batch, func(i int) error {
-		m := free.Get().(*memory)
-		defer free.Put(m)
-		for k := range batch {
-			rgb, w, h, err := turbojpeg.Decoder{}.Decode(pictures[(i*batch+k)%len(pictures)], m.rgb)
-			if err != nil {
-				return err
+	return load(*seconds/2, loops, batch, func() (func(i int) error, error) {
+		var rgb []byte
+		input := make([]float32, batch*one)
+		return func(i int) error {
+			for k := range batch {
+				pixels, w, h, err := turbojpeg.Decoder{}.Decode(pictures[(i*batch+k)%len(pictures)], rgb)
+				if err != nil {
+					return err
+				}
+				rgb = pixels
+				stretch(rgb, w, h, sig, input[k*one:][:one])
 			}
-			m.rgb = rgb
-			stretch(rgb, w, h, sig, m.input[k*one:][:one])
-		}
-		_, err := model.Run(context.WithoutCancel(ctx), detect.Tensor{Shape: shape, Data: m.input})
-		return err
+			_, err := model.Run(context.WithoutCancel(ctx), detect.Tensor{Shape: shape, Data: input})
+			return err
+		}, nil
 	})
 }
 
@@ -269,8 +267,16 @@ func stretch(rgb []byte, width, height int, sig delivery.Signature, out []float3
 	}
 }
 
-// load calls do from several goroutines for a time, after a fifth of it to warm up. Each call counts as n images.
-func load(d time.Duration, loops, n int, do func(i int) error) (figure, error) {
+// load makes calls from several goroutines for a time, after a fifth of it to warm up. Each goroutine has what begin
+// returns. Each call counts as n images.
+func load(d time.Duration, loops, n int, begin func() (call func(i int) error, err error)) (figure, error) {
+	calls := make([]func(int) error, loops)
+	for i := range calls {
+		var err error
+		if calls[i], err = begin(); err != nil {
+			return figure{}, err
+		}
+	}
 	var failed atomic.Value
 	var count atomic.Int64
 	measure := func(d time.Duration) []time.Duration {
@@ -278,12 +284,12 @@ func load(d time.Duration, loops, n int, do func(i int) error) (figure, error) {
 		var all []time.Duration
 		var wait sync.WaitGroup
 		end := time.Now().Add(d)
-		for range loops {
+		for _, call := range calls {
 			wait.Go(func() {
 				var mine []time.Duration
 				for time.Now().Before(end) {
 					began := time.Now()
-					if err := do(int(count.Add(1))); err != nil {
+					if err := call(int(count.Add(1))); err != nil {
 						failed.Store(err)
 						return
 					}
@@ -341,19 +347,33 @@ func (s *server) measure(ctx context.Context, pictures [][]byte) error {
 			return fmt.Errorf("it is not ready after a minute: %s", said.String())
 		}
 	}
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: *clients}}
-	ask := func(i int) error {
-		resp, err := client.Post(base+"/v1/detect?confidence=0.4", "image/jpeg",
-			bytes.NewReader(pictures[i%len(pictures)]))
+	// The clients share the cores with the server, so they do as little as they can: each has a connection and writes
+	// requests that are made before.
+	requests := make([][]byte, len(pictures))
+	for i, picture := range pictures {
+		requests[i] = append(fmt.Appendf(nil, "POST /v1/detect?confidence=0.4 HTTP/1.1\r\nHost: 127.0.0.1:%s\r\n"+
+			"Content-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n", port, len(picture)), picture...)
+	}
+	ask := func() (func(i int) error, error) {
+		conn, err := net.Dial("tcp", "127.0.0.1:"+port)
 		if err != nil {
+			return nil, err
+		}
+		answers := bufio.NewReader(conn)
+		return func(i int) error {
+			if _, err := conn.Write(requests[i%len(requests)]); err != nil {
+				return err
+			}
+			resp, err := http.ReadResponse(answers, nil)
+			if err != nil {
+				return err
+			}
+			body, err := io.ReadAll(resp.Body)
+			if err == nil && resp.StatusCode != http.StatusOK {
+				err = fmt.Errorf("%s: %s", resp.Status, body)
+			}
 			return err
-		}
-		defer resp.Body.Close()
-		body, err := io.ReadAll(resp.Body)
-		if err == nil && resp.StatusCode != http.StatusOK {
-			err = fmt.Errorf("%s: %s", resp.Status, body)
-		}
-		return err
+		}, nil
 	}
 	alone, err := load(*seconds, 1, 1, ask)
 	if err != nil {
