@@ -37,7 +37,7 @@ var (
 		"words":      {"delivery", "code", "gate", "rollout", "plan", "explain"},
 		"durable":    {"delivery"},
 		"trust":      {"delivery", "durable"},
-		"work": {"delivery", "coco", "gate", "durable", "dataset", "artifact", "detect", "run", "trainer",
+		"work": {"delivery", "coco", "gate", "profile", "durable", "dataset", "artifact", "detect", "run", "trainer",
 			"picture"},
 		"stage":   {"delivery", "gate", "plan", "words", "trust", "run", "artifact", "evidence"},
 		"turn":    {"delivery"},
@@ -173,7 +173,7 @@ func TestCommandImports(t *testing.T) {
 	may := map[string]func(string) bool{
 		"aob": func(p string) bool { return p != "onnx" && p != "turbojpeg" && p != "edge" },
 		"aob-agent": func(p string) bool {
-			return slices.Contains([]string{"delivery", "durable", "trust", "detect", "artifact", "edge"}, p)
+			return slices.Contains([]string{"delivery", "profile", "durable", "trust", "detect", "artifact", "edge"}, p)
 		},
 		"aob-detect": func(p string) bool {
 			return slices.Contains([]string{"delivery", "intent", "profile", "durable", "detect", "engine", "serve",

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/detect"
 	"github.com/autonomos/aob/reconciler/edge"
+	"github.com/autonomos/aob/reconciler/profile"
 	"github.com/autonomos/aob/reconciler/trust"
 )
 
@@ -33,6 +35,7 @@ type runOptions struct {
 	labels                                  []string
 	threads                                 int
 	memory                                  string
+	profile, profiles, engines              string
 	heartbeat                               time.Duration
 }
 
@@ -75,7 +78,11 @@ Runtime's library if --library is not set.`,
 	f.StringVar(&o.library, "library", "",
 		"path of ONNX Runtime's shared library (default: AOB_ONNXRUNTIME, else the installed one)")
 	f.IntVar(&o.threads, "threads", 0, "CPU cores of the detector (default: all)")
-	f.StringVar(&o.memory, "memory", "4GiB", "memory limit of the detector")
+	f.StringVar(&o.memory, "memory", "", "memory limit of the detector (default: the profile's, else 4GiB)")
+	f.StringVar(&o.profile, "profile", "",
+		"this device's hardware profile, such as orin-nano-fp16: see aob-detect profiles (default: the CPU)")
+	f.StringVar(&o.profiles, "profiles", "", "YAML file with more hardware profiles")
+	f.StringVar(&o.engines, "engines", "", "folder of TensorRT engines (default: engines in the state folder)")
 	f.StringVar(&o.metrics, "metrics", "", "serve /metrics for Prometheus on this address, such as 127.0.0.1:9102")
 	f.DurationVar(&o.heartbeat, "heartbeat", 5*time.Minute,
 		"time between reports if nothing changes; the server may ask for a shorter one")
@@ -92,7 +99,7 @@ Runtime's library if --library is not set.`,
 }
 
 func run(ctx context.Context, o runOptions, log *slog.Logger) (err error) {
-	c, err := o.config(log)
+	c, err := o.config(ctx, log)
 	if err != nil {
 		return err
 	}
@@ -127,7 +134,7 @@ func run(ctx context.Context, o runOptions, log *slog.Logger) (err error) {
 }
 
 // config converts the flags to the agent's configuration.
-func (o runOptions) config(log *slog.Logger) (edge.Config, error) {
+func (o runOptions) config(ctx context.Context, log *slog.Logger) (edge.Config, error) {
 	var none edge.Config
 	labels, err := parseLabels(o.labels)
 	if err != nil {
@@ -152,7 +159,11 @@ func (o runOptions) config(log *slog.Logger) (edge.Config, error) {
 	if o.heartbeat < time.Second {
 		return none, fmt.Errorf("--heartbeat: want a second or more, got %s", o.heartbeat)
 	}
-	d, err := o.detect()
+	d, err := o.detect(log)
+	if err != nil {
+		return none, err
+	}
+	prepare, err := prepares(ctx, d)
 	if err != nil {
 		return none, err
 	}
@@ -163,16 +174,42 @@ func (o runOptions) config(log *slog.Logger) (edge.Config, error) {
 	return edge.Config{
 		Device: o.device, Ring: o.ring, Labels: labels, Dir: o.state,
 		Server: server, Token: token, Client: client, Keys: keys,
-		Fetch: edge.Bundles(from), Start: edge.Detector(d),
+		Fetch: edge.Bundles(from), Start: edge.Detector(d), Prepare: prepare,
 		Heartbeat: o.heartbeat, Metrics: edge.NewMetrics(), Log: log,
 	}, nil
 }
 
+// prepares returns what prepares a bundle for a detector: with TensorRT, a build of its engine. It fails if this device
+// cannot compute as the detector's profile says.
+func prepares(ctx context.Context, d detect.Detector) (func(ctx context.Context, bundleDir string) error, error) {
+	provider, err := d.Provider(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("--profile %s: %w", d.Profile, err)
+	}
+	if strings.HasPrefix(provider, profile.TensorRT+"/") {
+		return d.Build, nil
+	}
+	return nil, nil
+}
+
 // detect returns the detector to start.
-func (o runOptions) detect() (detect.Detector, error) {
-	d := detect.Detector{Binary: o.detector, Library: o.library, Threads: o.threads}
-	if err := d.MemoryLimit.UnmarshalText([]byte(o.memory)); err != nil {
-		return d, fmt.Errorf("--memory: %w", err)
+func (o runOptions) detect(log *slog.Logger) (detect.Detector, error) {
+	d := detect.Detector{Binary: o.detector, Library: o.library, Threads: o.threads, Profile: o.profile}
+	if o.memory != "" {
+		if err := d.MemoryLimit.UnmarshalText([]byte(o.memory)); err != nil {
+			return d, fmt.Errorf("--memory: %w", err)
+		}
+	}
+	if o.profile == "" {
+		if o.profiles != "" || o.engines != "" {
+			return d, errors.New("--profiles and --engines have no effect without --profile")
+		}
+		return d.Find()
+	}
+	d.Profiles, d.Engines = o.profiles, cmp.Or(o.engines, filepath.Join(o.state, "engines"))
+	d.Progress = func(p profile.Progress) {
+		log.Info("engine", "stage", p.Stage, "profile", p.Profile, "workspace", p.Workspace, "seconds", p.Seconds,
+			"text", p.Text)
 	}
 	return d.Find()
 }

@@ -80,22 +80,26 @@ by --slots, it also runs the golden input and prints the signature.`,
 }
 
 func evaluateCommand(o *options) *cobra.Command {
-	return &cobra.Command{
+	var bundle string
+	cmd := &cobra.Command{
 		Use:   "evaluate",
 		Short: "Run a model over the images listed on standard input",
 		Long: `Evaluate reads a request from standard input: one line of JSON with the model's
 path, its signature and the number of images, then one line per image. It prints
 one line per image, in order, with slot, score, x, y, width and height of each
-box, in pixels of the image. All paths are absolute.`,
+box, in pixels of the image. All paths are absolute. With --bundle it replays the
+golden of the model's bundle first.`,
 		Example: `  (jq -c '{model: "/models/model.onnx", signature: ., images: 1}' bundle/signature.json
    echo '{"id": 1, "path": "/images/1.jpg"}') | aob-detect evaluate`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return o.respond(cmd, "", func(w detect.Worker, out io.Writer) error {
-				return w.Evaluate(cmd.Context(), cmd.InOrStdin(), out)
+			return o.respond(cmd, bundle, func(w detect.Worker, out io.Writer) error {
+				return w.Evaluate(cmd.Context(), bundle, cmd.InOrStdin(), out)
 			})
 		},
 	}
+	cmd.Flags().StringVar(&bundle, "bundle", "", "the folder of the model's bundle; a profile with TensorRT needs it")
+	return cmd
 }
 
 func serveCommand(o *options) *cobra.Command {

@@ -1,8 +1,8 @@
 // Command aob-detect runs detector models with ONNX Runtime, for programs that must not load it into their own process.
 //
-// Package detect uses the subcommands inspect, describe, evaluate and serve: their standard output has lines of JSON,
-// and their standard error is for users. infer and serve --listen are for users only. See package detect for the
-// contract of models and bundles, and package serve for the HTTP APIs.
+// Package detect uses the subcommands inspect, describe, evaluate, provider, build and serve: their standard output has
+// lines of JSON, and their standard error is for users. infer and serve --listen are for users only. See package detect
+// for the contract of models and bundles, and package serve for the HTTP APIs.
 package main
 
 import (
@@ -63,7 +63,7 @@ tools/onnxruntime/install.sh installs it.`,
 		"folder of TensorRT engines (default: AOB_ENGINES, else one in the user's cache folder)")
 	root.AddCommand(inspectCommand(&o), describeCommand(&o), evaluateCommand(&o), serveCommand(&o), inferCommand(&o),
 		runCommand(&o), loadCommand(), shadowCommand(), statusCommand(), buildCommand(&o),
-		benchCommand(&o), profilesCommand(&o))
+		benchCommand(&o), profilesCommand(&o), providerCommand(&o))
 	return root
 }
 
@@ -84,6 +84,17 @@ func (o options) limits(p profile.Profile) (memory delivery.Bytes, threads int, 
 	return memory, threads, nil
 }
 
+// open loads the library.
+func (o options) open() (_ onnx.Runtime, err error) {
+	library := o.library
+	if library == "" {
+		if library, err = detect.FindLibrary(); err != nil {
+			return onnx.Runtime{}, err
+		}
+	}
+	return onnx.Open(library)
+}
+
 // worker limits the process and loads the library. bundle is the folder of the bundle that will be opened, or empty.
 func (o options) worker(ctx context.Context, bundle string, progress func(profile.Progress)) (detect.Worker, error) {
 	p, err := o.chosen()
@@ -94,16 +105,10 @@ func (o options) worker(ctx context.Context, bundle string, progress func(profil
 	if err != nil {
 		return detect.Worker{}, err
 	}
-	library := o.library
-	if library == "" {
-		if library, err = detect.FindLibrary(); err != nil {
-			return detect.Worker{}, err
-		}
-	}
 	if err := detect.Confine(memory); err != nil {
 		return detect.Worker{}, err
 	}
-	runtime, err := onnx.Open(library)
+	runtime, err := o.open()
 	if err != nil {
 		return detect.Worker{}, err
 	}

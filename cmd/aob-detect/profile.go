@@ -132,12 +132,60 @@ cache folder. docs/profiles.md explains profiles, memory and timeouts.`,
 					"tensorrt: aob-detect profiles",
 					"profile %s has provider %s, which needs no engine", p.Name, p.Provider)
 			}
-			return o.respond(cmd, bundle, func(detect.Worker, io.Writer) error { return nil })
+			return o.respond(cmd, bundle, func(_ detect.Worker, out io.Writer) error { return detect.Ready(out) })
 		},
 	}
 	cmd.Flags().StringVar(&bundle, "bundle", "", "the bundle's folder")
 	cmd.MarkFlagRequired("bundle")
 	return cmd
+}
+
+func providerCommand(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "provider",
+		Short: "Check that this machine can compute as a profile says",
+		Long: `Provider checks that ONNX Runtime's library has what the profile needs, and that
+the GPU is the profile's. It prints what computes, as it is part of the key of
+evaluations: two machines with the same answer share results.`,
+		Example: `  aob-detect provider --profile cuda-fp16 | jq -r 'select(.provider).provider'`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			out := &lockedWriter{w: cmd.OutOrStdout()}
+			if err := detect.Hello(out); err != nil {
+				return err
+			}
+			provider, err := o.provider(cmd.Context())
+			if err == nil {
+				err = detect.WriteProvider(out, provider)
+			}
+			if err != nil {
+				return errors.Join(err, detect.Fail(out, err))
+			}
+			return nil
+		},
+	}
+}
+
+// provider checks that this machine can compute as the profile says, and returns what computes.
+func (o options) provider(ctx context.Context) (string, error) {
+	p, err := o.chosen()
+	if err != nil {
+		return "", err
+	}
+	runtime, err := o.open()
+	if err != nil {
+		return "", err
+	}
+	if _, err := runtime.With(p.Session(profile.Engine{}, ""), nil); err != nil {
+		return "", err
+	}
+	var target profile.Target
+	if p.Provider != profile.CPU {
+		if target, err = (engine.Builder{Profile: p, Trtexec: os.Getenv("AOB_TRTEXEC")}).Target(ctx); err != nil {
+			return "", err
+		}
+	}
+	return p.Result(target), nil
 }
 
 func profilesCommand(o *options) *cobra.Command {

@@ -18,7 +18,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/autonomos/aob/reconciler/delivery"
-	"github.com/autonomos/aob/reconciler/detect"
 	"github.com/autonomos/aob/reconciler/durable"
 	"github.com/autonomos/aob/reconciler/forge"
 	"github.com/autonomos/aob/reconciler/git"
@@ -128,8 +127,12 @@ func diagnoseMachine(ctx context.Context, s intent.Server) []diagnosis {
 	}
 	add("python", s.Python, pythonHas(ctx, s.Python, modules...))
 
-	_, err = detect.Detector{Binary: s.Detector.Binary, Library: s.Detector.Library}.Find()
+	_, err = detectorOf(s).Find()
 	add("detector", "aob-detect and ONNX Runtime are there", err)
+	if s.Detector.Profile != "" {
+		provider, err := detectorOf(s).Provider(ctx)
+		add("profile "+s.Detector.Profile, "computes with "+provider, err)
+	}
 
 	trainers, err := loadTrainers(s.Trainers)
 	if err == nil {

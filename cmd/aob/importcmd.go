@@ -131,8 +131,7 @@ func (r importRequest) run(ctx context.Context, messages io.Writer) (imported, e
 	}
 	var detector detect.Detector
 	if server != nil {
-		detector = detect.Detector{Binary: server.Detector.Binary, Library: server.Detector.Library,
-			MemoryLimit: server.Detector.Memory}
+		detector = detectorOf(*server)
 	}
 	if err := r.describe(ctx, detector, messages, &m); err != nil {
 		return m, err

@@ -257,7 +257,7 @@ func (p *server) openStores(ctx context.Context) (err error) {
 // openLoop builds the loop with its runs, evidence and fleets.
 func (p *server) openLoop(ctx context.Context) error {
 	s, st := p.settings, p.state
-	settings, err := planServer(s, p.trainers)
+	settings, err := planServer(ctx, s, p.trainers)
 	if err != nil {
 		return err
 	}
@@ -304,10 +304,14 @@ func (p *server) openLoop(ctx context.Context) error {
 }
 
 // planServer returns what the planner knows of a server.
-func planServer(s intent.Server, trainers intent.Trainers) (plan.Server, error) {
+func planServer(ctx context.Context, s intent.Server, trainers intent.Trainers) (plan.Server, error) {
+	provider, err := detectorOf(s).Provider(ctx)
+	if err != nil {
+		return plan.Server{}, fmt.Errorf("detector.profile %s: %w", s.Detector.Profile, err)
+	}
 	protocol, err := work.Protocol()
 	return plan.Server{Trainers: trainers.Descriptions(), Weights: baseWeights(s), Protocol: protocol,
-		Numerics: detect.Numerics, Provider: detect.Provider, DataTime: delivery.Duration(2 * time.Hour),
+		Numerics: detect.Numerics, Provider: provider, DataTime: delivery.Duration(2 * time.Hour),
 		EvalTime: s.Detector.Limit, NextPoll: s.Fleets.Poll, Expiry: s.Fleets.Expiry, Deadline: s.Fleets.Deadline,
 		Trainings: s.Trainings, Runs: cmp.Or(s.Runs, max(1, runtime.NumCPU()-1)),
 		Trackers: s.Track.Trackers(), URL: strings.TrimRight(s.Listen.URL, "/")}, err

@@ -79,7 +79,7 @@ func (w *workshop) openWork(ctx context.Context, progress io.Writer) (l *stage.L
 	if trainers, err = installTrainers(ctx, s, st); err != nil {
 		return nil, nil, nil, err
 	}
-	settings, err := planServer(s, trainers)
+	settings, err := planServer(ctx, s, trainers)
 	if err != nil {
 		return nil, nil, nil, err
 	}

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,6 +45,7 @@ func (s state) mirror() string   { return s.path("mirror") }
 func (s state) runs() string     { return s.path("runs") }
 func (s state) bundles() string  { return s.path("bundles") }
 func (s state) trainers() string { return s.path("trainers") }
+func (s state) engines() string  { return s.path("engines") }
 func (s state) ledger() string   { return s.path("ledger.db") }
 
 // filesOf returns the store of run outputs.
@@ -147,8 +149,7 @@ func newStages(s intent.Server) (*work.Stages, error) {
 	if err != nil {
 		return nil, err
 	}
-	detector, err := detect.Detector{Binary: s.Detector.Binary, Library: s.Detector.Library,
-		MemoryLimit: s.Detector.Memory}.Find()
+	detector, err := detectorOf(s).Find()
 	if err != nil {
 		return nil, err
 	}
@@ -178,6 +179,16 @@ func newStages(s intent.Server) (*work.Stages, error) {
 		},
 		Detector: detector, Bundles: bundles, Heartbeat: time.Duration(s.Heartbeat), Log: newLog(),
 	}, nil
+}
+
+// detectorOf returns the detector of a server's configuration.
+func detectorOf(s intent.Server) detect.Detector {
+	d := detect.Detector{Binary: s.Detector.Binary, Library: s.Detector.Library, MemoryLimit: s.Detector.Memory}
+	if s.Detector.Profile != "" { // it has a limit of its own, since a GPU's driver takes far more than it uses
+		d.MemoryLimit, d.Profile, d.Profiles = 0, s.Detector.Profile, s.Detector.Profiles
+		d.Engines = cmp.Or(s.Detector.Engines, state(s.State).engines())
+	}
+	return d
 }
 
 func findTerraform(s intent.Server) (string, error) {

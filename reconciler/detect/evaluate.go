@@ -10,13 +10,19 @@ import (
 	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/profile"
 )
 
 // A Request is the input of Evaluate.
 type Request struct {
 	Model     string // path of the ONNX file
 	Signature delivery.Signature
-	Images    []ImageFile // at most MaxImages
+	// Bundle is the folder of the model's bundle, whose golden is replayed first. A model that has none yet runs on the
+	// CPU, since nothing tells how near a GPU's answers are.
+	Bundle string
+	Images []ImageFile // at most MaxImages
+	// Building is told what happens while the engine of a profile with TensorRT is built; nil: Detector.Progress is.
+	Building func(profile.Progress)
 	// Timed measures how long the model runs for each image. Then it uses all threads for one image, as when it serves,
 	// and the last digits of the boxes may depend on their number.
 	Timed bool
@@ -52,7 +58,7 @@ type ImageDetections struct {
 }
 
 // Evaluate runs a model over images and returns the detections in the order of the request. The result
-// depends only on model, signature and images, not on Threads: each image is computed on one thread.
+// depends only on model, signature, images and Provider, not on Threads: each image is computed on one thread.
 // progress may be nil; it is called from one goroutine, after each image.
 //
 // The first invalid image or result ends it with an *ImageError, *ModelError or *CrashError. When ctx
@@ -66,7 +72,17 @@ func (d Detector) Evaluate(ctx context.Context, r Request, progress func(done, t
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	c, err := d.start(ctx, "evaluate")
+	args := []string{}
+	if r.Bundle == "" {
+		d = d.onCPU()
+	} else {
+		bundle, err := filepath.Abs(r.Bundle)
+		if err != nil {
+			return nil, fmt.Errorf("evaluate: %w", err)
+		}
+		args = append(args, "--bundle", bundle)
+	}
+	c, err := d.start(ctx, "evaluate", args...)
 	if err != nil {
 		return nil, err
 	}
@@ -88,6 +104,13 @@ func (d Detector) Evaluate(ctx context.Context, r Request, progress func(done, t
 		timer.Reset(d.timeout())
 		switch {
 		case err != nil:
+		case m.Building != nil && len(found) == 0:
+			if tell := r.Building; tell != nil {
+				tell(*m.Building)
+			} else if d.Progress != nil {
+				d.Progress(*m.Building)
+			}
+			continue
 		case m.Done != nil && *m.Done == len(r.Images) && len(found) == len(r.Images):
 			return found, nil
 		case m.Image != nil && len(found) < len(r.Images):

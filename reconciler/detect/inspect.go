@@ -95,12 +95,23 @@ func (d Detector) ask(ctx context.Context, name, modelPath string, slots []strin
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, d.timeout(), timeoutError{d.timeout()})
-	defer cancel()
 	args := []string{"--", path}
 	if len(slots) > 0 {
 		args = slices.Insert(args, 0, "--slots")
 	}
+	return d.onCPU().request(ctx, name, args, slots, check)
+}
+
+// onCPU returns the detector without its hardware profile. A golden is what the CPU computes.
+func (d Detector) onCPU() Detector {
+	d.Profile, d.Profiles = "", ""
+	return d
+}
+
+// request runs a subcommand, which may read slots, and gives its one result to check.
+func (d Detector) request(ctx context.Context, name string, args, slots []string, check func(message) error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, d.timeout(), timeoutError{d.timeout()})
+	defer cancel()
 	c, err := d.start(ctx, name, args...)
 	if err != nil {
 		return err

@@ -46,23 +46,7 @@ func (d Detector) Serve(ctx context.Context, bundleDir, socket string) (*Served,
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, c.kill)
-	timer := time.AfterFunc(d.timeout(), func() { cancel(timeoutError{d.timeout()}) })
-	defer timer.Stop()
-	err = c.readHello()
-	for err == nil {
-		var m message
-		if m, err = c.readMessage(); err != nil || m.Ready != nil {
-			break
-		}
-		if m.Building == nil {
-			err = invalidOutput{errors.New("unexpected message")}
-			break
-		}
-		timer.Reset(d.timeout())
-		if d.Progress != nil {
-			d.Progress(*m.Building)
-		}
-	}
+	err = d.awaitReady(c, cancel)
 	if !stop() && err == nil { // ctx was done just when the server was ready
 		err = errNoResult
 	}
@@ -70,6 +54,48 @@ func (d Detector) Serve(ctx context.Context, bundleDir, socket string) (*Served,
 		return nil, c.rootCause(ctx, err)
 	}
 	return &Served{Client: NewClient(socket), child: c}, nil
+}
+
+// awaitReady reads the messages of a child until it is ready. While it builds an engine, Timeout begins again with each
+// message of progress.
+func (d Detector) awaitReady(c *child, cancel context.CancelCauseFunc) error {
+	timer := time.AfterFunc(d.timeout(), func() { cancel(timeoutError{d.timeout()}) })
+	defer timer.Stop()
+	err := c.readHello()
+	for err == nil {
+		var m message
+		if m, err = c.readMessage(); err != nil || m.Ready != nil {
+			break
+		}
+		if m.Building == nil {
+			return invalidOutput{errors.New("unexpected message")}
+		}
+		timer.Reset(d.timeout())
+		if d.Progress != nil {
+			d.Progress(*m.Building)
+		}
+	}
+	return err
+}
+
+// Build builds the TensorRT engine of the bundle in a folder, as Serve would, so that Serve finds it. The profile must
+// be one with TensorRT.
+func (d Detector) Build(ctx context.Context, bundleDir string) error {
+	bundleDir, err := filepath.Abs(bundleDir)
+	if err != nil {
+		return fmt.Errorf("build: %w", err)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	c, err := d.start(ctx, "build", "--bundle", bundleDir)
+	if err != nil {
+		return err
+	}
+	defer c.cleanup()
+	if err := d.awaitReady(c, cancel); err != nil {
+		return c.rootCause(ctx, err)
+	}
+	return nil
 }
 
 // Done is closed when the server has ended for any reason.

@@ -23,7 +23,8 @@ type message struct {
 	Inspected *Inspection  `json:"inspected,omitempty"` // inspect, last
 	Described *Declaration `json:"described,omitempty"` // describe, last
 	Ready     *bool        `json:"ready,omitempty"`     // serve, when it is ready
-	// Building is about the engine of a profile with TensorRT: serve and build, before the rest.
+	Provider  *string      `json:"provider,omitempty"`  // provider, last
+	// Building is about the engine of a profile with TensorRT: serve, evaluate and build, before the rest.
 	Building *profile.Progress `json:"building,omitempty"`
 	Benching *BenchProgress    `json:"benching,omitempty"` // bench, while it measures
 	Benched  *delivery.Bench   `json:"benched,omitempty"`  // bench, last
@@ -128,7 +129,7 @@ func parseMessage(line []byte) (message, error) {
 	}
 	parts := 0
 	for _, set := range []bool{m.Hello != nil, m.Image != nil, m.Done != nil, m.Inspected != nil, m.Described != nil,
-		m.Ready != nil, m.Building != nil, m.Benching != nil, m.Benched != nil, m.Failure != nil} {
+		m.Ready != nil, m.Provider != nil, m.Building != nil, m.Benching != nil, m.Benched != nil, m.Failure != nil} {
 		if set {
 			parts++
 		}

@@ -77,6 +77,11 @@ func WriteProgress(out io.Writer, p profile.Progress) error {
 	return writeLine(out, message{Building: &p})
 }
 
+// WriteProvider writes what computes, as [Detector.Provider] returns it.
+func WriteProvider(out io.Writer, provider string) error {
+	return writeLine(out, message{Provider: &provider})
+}
+
 // Fail writes the last line of an output that ends with an error.
 func Fail(out io.Writer, err error) error { return writeLine(out, message{Failure: failureOf(err)}) }
 
@@ -272,8 +277,9 @@ func WriteDeclaration(out io.Writer, d Declaration) error {
 }
 
 // Evaluate reads a request from in and writes one line per image to out, in the request's order. It processes several
-// images at the same time, each on one thread, so the results do not depend on the number of threads.
-func (w Worker) Evaluate(ctx context.Context, in io.Reader, out io.Writer) error {
+// images at the same time, each on one thread, so the results do not depend on the number of threads. bundle is the
+// folder of the model's bundle, whose golden is replayed first; empty if the model has none yet.
+func (w Worker) Evaluate(ctx context.Context, bundle string, in io.Reader, out io.Writer) error {
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, maxHeader)
 	var h header
@@ -295,6 +301,9 @@ func (w Worker) Evaluate(ctx context.Context, in io.Reader, out io.Writer) error
 		images, threads = 1, cores(w.Threads)
 	}
 	model, err := w.load(h.Model, data, h.Signature, threads)
+	if err == nil && bundle != "" {
+		err = w.known(ctx, bundle, model, data)
+	}
 	if err != nil {
 		return err
 	}
@@ -347,6 +356,23 @@ func (w Worker) Evaluate(ctx context.Context, in io.Reader, out io.Writer) error
 		return err
 	}
 	return writeLine(out, message{Done: &done})
+}
+
+// known replays the golden of a model's bundle, and checks that the signature is the model's.
+func (w Worker) known(ctx context.Context, bundle string, model *loaded, data []byte) error {
+	if err := w.agree(data, model.sig); err != nil {
+		return &ModelError{model.path, err.Error()}
+	}
+	content, err := durable.ReadFile(filepath.Join(bundle, delivery.GoldenFile), MaxGoldenBytes)
+	if err != nil {
+		return fmt.Errorf("bundle %s: %s: %s", bundle, delivery.GoldenFile, fileReason(err))
+	}
+	golden, err := ParseGolden(content)
+	if err != nil {
+		return fmt.Errorf("bundle %s: %s: %w", bundle, delivery.GoldenFile, err)
+	}
+	golden.bounds = w.Bounds
+	return model.replay(ctx, golden)
 }
 
 const maxHeader = 4 << 20 // a signature with many slots

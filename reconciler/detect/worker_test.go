@@ -120,7 +120,7 @@ func TestWorkerEvaluate(t *testing.T) {
 	for _, threads := range []int{1, 2, 7} {
 		var out bytes.Buffer
 		w := Worker{Runtime: pureRuntime{}, JPEG: decoder, Threads: threads}
-		if err := w.Evaluate(t.Context(), request(t, model, pictures...), &out); err != nil {
+		if err := w.Evaluate(t.Context(), "", request(t, model, pictures...), &out); err != nil {
 			t.Fatal(err)
 		}
 		lines := bufio.NewScanner(bytes.NewReader(out.Bytes()))
@@ -197,7 +197,7 @@ func TestWorkerEvaluateRefuses(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := Worker{Runtime: c.runtime, JPEG: decoder}
-			err := w.Evaluate(t.Context(), strings.NewReader(c.request), new(bytes.Buffer))
+			err := w.Evaluate(t.Context(), "", strings.NewReader(c.request), new(bytes.Buffer))
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Fatalf("got %v, want %q", err, c.want)
 			}
@@ -219,8 +219,8 @@ func FuzzWorkerEvaluate(f *testing.F) {
 	}
 	f.Add([]byte(fmt.Sprintf("{\"model\":%q,\"signature\":%s,\"images\":1}\n{\"id\":1,\"path\":\"x\"}\n", model, sig)))
 	f.Fuzz(func(t *testing.T, request []byte) {
-		_ = Worker{Runtime: pureRuntime{}, JPEG: decoder, Threads: 2}.Evaluate(t.Context(), bytes.NewReader(request),
-			new(bytes.Buffer))
+		w := Worker{Runtime: pureRuntime{}, JPEG: decoder, Threads: 2}
+		_ = w.Evaluate(t.Context(), "", bytes.NewReader(request), new(bytes.Buffer))
 	})
 }
 
@@ -414,7 +414,7 @@ func TestWorkerTimes(t *testing.T) {
 			t.Fatal(err)
 		}
 		w := Worker{Runtime: pureRuntime{}, JPEG: decoder, Threads: 2}
-		if err := w.Evaluate(t.Context(), &in, &out); err != nil {
+		if err := w.Evaluate(t.Context(), "", &in, &out); err != nil {
 			t.Fatal(err)
 		}
 		for line := range bytes.Lines(out.Bytes()) {

@@ -95,7 +95,14 @@ func (a *Agent) runDownload(ctx context.Context, j *job) {
 		j.err = fmt.Errorf("slot %s serves and must not be written", j.pointer)
 		return
 	}
-	j.downloaded, j.err = a.fetch(ctx, j.plan.Slot, j.plan.Target.Bundle)
+	b := j.plan.Target.Bundle
+	if j.downloaded, j.err = a.fetch(ctx, j.plan.Slot, b); j.err != nil || a.Prepare == nil {
+		return
+	}
+	if err := a.Prepare(ctx, bundleDir(a.Dir, j.plan.Slot, b)); err != nil && ctx.Err() == nil {
+		a.Log.Warn("bundle not prepared; it is tried again when it starts, and the device does not serve meanwhile",
+			"slot", j.plan.Slot, "bundle", b, "err", err)
+	}
 }
 
 func (a *Agent) runStart(ctx context.Context, j *job) {

@@ -39,7 +39,10 @@ type Config struct {
 
 	Fetch FetchFunc
 	Start StartFunc
-	Check CheckFunc // nil: artifact.CheckUnpacked
+	// Prepare makes what a bundle needs on this device before it serves, such as a TensorRT engine, while the bundle
+	// before still serves. What it leaves undone, Start does. nil: nothing.
+	Prepare func(ctx context.Context, bundleDir string) error
+	Check   CheckFunc // nil: artifact.CheckUnpacked
 
 	// between reports if nothing changes, with jitter of half; 5m if zero; less if the document says so
 	Heartbeat     time.Duration

@@ -180,6 +180,24 @@ func (b Builder) trtexec() (string, error) {
 	return path, nil
 }
 
+// Target returns the machine and its software, as what a profile with a GPU computes depends on them.
+func (b Builder) Target(ctx context.Context) (profile.Target, error) {
+	if b.Profile.Engine != nil {
+		trtexec, err := b.trtexec()
+		if err != nil {
+			return profile.Target{}, err
+		}
+		e, _, err := b.engine(ctx, trtexec)
+		return e.Target, err
+	}
+	target := b.Machine.Target(ctx, b.Profile.Device)
+	if target.Compute == "" {
+		return profile.Target{}, delivery.Blockedf("install NVIDIA's driver with nvidia-smi, or take a profile with "+
+			"provider cpu", "profile %s needs a GPU, and this machine does not tell which one it has", b.Profile.Name)
+	}
+	return target, nil
+}
+
 // engine returns all of an engine but its bundle.
 func (b Builder) engine(ctx context.Context, trtexec string) (profile.Engine, string, error) {
 	fail := func(err error) (profile.Engine, string, error) { return profile.Engine{}, "", err }

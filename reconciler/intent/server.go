@@ -101,6 +101,10 @@ type ServerDetector struct {
 	Library string            `json:"library,omitempty" check:"optional,path"`
 	Memory  delivery.Bytes    `json:"memory" default:"4GiB" check:"min=256MiB,max=1024GiB"`
 	Limit   delivery.Duration `json:"limit" default:"30m" check:"min=1s,max=24h"`
+
+	Profile  string `json:"profile,omitempty" check:"optional,name"`
+	Profiles string `json:"profiles,omitempty" check:"optional,path"`
+	Engines  string `json:"engines,omitempty" check:"optional,path"`
 }
 
 // ServerKeys are the files of signing keys. Those left out are in the folder
@@ -380,7 +384,7 @@ func (s Server) Resolve(folder string) Server {
 		s.Repository = join(folder, s.Repository)
 	}
 	for _, name := range []*string{&s.Listen.Certificate, &s.Listen.Key, &s.Commits.SigningKey, &s.Trainers,
-		&s.Detector.Binary, &s.Detector.Library, &s.Terraform} {
+		&s.Detector.Binary, &s.Detector.Library, &s.Detector.Profiles, &s.Detector.Engines, &s.Terraform} {
 		*name = join(folder, *name)
 	}
 	for _, program := range []*string{&s.Python, &s.Containers.Engine} {

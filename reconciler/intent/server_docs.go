@@ -72,8 +72,12 @@ var serverDocs = map[string]map[string]string{
 	"ServerDetector": {
 		"binary":  "The file of aob-detect; beside aob by default.",
 		"library": "The file of the ONNX Runtime library; looked for by default.",
-		"memory":  "The most memory that it may take.",
+		"memory":  "The most memory that it may take. A profile has its own limit in place of this one.",
 		"limit":   "The longest that one evaluation may take.",
+		"profile": "The hardware profile that evaluations compute with, as in cuda-fp32; the CPU by default. Scores " +
+			"of another provider, GPU or version are measured again.",
+		"profiles": "A file with more hardware profiles, see docs/profiles.md.",
+		"engines":  "The folder where TensorRT engines are kept; engines in state by default.",
 	},
 	"ServerKeys": {
 		"evidence": "The private key that signs evidence.",

@@ -3,6 +3,7 @@ package onnx
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	ort "github.com/yalue/onnxruntime_go"
 
@@ -31,9 +32,21 @@ func (r Runtime) With(session profile.Session, engine *Engine) (Runtime, error) 
 	if err := appendProviders(options, session.Providers); err != nil {
 		return Runtime{}, delivery.Blockedf("name a library that has it in AOB_ONNXRUNTIME, with the providers' own "+
 			"libraries beside it and CUDA, cuDNN and TensorRT on LD_LIBRARY_PATH, or take a profile with provider cpu",
-			"ONNX Runtime at %s cannot compute as the profile says: %v", r.library, err)
+			"the ONNX Runtime at %s cannot compute as the profile says: %s", r.library, plain(err))
 	}
 	return r, nil
+}
+
+// plain returns the reason of a provider's error without the places in ONNX Runtime's source.
+func plain(err error) string {
+	text := err.Error()
+	provider, rest, _ := strings.Cut(text, ": ")
+	for _, before := range []string{"with error: ", "FAIL : "} {
+		if _, reason, ok := strings.Cut(rest, before); ok {
+			return provider + ": " + reason
+		}
+	}
+	return text
 }
 
 // options returns the options of a session.

@@ -27,6 +27,9 @@ func TestProvidersThatTheLibraryHasNot(t *testing.T) {
 		if strings.Contains(blocked.What, "cannot be empty") { // the options are wrong, and not the library
 			t.Error(err)
 		}
+		if strings.Contains(blocked.What, "onnxruntime_src") || len(blocked.What) > 400 {
+			t.Errorf("%s: not plain: %s", name, blocked.What)
+		}
 		if !strings.Contains(blocked.What, want) || !strings.Contains(blocked.Do, "AOB_ONNXRUNTIME") {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -27,7 +27,6 @@ type changes struct {
 	Memory    *delivery.Bytes `json:"memory,omitempty" check:"optional,min=0B,max=4096GiB"`
 	Swap      *string         `json:"swap,omitempty" check:"optional,oneof=overlap|stop-first"`
 	Load      *Timeout        `json:"load,omitempty" check:"optional,min=1s,max=24h"`
-	Call      *Timeout        `json:"call,omitempty" check:"optional,min=1ms,max=1h"`
 	Device    *int            `json:"device,omitempty" check:"optional,min=0,max=63"`
 	GPUMemory *delivery.Bytes `json:"gpuMemory,omitempty" check:"optional,min=0B,max=4096GiB"`
 	Compute   *string         `json:"compute,omitempty" check:"optional,capability"`
@@ -118,7 +117,6 @@ func (c changes) apply(name string, p Profile) Profile {
 	set(&p.Threads, c.Threads)
 	set(&p.Swap, c.Swap)
 	set(&p.Load, c.Load)
-	set(&p.Call, c.Call)
 	if c.Provider != nil && *c.Provider != p.Provider {
 		// What belongs to the other provider does not carry over.
 		p.Provider, p.Memory, p.GPUMemory, p.Engine = *c.Provider, 0, 0, nil

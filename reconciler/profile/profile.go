@@ -37,7 +37,6 @@ type Profile struct {
 	Memory    delivery.Bytes `json:"memory,omitempty"`    // limit of the process's private memory; 0: none
 	Swap      string         `json:"swap"`                // overlap or stop-first
 	Load      Timeout        `json:"load"`                // for loading a model, without building an engine
-	Call      Timeout        `json:"call"`                // for one image
 	Device    int            `json:"device,omitempty"`    // number of the GPU
 	GPUMemory delivery.Bytes `json:"gpuMemory,omitempty"` // limit of CUDA's arena; 0: none
 	Compute   string         `json:"compute,omitempty"`   // compute capability that the GPU must have; "": any
@@ -78,15 +77,15 @@ const builtinTimeout = 45 * minute
 func Builtin() []Profile {
 	cpu := func(name, precision string) Profile {
 		return Profile{Name: name, For: "any computer", Provider: CPU, Precision: precision, Memory: 4 << 30,
-			Swap: Overlap, Load: 5 * minute, Call: 5 * minute}
+			Swap: Overlap, Load: 5 * minute}
 	}
 	cuda := func(name, precision string) Profile {
 		return Profile{Name: name, For: "any NVIDIA GPU", Provider: CUDA, Precision: precision, Swap: Overlap,
-			Load: 5 * minute, Call: minute}
+			Load: 5 * minute}
 	}
 	jetson := func(name, machine, precision, compute, swap string, threads int, workspace ...delivery.Bytes) Profile {
 		return Profile{Name: name, For: machine, Provider: TensorRT, Precision: precision, Threads: threads, Swap: swap,
-			Load: 5 * minute, Call: minute, Compute: compute, Engine: &Builder{Workspace: workspace, Level: 3,
+			Load: 5 * minute, Compute: compute, Engine: &Builder{Workspace: workspace, Level: 3,
 				Typing: Strong, Batch: 1, Timeout: builtinTimeout, Memory: workspace[len(workspace)-1] + 1<<30}}
 	}
 	server := func(name, machine, precision, compute string) Profile {
@@ -189,7 +188,7 @@ func (p Profile) Result(target Target) string {
 	if p.Provider == CPU {
 		return CPU
 	}
-	parts := []string{p.Provider, p.Precision, target.GPU, target.Compute, target.CUDA}
+	parts := []string{p.Provider, p.Precision, target.Module, target.GPU, target.Compute, target.CUDA}
 	if b := p.Engine; b != nil {
 		parts = append(parts, target.TensorRT, target.L4T, b.Typing, fmt.Sprint("level ", b.Level), dlaName(b.DLA))
 	}

@@ -43,7 +43,7 @@ const head = "apiVersion: aob/v1\nkind: Profiles\nprofiles:\n"
 func TestParse(t *testing.T) {
 	list, complaints := Parse("profiles.yaml", []byte(head+`  line:
     from: small
-    call: 200ms
+    load: 2m
   small:
     from: orin-nano-fp16
     for: the cameras of line 3
@@ -62,7 +62,7 @@ func TestParse(t *testing.T) {
 	builder.Workspace, builder.Timeout, builder.DLA = []delivery.Bytes{512 << 20, 128 << 20}, 20*minute, &zero
 	small.Name, small.For, small.Engine = "small", "the cameras of line 3", &builder
 	line := small
-	line.Name, line.Call = "line", minute/300
+	line.Name, line.Load = "line", 2*minute
 	big := find(t, "cpu-fp32")
 	big.Name, big.Provider, big.Device, big.GPUMemory, big.Memory = "big", CUDA, 1, 2<<30, 0
 	if d := cmp.Diff(append(Builtin(), big, line, small), list); d != "" {
@@ -153,7 +153,7 @@ func TestResult(t *testing.T) {
 		"name":      func(p *Profile, _ *Target) { p.Name, p.For = "other", "other" },
 		"threads":   func(p *Profile, _ *Target) { p.Threads = 3 },
 		"swap":      func(p *Profile, _ *Target) { p.Swap = StopFirst },
-		"timeouts":  func(p *Profile, _ *Target) { p.Call, p.Load, p.Engine.Timeout = 1, 1, 1 },
+		"timeouts":  func(p *Profile, _ *Target) { p.Load, p.Engine.Timeout = 1, 1 },
 		"workspace": func(p *Profile, _ *Target) { p.Engine.Workspace = nil },
 	} {
 		if got := changed(change); got != first {
@@ -167,6 +167,7 @@ func TestResult(t *testing.T) {
 		"level":     func(p *Profile, _ *Target) { p.Engine.Level = 5 },
 		"DLA":       func(p *Profile, _ *Target) { p.Engine.DLA = new(int) },
 		"GPU":       func(_ *Profile, t *Target) { t.GPU = "L4" },
+		"module":    func(_ *Profile, t *Target) { t.Module = "p3767-0003" }, // Jetsons have no name of a GPU
 		"compute":   func(_ *Profile, t *Target) { t.Compute = "8.9" },
 		"TensorRT":  func(_ *Profile, t *Target) { t.TensorRT = "10.4.0" },
 		"CUDA":      func(_ *Profile, t *Target) { t.CUDA = "12.8" },

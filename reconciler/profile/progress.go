@@ -2,6 +2,7 @@ package profile
 
 import (
 	"encoding/json"
+	"fmt"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 )
@@ -26,4 +27,20 @@ type Progress struct {
 	Size      int64           `json:"size,omitempty"`      // of the engine, bytes
 	Parity    json.RawMessage `json:"parity,omitempty"`
 	Text      string          `json:"text,omitempty"` // for people
+}
+
+// Sentence says for people what happens.
+func (p Progress) Sentence() string {
+	switch p.Stage {
+	case Cached, Built:
+		return "the TensorRT engine is ready"
+	case Removed:
+		return "removed TensorRT engines of another GPU or other software"
+	case Verifying:
+		return "comparing the TensorRT engine's answers with those of the CPU"
+	case Retry:
+		return fmt.Sprintf("memory was too small; building the TensorRT engine again, with a workspace of %s",
+			p.Workspace)
+	}
+	return fmt.Sprintf("building the TensorRT engine for %.0f s, with a workspace of %s", p.Seconds, p.Workspace)
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/autonomos/aob/reconciler/detect"
 	"github.com/autonomos/aob/reconciler/durable"
 	"github.com/autonomos/aob/reconciler/picture"
+	"github.com/autonomos/aob/reconciler/profile"
 	"github.com/autonomos/aob/reconciler/run"
 )
 
@@ -78,7 +79,8 @@ func (s *Stages) open(ctx context.Context, r *run.Run, e delivery.EvalRun) (*ope
 	})
 	report := s.progress(r)
 	o.detections, err = s.Detector.Evaluate(ctx, detect.Request{Model: filepath.Join(dir, delivery.ModelFile),
-		Signature: info.Signature, Images: images},
+		Signature: info.Signature, Bundle: dir, Images: images,
+		Building: func(p profile.Progress) { report("building", p.Sentence(), 0, 0) }},
 		func(done, total int) { report("detecting", "detecting", done, total) })
 	if err != nil {
 		return nil, blocked(err, "train the model again")
