@@ -32,7 +32,7 @@ tools:
 test-tools: tools
 	tools/gitea/install.sh >/dev/null
 	tools/versitygw/install.sh >/dev/null
-	for tool in mlflow great-expectations roboflow moto prefect airflow papers serveclients; do \
+	for tool in mlflow great-expectations roboflow moto awscli checkov prefect airflow papers serveclients; do \
 		tools/venv.sh $$tool >/dev/null || echo "$$tool is not installed; the tests that need it skip" >&2; done
 
 demo: tools build
@@ -49,6 +49,7 @@ test: test-tools build
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'run gofmt -w on these'; exit 1; }
 	go vet ./...
 	go test -timeout 30m ./...
+	cd tools/awsprovider && go vet ./... && go test ./...
 	/usr/bin/python3 -m unittest discover -s trainers/tiny
 	/usr/bin/python3 -m unittest discover -s trainers/import
 	/usr/bin/python3 -m unittest discover -s trainers/rfdetr -p test_parts.py

@@ -41,7 +41,8 @@ server.stop()
 func Start(t testing.TB) *Server {
 	t.Helper()
 	command := exec.Command(venvtest.Python(t, "moto"), "-c", script)
-	command.Env = append(os.Environ(), "MOTO_S3_DEFAULT_MAX_KEYS=10") // a page of a list
+	command.Env = append(os.Environ(), "MOTO_S3_DEFAULT_MAX_KEYS=10", // a page of a list
+		"MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION=1", "MOTO_ENABLE_AMI_VALIDATION=1") // else any name is good
 	command.Stderr = os.Stderr
 	in, err := command.StdinPipe()
 	if err != nil {
