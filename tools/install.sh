@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what training and evaluation need on this machine: PyTorch and onnx
-# (Debian's packages), a C compiler, libjpeg-turbo, ONNX Runtime's library, and Terraform.
+# (Debian's packages), a C compiler, libjpeg-turbo, shellcheck, ONNX Runtime's library, and Terraform.
 # It does not change what is installed already. Progress goes to standard error.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -33,6 +33,9 @@ if ! printf '#include <turbojpeg.h>\nint main(void) { return tjInitDecompress() 
 	cc -x c -o /dev/null - -l:libturbojpeg.a -lm >/dev/null 2>&1; then
 	packages libturbojpeg0-dev
 fi
+
+# shellcheck, for the tests of scripts.
+command -v shellcheck >/dev/null 2>&1 || packages shellcheck
 
 # ONNX Runtime's library.
 "$here/onnxruntime/install.sh" >/dev/null

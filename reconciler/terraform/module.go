@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,6 +26,12 @@ import (
 type Module struct {
 	Exec  string // the terraform program
 	Files fs.FS  // the module's files, at the root
+
+	// Mirror is a folder with the providers of the module, as "terraform providers mirror" makes it; "" for a module
+	// that needs none.
+	Mirror string
+	// Backend has the settings of the module's backend; nil for a module that keeps its state in the stack's folder.
+	Backend map[string]string
 }
 
 // A Stack is a module in a folder, which is applied once and then destroyed. It must not be shared between goroutines.
@@ -34,6 +41,8 @@ type Stack struct {
 	env    map[string]string
 	policy Policy
 	log    *boundedLog
+
+	backend map[string]string
 }
 
 // The files that a stack adds to the module's.
@@ -47,13 +56,13 @@ const (
 )
 
 // cliConfig replaces the user's configuration. Terraform downloads no providers and does not check for updates.
-const cliConfig = `disable_checkpoint = true
-provider_installation {
-  direct {
-    exclude = ["*/*/*"]
-  }
+func (m Module) cliConfig() string {
+	mirror := ""
+	if m.Mirror != "" {
+		mirror = fmt.Sprintf("  filesystem_mirror {\n    path = %q\n  }\n", m.Mirror)
+	}
+	return "disable_checkpoint = true\nprovider_installation {\n" + mirror + "  direct {\n    exclude = [\"*/*/*\"]\n  }\n}\n"
 }
-`
 
 // interruptWait is the time between interrupting Terraform and killing it. A killed
 // Terraform loses its record of resources that it was creating.
@@ -98,8 +107,8 @@ func (m Module) Create(dir string, vars any, policy Policy, env map[string]strin
 
 // Reopen returns the stack that an earlier process created in dir.
 func (m Module) Reopen(dir string, policy Policy, env map[string]string) (*Stack, error) {
-	s := &Stack{dir: dir, exec: m.Exec, policy: policy, log: &boundedLog{path: filepath.Join(dir, terraformLog),
-		limit: maxTerraformLog}}
+	s := &Stack{dir: dir, exec: m.Exec, policy: policy, backend: m.Backend,
+		log: &boundedLog{path: filepath.Join(dir, terraformLog), limit: maxTerraformLog}}
 	s.env = map[string]string{
 		"PATH":               path,
 		"HOME":               dir,
@@ -108,7 +117,7 @@ func (m Module) Reopen(dir string, policy Policy, env map[string]string) (*Stack
 		"CHECKPOINT_DISABLE": "1",
 	}
 	maps.Copy(s.env, env)
-	if err := os.WriteFile(filepath.Join(dir, configFile), []byte(cliConfig), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, configFile), []byte(m.cliConfig()), 0o600); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -126,9 +135,13 @@ func (m Module) check() error {
 // Plan initialises the folder, plans to a file, and checks the plan. If the policy
 // refuses the plan, the error is a delivery.Blocked.
 func (s *Stack) Plan(ctx context.Context) error {
-	if err := s.step(ctx, "init", initialise); err != nil {
+	if err := s.step(ctx, "init", s.initialise); err != nil {
 		return err
 	}
+	return s.plan(ctx)
+}
+
+func (s *Stack) plan(ctx context.Context) error {
 	err := s.step(ctx, "plan", func(ctx context.Context, tf *tfexec.Terraform) error {
 		_, err := tf.Plan(ctx, tfexec.Out(planFile), tfexec.LockTimeout("30s"))
 		return err
@@ -184,7 +197,8 @@ func (s *Stack) Destroy(ctx context.Context) error {
 	if err := s.idle(ctx); err != nil {
 		return err
 	}
-	if _, err := os.Stat(filepath.Join(s.dir, stateFile)); errors.Is(err, os.ErrNotExist) {
+	_, err := os.Stat(filepath.Join(s.dir, stateFile))
+	if s.backend == nil && errors.Is(err, os.ErrNotExist) {
 		return nil // nothing was applied
 	}
 	// A killed terraform leaves its lock info file. The kernel's lock on the state, which
@@ -192,7 +206,7 @@ func (s *Stack) Destroy(ctx context.Context) error {
 	if err := os.Remove(filepath.Join(s.dir, stateLockFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	if err := s.step(ctx, "init", initialise); err != nil {
+	if err := s.step(ctx, "init", s.initialise); err != nil {
 		return err
 	}
 	return s.step(ctx, "destroy", func(ctx context.Context, tf *tfexec.Terraform) error {
@@ -200,8 +214,12 @@ func (s *Stack) Destroy(ctx context.Context) error {
 	})
 }
 
-func initialise(ctx context.Context, tf *tfexec.Terraform) error {
-	return tf.Init(ctx, tfexec.Upgrade(false))
+func (s *Stack) initialise(ctx context.Context, tf *tfexec.Terraform) error {
+	options := []tfexec.InitOption{tfexec.Upgrade(false)}
+	for _, name := range slices.Sorted(maps.Keys(s.backend)) {
+		options = append(options, tfexec.BackendConfig(name+"="+s.backend[name]))
+	}
+	return tf.Init(ctx, options...)
 }
 
 // idle waits until no terraform of the folder and no command of one is left. terraform-exec may return while an

@@ -1,0 +1,259 @@
+package terraform
+
+import (
+	"context"
+	"io/fs"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/aws-sdk-go-v2/service/scheduler"
+
+	trainawsec2 "github.com/autonomos/aob/infra/terraform/train-aws-ec2"
+	"github.com/autonomos/aob/reconciler/cloud"
+	"github.com/autonomos/aob/tools/moto/mototest"
+)
+
+// An emulator is moto, with what Terraform needs to reach it.
+type emulator struct {
+	*mototest.Server
+	terraform, mirror string
+	ec2               *ec2.Client
+	scheduler         *scheduler.Client
+	vpc, subnet       string
+}
+
+const (
+	testRegion  = "eu-central-1"
+	testAccount = "123456789012" // moto's
+)
+
+// startEmulator starts moto with a bucket for states, and builds the provider of tools/awsprovider.
+func startEmulator(t *testing.T) *emulator {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
+	terraform, err := exec.LookPath("terraform")
+	if err != nil {
+		t.Skip("no terraform on PATH: install Terraform 1.10 or newer to run this test")
+	}
+	e := &emulator{terraform: terraform, mirror: providers(t), Server: mototest.Start(t)}
+	keys := credentials.NewStaticCredentialsProvider("id", "key", "")
+	e.ec2 = ec2.New(ec2.Options{Region: testRegion, BaseEndpoint: &e.URL, Credentials: keys})
+	e.scheduler = scheduler.New(scheduler.Options{Region: testRegion, BaseEndpoint: &e.URL, Credentials: keys})
+	e.Bucket(t, "states")
+	subnets, err := e.ec2.DescribeSubnets(t.Context(), &ec2.DescribeSubnetsInput{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.subnet, e.vpc = *subnets.Subnets[0].SubnetId, *subnets.Subnets[0].VpcId
+	return e
+}
+
+// providers builds the provider and returns a mirror that has it as hashicorp/aws.
+func providers(t *testing.T) string {
+	t.Helper()
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mirror := filepath.Join(cache, "aob", "awsprovider")
+	program := filepath.Join(mirror, "registry.terraform.io", "hashicorp", "aws", "5.32.0",
+		runtime.GOOS+"_"+runtime.GOARCH, "terraform-provider-aws_v5.32.0")
+	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", program, ".")
+	build.Dir = filepath.Join("..", "..", "tools", "awsprovider")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the provider: %v\n%s", err, out)
+	}
+	return mirror
+}
+
+// env is the environment of Terraform: credentials, region and address.
+func (e *emulator) env() map[string]string {
+	return map[string]string{"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key", "AWS_REGION": testRegion,
+		"AWS_ENDPOINT_URL": e.URL, "AWS_EC2_METADATA_DISABLED": "true"}
+}
+
+// module returns a module whose state is in the bucket of states.
+func (e *emulator) module(files fs.FS, key string) Module {
+	return Module{Exec: e.terraform, Files: files, Mirror: e.mirror, Backend: map[string]string{"bucket": "states",
+		"key": key, "region": testRegion, "use_path_style": "true"}}
+}
+
+// values are those of a run with everything that a module can have.
+func (e *emulator) values() EC2 {
+	return EC2{Run: "train-0123456789abcdef0123456789abcdef", Attempt: 1, Controller: "aob.example", Owner: "ada", Pull: "7",
+		Expires: "2036-11-30T18:00:00Z", Minutes: 480, Silence: 15, Account: testAccount, Region: testRegion,
+		Partition: "aws", VPC: e.vpc, Subnet: e.subnet, InstanceType: "g5.xlarge", Spot: true, MaxPrice: "1.006",
+		AMIOwner: "amazon", AMIName: "amzn2-ami-hvm-2.0.*", DiskGB: 150, Bucket: "runs", Inputs: "runs/r/input/",
+		Outputs: "runs/r/output/", Manifest: strings.Repeat("0a", 32), ScheduleGroup: "default",
+		Image:           testAccount + ".dkr.ecr.eu-central-1.amazonaws.com/rfdetr@sha256:" + strings.Repeat("ab", 32),
+		ImageRepository: "arn:aws:ecr:eu-central-1:" + testAccount + ":repository/rfdetr"}
+}
+
+// instances returns all instances that are not terminated.
+func (e *emulator) instances(t *testing.T) []types.Instance {
+	t.Helper()
+	out, err := e.ec2.DescribeInstances(context.Background(), &ec2.DescribeInstancesInput{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []types.Instance
+	for _, r := range out.Reservations {
+		for _, i := range r.Instances {
+			if i.State.Name != types.InstanceStateNameTerminated {
+				list = append(list, i)
+			}
+		}
+	}
+	return list
+}
+
+// The module is applied and destroyed by the real Terraform, and the instance that moto then has is as wanted.
+func TestTrainOnEC2(t *testing.T) {
+	e := startEmulator(t)
+	v := e.values()
+	dir := filepath.Join(t.TempDir(), "stack")
+	s, err := e.module(trainawsec2.Files, "runs/r.tfstate").Create(dir, v, v.Policy(), e.env())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Plan(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if len(e.instances(t)) != 0 {
+		t.Fatal("planning made an instance")
+	}
+	if err := s.Apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var id string
+	if err := s.Output(t.Context(), "instance", &id); err != nil {
+		t.Fatal(err)
+	}
+	list := e.instances(t)
+	if len(list) != 1 || *list[0].InstanceId != id {
+		t.Fatalf("the module says %s, and there are %d instances", id, len(list))
+	}
+	e.wantInstance(t, list[0], v)
+	e.wantSchedule(t, v, id)
+	if exists(filepath.Join(dir, stateFile)) {
+		t.Error("there is a state in the stack's folder beside the one in the bucket")
+	}
+
+	if err := s.Destroy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if list := e.instances(t); len(list) != 0 {
+		t.Errorf("%d instances are left", len(list))
+	}
+	if err := s.Destroy(t.Context()); err != nil {
+		t.Errorf("destroying again: %v", err)
+	}
+}
+
+// wantInstance checks what the call that made the instance has said.
+func (e *emulator) wantInstance(t *testing.T, i types.Instance, v EC2) {
+	t.Helper()
+	m := i.MetadataOptions
+	if m.HttpTokens != types.HttpTokensStateRequired || aws.ToInt32(m.HttpPutResponseHopLimit) != 1 {
+		t.Errorf("metadata options: %s, hop limit %d", m.HttpTokens, aws.ToInt32(m.HttpPutResponseHopLimit))
+	}
+	if i.InstanceLifecycle != types.InstanceLifecycleTypeSpot || i.InstanceType != "g5.xlarge" || i.PublicIpAddress != nil {
+		t.Errorf("lifecycle %q, type %s, public address %s", i.InstanceLifecycle, i.InstanceType,
+			aws.ToString(i.PublicIpAddress))
+	}
+	if i.IamInstanceProfile == nil || !strings.HasSuffix(*i.IamInstanceProfile.Arn, "/aob/"+v.name()) {
+		t.Errorf("instance profile %v", i.IamInstanceProfile)
+	}
+	volumes, err := e.ec2.DescribeVolumes(t.Context(), &ec2.DescribeVolumesInput{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, volume := range volumes.Volumes {
+		if !aws.ToBool(volume.Encrypted) {
+			t.Errorf("volume %s is not encrypted", *volume.VolumeId)
+		}
+	}
+	for _, d := range i.BlockDeviceMappings {
+		if !aws.ToBool(d.Ebs.DeleteOnTermination) {
+			t.Errorf("volume %s outlives the instance", *d.Ebs.VolumeId)
+		}
+	}
+	shutdown, err := e.ec2.DescribeInstanceAttribute(t.Context(), &ec2.DescribeInstanceAttributeInput{
+		InstanceId: i.InstanceId, Attribute: types.InstanceAttributeNameInstanceInitiatedShutdownBehavior})
+	if err != nil || aws.ToString(shutdown.InstanceInitiatedShutdownBehavior.Value) != "terminate" {
+		t.Errorf("shutdown: %v, %v", shutdown, err)
+	}
+	groups, err := e.ec2.DescribeSecurityGroups(t.Context(), &ec2.DescribeSecurityGroupsInput{
+		GroupIds: []string{*i.NetworkInterfaces[0].Groups[0].GroupId}})
+	if err != nil || len(groups.SecurityGroups[0].IpPermissions) != 0 ||
+		len(groups.SecurityGroups[0].IpPermissionsEgress) != 1 {
+		t.Errorf("security group: %+v, %v", groups, err)
+	}
+	tagged, err := e.ec2.DescribeTags(t.Context(), &ec2.DescribeTagsInput{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tags := map[string]map[string]string{}
+	for _, tag := range tagged.Tags {
+		id := *tag.ResourceId
+		if tags[id] == nil {
+			tags[id] = map[string]string{}
+		}
+		if !strings.HasPrefix(*tag.Key, "aws:") { // those are Amazon's own
+			tags[id][*tag.Key] = *tag.Value
+		}
+	}
+	want := map[string]string{"Name": v.name(), cloud.TagController: v.Controller, cloud.TagRun: v.Run,
+		cloud.TagOwner: v.Owner, cloud.TagPull: v.Pull, cloud.TagExpires: v.Expires}
+	things := []string{*i.InstanceId, *i.NetworkInterfaces[0].Groups[0].GroupId}
+	for _, volume := range volumes.Volumes {
+		things = append(things, *volume.VolumeId)
+	}
+	for _, id := range things {
+		if !maps.Equal(tags[id], want) {
+			t.Errorf("tags of %s: %v, want %v", id, tags[id], want)
+		}
+	}
+}
+
+func (e *emulator) wantSchedule(t *testing.T, v EC2, id string) {
+	t.Helper()
+	s, err := e.scheduler.GetSchedule(t.Context(), &scheduler.GetScheduleInput{Name: &v.Run})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *s.ScheduleExpression != "at(2036-11-30T18:00:00)" || *s.Target.Input != `{"InstanceIds":["`+id+`"]}` ||
+		*s.Target.Arn != "arn:aws:scheduler:::aws-sdk:ec2:terminateInstances" {
+		t.Errorf("schedule %s of %s with %s", *s.ScheduleExpression, *s.Target.Arn, *s.Target.Input)
+	}
+}
+
+// files returns a module's files, which a test may change.
+func files(t *testing.T, module fs.FS) fstest.MapFS {
+	t.Helper()
+	out := fstest.MapFS{}
+	err := fs.WalkDir(module, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		data, err := fs.ReadFile(module, name)
+		out[name] = &fstest.MapFile{Data: data}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
