@@ -105,7 +105,9 @@ func (c *comparison) reference(path string, want []string, e *tfjson.Expression)
 	var got []string
 	if e != nil && e.ExpressionData != nil {
 		for _, r := range e.References {
-			if !slices.ContainsFunc(e.References, func(longer string) bool { return strings.HasPrefix(longer, r+".") }) {
+			if !slices.ContainsFunc(e.References, func(other string) bool {
+				return strings.HasPrefix(other, r+".")
+			}) {
 				got = append(got, r)
 			}
 		}

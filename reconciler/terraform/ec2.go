@@ -96,8 +96,9 @@ func (e EC2) UserData() string {
 func (e EC2) group() Resource {
 	return Resource{Address: "aws_security_group.trainer", Provider: awsProvider, Values: map[string]any{
 		"name": e.name(), "description": "AOB: a training. Nothing comes in.", "vpc_id": e.VPC, "tags": e.Tags(),
-		"ingress": []document{}, "egress": []document{{"description": "HTTPS to S3 and registries", "protocol": "tcp", "from_port": 443,
-			"to_port": 443, "cidr_blocks": []string{"0.0.0.0/0"}}},
+		"ingress": []document{}, "egress": []document{{"description": "HTTPS to S3 and registries", "protocol": "tcp",
+			"from_port": 443,
+			"to_port":   443, "cidr_blocks": []string{"0.0.0.0/0"}}},
 	}}
 }
 

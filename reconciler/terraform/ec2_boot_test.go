@@ -75,10 +75,12 @@ for epoch in range(start + 1, run["epochs"] + 1):
 json.dump({"started": start}, open("train.json", "w"))
 `
 
-func newBoot(t *testing.T, m *mototest.Server, spec map[string]any, change func(inputs map[string][]byte, v *EC2)) *boot {
+func newBoot(t *testing.T, m *mototest.Server, spec map[string]any, change func(inputs map[string][]byte,
+	v *EC2)) *boot {
 	t.Helper()
 	b := &boot{home: filepath.Join(t.TempDir(), "aob"), client: s3.New(s3.Options{Region: testRegion,
-		BaseEndpoint: &m.URL, UsePathStyle: true, Credentials: credentials.NewStaticCredentialsProvider("id", "key", "")})}
+		BaseEndpoint: &m.URL, UsePathStyle: true, Credentials: credentials.NewStaticCredentialsProvider("id", "key",
+			"")})}
 	b.calls = b.home + ".calls"
 	m.Bucket(t, "runs-"+filepath.Base(t.Name()))
 	v := EC2{Run: "train-1", Expires: "2036-11-30T18:00:00Z", Minutes: 480, Silence: 15, Region: testRegion,
@@ -202,8 +204,9 @@ func (b *boot) told(t *testing.T) []string {
 // output returns an object below the run's outputs; "" if there is none.
 func (b *boot) output(t *testing.T, name string) string {
 	t.Helper()
-	got, err := b.client.GetObject(t.Context(), &s3.GetObjectInput{Bucket: aws.String("runs-" + filepath.Base(t.Name())),
-		Key: aws.String("r/output/" + name)})
+	got, err := b.client.GetObject(t.Context(),
+		&s3.GetObjectInput{Bucket: aws.String("runs-" + filepath.Base(t.Name())),
+			Key: aws.String("r/output/" + name)})
 	if err != nil {
 		return ""
 	}
@@ -273,7 +276,8 @@ func TestBoot(t *testing.T) {
 		if err != nil || b.output(t, "checkpoint") != string(last) {
 			t.Errorf("checkpoint %q in S3, %q on the instance, %v", b.output(t, "checkpoint"), last, err)
 		}
-		if got := b.told(t); got[len(got)-1] != "shutdown -P now" || !slices.Contains(got, "systemctl stop aob-trainer") {
+		if got := b.told(t); got[len(got)-1] != "shutdown -P now" || !slices.Contains(got,
+			"systemctl stop aob-trainer") {
 			t.Errorf("told %s", strings.Join(got, "\n"))
 		}
 	})
@@ -315,7 +319,10 @@ func TestBoot(t *testing.T) {
 	t.Run("image", func(t *testing.T) {
 		t.Parallel()
 		const image = "registry.example/rfdetr@sha256:0123"
-		b := newBoot(t, m, map[string]any{"epochs": 1, "seconds": 0.01}, func(_ map[string][]byte, v *EC2) { v.Image = image })
+		b := newBoot(t, m, map[string]any{"epochs": 1, "seconds": 0.01}, func(_ map[string][]byte,
+			v *EC2) {
+			v.Image = image
+		})
 		_ = b.start(t).Wait()
 		wantText(t, "train.json", b.output(t, "train.json"), `{"started": 0}`)
 		got := strings.Join(b.told(t), "\n")
@@ -356,7 +363,8 @@ func TestWatchdog(t *testing.T) {
 			if err := os.MkdirAll(bin, 0o700); err != nil {
 				t.Fatal(err)
 			}
-			err := os.WriteFile(filepath.Join(bin, "shutdown"), []byte("#!/bin/sh\necho \"shutdown $*\" >>"+b.calls+"\n"), 0o700)
+			err := os.WriteFile(filepath.Join(bin, "shutdown"),
+				[]byte("#!/bin/sh\necho \"shutdown $*\" >>"+b.calls+"\n"), 0o700)
 			if err != nil {
 				t.Fatal(err)
 			}

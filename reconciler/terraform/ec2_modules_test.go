@@ -34,8 +34,9 @@ func TestCheckov(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds: run it without -short")
 	}
-	cmd := exec.Command(venvtest.Program(t, "checkov", "checkov"), "--directory", modulesDir, "--framework", "terraform",
-		"--compact", "--quiet", "--skip-download")
+	cmd := exec.Command(venvtest.Program(t, "checkov", "checkov"), "--directory", modulesDir, "--framework",
+		"terraform",
+		"--var-file", filepath.Join("testdata", "checkov.tfvars"), "--compact", "--quiet", "--skip-download")
 	cmd.Env = append(os.Environ(), "CHECKOV_RUN_CONFIG_SCAN=false", "ANSI_COLORS_DISABLED=1")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("checkov: %v\n%s", err, out)
@@ -121,7 +122,8 @@ func artifacts() terraformModule {
 			{"main.tf", `image_tag_mutability = "IMMUTABLE"`, `image_tag_mutability = "MUTABLE"`,
 				`image_tag_mutability: want "IMMUTABLE"`},
 			{"main.tf", `scan_on_push = true`, `scan_on_push = false`, `scan_on_push: want true`},
-			{"main.tf", `tagStatus   = "untagged"`, `tagStatus = "any"`, `aws_ecr_lifecycle_policy.this["aob/trainers"]: policy`},
+			{"main.tf", `tagStatus   = "untagged"`, `tagStatus = "any"`,
+				`aws_ecr_lifecycle_policy.this["aob/trainers"]: policy`},
 			{"main.tf", `  tags          = local.tags`, ``, `aws_s3_bucket.this["runs"]: tags: want`},
 		}}
 }
@@ -147,12 +149,15 @@ func githubOIDC(t *testing.T) terraformModule {
 			"assume_role_policy": trust, "tags": bucketTags}
 	}
 	all := []Resource{
-		{Address: "aws_iam_openid_connect_provider.github", Values: document{"client_id_list": []string{"sts.amazonaws.com"},
-			"url":             "https://token.actions.githubusercontent.com",
-			"thumbprint_list": []string{"6938fd4d98bab03faadb97b34396831e3780aea1"}, "tags": bucketTags}},
+		{Address: "aws_iam_openid_connect_provider.github",
+			Values: document{"client_id_list": []string{"sts.amazonaws.com"},
+				"url":             "https://token.actions.githubusercontent.com",
+				"thumbprint_list": []string{"6938fd4d98bab03faadb97b34396831e3780aea1"}, "tags": bucketTags}},
 		{Address: "aws_iam_policy.boundary", Values: document{"name": "aob-aob.example-boundary", "path": "/aob/",
-			"description": "AOB: the bounds of the roles of trainings.", "policy": text("boundary"), "tags": bucketTags}},
-		{Address: "aws_iam_role.controller", Values: role("aob-aob.example", "AOB: the server, from GitHub Actions.", 43200)},
+			"description": "AOB: the bounds of the roles of trainings.", "policy": text("boundary"),
+			"tags": bucketTags}},
+		{Address: "aws_iam_role.controller", Values: role("aob-aob.example", "AOB: the server, from GitHub Actions.",
+			43200)},
 		{Address: "aws_iam_role_policy.controller", Values: document{"name": "controller", "role": "aob-aob.example",
 			"policy": text("controller")}},
 		{Address: "aws_iam_role.images", Values: role("aob-aob.example-images",
@@ -164,17 +169,21 @@ func githubOIDC(t *testing.T) terraformModule {
 		all[i].Provider = awsProvider
 	}
 	return terraformModule{"github-oidc", map[string]any{"repository": "acme/models", "controller": "aob.example",
-		"account": testAccount, "region": testRegion, "runs_bucket": "acme-aob-runs", "states_bucket": "acme-aob-states",
+		"account": testAccount, "region": testRegion, "runs_bucket": "acme-aob-runs",
+		"states_bucket":  "acme-aob-states",
 		"bundles_bucket": "acme-aob-bundles"}, Policy{Resources: all}, []mutation{
 		{"main.tf", `"repo:${var.repository}:environment:${var.environment}"`, `"repo:${var.repository}:*"`,
 			`aws_iam_role.controller: assume_role_policy: want`},
 		{"main.tf", `  client_id_list  = ["sts.amazonaws.com"]`, `  client_id_list = ["x"]`, `client_id_list: want`},
-		{"controller.tf", `"ec2:MetadataHttpTokens"        = "required"`, ``, `aws_iam_role_policy.controller: policy: want`},
+		{"controller.tf", `"ec2:MetadataHttpTokens"        = "required"`, ``,
+			`aws_iam_role_policy.controller: policy: want`},
 		{"main.tf", "        Resource  = [\"${local.ec2}:instance/*\"]\n        Condition = local.own\n",
 			"        Resource = [\"*\"]\n        Condition = local.own\n", `aws_iam_policy.boundary: policy: want`},
 		{"main.tf", "        Resource = local.images\n      },\n      {\n        Sid      = \"Login\"",
-			"        Resource = [\"*\"]\n      },\n      {\n        Sid      = \"Login\"", `aws_iam_role_policy.images: policy: want`},
-		{"main.tf", `  max_session_duration = 3600`, `  max_session_duration = 43200`, `max_session_duration: want 3600`},
+			"        Resource = [\"*\"]\n      },\n      {\n        Sid      = \"Login\"",
+			`aws_iam_role_policy.images: policy: want`},
+		{"main.tf", `  max_session_duration = 3600`, `  max_session_duration = 43200`,
+			`max_session_duration: want 3600`},
 	}}
 }
 
@@ -238,7 +247,8 @@ func TestSchemaIsTheRealOne(t *testing.T) {
 	}
 	const head = "terraform {\n  required_providers {\n    aws = { source = \"hashicorp/aws\" }\n  }\n}\n"
 	dir := filepath.Join(t.TempDir(), "stack")
-	s, err := Module{Exec: terraform, Mirror: providers(t), Files: fstest.MapFS{"main.tf": {Data: []byte(head)}}}.Create(dir,
+	s, err := Module{Exec: terraform, Mirror: providers(t),
+		Files: fstest.MapFS{"main.tf": {Data: []byte(head)}}}.Create(dir,
 		struct{}{}, Policy{}, (&emulator{Server: &mototest.Server{}}).env())
 	if err != nil {
 		t.Fatal(err)

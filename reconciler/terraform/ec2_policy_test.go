@@ -36,7 +36,8 @@ var mutations = [][]mutation{
 		{"main.tf", `instance_interruption_behavior = "terminate"`, `instance_interruption_behavior = "stop"`,
 			`spot_options.instance_interruption_behavior: want "terminate", got "stop"`},
 		{"main.tf", `= instance_market_options.value`, `= "99.0"`, `spot_options.max_price: want "1.006", got "99.0"`},
-		{"main.tf", `instance_initiated_shutdown_behavior = "terminate"`, `instance_initiated_shutdown_behavior = "stop"`,
+		{"main.tf", `instance_initiated_shutdown_behavior = "terminate"`,
+			`instance_initiated_shutdown_behavior = "stop"`,
 			`aws_instance.trainer: instance_initiated_shutdown_behavior: want "terminate", got "stop"`},
 		{"main.tf", `disable_api_termination              = false`, `disable_api_termination = true`,
 			`aws_instance.trainer: disable_api_termination: want false, got true`},
@@ -48,11 +49,13 @@ var mutations = [][]mutation{
 		{"main.tf", `"network-interface"], var.spot ? ["spot-instances-request"] : []`, `"network-interface"], []`,
 			`aws_launch_template.tags: tag_specifications: want 4 blocks, got 3`},
 		{"main.tf", `ingress     = []`, openIngress, `aws_security_group.trainer: ingress: want [], got`},
-		{"main.tf", `to_port          = 443`, `to_port = 65535`, `aws_security_group.trainer: egress.to_port: want 443`},
+		{"main.tf", `to_port          = 443`, `to_port = 65535`,
+			`aws_security_group.trainer: egress.to_port: want 443`},
 		{"main.tf", `ebs_optimized                        = true`, "ebs_optimized = true\n key_name = \"mine\"",
 			`aws_instance.trainer: key_name: the module must not set it, got "mine"`},
 		{"main.tf", `values = [var.ami_name]`, `values = ["*"]`, `data.aws_ami.trainer[0]: filter: want [`},
-		{"main.tf", `"${local.bucket}/${var.outputs}*"]` + "\n      },\n      ], var", `"*"]` + "\n      },\n      ], var",
+		{"main.tf", `"${local.bucket}/${var.outputs}*"]` + "\n      },\n      ], var",
+			`"*"]` + "\n      },\n      ], var",
 			`aws_iam_role_policy.trainer: policy: want`},
 		{"main.tf", `Principal = { Service = "ec2.amazonaws.com" }`, `Principal = { AWS = "*" }`,
 			`aws_iam_role.trainer: assume_role_policy: want`},
@@ -75,25 +78,30 @@ var mutations = [][]mutation{
     http_put_response_hop_limit = 1
     instance_metadata_tags      = "disabled"
   }`, ``, `aws_instance.trainer: metadata_options: want 1 blocks, got 0`},
-		{"main.tf", `  root_block_device {`, "  ebs_block_device {\n device_name = \"/dev/sdb\"\n }\n  root_block_device {",
+		{"main.tf", `  root_block_device {`,
+			"  ebs_block_device {\n device_name = \"/dev/sdb\"\n }\n  root_block_device {",
 			`aws_instance.trainer: ebs_block_device: the module must not set it`},
 		{"main.tf", `for_each = var.spot ? [var.max_price] : []`, `for_each = []`,
 			`aws_instance.trainer: instance_market_options: want 1 blocks, got 0`},
-		{"main.tf", `  tags                                 = local.tags`, ``, `aws_instance.trainer: tags: want {"Name":`},
-		{"main.tf", `ingress     = []`, ``, `aws_security_group.trainer: ingress: want [], got a value that is known after`},
+		{"main.tf", `  tags                                 = local.tags`, ``,
+			`aws_instance.trainer: tags: want {"Name":`},
+		{"main.tf", `ingress     = []`, ``,
+			`aws_security_group.trainer: ingress: want [], got a value that is known after`},
 		{"main.tf", `cidr_blocks      = ["0.0.0.0/0"]`, `cidr_blocks = ["10.0.0.0/8"]`,
 			`aws_security_group.trainer: egress.cidr_blocks: want ["0.0.0.0/0"]`},
 		{"main.tf", `  tags        = local.tags
 
   dynamic "tag_specifications"`, `  tags        = local.tags
   instance_type = "g5.xlarge"
-  dynamic "tag_specifications"`, `aws_launch_template.tags: instance_type: the module must not set it, got "g5.xlarge"`},
+  dynamic "tag_specifications"`,
+			`aws_launch_template.tags: instance_type: the module must not set it, got "g5.xlarge"`},
 		{"main.tf", `vpc_security_group_ids               = [aws_security_group.trainer.id]`,
 			`vpc_security_group_ids = ["sg-1"]`,
-			`aws_instance.trainer: vpc_security_group_ids: want a reference to aws_security_group.trainer.id, got one to `},
+			`aws_instance.trainer: vpc_security_group_ids: want a reference to aws_security_group.trainer.id, got`},
 		{"main.tf", `owners      = [var.ami_owner]`, `owners = ["self", "amazon"]`,
 			`data.aws_ami.trainer[0]: owners: want ["amazon"]`},
-		{"main.tf", `  description          = "AOB: the instance of a training."`, `  description = "AOB: the instance of a training."
+		{"main.tf", `  description          = "AOB: the instance of a training."`,
+			`  description = "AOB: the instance of a training."
   managed_policy_arns = ["arn:aws:iam::aws:policy/AdministratorAccess"]`,
 			`aws_iam_role.trainer: managed_policy_arns: the module must not set it`},
 		{"main.tf", `retry_policy {
@@ -114,9 +122,12 @@ provider "aws" {
 	{ // how many there are
 		{"main.tf", "  ebs_optimized                        = true\n", "  ebs_optimized = true\n  count = 2\n",
 			`aws_instance.trainer[1]: no such resource is allowed`},
-		{"main.tf", `[aws_instance.trainer.id]`, `aws_instance.trainer[*].id`, `aws_instance.trainer: the plan does not create it`},
-		{"outputs.tf", `aws_instance.trainer.`, `aws_instance.trainer[0].`, `aws_instance.trainer[0]: no such resource`},
-		{"main.tf", "  group_name                   = var.schedule_group\n", "  group_name = var.schedule_group\n  count = 0\n",
+		{"main.tf", `[aws_instance.trainer.id]`, `aws_instance.trainer[*].id`,
+			`aws_instance.trainer: the plan does not create it`},
+		{"outputs.tf", `aws_instance.trainer.`, `aws_instance.trainer[0].`,
+			`aws_instance.trainer[0]: no such resource`},
+		{"main.tf", "  group_name                   = var.schedule_group\n",
+			"  group_name = var.schedule_group\n  count = 0\n",
 			`aws_scheduler_schedule.end: the plan does not create it`},
 		{"more.tf", ``, `resource "aws_instance" "more" {
   ami           = "ami-04681163a08179f28"

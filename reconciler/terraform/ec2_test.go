@@ -92,7 +92,8 @@ func (e *emulator) module(files fs.FS, key string) Module {
 
 // values are those of a run with everything that a module can have.
 func (e *emulator) values() EC2 {
-	return EC2{Run: "train-0123456789abcdef0123456789abcdef", Attempt: 1, Controller: "aob.example", Owner: "ada", Pull: "7",
+	return EC2{Run: "train-0123456789abcdef0123456789abcdef", Attempt: 1, Controller: "aob.example", Owner: "ada",
+		Pull:    "7",
 		Expires: "2036-11-30T18:00:00Z", Minutes: 480, Silence: 15, Account: testAccount, Region: testRegion,
 		Partition: "aws", VPC: e.vpc, Subnet: e.subnet, InstanceType: "g5.xlarge", Spot: true, MaxPrice: "1.006",
 		AMIOwner: "amazon", AMIName: "amzn2-ami-hvm-2.0.*", DiskGB: 150, Bucket: "runs", Inputs: "runs/r/input/",
@@ -169,7 +170,8 @@ func (e *emulator) wantInstance(t *testing.T, i types.Instance, v EC2) {
 	if m.HttpTokens != types.HttpTokensStateRequired || aws.ToInt32(m.HttpPutResponseHopLimit) != 1 {
 		t.Errorf("metadata options: %s, hop limit %d", m.HttpTokens, aws.ToInt32(m.HttpPutResponseHopLimit))
 	}
-	if i.InstanceLifecycle != types.InstanceLifecycleTypeSpot || i.InstanceType != "g5.xlarge" || i.PublicIpAddress != nil {
+	if i.InstanceLifecycle != types.InstanceLifecycleTypeSpot || i.InstanceType != "g5.xlarge" ||
+		i.PublicIpAddress != nil {
 		t.Errorf("lifecycle %q, type %s, public address %s", i.InstanceLifecycle, i.InstanceType,
 			aws.ToString(i.PublicIpAddress))
 	}

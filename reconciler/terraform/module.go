@@ -61,7 +61,8 @@ func (m Module) cliConfig() string {
 	if m.Mirror != "" {
 		mirror = fmt.Sprintf("  filesystem_mirror {\n    path = %q\n  }\n", m.Mirror)
 	}
-	return "disable_checkpoint = true\nprovider_installation {\n" + mirror + "  direct {\n    exclude = [\"*/*/*\"]\n  }\n}\n"
+	return "disable_checkpoint = true\nprovider_installation {\n" + mirror +
+		"  direct {\n    exclude = [\"*/*/*\"]\n  }\n}\n"
 }
 
 // interruptWait is the time between interrupting Terraform and killing it. A killed

@@ -23,9 +23,9 @@ type Resource struct {
 	Address  string // with the index, if it has one
 	Provider string // the full name, as terraform.io/builtin/terraform
 
-	// Values has every attribute that may be set, as the plan's JSON has it. A block is a list of maps. Attributes that
-	// are left out must be null or empty, unless the provider sets them while it applies. A [FromData] is the value of a
-	// data source.
+	// Values has every attribute that may be set, as the plan's JSON has it. A block is a list of maps. Attributes
+	// that are left out must be null or empty, unless the provider sets them while it applies. A [FromData] is the
+	// value of a data source.
 	Values map[string]any
 	// Refers has attributes that are known after apply, and the only references of their expressions. "target.input" is
 	// the attribute input of the block target.
@@ -99,7 +99,9 @@ func (p Policy) check(plan *tfjson.Plan) error {
 func (p Policy) checkConfiguration(config *tfjson.Config) (errs []error) {
 	refuse := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	for _, provider := range config.ProviderConfigs {
-		if !slices.ContainsFunc(p.Resources, func(r Resource) bool { return sameProvider(provider.FullName, r.Provider) }) {
+		if !slices.ContainsFunc(p.Resources, func(r Resource) bool {
+			return sameProvider(provider.FullName, r.Provider)
+		}) {
 			refuse("provider %s is not allowed", provider.FullName)
 		}
 		if len(provider.Expressions) > 0 {

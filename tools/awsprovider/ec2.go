@@ -62,7 +62,8 @@ func runInstance(ctx context.Context, c *clients, o object) (string, error) {
 		}
 	}
 	if m := first(o, "instance_market_options"); m != nil {
-		in.InstanceMarketOptions = &types.InstanceMarketOptionsRequest{MarketType: types.MarketType(text(m, "market_type"))}
+		in.InstanceMarketOptions = &types.InstanceMarketOptionsRequest{MarketType: types.MarketType(text(m,
+			"market_type"))}
 		if s := first(m, "spot_options"); s != nil {
 			in.InstanceMarketOptions.SpotOptions = &types.SpotMarketOptions{MaxPrice: optional(s, "max_price"),
 				SpotInstanceType: types.SpotInstanceType(text(s, "spot_instance_type")),
@@ -102,7 +103,8 @@ func rootDevice(ctx context.Context, c *clients, o object, in *ec2.RunInstancesI
 		return fmt.Errorf("there are %d images %s", len(images.Images), text(o, "ami"))
 	}
 	in.BlockDeviceMappings = []types.BlockDeviceMapping{{DeviceName: images.Images[0].RootDeviceName,
-		Ebs: &types.EbsBlockDevice{Encrypted: boolean(r, "encrypted"), DeleteOnTermination: boolean(r, "delete_on_termination"),
+		Ebs: &types.EbsBlockDevice{Encrypted: boolean(r, "encrypted"), DeleteOnTermination: boolean(r,
+			"delete_on_termination"),
 			VolumeSize: number(r, "volume_size"), VolumeType: types.VolumeType(text(r, "volume_type")),
 			KmsKeyId: optional(r, "kms_key_id")}}}
 	return nil
@@ -315,7 +317,8 @@ func permissions(o object, name string) []types.IpPermission {
 			p.IpRanges = append(p.IpRanges, types.IpRange{CidrIp: &cidr, Description: optional(r, "description")})
 		}
 		for _, cidr := range texts(r, "ipv6_cidr_blocks") {
-			p.Ipv6Ranges = append(p.Ipv6Ranges, types.Ipv6Range{CidrIpv6: &cidr, Description: optional(r, "description")})
+			p.Ipv6Ranges = append(p.Ipv6Ranges, types.Ipv6Range{CidrIpv6: &cidr, Description: optional(r,
+				"description")})
 		}
 		out = append(out, p)
 	}

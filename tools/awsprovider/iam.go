@@ -33,13 +33,15 @@ func readRole(ctx context.Context, c *clients, was object) (object, error) {
 	if err != nil {
 		return nil, ignoreGone(err)
 	}
-	attached, err := c.iam.ListAttachedRolePolicies(ctx, &iam.ListAttachedRolePoliciesInput{RoleName: optional(was, "id")})
+	attached, err := c.iam.ListAttachedRolePolicies(ctx, &iam.ListAttachedRolePoliciesInput{RoleName: optional(was,
+		"id")})
 	if err != nil {
 		return nil, ignoreGone(err)
 	}
 	r := got.Role
 	out := object{"id": *r.RoleName, "max_session_duration": float64(aws.ToInt32(r.MaxSessionDuration)),
-		"managed_policy_arns": list(attached.AttachedPolicies, func(p types.AttachedPolicy) any { return *p.PolicyArn })}
+		"managed_policy_arns": list(attached.AttachedPolicies,
+			func(p types.AttachedPolicy) any { return *p.PolicyArn })}
 	set(out, "name", r.RoleName)
 	set(out, "path", r.Path)
 	set(out, "arn", r.Arn)
@@ -85,7 +87,8 @@ func deleteRolePolicy(ctx context.Context, c *clients, o object) error {
 }
 
 func createProfile(ctx context.Context, c *clients, o object) (string, error) {
-	out, err := c.iam.CreateInstanceProfile(ctx, &iam.CreateInstanceProfileInput{InstanceProfileName: optional(o, "name"),
+	out, err := c.iam.CreateInstanceProfile(ctx, &iam.CreateInstanceProfileInput{InstanceProfileName: optional(o,
+		"name"),
 		Path: optional(o, "path"), Tags: iamTags(o)})
 	if err != nil {
 		return "", err
@@ -163,7 +166,8 @@ func createSchedule(ctx context.Context, c *clients, o object) (string, error) {
 		Target: &schedulertypes.Target{Arn: optional(target, "arn"), RoleArn: optional(target, "role_arn"),
 			Input: optional(target, "input")}}
 	if retry := first(target, "retry_policy"); retry != nil {
-		in.Target.RetryPolicy = &schedulertypes.RetryPolicy{MaximumRetryAttempts: number(retry, "maximum_retry_attempts"),
+		in.Target.RetryPolicy = &schedulertypes.RetryPolicy{MaximumRetryAttempts: number(retry,
+			"maximum_retry_attempts"),
 			MaximumEventAgeInSeconds: number(retry, "maximum_event_age_in_seconds")}
 	}
 	if _, err := c.scheduler.CreateSchedule(ctx, in); err != nil {
@@ -199,7 +203,8 @@ func deleteSchedule(ctx context.Context, c *clients, o object) error {
 }
 
 func createPolicy(ctx context.Context, c *clients, o object) (string, error) {
-	out, err := c.iam.CreatePolicy(ctx, &iam.CreatePolicyInput{PolicyName: optional(o, "name"), Path: optional(o, "path"),
+	out, err := c.iam.CreatePolicy(ctx, &iam.CreatePolicyInput{PolicyName: optional(o, "name"), Path: optional(o,
+		"path"),
 		Description: optional(o, "description"), PolicyDocument: optional(o, "policy"), Tags: iamTags(o)})
 	if err != nil {
 		return "", err
@@ -213,7 +218,8 @@ func readPolicy(ctx context.Context, c *clients, was object) (object, error) {
 		return nil, ignoreGone(err)
 	}
 	p := got.Policy
-	version, err := c.iam.GetPolicyVersion(ctx, &iam.GetPolicyVersionInput{PolicyArn: p.Arn, VersionId: p.DefaultVersionId})
+	version, err := c.iam.GetPolicyVersion(ctx, &iam.GetPolicyVersionInput{PolicyArn: p.Arn,
+		VersionId: p.DefaultVersionId})
 	if err != nil {
 		return nil, ignoreGone(err)
 	}

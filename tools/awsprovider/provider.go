@@ -21,27 +21,41 @@ type kind struct {
 
 // kinds has the resource types of schema.json.
 var kinds = map[string]kind{
-	"aws_instance":                                       {create: runInstance, read: readInstance, delete: terminateInstance},
-	"aws_launch_template":                                {create: createTemplate, read: readTemplate, delete: deleteTemplate},
-	"aws_security_group":                                 {create: createGroup, read: readGroup, delete: deleteGroup},
-	"aws_iam_role":                                       {create: createRole, read: readRole, delete: deleteRole},
-	"aws_iam_policy":                                     {create: createPolicy, read: readPolicy, delete: deletePolicy},
-	"aws_iam_role_policy":                                {create: createRolePolicy, read: readRolePolicy, delete: deleteRolePolicy},
-	"aws_iam_instance_profile":                           {create: createProfile, read: readProfile, delete: deleteProfile},
-	"aws_iam_openid_connect_provider":                    {create: createOpenID, read: readOpenID, delete: deleteOpenID},
-	"aws_scheduler_schedule":                             {create: createSchedule, read: readSchedule, delete: deleteSchedule},
-	"aws_s3_bucket":                                      {create: createBucket, read: readBucket, delete: deleteBucket},
-	"aws_s3_bucket_public_access_block":                  bucketPublicAccess,
-	"aws_s3_bucket_ownership_controls":                   bucketOwnership,
-	"aws_s3_bucket_versioning":                           bucketVersioning,
-	"aws_s3_bucket_server_side_encryption_configuration": bucketEncryption,
+	"aws_ecr_lifecycle_policy":        repositoryPolicy,
+	"aws_ecr_repository":              repository,
+	"aws_iam_instance_profile":        profile,
+	"aws_iam_openid_connect_provider": openID,
+	"aws_iam_policy":                  policy,
+	"aws_iam_role":                    role,
+	"aws_iam_role_policy":             rolePolicy,
+	"aws_instance":                    instance,
+	"aws_launch_template":             template,
+	"aws_scheduler_schedule":          schedule,
+	"aws_security_group":              group,
+
+	"aws_s3_bucket":                                      bucket,
 	"aws_s3_bucket_lifecycle_configuration":              bucketLifecycle,
+	"aws_s3_bucket_ownership_controls":                   bucketOwnership,
 	"aws_s3_bucket_policy":                               bucketPolicy,
-	"aws_ecr_repository": {create: createRepository, read: readRepository,
-		delete: deleteRepository},
-	"aws_ecr_lifecycle_policy": {create: createRepositoryPolicy, read: readRepositoryPolicy,
-		delete: deleteRepositoryPolicy},
+	"aws_s3_bucket_public_access_block":                  bucketPublicAccess,
+	"aws_s3_bucket_server_side_encryption_configuration": bucketEncryption,
+	"aws_s3_bucket_versioning":                           bucketVersioning,
 }
+
+var (
+	instance         = kind{create: runInstance, read: readInstance, delete: terminateInstance}
+	template         = kind{create: createTemplate, read: readTemplate, delete: deleteTemplate}
+	group            = kind{create: createGroup, read: readGroup, delete: deleteGroup}
+	role             = kind{create: createRole, read: readRole, delete: deleteRole}
+	policy           = kind{create: createPolicy, read: readPolicy, delete: deletePolicy}
+	rolePolicy       = kind{create: createRolePolicy, read: readRolePolicy, delete: deleteRolePolicy}
+	profile          = kind{create: createProfile, read: readProfile, delete: deleteProfile}
+	openID           = kind{create: createOpenID, read: readOpenID, delete: deleteOpenID}
+	schedule         = kind{create: createSchedule, read: readSchedule, delete: deleteSchedule}
+	bucket           = kind{create: createBucket, read: readBucket, delete: deleteBucket}
+	repository       = kind{create: createRepository, read: readRepository, delete: deleteRepository}
+	repositoryPolicy = kind{create: createRepositoryPolicy, read: readRepositoryPolicy, delete: deleteRepositoryPolicy}
+)
 
 var sources = map[string]func(context.Context, *clients, object) (object, error){
 	"aws_ami": findImage,
@@ -130,9 +144,14 @@ func (p *provider) StopProvider(context.Context, *tfprotov5.StopProviderRequest)
 	return &tfprotov5.StopProviderResponse{}, nil
 }
 
-func (p *provider) ValidateResourceTypeConfig(context.Context, *tfprotov5.ValidateResourceTypeConfigRequest) (
+// ValidateResourceTypeConfig refuses values of attributes that only the provider sets. Terraform leaves that to it.
+func (p *provider) ValidateResourceTypeConfig(_ context.Context, req *tfprotov5.ValidateResourceTypeConfigRequest) (
 	*tfprotov5.ValidateResourceTypeConfigResponse, error) {
-	return &tfprotov5.ValidateResourceTypeConfigResponse{}, nil
+	config, err := decode(p.resources[req.TypeName], req.Config)
+	if err == nil {
+		err = p.schemas.Resources[req.TypeName].Block.settable(config)
+	}
+	return &tfprotov5.ValidateResourceTypeConfigResponse{Diagnostics: failed(err)}, nil
 }
 
 func (p *provider) ValidateDataSourceConfig(context.Context, *tfprotov5.ValidateDataSourceConfigRequest) (

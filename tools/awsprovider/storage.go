@@ -14,7 +14,8 @@ import (
 func s3Pair(t types.Tag) (*string, *string) { return t.Key, t.Value }
 
 func createBucket(ctx context.Context, c *clients, o object) (string, error) {
-	in := &s3.CreateBucketInput{Bucket: optional(o, "bucket"), ObjectLockEnabledForBucket: boolean(o, "object_lock_enabled")}
+	in := &s3.CreateBucketInput{Bucket: optional(o, "bucket"), ObjectLockEnabledForBucket: boolean(o,
+		"object_lock_enabled")}
 	if c.region != "us-east-1" {
 		in.CreateBucketConfiguration = &types.CreateBucketConfiguration{
 			LocationConstraint: types.BucketLocationConstraint(c.region)}
@@ -26,7 +27,8 @@ func createBucket(ctx context.Context, c *clients, o object) (string, error) {
 	if len(tags) == 0 {
 		return *in.Bucket, nil
 	}
-	_, err := c.s3.PutBucketTagging(ctx, &s3.PutBucketTaggingInput{Bucket: in.Bucket, Tagging: &types.Tagging{TagSet: tags}})
+	_, err := c.s3.PutBucketTagging(ctx, &s3.PutBucketTaggingInput{Bucket: in.Bucket,
+		Tagging: &types.Tagging{TagSet: tags}})
 	return *in.Bucket, err
 }
 
@@ -75,7 +77,8 @@ func setting(put func(context.Context, *clients, object) error,
 
 var bucketPublicAccess = setting(func(ctx context.Context, c *clients, o object) error {
 	_, err := c.s3.PutPublicAccessBlock(ctx, &s3.PutPublicAccessBlockInput{Bucket: optional(o, "bucket"),
-		PublicAccessBlockConfiguration: &types.PublicAccessBlockConfiguration{BlockPublicAcls: boolean(o, "block_public_acls"),
+		PublicAccessBlockConfiguration: &types.PublicAccessBlockConfiguration{BlockPublicAcls: boolean(o,
+			"block_public_acls"),
 			BlockPublicPolicy: boolean(o, "block_public_policy"), IgnorePublicAcls: boolean(o, "ignore_public_acls"),
 			RestrictPublicBuckets: boolean(o, "restrict_public_buckets")}})
 	return err
@@ -99,7 +102,8 @@ var bucketOwnership = setting(func(ctx context.Context, c *clients, o object) er
 			ObjectOwnership: types.ObjectOwnership(text(first(o, "rule"), "object_ownership"))}}}})
 	return err
 }, func(ctx context.Context, c *clients, was object) (object, error) {
-	got, err := c.s3.GetBucketOwnershipControls(ctx, &s3.GetBucketOwnershipControlsInput{Bucket: optional(was, "bucket")})
+	got, err := c.s3.GetBucketOwnershipControls(ctx, &s3.GetBucketOwnershipControlsInput{Bucket: optional(was,
+		"bucket")})
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +124,8 @@ var bucketVersioning = setting(func(ctx context.Context, c *clients, o object) e
 	if err != nil || got.Status == "" {
 		return nil, err
 	}
-	return object{"id": text(was, "bucket"), "versioning_configuration": []any{object{"status": string(got.Status)}}}, nil
+	return object{"id": text(was, "bucket"), "versioning_configuration": []any{object{"status": string(got.Status)}}},
+		nil
 }, func(ctx context.Context, c *clients, bucket *string) error { // AWS cannot take versioning away
 	_, err := c.s3.PutBucketVersioning(ctx, &s3.PutBucketVersioningInput{Bucket: bucket,
 		VersioningConfiguration: &types.VersioningConfiguration{Status: types.BucketVersioningStatusSuspended}})
@@ -245,7 +250,8 @@ func createRepository(ctx context.Context, c *clients, o object) (string, error)
 }
 
 func readRepository(ctx context.Context, c *clients, was object) (object, error) {
-	got, err := c.ecr.DescribeRepositories(ctx, &ecr.DescribeRepositoriesInput{RepositoryNames: []string{text(was, "id")}})
+	got, err := c.ecr.DescribeRepositories(ctx, &ecr.DescribeRepositoriesInput{RepositoryNames: []string{text(was,
+		"id")}})
 	if err != nil {
 		return nil, ignoreGone(err)
 	}
@@ -300,6 +306,7 @@ func readRepositoryPolicy(ctx context.Context, c *clients, was object) (object, 
 }
 
 func deleteRepositoryPolicy(ctx context.Context, c *clients, o object) error {
-	_, err := c.ecr.DeleteLifecyclePolicy(ctx, &ecr.DeleteLifecyclePolicyInput{RepositoryName: optional(o, "repository")})
+	_, err := c.ecr.DeleteLifecyclePolicy(ctx, &ecr.DeleteLifecyclePolicyInput{RepositoryName: optional(o,
+		"repository")})
 	return ignoreGone(err)
 }

@@ -150,6 +150,24 @@ func (b block) planned(o object) {
 	}
 }
 
+// settable returns an error for a value that the configuration must not set.
+func (b block) settable(config object) error {
+	for name, a := range b.Attributes {
+		if !a.Required && !a.Optional && config[name] != nil {
+			return fmt.Errorf("can't configure a value for %q: its value will be decided automatically based on the "+
+				"result of applying this configuration", name)
+		}
+	}
+	for name, n := range b.Blocks {
+		for _, element := range elements(config[name]) {
+			if err := n.Block.settable(element); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+		}
+	}
+	return nil
+}
+
 // merged returns what is in the world, where it was read, and else what was planned or in the state.
 func (b block) merged(was, world object) object {
 	out := object{}
