@@ -37,6 +37,7 @@ type HostOptions struct {
 	Start     StartFunc
 	Name      string // of the model, for callers
 	Sockets   string // folder for the children's sockets; its path is short
+	Socket    string // how the sockets' names begin; default: the role
 	StopFirst bool   // memory holds one model: it ends before the next one starts
 	Log       *slog.Logger
 	Patience  time.Duration                    // how long a call waits while no model serves: 5s
@@ -82,10 +83,10 @@ type lease struct {
 	retired  chan struct{} // closed when it no longer serves
 }
 
-// NewHost returns a host that serves nothing yet. role is a word for logs and the names of sockets.
+// NewHost returns a host that serves nothing yet. role is a word for logs.
 func NewHost(role string, o HostOptions) *Host {
 	o.Patience, o.Heartbeat = cmp.Or(o.Patience, 5*time.Second), cmp.Or(o.Heartbeat, 5*time.Second)
-	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
+	o.Log, o.Socket = cmp.Or(o.Log, slog.New(slog.DiscardHandler)), cmp.Or(o.Socket, role)
 	if o.Retired == nil {
 		o.Retired = func(Facts) {}
 	}
@@ -148,7 +149,7 @@ var errEnding = errors.New("the server is ending")
 func (h *Host) start(ctx context.Context, b Bundle) (*lease, error) {
 	h.mu.Lock()
 	h.starts++
-	socket := filepath.Join(h.o.Sockets, h.role+strconv.Itoa(h.starts))
+	socket := filepath.Join(h.o.Sockets, h.o.Socket+strconv.Itoa(h.starts))
 	h.mu.Unlock()
 	child, err := h.o.Start(ctx, b.Dir, socket)
 	if err != nil {

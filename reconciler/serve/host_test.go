@@ -90,6 +90,7 @@ type nursery struct {
 	fail     func(version string) error
 	root     string // of the bundles
 	hold     chan struct{}
+	sockets  map[string]bool // of children that run
 }
 
 func (n *nursery) add(format string, args ...any) {
@@ -121,7 +122,7 @@ func (n *nursery) bundle(t *testing.T, version string) Bundle {
 	return Bundle{dir, version}
 }
 
-func (n *nursery) start(_ context.Context, dir, _ string) (Child, error) {
+func (n *nursery) start(_ context.Context, dir, socket string) (Child, error) {
 	dir = filepath.Base(dir)
 	if n.fail != nil {
 		if err := n.fail(dir); err != nil {
@@ -129,9 +130,24 @@ func (n *nursery) start(_ context.Context, dir, _ string) (Child, error) {
 			return nil, err
 		}
 	}
+	n.mu.Lock()
+	if n.sockets[socket] {
+		n.mu.Unlock()
+		return nil, errors.New("another server is running on its socket")
+	}
+	if n.sockets == nil {
+		n.sockets = map[string]bool{}
+	}
+	n.sockets[socket] = true
+	n.mu.Unlock()
 	n.add("%s starts", dir)
 	c := &fakeChild{dir: dir, done: make(chan struct{}), hold: n.hold}
-	c.ended = func(dir string) { n.add("%s ends", dir) }
+	c.ended = func(dir string) {
+		n.add("%s ends", dir)
+		n.mu.Lock()
+		delete(n.sockets, socket)
+		n.mu.Unlock()
+	}
 	n.children <- c
 	return c, nil
 }

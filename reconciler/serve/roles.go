@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"sync"
 	"sync/atomic"
 
@@ -28,6 +29,7 @@ type Roles struct {
 	current atomic.Pointer[Models] // what Lease uses
 
 	changing sync.Mutex
+	shadows  int // that were started; held by changing
 	mu       sync.Mutex
 	shadow   *Host // nil: none
 	compare  *Shadow
@@ -118,6 +120,8 @@ func (r *Roles) StartShadow(ctx context.Context, b Bundle, share float64) error 
 		return errors.New("this machine's memory holds one model, so there can be no shadow")
 	}
 	o := r.o.Shadow
+	r.shadows++ // the one before still has its socket
+	o.Socket = "shadow" + strconv.Itoa(r.shadows) + "-"
 	o.Retired = func(f Facts) { r.o.Metrics.Retired("shadow", f) }
 	host := NewHost("shadow", o)
 	if err := host.Load(ctx, b); err != nil {

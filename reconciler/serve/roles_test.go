@@ -70,6 +70,12 @@ func TestRoles(t *testing.T) {
 		s.Shadow.Version != "v2" || s.Shadow.Share != 1 {
 		t.Fatalf("%d %s", code, text)
 	}
+	if code, s, text := call("PUT", "/shadow", body("v4", `, "share": 1`)); code != 200 || s.Shadow.Version != "v4" {
+		t.Errorf("a shadow in place of a shadow: %d %s", code, text)
+	}
+	if code, _, text := call("PUT", "/shadow", body("v2", `, "share": 1`)); code != 200 {
+		t.Fatalf("%d %s", code, text)
+	}
 	r.mu.Lock()
 	compare := r.compare
 	r.mu.Unlock()
