@@ -112,6 +112,6 @@ func (o options) worker(ctx context.Context, bundle string, progress func(profil
 	if err != nil {
 		return detect.Worker{}, err
 	}
-	w := detect.Worker{JPEG: turbojpeg.Decoder{}, Threads: threads}
+	w := detect.Worker{JPEG: turbojpeg.Decoder{}, Threads: threads, Memory: memory}
 	return o.withProfile(ctx, w, runtime, p, bundle, progress)
 }

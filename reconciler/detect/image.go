@@ -38,12 +38,18 @@ func (m *rgbImage) At(x, y int) color.Color {
 // rgbBuffers has the memory of decoded JPEG files, which are large and of equal sizes.
 var rgbBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
+// How files begin.
+var (
+	jpegStart = []byte("\xff\xd8")
+	pngStart  = []byte("\x89PNG\r\n\x1a\n")
+)
+
 // decodeImage decodes a JPEG or PNG file after checking its size in pixels. The caller calls release when it no longer
 // needs the image.
 func decodeImage(data []byte, decoder JPEG) (img image.Image, release func(), err error) {
 	none := func() {}
 	switch {
-	case bytes.HasPrefix(data, []byte("\xff\xd8")):
+	case bytes.HasPrefix(data, jpegStart):
 		width, height, err := decoder.Size(data)
 		if err == nil {
 			err = checkSize(width, height)
@@ -58,8 +64,13 @@ func decodeImage(data []byte, decoder JPEG) (img image.Image, release func(), er
 			return nil, none, imageError("JPEG", err)
 		}
 		*buffer = pix
-		return &rgbImage{pix, width, height}, func() { rgbBuffers.Put(buffer) }, nil
-	case bytes.HasPrefix(data, []byte("\x89PNG\r\n\x1a\n")):
+		return &rgbImage{pix, width, height}, func() {
+			if cap(*buffer) >= largeImage {
+				*buffer = nil
+			}
+			rgbBuffers.Put(buffer)
+		}, nil
+	case bytes.HasPrefix(data, pngStart):
 		config, err := png.DecodeConfig(bytes.NewReader(data))
 		if err == nil {
 			err = checkSize(config.Width, config.Height)

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/durable"
 )
@@ -38,12 +40,14 @@ type Server struct {
 	engine      *engine
 	sig         delivery.Signature
 	path        string // of the model
-	jpeg        JPEG
+	images      imageDecoder
 	golden      Golden
 	description Description
-	thresholds  map[string]float64 // lowest returned score by class; nil: no thresholds
-	imageSlots  chan struct{}      // held while an image is in memory
-	inputs      sync.Pool          // of *[]float32, tensors of one image
+	thresholds  map[string]float64  // lowest returned score by class; nil: no thresholds
+	imageSlots  chan struct{}       // held while an image's file is in memory
+	files       *semaphore.Weighted // bytes of these files
+	filesSize   int64
+	inputs      sync.Pool // of *[]float32, tensors of one image
 	mux         *http.ServeMux
 }
 
@@ -115,12 +119,14 @@ func (w Worker) Open(ctx context.Context, bundleDir string) (*Server, error) {
 	s := &Server{
 		sig:        sig,
 		path:       filepath.Join(bundleDir, delivery.ModelFile),
-		jpeg:       w.JPEG,
+		images:     newDecoder(w.JPEG, w.Memory),
 		golden:     golden,
 		thresholds: thresholds,
 		imageSlots: make(chan struct{}, 2*cores(w.Threads)+max(w.Batch, 1)),
+		filesSize:  max(int64(w.Memory)/8, 2*MaxImageBytes),
 		mux:        http.NewServeMux(),
 	}
+	s.files = semaphore.NewWeighted(s.filesSize)
 	var err error
 	if s.engine, err = w.engine(ctx, s.path, data, sig, golden); err != nil {
 		return nil, err
@@ -257,9 +263,9 @@ func (s *Server) Infer(ctx context.Context, data []byte, score float64) (found D
 	}()
 	queued := time.Since(began)
 	began = time.Now()
-	img, release, err := decodeImage(data, s.jpeg)
+	img, release, err := s.images.decode(ctx, data)
 	if err != nil {
-		return Detections{}, timing, &ImageError{Why: err.Error()}
+		return Detections{}, timing, err
 	}
 	decoded := time.Since(began)
 	width, height := img.Bounds().Dx(), img.Bounds().Dy()
@@ -364,6 +370,15 @@ func (s *Server) body(w http.ResponseWriter, r *http.Request, limit int64) (data
 	if r.ContentLength > limit {
 		return nil, release, &http.MaxBytesError{Limit: limit}
 	}
+	need := r.ContentLength
+	if need < 0 {
+		need = limit
+	}
+	need = min(need, s.filesSize)
+	if err := s.files.Acquire(r.Context(), need); err != nil {
+		return nil, release, context.Cause(r.Context())
+	}
+	release = func() { s.files.Release(need); <-s.imageSlots }
 	if r.ContentLength < 0 {
 		data, err = io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 		return data, release, err

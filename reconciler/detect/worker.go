@@ -44,7 +44,8 @@ type Runtime interface {
 type Worker struct {
 	Runtime Runtime
 	JPEG    JPEG
-	Threads int // CPU cores to use; 0: all
+	Threads int            // CPU cores to use; 0: all
+	Memory  delivery.Bytes // limit of this process's memory, a quarter of which images may take; 0: none
 
 	// Of a server: the largest number of images of one run, where the model takes batches; and how long an image
 	// waits for others while the model runs.
@@ -87,10 +88,10 @@ func Fail(out io.Writer, err error) error { return writeLine(out, message{Failur
 
 // loaded is a model with its signature.
 type loaded struct {
-	path  string
-	model Model
-	jpeg  JPEG
-	sig   delivery.Signature
+	path   string
+	model  Model
+	images imageDecoder
+	sig    delivery.Signature
 }
 
 func (w Worker) load(path string, data []byte, sig delivery.Signature, threads int) (*loaded, error) {
@@ -98,7 +99,7 @@ func (w Worker) load(path string, data []byte, sig delivery.Signature, threads i
 	if err != nil {
 		return nil, &ModelError{path, fmt.Sprintf("does not load: %v", err)}
 	}
-	return &loaded{path, model, w.JPEG, sig}, nil
+	return &loaded{path, model, newDecoder(w.JPEG, w.Memory), sig}, nil
 }
 
 // run runs the model on the tensors of n images and returns boxes and logits. Their shapes are checked against the
@@ -393,13 +394,16 @@ func (l *loaded) detect(ctx context.Context, request ImageFile, timed bool) (*im
 	if err != nil {
 		return nil, &ImageError{request.Path, fileReason(err)}
 	}
-	img, release, err := decodeImage(data, l.jpeg)
-	if err != nil {
-		return nil, &ImageError{request.Path, err.Error()}
+	img, release, err := l.images.decode(ctx, data)
+	if bad, ok := errors.AsType[*ImageError](err); ok {
+		bad.Path = request.Path
 	}
-	defer release()
+	if err != nil {
+		return nil, err
+	}
 	width, height := img.Bounds().Dx(), img.Bounds().Dy()
 	input := toTensor(img, l.sig)
+	release()
 	began := time.Now()
 	boxes, logits, err := l.run(ctx, input, 1)
 	if err != nil {

@@ -1,0 +1,119 @@
+package detect
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"image"
+	"runtime/debug"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// An imageDecoder decodes images, as many at the same time as memory has room for: a file of some kilobytes can have pixels
+// of half a gigabyte, and above the limit of its memory this process ends.
+type imageDecoder struct {
+	jpeg JPEG
+	room *semaphore.Weighted
+	size int64
+}
+
+// newDecoder takes a quarter of the process's memory limit for images.
+func newDecoder(jpeg JPEG, memory delivery.Bytes) imageDecoder {
+	size := int64(1 << 30)
+	if memory > 0 {
+		size = int64(memory) / 4
+	}
+	return imageDecoder{jpeg, semaphore.NewWeighted(size), size}
+}
+
+// largeImage is the memory of an image that is given back to the system at once, in bytes.
+const largeImage = 64 << 20
+
+// decode is decodeImage when there is room. A wrong image is an *ImageError without a path.
+func (d imageDecoder) decode(ctx context.Context, data []byte) (img image.Image, release func(), err error) {
+	need, err := memoryOf(data, d.jpeg)
+	if err == nil && need > d.size {
+		err = fmt.Errorf("its pixels take %s of memory, and this process has %s for images", delivery.Bytes(need>>20<<20),
+			delivery.Bytes(d.size>>20<<20))
+	}
+	if err != nil {
+		return nil, nil, &ImageError{Why: err.Error()}
+	}
+	if err := d.room.Acquire(ctx, need); err != nil {
+		return nil, nil, context.Cause(ctx)
+	}
+	free := func() {
+		if need >= largeImage {
+			debug.FreeOSMemory() // the next one may be as large
+		}
+		d.room.Release(need)
+	}
+	img, done, err := decodeImage(data, d.jpeg)
+	if err != nil {
+		free()
+		return nil, nil, &ImageError{Why: err.Error()}
+	}
+	return img, func() { done(); free() }, nil
+}
+
+// maxScanned limits the pixels of all scans of a JPEG file together. Files of cameras have 1 to 12 scans.
+const maxScanned = 16 * MaxPixels
+
+// memoryOf returns how many bytes decoding an image takes, by its header. What is no image takes none.
+func memoryOf(data []byte, decoder JPEG) (int64, error) {
+	switch {
+	case bytes.HasPrefix(data, jpegStart):
+		width, height, err := decoder.Size(data)
+		if err == nil {
+			err = checkSize(width, height)
+		}
+		if err != nil {
+			return 0, imageError("JPEG", err)
+		}
+		pixels := int64(width) * int64(height)
+		scans := scansOf(data)
+		if pixels*int64(scans) > maxScanned {
+			return 0, fmt.Errorf("JPEG of %d x %d pixels in %d scans, want at most %d Mpx in all scans together", width,
+				height, scans, maxScanned>>20)
+		}
+		if scans > 1 { // the library keeps the coefficients of three channels until the last scan
+			return pixels * (4 + 3*2), nil
+		}
+		return pixels * 4, nil // CMYK has four
+	case bytes.HasPrefix(data, pngStart) && len(data) >= 29:
+		// The header has width, height, depth, colour type, compression, filter and interlace.
+		width, height := binary.BigEndian.Uint32(data[16:]), binary.BigEndian.Uint32(data[20:])
+		if err := checkSize(int(width), int(height)); err != nil {
+			return 0, imageError("PNG", err)
+		}
+		need := int64(width) * int64(height) * 4
+		if depth := data[24]; depth == 16 {
+			need *= 2
+		}
+		if interlace := data[28]; interlace != 0 {
+			need *= 2
+		}
+		return need, nil
+	}
+	return 0, nil
+}
+
+// scansOf counts the scans of a JPEG file. Segments before the first are skipped: they may contain another picture.
+func scansOf(data []byte) int {
+	scan := []byte("\xff\xda")
+	for rest := data[len(jpegStart):]; len(rest) >= 4 && rest[0] == 0xff; {
+		if rest[1] == scan[1] {
+			return bytes.Count(rest, scan)
+		}
+		size := 2 + int(binary.BigEndian.Uint16(rest[2:]))
+		if size > len(rest) {
+			break
+		}
+		rest = rest[size:]
+	}
+	return bytes.Count(data, scan) // its segments do not follow each other
+}

@@ -1,0 +1,90 @@
+package detect
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"hash/crc32"
+	"strings"
+	"testing"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// pngHead is a PNG file that ends after its header.
+func pngHead(width, height uint32, depth, colour, interlace byte) []byte {
+	chunk := binary.BigEndian.AppendUint32(append([]byte("IHDR"), 0, 0, 0, 0)[:4], width)
+	chunk = append(binary.BigEndian.AppendUint32(chunk, height), depth, colour, 0, 0, interlace)
+	file := append(bytes.Clone(pngStart), 0, 0, 0, 13)
+	return binary.BigEndian.AppendUint32(append(file, chunk...), crc32.ChecksumIEEE(chunk))
+}
+
+// What memory has no room for is refused by its header, however small the file is.
+func TestImagesLargerThanMemory(t *testing.T) {
+	jpeg := read(t, "picture.jpg") // 67 x 51
+	scan := bytes.Index(jpeg, []byte("\xff\xda"))
+	scans := func(n int) []byte {
+		one := jpeg[scan:][:2+binary.BigEndian.Uint16(jpeg[scan+2:])]
+		return append(bytes.Clone(jpeg[:scan]), bytes.Repeat(one, n)...)
+	}
+	large := bytes.Clone(scans(20))
+	frame := bytes.Index(large, []byte("\xff\xc0"))
+	copy(large[frame+5:], "\x1f\x40\x1f\x40") // 8000 x 8000
+	thumbnail := append([]byte("\xff\xd8\xff\xe1\x00\x0a\xff\xda\xff\xda\xff\xda\xff\xda"), jpeg[2:]...)
+	for _, c := range []struct {
+		name   string
+		data   []byte
+		memory delivery.Bytes
+		need   int64
+		want   string // of the error
+	}{
+		{"JPEG", jpeg, 1 << 30, 67 * 51 * 4, ""},
+		{"JPEG with a thumbnail", thumbnail, 1 << 30, 67 * 51 * 4, ""},
+		{"JPEG in scans", scans(10), 1 << 30, 67 * 51 * 10, "truncated"},
+		{"a large JPEG in many scans", large, 0, 0, "8000 x 8000 pixels in 20 scans"},
+		{"PNG", read(t, "picture.png"), 1 << 30, 67 * 51 * 4, ""},
+		{"a large PNG", pngHead(8192, 8192, 8, 2, 0), 1 << 30, 256 << 20, "truncated"},
+		{"a large PNG of 16 bits", pngHead(8192, 8192, 16, 6, 0), 1 << 30, 512 << 20,
+			"512MiB of memory, and this process has 256MiB"},
+		{"an interlaced PNG of 16 bits", pngHead(8192, 8192, 16, 6, 1), 0, 1 << 30, "truncated"},
+		{"a PNG of too many pixels", pngHead(1<<31, 1<<31, 8, 2, 0), 0, 0, "want at most 64 Mpx"},
+		{"a PNG's start", pngStart, 0, 0, "truncated"},
+		{"a JPEG's start", jpegStart, 0, 0, "truncated"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if need, err := memoryOf(c.data, decoder); need != c.need {
+				t.Errorf("%d bytes, %v; want %d", need, err, c.need)
+			}
+			d := newDecoder(decoder, c.memory)
+			_, release, err := d.decode(t.Context(), c.data)
+			bad, ok := errors.AsType[*ImageError](err)
+			if (err == nil) != (c.want == "") || err != nil && (!ok || !strings.Contains(bad.Why, c.want)) {
+				t.Errorf("%v, want %q", err, c.want)
+			}
+			if err == nil {
+				release()
+			}
+			if !d.room.TryAcquire(d.size) {
+				t.Error("the room is not free again")
+			}
+		})
+	}
+}
+
+// An image waits until those before it have given their memory back, and its caller can leave.
+func TestImagesWaitForRoom(t *testing.T) {
+	d := newDecoder(decoder, 1<<30)
+	if !d.room.TryAcquire(d.size) {
+		t.Fatal("no room")
+	}
+	ctx, leave := context.WithCancel(t.Context())
+	leave()
+	if _, _, err := d.decode(ctx, read(t, "picture.jpg")); !errors.Is(err, context.Canceled) {
+		t.Errorf("without room: %v", err)
+	}
+	d.room.Release(d.size)
+	if _, _, err := d.decode(t.Context(), read(t, "picture.jpg")); err != nil {
+		t.Errorf("with room: %v", err)
+	}
+}
