@@ -6,6 +6,9 @@
 # make bench-coco   aob eval beside other evaluators, where Python can import them
 # make bench-data   aob data check on 100,000 images beside sha256sum (2 GB of disk)
 # make bench-serve  aob-detect serve beside a bare loop, FastAPI and Node (five minutes)
+# make test-swaps   a hundred changes of the model under load: none loses or delays a request (ten minutes)
+# make test-mutations  1,000 hostile models, 10,000 hostile pictures and requests (half an hour)
+# make soak         aob-detect serve at full load for SOAK=1h: nothing leaks, and the metrics are right
 # make bench-hostile  a promotion beside attacks (ten minutes)
 # make test-seeds   2,000 random orders of events against the loop (12 minutes of a core)
 # make test-security  every cell of docs/security.md, on a real Gitea and on the local forge
@@ -17,7 +20,7 @@ SHELL := /bin/sh
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/aob
 export PATH := $(PATH):$(CACHE)/bin
 
-.PHONY: demo check test test-rfdetr rfdetr-epochs test-seeds test-faults test-security bench bench-data bench-serve bench-hostile bench-coco bench-intervals build tools test-tools schemas
+.PHONY: demo check test test-rfdetr rfdetr-epochs test-seeds test-faults test-security bench bench-data bench-serve serve-bundle test-swaps test-mutations soak bench-hostile bench-coco bench-intervals build tools test-tools schemas
 
 build:
 	CGO_ENABLED=0 go build -trimpath -o bin/aob ./cmd/aob
@@ -87,6 +90,19 @@ bench-serve: tools build
 	tools/venv.sh servepeers >/dev/null
 	cd tools/servepeers && npm ci --ignore-scripts --no-audit --no-fund >/dev/null
 	go run ./tools/servebench -bundle $(SERVE_BUNDLE) -images '$(SERVE_IMAGES)'
+
+serve-bundle: tools build
+	@test -e $(SERVE_BUNDLE)/golden.bin || tools/servebench/bundle.sh $(AOB_SHARED)/data/bccd $(SERVE_BUNDLE)
+	go build -o bin/servesoak ./tools/servesoak
+
+test-swaps: serve-bundle
+	bin/servesoak -bundle $(SERVE_BUNDLE) -images '$(SERVE_IMAGES)' swaps
+
+test-mutations: serve-bundle
+	bin/servesoak -bundle $(SERVE_BUNDLE) -images '$(SERVE_IMAGES)' mutations
+
+soak: serve-bundle
+	bin/servesoak -bundle $(SERVE_BUNDLE) -images '$(SERVE_IMAGES)' -for $(or $(SOAK),1h) soak
 
 bench-hostile: test-tools
 	AOB_HOSTILE=1 go test ./e2e -run TestHostile -v -timeout 2h

@@ -13,8 +13,8 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// An imageDecoder decodes images, as many at the same time as memory has room for: a file of some kilobytes can have pixels
-// of half a gigabyte, and above the limit of its memory this process ends.
+// An imageDecoder decodes images, as many at the same time as memory has room for: a file of some kilobytes can have
+// pixels of half a gigabyte, and above the limit of its memory this process ends.
 type imageDecoder struct {
 	jpeg JPEG
 	room *semaphore.Weighted
@@ -37,8 +37,8 @@ const largeImage = 64 << 20
 func (d imageDecoder) decode(ctx context.Context, data []byte) (img image.Image, release func(), err error) {
 	need, err := memoryOf(data, d.jpeg)
 	if err == nil && need > d.size {
-		err = fmt.Errorf("its pixels take %s of memory, and this process has %s for images", delivery.Bytes(need>>20<<20),
-			delivery.Bytes(d.size>>20<<20))
+		err = fmt.Errorf("its pixels take %s of memory, and this process has %s for images",
+			delivery.Bytes(need>>20<<20), delivery.Bytes(d.size>>20<<20))
 	}
 	if err != nil {
 		return nil, nil, &ImageError{Why: err.Error()}
