@@ -10,7 +10,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -19,8 +18,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/sync/semaphore"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/detect"
@@ -91,7 +88,8 @@ type API struct {
 	o        Options
 	mux      *http.ServeMux
 	token    [sha256.Size]byte
-	memory   *semaphore.Weighted
+	memory   pool
+	others   pool // of requests without the token, until their key is known
 	requests chan struct{}
 	started  time.Time
 	id       string        // of this process, for Roboflow's clients
@@ -102,7 +100,8 @@ type API struct {
 type route struct {
 	method, path string
 	open         bool // without a token
-	model        bool // asks the model, so that it counts for the limits
+	model        bool // has a body for the model
+	key          int  // where it takes the token besides the header
 	do           func(*API, http.ResponseWriter, *http.Request) error
 }
 
@@ -122,11 +121,15 @@ var routes = []route{
 	{method: "GET", path: "/v2/models/{model}/versions/{version}/ready", do: (*API).v2ModelReady},
 	{method: "POST", path: "/v2/models/{model}/versions/{version}/infer", model: true, do: (*API).v2Infer},
 
-	{method: "GET", path: "/info", do: (*API).roboflowInfo},
+	// Roboflow's clients send no key with these two.
+	{method: "GET", path: "/info", open: true, do: (*API).roboflowInfo},
+	{method: "GET", path: "/model/registry", open: true, do: (*API).roboflowRegistry},
 	{method: "GET", path: "/readiness", open: true, do: (*API).readyz},
-	{method: "GET", path: "/model/registry", do: (*API).roboflowRegistry},
-	{method: "POST", path: "/infer/object_detection", model: true, do: (*API).roboflowInfer},
-	{method: "POST", path: "/{project}/{version}", model: true, do: (*API).roboflowLegacy},
+	{method: "POST", path: "/model/add", model: true, key: keyInBody, do: (*API).roboflowAdd},
+	{method: "POST", path: "/model/remove", key: keyInQuery, do: (*API).roboflowRemove},
+	{method: "POST", path: "/model/clear", key: keyInQuery, do: (*API).roboflowRemove},
+	{method: "POST", path: "/infer/object_detection", model: true, key: keyInBody, do: (*API).roboflowInfer},
+	{method: "POST", path: "/{project}/{version}", model: true, key: keyInQuery, do: (*API).roboflowLegacy},
 }
 
 // legacyPattern is the route that takes any path of two parts.
@@ -141,7 +144,8 @@ func New(o Options) *API {
 		o:        o,
 		mux:      http.NewServeMux(),
 		token:    sha256.Sum256([]byte(o.Token)),
-		memory:   semaphore.NewWeighted(int64(o.Memory)),
+		memory:   newPool(int64(o.Memory)),
+		others:   newPool(int64(o.Memory) / 4),
 		requests: make(chan struct{}, o.Requests),
 		started:  time.Now(),
 		id:       newID(),
@@ -210,10 +214,8 @@ func (s *statusOnly) WriteHeader(status int)      { s.status = status }
 // handle checks the token and the limits around a route.
 func (a *API) handle(route route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !route.open && !a.authorized(r) {
-			w.Header().Set("WWW-Authenticate", "Bearer")
-			a.fail(w, r, Problem{Status: http.StatusUnauthorized,
-				Why: "want the header Authorization: Bearer TOKEN with the token of this server"})
+		if !route.open && route.key != keyInBody && !a.authorized(r, route.key) {
+			a.fail(w, r, errToken)
 			return
 		}
 		if route.model {
@@ -222,13 +224,6 @@ func (a *API) handle(route route) http.Handler {
 					Why: "the body is compressed; send it without Content-Encoding"})
 				return
 			}
-			select {
-			case a.requests <- struct{}{}:
-			default:
-				a.fail(w, r, full(fmt.Sprintf("%d requests are in progress, which is the limit", a.o.Requests)))
-				return
-			}
-			defer func() { <-a.requests }()
 		}
 		if err := route.do(a, w, r); err != nil {
 			a.fail(w, r, err)
@@ -236,13 +231,30 @@ func (a *API) handle(route route) http.Handler {
 	})
 }
 
-func (a *API) authorized(r *http.Request) bool {
-	if a.o.Token == "" {
+// errToken refuses a request without the token.
+var errToken = Problem{Status: http.StatusUnauthorized,
+	Why: "want the header Authorization: Bearer TOKEN with the token of this server; Roboflow's clients send it as " +
+		"api_key"}
+
+// Where a route takes the token besides the header, as Roboflow's clients send their key.
+const (
+	keyInHeader = iota
+	keyInQuery
+	keyInBody // or in the query; the handler asks for it once it has read the body
+)
+
+func (a *API) authorized(r *http.Request, key int) bool {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if strings.EqualFold(scheme, "Bearer") && a.isToken(token) {
 		return true
 	}
-	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	got := sha256.Sum256([]byte(token))
-	return subtle.ConstantTimeCompare(got[:], a.token[:]) == 1 && strings.EqualFold(scheme, "Bearer")
+	return a.isToken("") || key != keyInHeader && a.isToken(r.URL.Query().Get("api_key"))
+}
+
+// isToken compares in constant time.
+func (a *API) isToken(text string) bool {
+	got := sha256.Sum256([]byte(text))
+	return subtle.ConstantTimeCompare(got[:], a.token[:]) == 1
 }
 
 // A Problem is an error that callers are told.
@@ -299,6 +311,9 @@ func (a *API) problem(r *http.Request, err error) Problem {
 // fail writes an error response.
 func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 	p := a.problem(r, err)
+	if p.Status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
 	if p.Retry > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int((p.Retry+time.Second-1)/time.Second)))
 	}
@@ -340,72 +355,29 @@ func writeBody(w http.ResponseWriter, status int, contentType string, parts ...[
 	}
 }
 
-// A body is a request's body on its way into memory.
-type body struct {
-	r     io.Reader
-	size  int64 // -1: unknown
-	limit int64
-}
-
-// open reserves memory for the request's body: its size, or the limit if it is not known, times a factor for what is
-// made of it. The caller calls release after its last use.
-func (a *API) open(w http.ResponseWriter, r *http.Request, factor int64) (b body, release func(), err error) {
-	limit := int64(a.o.Body)
-	if r.ContentLength > limit {
-		return b, nil, tooLarge(limit)
-	}
-	size := r.ContentLength
-	if size < 0 {
-		size = limit
-	}
-	need := min(size*factor, int64(a.o.Memory))
-	if !a.memory.TryAcquire(need) {
-		return b, nil, full(fmt.Sprintf("requests use all of the %s of memory for them", a.o.Memory))
-	}
-	return body{http.MaxBytesReader(w, r.Body, limit), r.ContentLength, limit}, func() { a.memory.Release(need) }, nil
-}
-
-func tooLarge(limit int64) error {
-	return Problem{Status: http.StatusRequestEntityTooLarge,
-		Why: fmt.Sprintf("the body is larger than the limit of %d bytes", limit)}
-}
-
-// all reads the rest of the body.
-func (b body) all() ([]byte, error) {
-	if b.size < 0 {
-		data, err := io.ReadAll(b.r)
-		return data, b.failed(err)
-	}
-	data := make([]byte, b.size)
-	_, err := io.ReadFull(b.r, data)
-	return data, b.failed(err)
-}
-
-func (b body) failed(err error) error {
-	if err == nil {
-		return nil
-	}
-	if _, large := errors.AsType[*http.MaxBytesError](err); large {
-		return tooLarge(b.limit)
-	}
-	return invalid("the body ends too early")
-}
-
-// lease returns the model, and a context with the timeout of a request. Handlers read the body before, so that a slow
-// caller does not keep a model that is being replaced.
+// lease takes one of the places for requests, and returns the model and a context with the timeout of a request.
+// Handlers read the body before: a slow caller holds no place, and no model that is being replaced.
 func (a *API) lease(r *http.Request) (ctx context.Context, facts *Facts, model Model, done func(), err error) {
+	select {
+	case a.requests <- struct{}{}:
+	default:
+		return nil, nil, nil, nil, full(fmt.Sprintf("%d requests are in progress, which is the limit", a.o.Requests))
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), a.o.Timeout)
 	facts, model, end, err := a.o.Models.Lease(ctx)
 	if err != nil {
 		cancel()
+		<-a.requests
 		return nil, nil, nil, nil, err
 	}
-	return ctx, facts, model, func() { end(); cancel() }, nil
+	return ctx, facts, model, func() { end(); cancel(); <-a.requests }, nil
 }
 
 // facts returns the facts of the model that serves.
 func (a *API) facts(r *http.Request) (*Facts, error) {
-	_, facts, _, done, err := a.lease(r)
+	ctx, cancel := context.WithTimeout(r.Context(), a.o.Timeout)
+	defer cancel()
+	facts, _, done, err := a.o.Models.Lease(ctx)
 	if err != nil {
 		return nil, err
 	}

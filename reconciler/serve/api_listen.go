@@ -22,7 +22,6 @@ func (a *API) Serve(ctx context.Context, listener net.Listener, config *tls.Conf
 	if config != nil {
 		listener = tls.NewListener(listener, config)
 	}
-	const readTimeout = time.Minute
 	var handler http.Handler = a
 	if a.o.Wrap != nil {
 		handler = a.o.Wrap(a)

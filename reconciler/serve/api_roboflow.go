@@ -12,6 +12,7 @@ import (
 	"mime/multipart"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -48,6 +49,70 @@ func (a *API) roboflowRegistry(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	writeRegistry(w, facts)
+	return nil
+}
+
+// roboflowAdd is POST /model/add, by which Roboflow's server fetches a model. This server has one model, and operators
+// change it.
+func (a *API) roboflowAdd(w http.ResponseWriter, r *http.Request) error {
+	b, release, err := a.open(w, r, 1)
+	if err != nil {
+		return err
+	}
+	defer release()
+	data, err := b.all()
+	if err == nil {
+		err = a.keyIn(r, data)
+	}
+	if err != nil {
+		return err
+	}
+	var id string
+	c := &cursor{data: data}
+	if err := c.object(true, map[string]func() error{
+		"model_id": func() (err error) { id, err = c.text(); return err },
+	}); err != nil {
+		return err
+	}
+	facts, err := a.facts(r)
+	if err != nil {
+		return err
+	}
+	name, version, _ := strings.Cut(id, "/")
+	if err := facts.is(name, version); err != nil {
+		return err
+	}
+	writeRegistry(w, facts)
+	return nil
+}
+
+// roboflowRemove is POST /model/remove and /model/clear.
+func (a *API) roboflowRemove(http.ResponseWriter, *http.Request) error {
+	return Problem{Status: http.StatusForbidden,
+		Why: "callers cannot remove the model; operators change it, with aob-detect load"}
+}
+
+// keyIn returns an error unless the request has the token in its header, its query, or as api_key in its JSON.
+func (a *API) keyIn(r *http.Request, data []byte) error {
+	if a.authorized(r, keyInQuery) {
+		return nil
+	}
+	var key []byte
+	c := &cursor{data: data}
+	err := c.object(true, map[string]func() error{"api_key": func() (err error) {
+		if !c.null() {
+			key, err = c.bytes()
+		}
+		return err
+	}})
+	if err != nil || !a.isToken(string(key)) { // what is wrong with the JSON is for those with the token
+		return errToken
+	}
+	return nil
+}
+
+func writeRegistry(w http.ResponseWriter, facts *Facts) {
 	type model struct {
 		ID     string `json:"model_id"`
 		Task   string `json:"task_type"`
@@ -58,7 +123,6 @@ func (a *API) roboflowRegistry(w http.ResponseWriter, r *http.Request) error {
 	shape := facts.Inputs[0].Shape
 	writeJSON(w, http.StatusOK, map[string]any{"models": []model{{facts.Name + "/" + facts.Version, "object-detection",
 		max(facts.Batch, 1), shape[2], shape[3]}}})
-	return nil
 }
 
 // maxImages is how many images one request may have.
@@ -208,6 +272,9 @@ func (a *API) roboflowInfer(w http.ResponseWriter, r *http.Request) error {
 	}
 	defer release()
 	data, err := b.all()
+	if err == nil {
+		err = a.keyIn(r, data)
+	}
 	if err != nil {
 		return err
 	}
@@ -331,8 +398,10 @@ func legacyImage(b body, contentType string) ([]byte, error) {
 				return nil, invalid("the form has no field named file with an image")
 			}
 			if err != nil {
-				if _, large := errors.AsType[*http.MaxBytesError](err); large {
-					return nil, tooLarge(b.limit)
+				_, large := errors.AsType[*http.MaxBytesError](err)
+				_, refused := errors.AsType[Problem](err)
+				if large || refused || errors.Is(err, os.ErrDeadlineExceeded) {
+					return nil, b.failed(err)
 				}
 				return nil, invalid("the form is malformed")
 			}

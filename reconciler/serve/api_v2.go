@@ -339,8 +339,11 @@ func (a *API) readV2(w http.ResponseWriter, r *http.Request, facts *Facts) (q v2
 		return q, release, invalid("%d bytes follow the JSON, want %d", b.size-int64(length), q.Size)
 	}
 	if q.Size > 0 {
-		q.Data = make([]float32, elements(q.Shape))
-		if _, err := io.ReadFull(b.r, detect.BytesOf(q.Data)); err != nil {
+		q.Data, err = exactly(elements(q.Shape), func(part []float32) error {
+			_, err := io.ReadFull(b.r, detect.BytesOf(part))
+			return err
+		})
+		if err != nil {
 			return q, release, b.failed(err)
 		}
 	}
