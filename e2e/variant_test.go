@@ -39,7 +39,7 @@ evaluate: {dataset: {dir: shapes}, split: test}
 checks:
   - {metric: size, max: 20MB}
   - {metric: mAP, maxDrop: 1, against: fp32, unsure: ignore}
-`})
+`, "fleets/robots.yaml": robots("fp16")})
 	until(t, func() error { // kill the run that makes it
 		for pid, line := range w.inhabitants() {
 			if strings.Contains(line, "/variant-") && strings.Contains(line, " runner ") {
@@ -80,5 +80,66 @@ checks:
 	if err != nil || !strings.Contains(string(out), "variant fp16") {
 		t.Errorf("aob explain pr: %v\n%s", err, out)
 	}
+
+	// Its fleet asks for FP16 in the same pull request, and gets it.
+	w.ring = "robots"
+	w.startAgent(t, "robot-1")
+	w.merge(t, pr)
+	w.runs(t, v.Bundle)
+	if out := w.aob(t, "status"); !strings.Contains(out, "colors@1 fp16") {
+		t.Errorf("aob status does not name the variant:\n%s", out)
+	}
+	if out := w.aob(t, "explain", "device", "robots/robot-1"); !strings.Contains(out, "colors version 1 as fp16") {
+		t.Errorf("aob explain device does not name the variant:\n%s", out)
+	}
+	pulled := w.aob(t, "bundle", "pull", "colors", w.path("pulled"), "--variant", "fp16", "-o", "json")
+	if !strings.Contains(pulled, string(v.Bundle)) {
+		t.Errorf("aob bundle pull --variant fp16 says %s", pulled)
+	}
+	// What the model does not have is refused, and changes nothing.
+	w.clone.push(t, "int8", "robots: INT8", map[string]string{"fleets/robots.yaml": robots("int8")})
+	until(t, func() error {
+		pr, err := w.pull(t.Context(), "int8")
+		refused := pr.State == delivery.CheckFailure && strings.Contains(pr.Text, "int8 is not under variants:")
+		if err == nil && !refused {
+			err = fmt.Errorf("int8 is %s: %s", pr.State, pr.Text)
+		}
+		return err
+	})
+	w.clone.push(t, "fp32", "robots: FP32", map[string]string{"fleets/robots.yaml": robots("fp32")})
+	w.merge(t, w.green(t, "fp32"))
+	w.runs(t, pr.Models[0].Bundle)
 	w.close(t)
+}
+
+// robots is the file of a fleet that runs a variant of colors.
+func robots(variant string) string {
+	return "apiVersion: aob/v1\nkind: Fleet\nname: robots\nruns: colors\nvariant: " + variant + "\nsoak: 1s\n"
+}
+
+// runs waits until every device serves a bundle, and the server knows them healthy.
+func (w *workshop) runs(t *testing.T, bundle delivery.Digest) {
+	t.Helper()
+	w.converged(t, 1)
+	until(t, func() error {
+		for device, s := range w.devices(t) {
+			if s.Bundle != bundle {
+				return fmt.Errorf("%s serves bundle %s, not %s", device, s.Bundle.Short(), bundle.Short())
+			}
+		}
+		return nil
+	})
+}
+
+// aob runs a command of people.
+func (w *workshop) aob(t *testing.T, args ...string) string {
+	t.Helper()
+	cmd := exec.Command(filepath.Join(w.bin, "aob"), args...)
+	cmd.Env = append(w.environment(), "AOB_SOCKET="+w.path("state", "aob.sock"))
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("aob %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	t.Logf("aob %s\n%s", strings.Join(args, " "), out)
+	return string(out)
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/explain"
 )
 
 // inVariants is a world whose fleet demo runs FP32 of version 1 of shapes, which has INT8 too. Fleet late always runs
@@ -282,8 +283,19 @@ func TestVariantsAreExplained(t *testing.T) {
 		t.Fatal(err)
 	}
 	var what []string
+	var last explain.Link // the bundle whose verdicts follow
+	judged := 0
 	for _, l := range chain.Links {
 		what = append(what, l.What)
+		switch l.What {
+		case "bundle":
+			last, judged = l, 0
+		case "verdict":
+			judged++
+		}
+	}
+	if last.ID != string(s.as(1, delivery.INT8)) || judged != 1 {
+		t.Errorf("the chain ends with bundle %s and %d verdicts on it", last.ID, judged)
 	}
 	if !strings.Contains(chain.Title, "runs shapes version 1 as int8") || !slices.Contains(what, "acceptance") {
 		t.Errorf("the chain is %s: %v", chain.Title, what)

@@ -686,7 +686,8 @@ var (
 		"{scores.precision}, recall {scores.recall}[; {text}]")
 	ChainVariant = fact("chain.variant", "variant {name} is bundle {bundle}, {MB}MB[, {number} times as fast as fp32 "+
 		"on {text}]")
-	ChainThresholds = fact("chain.thresholds", "found on {evalSet}, which is not trained on, and added to bundle "+
+	ChainVariantReleased = fact("chain.variantReleased", "{variant} of "+version+", released with it")
+	ChainThresholds      = fact("chain.thresholds", "found on {evalSet}, which is not trained on, and added to bundle "+
 		"{bundle}")
 	ChainTrain = fact("chain.train", "{text}, resolution {counts.pixels}, epochs {counts.epochs}, lr {number}, seed "+
 		"{names}")

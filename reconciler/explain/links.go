@@ -134,6 +134,19 @@ func (c *chain) variants(trained delivery.Digest) {
 	}
 }
 
+// releasedVariant adds the variant of a release that a device runs, and the verdicts on it. FP32 is the release itself.
+func (c *chain) releasedVariant(a delivery.Acceptance, variant string, bundle delivery.Digest) {
+	if variant == "" {
+		return
+	}
+	c.add(link("bundle", string(bundle), fact(code.ChainVariantReleased, values{Variant: variant, Model: a.Model,
+		Version: a.Version})).from(a.Bundle))
+	s, _ := c.statement(released(a.Model, a))
+	v, _ := delivery.Find(s.Variants, func(v delivery.JudgedVariant) bool { return v.Bundle == bundle })
+	verdict := func(g delivery.GateJudged) delivery.Verdict { return g.Verdict }
+	c.judged(delivery.Each(v.Gates, verdict), nil)
+}
+
 // judged adds what was measured, and the verdicts of gates.
 func (c *chain) judged(verdicts []delivery.Verdict, measured []delivery.Measured) {
 	measured = delivery.OneInterval(measured, verdicts)

@@ -176,6 +176,7 @@ func (c *chain) bundleOnDevice(bundle delivery.Digest) {
 			}
 			found = true
 			c.whole(model, released(model, a))
+			c.releasedVariant(a, variant, bundle)
 			break
 		}
 	}
