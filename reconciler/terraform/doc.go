@@ -2,10 +2,17 @@
 //
 // A [Module] is applied once in its own folder, as a [Stack]: init, plan to a file, a check of the plan against the
 // module's [Policy], apply of that file, and destroy at the end. Terraform gets an explicit environment and downloads
-// no providers. When a context ends, Terraform is interrupted, not killed. A stack belongs to one goroutine.
+// no providers: a module that needs one finds it in a folder on this machine. When a context ends, Terraform is
+// interrupted, not killed. A stack belongs to one goroutine.
 //
 // A [Trainer] trains through a module, on a [Machine]. [Trainer.Train] launches a training, watches it, and leaves no
 // process running. Only one process may train in a run's folder; the run's lock ensures it.
+//
+// # On EC2
+//
+// [EC2] has the values of the module train-aws-ec2, and the [Policy] for them. The plan must have these values, one by
+// one, so a module that loses a property which keeps a GPU from leaking, or the account safe, is not applied.
+// Nothing trains through it yet.
 //
 // # The trainer's process
 //

@@ -2,6 +2,7 @@ package terraform
 
 import (
 	"context"
+	"errors"
 	"io/fs"
 	"maps"
 	"os"
@@ -20,6 +21,7 @@ import (
 
 	trainawsec2 "github.com/autonomos/aob/infra/terraform/train-aws-ec2"
 	"github.com/autonomos/aob/reconciler/cloud"
+	"github.com/autonomos/aob/reconciler/durable"
 	"github.com/autonomos/aob/tools/moto/mototest"
 )
 
@@ -132,6 +134,9 @@ func TestTrainOnEC2(t *testing.T) {
 	if err := s.Plan(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	if out := e.terraformOutput(t, s, "validate", "-no-color"); !strings.Contains(out, "The configuration is valid") {
+		t.Errorf("terraform validate: %s", out)
+	}
 	if len(e.instances(t)) != 0 {
 		t.Fatal("planning made an instance")
 	}
@@ -152,6 +157,10 @@ func TestTrainOnEC2(t *testing.T) {
 		t.Error("there is a state in the stack's folder beside the one in the bucket")
 	}
 
+	// A terraform that was killed leaves its lock in the bucket.
+	e.Put(t, "states", "runs/r.tfstate.tflock", `{"ID":"0d3c5a4e-7f0e-4e7b-9a53-2f6a3b8c9d10","Operation":"`+
+		`OperationTypeApply","Info":"","Who":"aob@gone","Version":"1.11.4","Created":"2026-11-30T00:00:00Z",`+
+		`"Path":"states/runs/r.tfstate"}`)
 	if err := s.Destroy(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -240,6 +249,56 @@ func (e *emulator) wantSchedule(t *testing.T, v EC2, id string) {
 		*s.Target.Arn != "arn:aws:scheduler:::aws-sdk:ec2:terminateInstances" {
 		t.Errorf("schedule %s of %s with %s", *s.ScheduleExpression, *s.Target.Arn, *s.Target.Input)
 	}
+}
+
+// Values that could leave their quotes in the user data, or mean something else than they seem to, are refused.
+func TestEC2Values(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
+	terraform, err := exec.LookPath("terraform")
+	if err != nil {
+		t.Skip("no terraform on PATH: install Terraform 1.10 or newer to run this test")
+	}
+	module := files(t, trainawsec2.Files)
+	text := strings.Replace(string(module["main.tf"].Data), `backend "s3" {`, `backend "local" {`, 1)
+	module["main.tf"].Data = []byte(strings.NewReplacer("    encrypt      = true\n", "",
+		"    use_lockfile = true\n", "").Replace(text))
+	const quoted = "x'; shutdown -c; '"
+	bad := EC2{Run: quoted, Attempt: -1, Controller: quoted, Owner: quoted, Pull: quoted, Minutes: 100000, Silence: 0,
+		Expires: "2036-11-30T18:00:00+02:00", Account: quoted, Region: quoted, Partition: quoted, VPC: quoted,
+		Subnet: quoted, InstanceType: quoted, Spot: true, AMI: quoted, AMIOwner: quoted, DiskGB: 1, Bucket: quoted,
+		Inputs: "../x/", Outputs: quoted, Manifest: quoted, Image: "rfdetr:latest", ImageRepository: quoted,
+		ScheduleGroup: quoted, PermissionsBoundary: quoted}
+	dir := filepath.Join(t.TempDir(), "stack")
+	s, err := Module{Exec: terraform, Mirror: providers(t), Files: module}.Create(dir, bad, bad.Policy(),
+		(&emulator{Server: &mototest.Server{}}).env())
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantRefusedValues := func(err error, names ...string) {
+		t.Helper()
+		var whole stepError
+		if !errors.As(err, &whole) {
+			t.Fatalf("error %v, want one of Terraform", err)
+		}
+		for _, name := range names {
+			if !strings.Contains(whole.err.Error(), `  "`+name+`": `) {
+				t.Errorf("%s is not refused: %v", name, whole.err)
+			}
+		}
+	}
+	wantRefusedValues(s.Plan(t.Context()), "run", "attempt", "controller", "owner", "pull", "minutes",
+		"silence_minutes",
+		"expires", "account", "region", "partition", "vpc", "subnet", "instance_type", "max_price", "ami", "ami_owner",
+		"disk_gb", "bucket", "inputs", "manifest", "image", "image_repository", "schedule_group",
+			"permissions_boundary")
+
+	bad.Inputs, bad.Outputs = "r/", "r/output/" // which could overwrite inputs
+	if err := durable.WriteJSON(filepath.Join(s.dir, varsFile), bad); err != nil {
+		t.Fatal(err)
+	}
+	wantRefusedValues(s.plan(t.Context()), "outputs")
 }
 
 // files returns a module's files, which a test may change.

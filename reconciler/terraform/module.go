@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -210,10 +211,46 @@ func (s *Stack) Destroy(ctx context.Context) error {
 	if err := s.step(ctx, "init", s.initialise); err != nil {
 		return err
 	}
+	err = s.destroy(ctx)
+	if lock := staleLock(err); s.backend != nil && lock != "" {
+		// The state is this stack's alone, and no terraform of it is left: a killed one left the lock.
+		if err := s.step(ctx, "force-unlock", func(ctx context.Context, tf *tfexec.Terraform) error {
+			return tf.ForceUnlock(ctx, lock)
+		}); err != nil {
+			return err
+		}
+		err = s.destroy(ctx)
+	}
+	return err
+}
+
+func (s *Stack) destroy(ctx context.Context) error {
+	wait := "30s"
+	if s.backend != nil {
+		wait = "0s" // a lock file that is there was left
+	}
 	return s.step(ctx, "destroy", func(ctx context.Context, tf *tfexec.Terraform) error {
-		return tf.Destroy(ctx, tfexec.LockTimeout("30s"))
+		return tf.Destroy(ctx, tfexec.LockTimeout(wait))
 	})
 }
+
+// staleLock returns the id of the lock that an error of Terraform is about; "" for another error.
+func staleLock(err error) string {
+	if err == nil || !strings.Contains(err.Error(), "Error acquiring the state lock") {
+		return ""
+	}
+	var whole stepError
+	if !errors.As(err, &whole) {
+		return ""
+	}
+	id := lockID.FindStringSubmatch(whole.err.Error())
+	if id == nil {
+		return ""
+	}
+	return id[1]
+}
+
+var lockID = regexp.MustCompile(`(?m)ID:\s+([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\s*$`)
 
 func (s *Stack) initialise(ctx context.Context, tf *tfexec.Terraform) error {
 	options := []tfexec.InitOption{tfexec.Upgrade(false)}
