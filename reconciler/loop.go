@@ -80,7 +80,8 @@ func (r *Reconciler) Reconcile(ctx context.Context) (again time.Time, err error)
 	if r.watchOnly == nil {
 		var failed map[string]error
 		done, failed = r.act(ctx, p.Steps)
-		err = errors.Join(r.report(ctx, p, failed), stepErrors(failed), r.history.KeepQuarantine(ctx))
+		err = errors.Join(r.report(ctx, p, failed), stepErrors(failed), r.history.KeepQuarantine(ctx),
+			r.keepSpends(ctx, &world))
 		shown.Proposals = withAllFailures(p, failed)
 		r.outbox.Note(ctx, &world, &p)
 	}

@@ -138,6 +138,7 @@ func (r *Reconciler) world(ctx context.Context, now time.Time, listed poll.Pulls
 	if w.Runs, err = r.runs(); err != nil {
 		return w, err
 	}
+	r.addMoney(ctx, &w, r.observed.approvals)
 	w.Devices = map[string][]delivery.Device{}
 	for _, d := range r.Fleet.Devices() {
 		w.Devices[d.Report.Ring] = append(w.Devices[d.Report.Ring], d)

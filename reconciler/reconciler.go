@@ -88,6 +88,8 @@ type (
 		poll.Ledger
 		ledger.RecordStore
 		Approvals(ctx context.Context, since time.Time) ([]ledger.Approval, error)
+		Spends(ctx context.Context) ([]delivery.Spend, error)
+		PutSpend(ctx context.Context, s delivery.Spend) error
 		Clocks(ctx context.Context) (map[string]json.RawMessage, error)
 		PutClock(ctx context.Context, fleet string, state json.RawMessage) error
 	}
@@ -122,10 +124,11 @@ type Reconciler struct {
 	Metrics  Metrics
 	Requests Requests
 	Parser   *intent.Cache
-	Orphans  func() []delivery.Orphan                  // found in a cloud account; nil for none
-	Trackers map[string]outbox.Tracker                 // by KIND/NAME; nil for none
-	Epochs   func(run delivery.Digest) ([]byte, error) // the metrics.jsonl of a training, for the trackers
-	Bundles  string                                    // the address of bundles, for the trackers
+	Orphans  func() []delivery.Orphan                      // found in a cloud account; nil for none
+	Prices   func(instance string) (delivery.Price, error) // the last known, at once; nil for none
+	Trackers map[string]outbox.Tracker                     // by KIND/NAME; nil for none
+	Epochs   func(run delivery.Digest) ([]byte, error)     // the metrics.jsonl of a training, for the trackers
+	Bundles  string                                        // the address of bundles, for the trackers
 
 	Main     string        // the target branch
 	Server   plan.Server   // what the server's version and configuration decide
@@ -175,6 +178,7 @@ type observed struct {
 	approvals []ledger.Approval                   // as the ledger had them last
 	clocks    map[string]rollout.State            // as the ledger had them last
 	evidence  *plan.Evidence                      // as read last; nil until read
+	spent     map[delivery.Digest]delivery.Spend  // as stored last; nil until read
 
 	plan  plan.Plan
 	world plan.World

@@ -583,6 +583,7 @@ func (f *simFleet) reportOne(i int) {
 // ---- ledger
 
 type simLedger struct {
+	spends []delivery.Spend
 	sim    *sim
 	gos    []ledger.Approval
 	clocks map[string]json.RawMessage
@@ -645,6 +646,14 @@ func (l *simLedger) PutApproval(_ context.Context, g ledger.Approval) error {
 	}
 	l.gos = append(l.gos, g)
 	return nil
+}
+
+func (l *simLedger) Spends(context.Context) ([]delivery.Spend, error) { return l.spends, nil }
+
+func (l *simLedger) PutSpend(_ context.Context, s delivery.Spend) error {
+	other := slices.DeleteFunc(slices.Clone(l.spends), func(o delivery.Spend) bool { return o.Run == s.Run })
+	l.spends = append(other, s)
+	return l.write()
 }
 
 func (l *simLedger) Clocks(context.Context) (map[string]json.RawMessage, error) {

@@ -35,6 +35,8 @@ func (p *server) openCloud(ctx context.Context) error {
 			p.loop.Swept(err)
 		}}
 	p.loop.Orphans = p.sweeper.Found
+	prices := &cloud.Prices{Account: account, Wake: p.loop.Wake, Log: p.log}
+	p.loop.Prices = func(instance string) (delivery.Price, error) { return prices.Of(aws.Regions[0], instance) }
 	return nil
 }
 

@@ -71,6 +71,10 @@ var printed = map[string]func(text string) (v any, print func(*terminal)){
 		v := filled[web.Trial](text)
 		return v, func(t *terminal) { t.trial(v, noon); t.progressTable(v) }
 	},
+	"aob cost": func(text string) (any, func(*terminal)) {
+		v := filled[costs](text)
+		return v, func(t *terminal) { t.costs(v) }
+	},
 	"aob compare": func(text string) (any, func(*terminal)) {
 		v := filled[web.Comparison](text)
 		return v, func(t *terminal) { t.comparison(v) }

@@ -310,7 +310,11 @@ func planServer(ctx context.Context, s intent.Server, trainers intent.Trainers) 
 		return plan.Server{}, fmt.Errorf("detector.profile %s: %w", s.Detector.Profile, err)
 	}
 	protocol, err := work.Protocol()
-	return plan.Server{Trainers: trainers.Descriptions(), Weights: baseWeights(s), Protocol: protocol,
+	budget := plan.Budget{AutoGo: s.AutoGo}
+	if s.AWS != nil {
+		budget.Region, budget.Day, budget.Month = s.AWS.Regions[0], s.AWS.Day, s.AWS.Month
+	}
+	return plan.Server{Budget: budget, Trainers: trainers.Descriptions(), Weights: baseWeights(s), Protocol: protocol,
 		Numerics: detect.Numerics, Provider: provider, DataTime: delivery.Duration(2 * time.Hour),
 		EvalTime: s.Detector.Limit, NextPoll: s.Fleets.Poll, Expiry: s.Fleets.Expiry, Deadline: s.Fleets.Deadline,
 		Trainings: s.Trainings, Runs: cmp.Or(s.Runs, max(1, runtime.NumCPU()-1)),

@@ -23,7 +23,7 @@ func fact(code delivery.Code, sentence string) delivery.Code {
 
 // Parts that several sentences have.
 const (
-	progress = "[, about {lasts} left]{retry}" // how long a run still takes, and how often it was started
+	progress = "[, about {lasts} left][, {cost} of {ceiling}]{retry}" // what is left, and tries
 	queued   = "in the queue: place {count} of {total}; this server "
 	approval = "needs approval: somebody with write permission must "
 	version  = "{model} version {version}"
@@ -86,6 +86,23 @@ var (
 	ApprovalByComment  = fact("approval.byComment", approval+"comment {ask}")
 	ApprovalBySocket   = fact("approval.bySocket", approval+"run aob pr ask {pr} '{ask}'")
 	ApprovalByReaction = fact("approval.byReaction", approval+"react with 👍 to AOB's comment that asks for it")
+)
+
+// What trainings cost that cost money.
+var (
+	CostQuote = fact("cost.quote", "trains on {by} for at most {lasts}, {cost} to {costHigh}, never more than "+
+		"{ceiling}[ for each of {counts.seeds seed}] ({text})")
+	CostUnknown = fact("cost.unknown", "what {by} costs is not known, so nothing starts[: {text}]")
+	CostOverMax = fact("cost.overMax", "its training costs at least {cost}, and at most {ceiling} are allowed: raise "+
+		"train.machine.maxCost in models/{model}.yaml, or train less")
+	CostOverDay = fact("cost.overDay", "waits until {at}: {cost} of this day's {ceiling} are spent or agreed, and it "+
+		"may cost {costHigh}; aws.day in the server's configuration is the limit")
+	CostOverMonth = fact("cost.overMonth", "waits until {at}: {cost} of this month's {ceiling} are spent or agreed, "+
+		"and it may cost {costHigh}; aws.month in the server's configuration is the limit")
+	CostLedger = fact("cost.ledger", "what was spent before cannot be read, so nothing starts that costs money; aob "+
+		"status says why")
+	CostNoQuote = fact("cost.noQuote", "a training on {by} costs money, and only a pull request can ask for the go: "+
+		"open one, or train on train-local")
 )
 
 // What runs have left in a cloud account.

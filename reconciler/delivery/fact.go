@@ -78,6 +78,10 @@ type Values struct {
 	Low        float64            `json:"low,omitempty"`
 	High       float64            `json:"high,omitempty"`
 
+	Cost     Money `json:"cost,omitempty"`
+	CostHigh Money `json:"costHigh,omitempty"`
+	Ceiling  Money `json:"ceiling,omitempty"`
+
 	At    time.Time `json:"at,omitzero"`
 	Lasts Duration  `json:"lasts,omitempty"`
 	Facts []Fact    `json:"facts,omitempty"` // the facts that this one describes, or follows from

@@ -30,6 +30,7 @@ type RunSpec struct {
 	Kind  RunKind  `json:"kind"`
 	Note  string   `json:"note"` // for display: what first needed the run; not part of the key
 	Limit Duration `json:"limit"`
+	Quote *Quote   `json:"quote,omitempty"` // of a run that costs money
 
 	Data    *DataRun    `json:"data,omitempty"`
 	Train   *TrainRun   `json:"train,omitempty"`
@@ -367,16 +368,20 @@ func (p *RunPhase) UnmarshalText(text []byte) error {
 
 // A RunState is the content of a run's folder.
 type RunState struct {
-	Spec    RunSpec         `json:"spec"`
-	Phase   RunPhase        `json:"phase"`
-	Attempt int             `json:"attempt"`         // from 1
-	Stops   int             `json:"stops,omitempty"` // earlier attempts that ended on request; see Tries
-	Stage   string          `json:"stage"`           // as in apply, training, detect, score
-	Status  RunStatus       `json:"status"`
-	Started time.Time       `json:"started,omitzero"`
-	Ended   time.Time       `json:"ended,omitzero"`
-	Error   string          `json:"error,omitempty"`
-	Result  json.RawMessage `json:"result,omitempty"`
+	Spec    RunSpec   `json:"spec"`
+	Phase   RunPhase  `json:"phase"`
+	Attempt int       `json:"attempt"`         // from 1
+	Stops   int       `json:"stops,omitempty"` // earlier attempts that ended on request; see Tries
+	Stage   string    `json:"stage"`           // as in apply, training, detect, score
+	Status  RunStatus `json:"status"`
+	Started time.Time `json:"started,omitzero"`
+	Ended   time.Time `json:"ended,omitzero"`
+	Error   string    `json:"error,omitempty"`
+	// Worked is how long attempts worked that have ended, and WorkingSince when the present one began. An attempt that
+	// died works on until the next one cleans up after it.
+	Worked       Duration        `json:"worked,omitempty"`
+	WorkingSince time.Time       `json:"workingSince,omitzero"`
+	Result       json.RawMessage `json:"result,omitempty"`
 
 	Need         RunNeed   `json:"need,omitzero"`
 	EndReason    string    `json:"ending,omitempty"` // why the run was requested to end, until it has ended

@@ -185,6 +185,7 @@ const (
 	decimal         = `[0-9]+(\.[0-9]+)?`
 	durationPattern = `^([0-9]+d|(` + decimal + `(h|ms|m|s|us|µs|ns))+)$`
 	sizePattern     = `^` + decimal + `(GiB|MiB|KiB|GB|MB|KB|kB|B)$`
+	moneyPattern    = `^\$[0-9]{1,7}(\.[0-9]{1,6})?$`
 	sharePattern    = `^` + decimal + `%$`
 )
 
@@ -201,6 +202,8 @@ func special(t reflect.Type) object {
 		return text(durationPattern)
 	case reflect.TypeFor[delivery.Share]():
 		return text(sharePattern)
+	case reflect.TypeFor[delivery.Money]():
+		return text(moneyPattern)
 	case reflect.TypeFor[delivery.Bytes]():
 		return text(sizePattern)
 	case reflect.TypeFor[delivery.Quantity]():

@@ -24,7 +24,7 @@ type Server struct {
 	Listen     ServerListen      `json:"listen"`
 	Socket     string            `json:"socket,omitempty" check:"optional,path"`
 	Datasets   ServerDatasets    `json:"datasets,omitempty" check:"optional,keys=segment,location"`
-	AutoGo     map[string]any    `json:"autoGo,omitempty" check:"optional,later"`
+	AutoGo     delivery.Money    `json:"autoGo" default:"$0"`
 	Poll       ServerPoll        `json:"poll"`
 	Fleets     ServerFleets      `json:"fleets"`
 	Detector   ServerDetector    `json:"detector"`
@@ -181,6 +181,8 @@ type ServerAWS struct {
 	Controller string            `json:"controller" check:"name"`
 	Regions    []string          `json:"regions" check:"nonempty,region"`
 	Sweep      delivery.Duration `json:"sweep" default:"5m" check:"min=1s,max=1h"`
+	Day        delivery.Money    `json:"day" default:"$50"`
+	Month      delivery.Money    `json:"month" default:"$500"`
 }
 
 // ServerDevices is how devices authenticate.

@@ -7,11 +7,12 @@ var serverDocs = map[string]map[string]string{
 		"main":       "The branch whose releases run on devices.",
 		"forge": "Where pull requests are: one kind of forge and its settings. local: {} is the bare folder alone, " +
 			"where every branch but main is a proposal; gitea is a Gitea or Forgejo server.",
-		"state":     "The folder of all that the server keeps: mirror, runs, bundles, ledger, keys.",
-		"listen":    "Where devices, webhooks and browsers reach the server.",
-		"socket":    "The Unix socket of aob status and the other commands; aob.sock in state by default.",
-		"datasets":  "The names that references to datasets may use, and their locations, by source.",
-		"autoGo":    "Which runs that cost money start without approval. Local runs cost none.",
+		"state":    "The folder of all that the server keeps: mirror, runs, bundles, ledger, keys.",
+		"listen":   "Where devices, webhooks and browsers reach the server.",
+		"socket":   "The Unix socket of aob status and the other commands; aob.sock in state by default.",
+		"datasets": "The names that references to datasets may use, and their locations, by source.",
+		"autoGo": "A training that can cost at most this starts without a go, if its author has write permission. " +
+			"Local trainings cost nothing.",
 		"poll":      "How often the repository and the forge are read if no webhook arrives.",
 		"fleets":    "How often devices and the server communicate.",
 		"detector":  "The process that runs ONNX models, to evaluate them.",
@@ -120,6 +121,9 @@ var serverDocs = map[string]map[string]string{
 		"controller": "The name of this server in the account, in the tag aob:controller of all that it makes. No " +
 			"other server may have it: what has this tag and no run of this server needs is ended.",
 		"regions": "The regions in which models may be trained, the first by default; all are swept.",
-		"sweep":   "The time between two sweeps of the account for what no run needs any more.",
+		"day": "The most that trainings may cost that begin on one day, in UTC: what was spent, and what was agreed " +
+			"for those that go on. More waits for the next day.",
+		"month": "The same for a month.",
+		"sweep": "The time between two sweeps of the account for what no run needs any more.",
 	},
 }

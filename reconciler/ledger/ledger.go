@@ -261,6 +261,39 @@ func (l *Ledger) Approvals(ctx context.Context, since time.Time) ([]Approval, er
 	return list, err
 }
 
+// PutSpend stores what a run has cost until now.
+func (l *Ledger) PutSpend(ctx context.Context, s delivery.Spend) error {
+	body, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	return l.exec(ctx, "INSERT INTO spends VALUES (?, ?, ?) ON CONFLICT (run) DO UPDATE SET body = excluded.body",
+		string(s.Run), s.Started.UnixMilli(), string(body))
+}
+
+// Spends returns what all runs have cost, the earliest first. With a [delivery.Unreadable] error it returns those that
+// could be read.
+func (l *Ledger) Spends(ctx context.Context) ([]delivery.Spend, error) {
+	var list []delivery.Spend
+	name := func(r row) string { return fmt.Sprintf("what run %.80q has cost", r.text(0)) }
+	err := l.each(ctx, name, func(r row) error {
+		body, err := r.json(1)
+		if err != nil {
+			return err
+		}
+		var s delivery.Spend
+		if err := json.Unmarshal(body, &s); err != nil {
+			return err
+		}
+		if s.Run != delivery.Digest(r.text(0)) {
+			return fmt.Errorf("it is of another run")
+		}
+		list = append(list, s)
+		return nil
+	}, "SELECT run, body FROM spends ORDER BY at, run")
+	return list, err
+}
+
 // PutClock replaces the state of a fleet's rollout. state is JSON that only the caller interprets.
 func (l *Ledger) PutClock(ctx context.Context, fleet string, state json.RawMessage) error {
 	return l.exec(ctx, "INSERT INTO clocks VALUES (?, ?) ON CONFLICT (fleet) DO UPDATE SET state = excluded.state",

@@ -282,3 +282,24 @@ func TestDamagedRowsAreSkipped(t *testing.T) {
 		t.Errorf("checks %v, error %v", checks, err)
 	}
 }
+
+func TestSpends(t *testing.T) {
+	l := open(t, filepath.Join(t.TempDir(), "ledger.db"))
+	at := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
+	first := delivery.Spend{Run: delivery.Sum([]byte("1")), Started: at, Cost: 1_500_000, Phase: delivery.RunRunning,
+		Quote: delivery.Quote{Model: "shapes", Pull: 7, By: "dev", Ceiling: 8 * delivery.Dollar, PriceAt: at}}
+	second := first
+	second.Run, second.Started = delivery.Sum([]byte("2")), at.Add(-time.Hour)
+	must(t, l.PutSpend(t.Context(), first))
+	must(t, l.PutSpend(t.Context(), second))
+	first.Cost, first.Phase = 3_000_000, delivery.RunDone
+	must(t, l.PutSpend(t.Context(), first))
+	list, err := l.Spends(t.Context())
+	if err != nil || len(list) != 2 || list[0] != second || list[1] != first {
+		t.Errorf("%+v, %v", list, err)
+	}
+	must(t, l.exec(t.Context(), "UPDATE spends SET body = '{\"cost\": \"free\"}' WHERE run = ?", string(second.Run)))
+	if list, err = l.Spends(t.Context()); len(list) != 1 || !delivery.Usable(err) || err == nil {
+		t.Errorf("with a damaged row: %+v, %v", list, err)
+	}
+}

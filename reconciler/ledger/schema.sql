@@ -7,4 +7,5 @@ CREATE TABLE IF NOT EXISTS checks   (head TEXT, context TEXT, state TEXT, PRIMAR
 CREATE TABLE IF NOT EXISTS comments (pr INTEGER, marker TEXT, body TEXT, PRIMARY KEY (pr, marker));
 CREATE TABLE IF NOT EXISTS asked    (pr INTEGER, id INTEGER, author TEXT, body TEXT, PRIMARY KEY (pr, id));
 CREATE TABLE IF NOT EXISTS trials   (id TEXT PRIMARY KEY, at INTEGER, body TEXT);
+CREATE TABLE IF NOT EXISTS spends   (run TEXT PRIMARY KEY, at INTEGER, body TEXT);
 PRAGMA user_version = 1;

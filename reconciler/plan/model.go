@@ -214,7 +214,7 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 	r.reportFleetGates(p, fleets)
 	approval := ApprovalCode(mdl, proposedOf(gates)...)
 	m.cost(p, approval, mdl)
-	r.run = m.runner(p, approval, fmt.Sprintf("%s, #%d", name, p.Number))
+	r.run = m.paying(r, m.runner(p, approval, fmt.Sprintf("%s, #%d", name, p.Number)), approval)
 	if isRollback {
 		return m.rollback(r, rollback, gates, fleets)
 	}
@@ -423,22 +423,20 @@ func (m *maker) run(spec delivery.RunSpec, p Proposal, approval string) (deliver
 		if state.EndReason != "" {
 			return state, pending(fact(code.RunEnding, values{Text: state.EndReason}))
 		}
-		return state, pending(runs(state))
+		return state, pending(runs(state, m.w.At))
+	}
+	if spec.Train != nil && delivery.PaidModule(spec.Train.Machine) { // paying has not agreed to it
+		return state, failed(fact(code.CostNoQuote, values{By: spec.Train.Machine}))
 	}
 	if p.Permission != delivery.PermissionWrite && !slices.Contains(p.Approvals, approval) {
-		command := "/aob run " + approval
-		if !slices.Contains(m.approvalCommands[p.Number], command) {
-			m.approvalCommands[p.Number] = append(m.approvalCommands[p.Number], command)
-		}
-		waits := fact(code.ApprovalByComment, values{Command: command})
-		switch {
-		case m.w.Server.Socket:
-			waits = fact(code.ApprovalBySocket, values{PRs: []int{p.Number}, Command: command})
-		case len(p.Waits[approval]) > 0:
-			waits = fact(code.ApprovalByReaction, values{})
-		}
-		return state, pending(waits)
+		return state, pending(m.ask(p, approval))
 	}
+	return m.enter(spec, p)
+}
+
+// enter plans the start of a run that nobody needs to agree to any more, or says which place it has in the queue.
+func (m *maker) enter(spec delivery.RunSpec, p Proposal) (delivery.RunState, Stage) {
+	state := m.w.Runs[spec.Key]
 	queue := m.queue
 	if spec.Kind == delivery.RunTrain {
 		queue = m.trains
@@ -472,7 +470,7 @@ func (m *maker) start(spec delivery.RunSpec, pr int) {
 }
 
 // runs returns how far a run is.
-func runs(r delivery.RunState) delivery.Fact {
+func runs(r delivery.RunState, now time.Time) delivery.Fact {
 	s := r.Status
 	f := fact(code.RunRunning, values{})
 	switch {
@@ -497,6 +495,9 @@ func runs(r delivery.RunState) delivery.Fact {
 	}
 	if r.Tries() > 1 {
 		f.Attempt, f.Text = r.Tries(), r.Error
+	}
+	if q := r.Spec.Quote; q != nil {
+		f.Cost, f.Ceiling = r.Spend(now).Cost, q.Ceiling
 	}
 	return f
 }

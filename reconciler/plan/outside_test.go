@@ -29,6 +29,7 @@ var fromOutside = []string{
 	"CheckVerdict.Reason", "Verdict.Reason", "Proposal.Foreign", "Proposal.Moved",
 	"Proposal.Refused", "Trial.By", "Trial.Note", "Variant.Set",
 	"Orphan.Error", "Orphan.ID", "Orphan.Owner", "Orphan.Region", "Orphan.Run",
+	"Price.Source", "Quote.By", "Quote.Instance", "Quote.Source", "World.NoPrice",
 	"Evidence.Stale", "Main.Unread", "Main.UnreadFleets", "UnreadStatement.Why",
 }
 
@@ -86,6 +87,8 @@ var checkedOrOwn = []string{
 	"ReleasedVariant.Variant", "Times.Processor", "Times.Provider", "Trainer.Variants", "VariantRun.Variant",
 	"Trial.ID", "Trial.Model", "Verdict.Classes", "Verdict.Gate",
 	"Verdict.Model", "Window.Days", "Window.From", "Window.To", "Window.Zone",
+	"Price.Instance", "Price.Region", "Quote.Basis", "Quote.Model", "Quote.Region", "World.Goers",
+	"World.Prices", "Budget.Region",
 	"World.PowerOf", "World.Clocks", "World.Devices", "World.Listening", "World.InvalidOwners", "World.Opened",
 	"World.Published",
 }

@@ -110,6 +110,7 @@ type maker struct {
 	queue            *queue                           // of runs that are no trainings
 	trains           *queue                           // of trainings
 	models           map[string]MainModel
+	agreed           delivery.Money           // the ceilings of trainings that this plan starts
 	scored           map[delivery.Digest]bool // bundles whose scores were requested
 
 	weightsOf map[delivery.Digest]delivery.Digest          // weights by bundle

@@ -23,15 +23,25 @@ type World struct {
 	Devices        map[string][]delivery.Device // by ring
 	Listening      map[string]time.Time         // by ring: since when its devices can reach the server without a break
 	// by bundle: the last check of the server's own store; nil if nothing checks it
-	Stored        map[delivery.Digest]Stored
-	Clocks        map[string]rollout.State    // by fleet
-	Published     map[string]delivery.Desired // by ring; see [Restored] for documents of version 0
-	Opened        map[string]bool             // branches of AOB's own pull requests, also of closed ones
-	Trials        []Trial                     // experiments, oldest first
-	Wanted        []delivery.CompareRun       // comparisons that people have requested
-	PowerOf       []string                    // gates whose power people have requested
-	Orphans       []delivery.Orphan           // that were found in a cloud account, the earliest first
-	InvalidOwners map[string]string           // invalid owners of gates, and why they are invalid
+	Stored    map[delivery.Digest]Stored
+	Clocks    map[string]rollout.State    // by fleet
+	Published map[string]delivery.Desired // by ring; see [Restored] for documents of version 0
+	Opened    map[string]bool             // branches of AOB's own pull requests, also of closed ones
+	Trials    []Trial                     // experiments, oldest first
+	Wanted    []delivery.CompareRun       // comparisons that people have requested
+	PowerOf   []string                    // gates whose power people have requested
+	Orphans   []delivery.Orphan           // that were found in a cloud account, the earliest first
+	// Prices are those of the instances that [Instances] names, in the region of the budget, and NoPrice says why there
+	// is none.
+	Prices  map[string]delivery.Price
+	NoPrice map[string]string
+	// Spent is what runs have cost. Those in Runs are newer.
+	Spent []delivery.Spend
+	// SpentUnknown: the ledger cannot be read, so nothing starts that costs money.
+	SpentUnknown bool
+	// Goers are who gave a go, by pull request and code.
+	Goers         map[int]map[string]string
+	InvalidOwners map[string]string // invalid owners of gates, and why they are invalid
 	Server        Server
 }
 
@@ -293,6 +303,8 @@ type Server struct {
 	// Least is a version below that of every valid document. Older documents are published again: the state folder is
 	// an old copy, and devices may have newer documents.
 	Least int64
+	// Budget is what trainings on machines that cost money may cost.
+	Budget Budget
 	// Runs is how many runs other than trainings may run at once; 0 is any number.
 	Runs int
 	// Trainings is how many trainings may run at once; 0 is any number. Those of pull requests start before those of

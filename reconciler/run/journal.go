@@ -64,6 +64,8 @@ type history struct {
 	fail    string          // the last attempt's error
 	idle    int             // attempts in a row without progress, errors included
 	deaths  int             // how many of them ended without an event
+	worked  time.Duration   // of the attempts that ended
+	since   time.Time       // when the current attempt began; zero if it has ended
 	further bool            // the current attempt made progress
 }
 
@@ -118,6 +120,7 @@ func (h *history) add(e entry) {
 		h.stages = map[string]bool{}
 	}
 	h.at = e.At
+	h.work(e)
 	switch e.Event {
 	case eventStart:
 		if h.open() { // the previous attempt died
@@ -151,6 +154,21 @@ func (h *history) add(e entry) {
 		h.idle, h.deaths, h.fail, h.stages, h.epoch = 0, 0, "", nil, 0
 	}
 	h.last = e
+}
+
+// work adds up how long attempts worked. One that died counts until the next one begins.
+func (h *history) work(e entry) {
+	switch e.Event {
+	case eventStart, eventDone, eventFailed, eventError, eventStopped:
+	default:
+		return
+	}
+	if !h.since.IsZero() && e.At.After(h.since) {
+		h.worked += e.At.Sub(h.since)
+	}
+	if h.since = (time.Time{}); e.Event == eventStart {
+		h.since = e.At
+	}
 }
 
 // close counts an attempt that ended without a result.

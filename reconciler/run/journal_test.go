@@ -271,3 +271,23 @@ func FuzzJournal(f *testing.F) {
 		}
 	})
 }
+
+// The time of all attempts counts, and that of one that died until the next one has begun.
+func TestHistoryAddsUpWork(t *testing.T) {
+	at := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
+	minute := func(n int) time.Time { return at.Add(time.Duration(n) * time.Minute) }
+	var h history
+	for _, e := range []entry{{At: minute(0), Event: eventStart}, {At: minute(1), Event: eventStage, Stage: "train"},
+		{At: minute(10), Event: eventStart}, {At: minute(12), Event: eventError}, {At: minute(30), Event: eventStart},
+		{At: minute(35), Event: eventStopped}, {At: minute(40), Event: eventRetry}, {At: minute(50), Event: eventStart},
+		{At: minute(51), Event: eventProgress, Epoch: 1}} {
+		h.add(e)
+	}
+	if h.worked != 17*time.Minute || !h.since.Equal(minute(50)) {
+		t.Errorf("worked %s, and since %s", h.worked, h.since)
+	}
+	h.add(entry{At: minute(60), Event: eventDone})
+	if h.worked != 27*time.Minute || !h.since.IsZero() {
+		t.Errorf("at the end: worked %s, and since %s", h.worked, h.since)
+	}
+}

@@ -62,6 +62,7 @@ func (o *observed) refresh() error {
 	}
 	st := &o.state
 	st.Attempt, st.Stage, st.Started, st.Stops = h.attempt, h.stage, h.started, h.stops
+	st.Worked, st.WorkingSince = delivery.Duration(h.worked), h.since
 	if h.last.Event == eventStopped { // still the current attempt
 		st.Stops--
 	}

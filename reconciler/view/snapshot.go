@@ -469,6 +469,14 @@ func (s *Snapshot) Counts() web.Counts {
 			c.Lost++
 		}
 	}
+	c.Cost = map[web.CostCount]delivery.Money{}
+	for _, spend := range s.Spends() {
+		outcome := spend.Phase.String()
+		if spend.Phase == delivery.RunStopped {
+			outcome = "superseded"
+		}
+		c.Cost[web.CostCount{Model: spend.Quote.Model, Outcome: outcome}] += spend.Cost
+	}
 	for _, o := range s.World.Orphans {
 		if o.Error != "" {
 			c.Orphans++

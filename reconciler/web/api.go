@@ -171,6 +171,10 @@ func (a API) Handler() http.Handler {
 		trainings, err := a.Source.Trainings(r.Context())
 		return list(trainings), err
 	})
+	get("/v1/spends", func(r *http.Request) (any, error) {
+		spends, err := a.Source.Spends(r.Context())
+		return list(spends), err
+	})
 	get("/v1/trials/{id}", func(r *http.Request) (any, error) { return a.Source.Trial(r.Context(), r.PathValue("id")) })
 	get("/v1/gates/{gate}/power", func(r *http.Request) (any, error) {
 		powers, err := a.Source.Power(r.Context(), r.PathValue("gate"))

@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/explain"
 	"github.com/autonomos/aob/reconciler/gate"
 )
@@ -107,6 +108,11 @@ func (c *Client) Trials(ctx context.Context) ([]Trial, error) {
 // Trainings returns what experiments, pull requests and releases have trained.
 func (c *Client) Trainings(ctx context.Context) ([]Training, error) {
 	return get[[]Training](ctx, c, "/v1/trainings")
+}
+
+// Spends returns what trainings have cost.
+func (c *Client) Spends(ctx context.Context) ([]delivery.Spend, error) {
+	return get[[]delivery.Spend](ctx, c, "/v1/spends")
 }
 
 // Trial returns one experiment.

@@ -16,6 +16,7 @@
 //	GET    /v1/plan
 //	GET    /v1/runs/RUN/log?offset=BYTES  text
 //	GET    /v1/trainings
+//	GET    /v1/spends
 //	GET    /v1/trials
 //	POST   /v1/trials                     a [TrialRequest]
 //	GET    /v1/trials/ID

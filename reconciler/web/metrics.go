@@ -30,6 +30,8 @@ import (
 //	aob_orphans_found_total{kind,why}    what sweeps of a cloud account found and no run needed
 //	aob_orphans_left                     of these, what could not be ended
 //	aob_sweeps_total{result}             sweeps of a cloud account; result is ok or error
+//	aob_run_cost_dollars{model,outcome}  what trainings have cost; outcome is running, done, failed, or superseded if
+//	                                     it was ended before it had a result
 //	aob_model_bytes_served_total         bytes of bundles sent to devices
 //	aob_tracker_call_seconds{tracker,result}  duration of telling a tracker one record
 //	aob_tracker_waiting{tracker}         records that a tracker does not have yet
@@ -218,6 +220,8 @@ var (
 	runsDesc = prometheus.NewDesc("aob_runs", "Current runs, by kind and phase.", []string{"kind", "phase"}, nil)
 	lostDesc = prometheus.NewDesc("aob_store_lost_bundles",
 		"Bundles with missing or damaged files in the server's store.", nil, nil)
+	costDesc = prometheus.NewDesc("aob_run_cost_dollars",
+		"What trainings have cost, by model and outcome.", []string{"model", "outcome"}, nil)
 	leftDesc = prometheus.NewDesc("aob_orphans_left",
 		"What sweeps of a cloud account found and could not end.", nil, nil)
 	devicesDesc = prometheus.NewDesc("aob_devices", "Current devices, by fleet and phase.",
@@ -230,22 +234,27 @@ func (gauges) Describe(ch chan<- *prometheus.Desc) {
 	ch <- devicesDesc
 	ch <- lostDesc
 	ch <- leftDesc
+	ch <- costDesc
 }
 
 // Collect implements prometheus.Collector.
 func (g gauges) Collect(ch chan<- prometheus.Metric) {
 	c := g.Counts()
-	gauge := func(desc *prometheus.Desc, n int, labels ...string) {
+	number := func(desc *prometheus.Desc, n float64, labels ...string) {
 		// Not MustNewConstMetric: names of fleets and phases are untrusted input. They are also checked where
 		// they are parsed.
 		for i := range labels {
 			labels[i] = delivery.Terminal(labels[i])
 		}
-		metric, err := prometheus.NewConstMetric(desc, prometheus.GaugeValue, float64(n), labels...)
+		metric, err := prometheus.NewConstMetric(desc, prometheus.GaugeValue, n, labels...)
 		if err != nil {
 			metric = prometheus.NewInvalidMetric(desc, err)
 		}
 		ch <- metric
+	}
+	gauge := func(desc *prometheus.Desc, n int, labels ...string) { number(desc, float64(n), labels...) }
+	for k, m := range c.Cost {
+		number(costDesc, m.Dollars(), k.Model, k.Outcome)
 	}
 	for k, n := range c.Runs {
 		gauge(runsDesc, n, string(k.Kind), k.Phase.String())

@@ -46,6 +46,11 @@ func newMemorySource() *memorySource {
 
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
+func (s *memorySource) Spends(context.Context) ([]delivery.Spend, error) {
+	return []delivery.Spend{{Run: delivery.Sum([]byte("train")), Cost: 3_100_000, Phase: delivery.RunDone,
+		Quote: delivery.Quote{Model: "shapes", Pull: 3, By: "maria", Ceiling: 8_000_000}}}, s.broken
+}
+
 func (s *memorySource) Status(context.Context) (web.Status, error) {
 	prs, err := s.PRs(context.Background())
 	return web.Status{At: noon, Main: web.Main{Branch: "main", Commit: s.main}, PRs: prs, Runs: prs[0].Runs,

@@ -60,6 +60,8 @@ type Source interface {
 	Compare(ctx context.Context, a, b string) (Comparison, error)
 	// Release returns a release that main has accepted; version 0 is the one that it has now.
 	Release(ctx context.Context, model string, version int) (Released, error)
+	// Spends returns what trainings have cost, the earliest first.
+	Spends(ctx context.Context) ([]delivery.Spend, error)
 	// Power returns the smallest drops that a gate of main can detect, for each model that it covers and has judged.
 	Power(ctx context.Context, gate string) ([]gate.ModelPower, error)
 }
@@ -388,6 +390,8 @@ type Counts struct {
 	Runs    map[RunCount]int
 	Devices map[DeviceCount]int
 	Lost    int // bundles with missing or damaged files in the store
+	// Cost is what trainings have cost, by model and outcome: running, done, failed, or superseded by another push.
+	Cost    map[CostCount]delivery.Money
 	Orphans int // things in a cloud account that cannot be ended
 }
 
@@ -397,6 +401,9 @@ const (
 	// reports and does not install, or has another anomaly
 	PhaseHeld delivery.DevicePhase = "held"
 )
+
+// CostCount is a model and an outcome of trainings.
+type CostCount struct{ Model, Outcome string }
 
 // RunCount is a kind and a phase of runs.
 type RunCount struct {

@@ -100,6 +100,8 @@ func appendValue(b []byte, value any, signed bool, noun string) (_ []byte, compl
 		return strconv.AppendInt(b, int64(x), 10), x != 0
 	case delivery.Duration:
 		return append(b, x.String()...), x != 0
+	case delivery.Money:
+		return append(b, x.String()...), x != 0
 	case delivery.Digest:
 		if x == "" {
 			return b, false

@@ -74,6 +74,7 @@ func example(c delivery.Code) delivery.Fact {
 			"ada": 48, "ben": -2,
 			"trained": 2, "total": 5, "failed": 1}, Scores: map[string]float64{"box": 0.25, "person": 0.5}, Bytes: 7e6,
 		Images: 72, Attempt: 2, Value: 0.5, Baseline: 0.48, Diff: 0.02, Low: 0.01, High: 0.03, Bound: 0.51,
+		Cost: 3_100_000, CostHigh: 4_250_000, Ceiling: 8_000_000,
 		Confidence: 0.95, Error: "Miss", Device: "dock-7",
 		At: time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC), Lasts: delivery.Duration(30 * time.Minute),
 		Facts: []delivery.Fact{{Code: "run.starting"}}}}
