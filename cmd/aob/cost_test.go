@@ -13,7 +13,7 @@ func (s *shop) Spends(context.Context) ([]delivery.Spend, error) {
 		phase delivery.RunPhase) delivery.Spend {
 		return delivery.Spend{Run: delivery.DigestOf("run", n), Started: at, Cost: cost, Phase: phase,
 			Took: delivery.Duration(time.Hour), Wasted: phase == delivery.RunStopped,
-			Quote: delivery.Quote{Model: model, Pull: pull, By: by, Instance: "g5.xlarge", Ceiling: 8 * delivery.Dollar}}
+			Quote: delivery.Quote{Model: model, Pull: pull, By: by, Ceiling: 8 * delivery.Dollar}}
 	}
 	november := time.Date(2026, 11, 3, 9, 0, 0, 0, time.UTC)
 	return []delivery.Spend{
