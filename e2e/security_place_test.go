@@ -50,6 +50,7 @@ type place struct {
 	fallen   *fallenBack
 	checked  *web.PR // of the malicious dataset
 	others   *others
+	detector *front // starts with the first check of the detector
 }
 
 const (

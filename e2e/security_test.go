@@ -92,7 +92,7 @@ func TestSecurityTableIsWhole(t *testing.T) {
 			t.Errorf("the cell %s has no check", c.name)
 		}
 	}
-	if len(identities) < 13 || len(actions) < 7 || len(names) != len(identities)*len(actions) {
+	if len(identities) < 19 || len(actions) < 7 || len(names) != len(identities)*len(actions) {
 		t.Errorf("%d identities by %d actions, and %d cells", len(identities), len(actions), len(names))
 	}
 	for name := range securityChecks {
@@ -152,6 +152,7 @@ func TestSecurityTable(t *testing.T) {
 	}{{"Gitea", newGiteaPlace}, {"local forge", newLocalPlace}} {
 		t.Run(forge.name, func(t *testing.T) {
 			p := forge.make(t, n)
+			defer p.endDetector()
 			for _, c := range cells {
 				t.Run(c.name, func(t *testing.T) {
 					if p.m == nil && !c.local {
@@ -211,4 +212,30 @@ var securityChecks = map[string]func(*place){
 	"tracker/bar": trackerBar, "tracker/spend": trackerSpend, "tracker/stop": trackerStop,
 	"tracker/models": trackerModels, "tracker/speak": trackerSpeak, "tracker/secrets": trackerSecrets,
 	"tracker/disk": trackerDisk,
+
+	"container/bar": containerSees, "container/spend": has("--network none", "--memory 1073741824", "--pids-limit 64"),
+	"container/stop": has("--memory-swap 1073741824", "--ulimit nofile=64:64", "--ulimit nproc=64:64",
+		"--cap-drop ALL"),
+	"container/models":  containerSees,
+	"container/speak":   has("--network none", "--security-opt no-new-privileges", "--log-driver none"),
+	"container/secrets": containerSecrets,
+	"container/disk":    has("--read-only", "--shm-size 1073741824", "--rm"),
+
+	"caller/bar": callerClosed, "caller/spend": callerClosed, "caller/stop": callerSlow, "caller/models": callerReads,
+	"caller/speak": callerControl, "caller/secrets": holderSecrets, "caller/disk": holderDisk,
+
+	"holder/bar": holderHostile, "holder/spend": callerControl, "holder/stop": holderHostile,
+	"holder/models": callerControl, "holder/speak": callerControl, "holder/secrets": holderSecrets,
+	"holder/disk": holderDisk,
+
+	"operator/bar": operatorLoads, "operator/spend": operatorSocket, "operator/stop": operatorLoads,
+	"operator/models": operatorReads, "operator/speak": operatorSocket, "operator/secrets": operatorReads,
+	"operator/disk": operatorReads,
+
+	"model/bar": modelRefused, "model/spend": modelConfined, "model/stop": modelRefused, "model/models": modelConfined,
+	"model/speak": modelRefused, "model/secrets": modelConfined, "model/disk": modelConfined,
+
+	"camera/bar": cameraFrames, "camera/spend": cameraFrames, "camera/stop": cameraFrames,
+	"camera/models": cameraFrames, "camera/speak": cameraFrames, "camera/secrets": cameraFrames,
+	"camera/disk": cameraFrames,
 }
