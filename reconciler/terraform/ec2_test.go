@@ -292,7 +292,7 @@ func TestEC2Values(t *testing.T) {
 		"silence_minutes",
 		"expires", "account", "region", "partition", "vpc", "subnet", "instance_type", "max_price", "ami", "ami_owner",
 		"disk_gb", "bucket", "inputs", "manifest", "image", "image_repository", "schedule_group",
-			"permissions_boundary")
+		"permissions_boundary")
 
 	bad.Inputs, bad.Outputs = "r/", "r/output/" // which could overwrite inputs
 	if err := durable.WriteJSON(filepath.Join(s.dir, varsFile), bad); err != nil {
