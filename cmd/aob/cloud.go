@@ -11,6 +11,7 @@ import (
 
 	"github.com/autonomos/aob/reconciler/cloud"
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/intent"
 	"github.com/autonomos/aob/reconciler/run"
 )
 
@@ -57,4 +58,24 @@ func lives(states []delivery.RunState, unread error) func(run string) cloud.Life
 		}
 		return life
 	}
+}
+
+// diagnoseAWS checks what the server needs in its account of AWS.
+func diagnoseAWS(ctx context.Context, s intent.Server) []diagnosis {
+	if s.AWS == nil {
+		return nil
+	}
+	account, err := cloud.OpenAccount(ctx, cloud.AccountAddress{Regions: s.AWS.Regions})
+	if err != nil {
+		return []diagnosis{diagnosed("aws", "", err)}
+	}
+	var list []diagnosis
+	for _, c := range account.Check(ctx, s.AWS.Controller) {
+		d := diagnosed("aws", c.What, c.Err)
+		if c.Err != nil && c.Minor {
+			d.State = diagnosisWarning
+		}
+		list = append(list, d)
+	}
+	return list
 }

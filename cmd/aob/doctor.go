@@ -105,6 +105,7 @@ func diagnose(ctx context.Context, config string) []diagnosis {
 	list = append(list, diagnoseMachine(ctx, s)...)
 	list = append(list, diagnoseAddresses(s)...)
 	list = append(list, diagnoseTrackers(ctx, s)...)
+	list = append(list, diagnoseAWS(ctx, s)...)
 	return append(list, diagnoseForge(ctx, s)...)
 }
 
