@@ -57,13 +57,7 @@ for file in sorted(glob.glob(os.path.join(out, "*.*"))) + sys.argv[2:]:
 
 // The pixels that a trainer reads with Pillow and those that the detector reads are the same, in PNG and in JPEG.
 func TestPixelsAreThoseOfTraining(t *testing.T) {
-	python := os.Getenv("AOB_PYTHON")
-	if python == "" {
-		python = "/usr/bin/python3"
-	}
-	if err := exec.Command(python, "-c", "import PIL.ImageCms").Run(); err != nil {
-		t.Skipf("%s has no Pillow: install it, or name another Python in AOB_PYTHON: %v", python, err)
-	}
+	python := referencePython(t, "import PIL.ImageCms")
 	dir := t.TempDir()
 	writeDeep(t, dir)
 	args := []string{"-c", asTrained, dir}

@@ -15,15 +15,21 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// reference runs testdata/reference.py.
-func reference(t *testing.T, args ...string) {
+// referencePython returns the Python that has PyTorch, or skips the test where it cannot import what is needed.
+func referencePython(t *testing.T, imports string) string {
 	python := os.Getenv("AOB_PYTHON")
 	if python == "" {
 		python = "/usr/bin/python3"
 	}
-	if err := exec.Command(python, "-c", "import torch, PIL.ImageCms").Run(); err != nil {
-		t.Skipf("%s has no PyTorch or no Pillow: run make tools, or name another Python in AOB_PYTHON: %v", python, err)
+	if err := exec.Command(python, "-c", imports).Run(); err != nil {
+		t.Skipf("%s cannot %s: run make tools, or name another Python in AOB_PYTHON: %v", python, imports, err)
 	}
+	return python
+}
+
+// reference runs testdata/reference.py.
+func reference(t *testing.T, args ...string) {
+	python := referencePython(t, "import torch, PIL.ImageCms")
 	out, err := exec.Command(python, append([]string{filepath.Join("testdata", "reference.py")}, args...)...).
 		CombinedOutput()
 	if err != nil {

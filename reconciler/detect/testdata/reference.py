@@ -1,7 +1,10 @@
-"""What torch, torchvision and Pillow make of images, and NumPy of a model's outputs; for TestLikeTorch and TestLikeNumPy.
+"""What torch and Pillow make of images, and NumPy of a model's outputs.
 
     python3 reference.py tensors FOLDER WIDTH HEIGHT    beside each image of the folder, IMAGE.WAY.f32 for each way
     python3 reference.py boxes FOLDER                   cases of outputs, and the detections
+    python3 reference.py tiny ASK                       the detections of a model that trainers/tiny has trained
+
+ASK is a file with the trainer's folder, the checkpoint, the size of the input, the images and a folder for them as PNG.
 """
 
 import json
@@ -22,6 +25,10 @@ WAYS = {
     "uint8": lambda p, size: F.interpolate(p.float(), size, mode="bilinear", align_corners=False).round() / 255,
     "uint8-antialias": lambda p, size: pillow(p, size).float() / 255,
 }
+
+
+def normalised(pixels):
+    return (pixels - torch.tensor(MEANS)[:, None, None]) / torch.tensor(STDS)[:, None, None]
 
 
 def pillow(pixels, size):
@@ -60,9 +67,8 @@ def tensors(folder, width, height):
         with Image.open(file) as image:
             pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None]
         for way, resize in WAYS.items():
-            out = resize(pixels, (height, width))[0]
-            mean, std = torch.tensor(MEANS)[:, None, None], torch.tensor(STDS)[:, None, None]
-            Path(f"{file}.{way}.f32").write_bytes(((out - mean) / std).numpy().astype("<f4").tobytes())
+            out = normalised(resize(pixels, (height, width)))
+            Path(f"{file}.{way}.f32").write_bytes(out.numpy().astype("<f4").tobytes())
 
 
 def detections(boxes, logits, select, left_out, width, height, clip):
@@ -102,7 +108,35 @@ def cases(folder):
     (folder / "cases.json").write_text(json.dumps(made))
 
 
+def tiny(ask):
+    """Prints the boxes on each image as slot, score and corners. The model runs in PyTorch."""
+    sys.dont_write_bytecode = True
+    sys.path.insert(0, ask["trainer"])
+    from model import Deployed, Detector
+
+    state = torch.load(ask["checkpoint"], weights_only=True)
+    best = state["best"]
+    classes = len(json.loads(state["classes"]))
+    detector = Detector(classes, best["heat.weight"].shape[1] // 3)
+    detector.load_state_dict(best)
+    width, height = ask["width"], ask["height"]
+    model = Deployed(detector, ask["select"], height, width).eval()
+    found = {}
+    for file in ask["images"]:
+        with Image.open(file) as image:
+            rgb = image.convert("RGB")
+        rgb.save(Path(ask["pngs"]) / f"{Path(file).stem}.png")
+        pixels = torch.from_numpy(np.array(rgb)).permute(2, 0, 1)[None]
+        with torch.inference_mode():
+            boxes, logits = model(normalised(WAYS["float32"](pixels, (height, width))))
+        found[Path(file).name] = detections(boxes[0].numpy(), logits[0].numpy(), ask["select"], [classes], rgb.width,
+                                            rgb.height, False)
+    print(json.dumps(found))
+
+
 if sys.argv[1] == "tensors":
     tensors(Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+elif sys.argv[1] == "tiny":
+    tiny(json.loads(Path(sys.argv[2]).read_text()))
 else:
     cases(Path(sys.argv[2]))
