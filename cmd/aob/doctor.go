@@ -382,8 +382,8 @@ func diagnoseClock(now, commit, there time.Time) diagnosis {
 func (t *terminal) diagnoses(list []diagnosis) {
 	styles := map[string]style{diagnosisOK: green, diagnosisWarning: yellow, diagnosisFailed: red}
 	for _, d := range list {
-		t.printf("%s ", t.styled(styles[d.State], fmt.Sprintf("%-7s", d.State)))
-		t.paragraph("", d.Check+": "+d.Text)
+		state := t.styled(styles[d.State], d.State) + safeText(strings.Repeat(" ", 8-len(d.State)))
+		t.item(state, "        ", d.Check+": "+d.Text)
 		if d.Do != "" && d.State != diagnosisOK {
 			t.paragraph("        ", "-> "+d.Do)
 		}

@@ -235,12 +235,18 @@ func (t *terminal) fits(indent string, rows [][]cell) bool {
 }
 
 // paragraph prints text wrapped between words, each line after indent.
-func (t *terminal) paragraph(indent, text string) {
+func (t *terminal) paragraph(indent, text string) { t.item(safeText(indent), indent, text) }
+
+// item prints text wrapped between words, the first line after lead and the others after indent, which are equally wide.
+func (t *terminal) item(lead safeText, indent, text string) {
 	line := ""
+	end := func() {
+		t.printf("%s%s\n", lead, line)
+		lead, line = safeText(indent), ""
+	}
 	for _, word := range strings.Fields(delivery.Terminal(text)) {
 		if line != "" && columns(indent)+columns(line)+1+columns(word) > t.width {
-			t.printf("%s%s\n", indent, line)
-			line = ""
+			end()
 		}
 		if line != "" {
 			line += " "
@@ -248,7 +254,7 @@ func (t *terminal) paragraph(indent, text string) {
 		line += word
 	}
 	if line != "" {
-		t.printf("%s%s\n", indent, line)
+		end()
 	}
 }
 

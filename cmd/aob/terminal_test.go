@@ -35,6 +35,21 @@ func drawn(t *testing.T, width int, color bool, draw func(*terminal)) string {
 	return b.String()
 }
 
+// The lines of a diagnosis fit, and stand below the first one.
+func TestDiagnosesFit(t *testing.T) {
+	list := []diagnosis{{Check: "weights", State: diagnosisOK, Text: strings.Repeat("what was found ", 20)},
+		{Check: "disk", State: diagnosisFailed, Text: strings.Repeat("what is wrong ", 20), Do: strings.Repeat("do it ", 30)}}
+	for _, color := range []bool{false, true} {
+		text := drawn(t, 60, color, func(s *terminal) { s.diagnoses(list) })
+		for line := range strings.Lines(strings.NewReplacer("\x1b[32m", "", "\x1b[31m", "", "\x1b[0m", "").Replace(text)) {
+			first := strings.HasPrefix(line, "ok      weights: ") || strings.HasPrefix(line, "failed  disk: ")
+			if utf8.RuneCountInString(line) > 61 || !first && !strings.HasPrefix(line, "        ") {
+				t.Errorf("%q", line)
+			}
+		}
+	}
+}
+
 // A table fits, whatever is in it, and keeps its columns.
 func TestTablesFit(t *testing.T) {
 	long := strings.Repeat("a long name of a thing ", 8)

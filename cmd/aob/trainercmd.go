@@ -170,7 +170,7 @@ packages that it needs are installed.`,
 				for _, s := range list {
 					rows = append(rows, cells(s.Trainer, s.Accelerator, s.State, s.Text))
 				}
-				t.table("", rows)
+				t.tableWithTexts(rows, true)
 			})
 		},
 	}
