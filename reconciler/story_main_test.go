@@ -181,6 +181,15 @@ func TestRollbacks(t *testing.T) {
 			s.want("back", delivery.CheckSuccess, "rolls back to version 1, released before")
 			s.merge("back")
 		}, "1 1 1"},
+		"and on again, in a pull request": {func(s *sim) {
+			back(s, landed(s, 1), "main")
+			s.settle()
+			back(s, landed(s, 3), "on")
+			s.forge.open("on", "dev")
+			s.settle()
+			s.want("on", delivery.CheckSuccess, "goes on to version 3, released before")
+			s.merge("on")
+		}, "3 3 3"},
 		"past a newer version, pushed": {func(s *sim) { back(s, landed(s, 1), "main") }, "1 1 1"},
 		"a revert of a revert":         {func(s *sim) { s.revert(); s.settle(); s.revert() }, "3 3 3"},
 		"the gates were raised since": {func(s *sim) {

@@ -61,7 +61,7 @@ var (
 	OfComparison = fact("of.comparison", "comparing: {facts}")
 	OfThresholds = fact("of.thresholds", "thresholds: {facts}")
 	OfDraft      = fact("of.draft", "draft: {facts}")
-	OfRollback   = fact("of.rollback", "does not block a rollback: {facts}")
+	OfRollback   = fact("of.rollback", "does not block a version released before: {facts}")
 )
 
 // Runs.
@@ -329,6 +329,8 @@ var (
 		"restore it from a backup")
 	RollsBack = fact("release.rollsBack", "rolls back to version {version}, released before; gates do not block a "+
 		"rollback")
+	GoesOn = fact("release.goesOn", "goes on to version {version}, released before; gates do not block a version that "+
+		"main has had")
 	FleetGatesSigning  = fact("release.fleetGatesSigning", "every gate that its fleets bring passed; signing")
 	BundleQuarantined  = fact("quarantine.bundle", "bundle {bundle} is quarantined: {text}")
 	WeightsQuarantined = fact("quarantine.weights", "bundle {bundle} has the weights of bundle {fromBundle}, which "+
@@ -349,8 +351,8 @@ var (
 	MainEdited  = fact("main.edited", version+": models/{model}.release.yaml was edited: its figures differ from "+
 		"the signed release statement; put back what AOB wrote")
 	MainAccepted     = fact("main.accepted", version)
-	MainAcceptedBack = fact("main.acceptedBack", version+", a rollback; today's gates would fail it, which blocks "+
-		"nothing: {facts}")
+	MainAcceptedBack = fact("main.acceptedBack", version+", released before; today's gates would fail it, which "+
+		"blocks nothing: {facts}")
 	MainAccepting = fact("main.accepting", "releasing "+version)
 	MainJudging   = fact("main.judging", version+": {facts}")
 	SpecOther     = fact("main.specOther", "models/{model}.yaml is not what version {version} was trained from; undo "+
@@ -421,10 +423,11 @@ var (
 	BundleLifted     = fact("pull.bundleLifted", "bundle {bundle} of {model} may run again: {text}")
 	QuarantineUnread = fact("pull.quarantineUnread", "{file}: the old version of this file did not parse; check by "+
 		"hand that no quarantined bundle was removed")
-	NoModelChange     = fact("pull.noModelChange", "no model change")
-	GatesChanged      = fact("pull.gates", "gates: {gates}")
-	WouldFail         = fact("pull.wouldFail", "would fail: {facts}")
-	TodayFails        = fact("pull.todayFails", "today's gates would fail it, which does not block a rollback: {facts}")
+	NoModelChange = fact("pull.noModelChange", "no model change")
+	GatesChanged  = fact("pull.gates", "gates: {gates}")
+	WouldFail     = fact("pull.wouldFail", "would fail: {facts}")
+	TodayFails    = fact("pull.todayFails", "today's gates would fail it, which does not block a version released "+
+		"before: {facts}")
 	JudgingCurrent    = fact("pull.judgingCurrent", "judging the current releases by the changed gates")
 	FleetsChanged     = fact("pull.fleets", "fleets: {facts}")
 	QuarantineChanged = fact("pull.quarantine", "quarantine: {facts}")

@@ -342,9 +342,12 @@ func (m *maker) rollback(r *progress, to delivery.Release, gates []judged, fleet
 		return r.end(delivery.CheckPending, fact(code.FleetGatesSigning, values{}))
 	}
 	back := fact(code.RollsBack, values{Version: to.Version})
-	if named, ok := m.w.Main.Intent.Releases[r.Model]; ok && delivery.SameRelease(named, to) &&
-		m.ships(r.Model, named) {
+	named, ok := m.w.Main.Intent.Releases[r.Model]
+	switch {
+	case ok && delivery.SameRelease(named, to) && m.ships(r.Model, named):
 		back.Code = code.AlreadyReleased
+	case ok && to.Version > named.Version:
+		back.Code = code.GoesOn
 	}
 	if failing := failing(r.Verdicts); len(failing) > 0 {
 		back = several(back, fact(code.TodayFails, values{Facts: failing}))
