@@ -237,7 +237,7 @@ func (t *terminal) fits(indent string, rows [][]cell) bool {
 // paragraph prints text wrapped between words, each line after indent.
 func (t *terminal) paragraph(indent, text string) { t.item(safeText(indent), indent, text) }
 
-// item prints text wrapped between words, the first line after lead and the others after indent, which are equally wide.
+// item prints text wrapped between words: the first line after lead, the others after indent. Both are equally wide.
 func (t *terminal) item(lead safeText, indent, text string) {
 	line := ""
 	end := func() {

@@ -38,10 +38,12 @@ func drawn(t *testing.T, width int, color bool, draw func(*terminal)) string {
 // The lines of a diagnosis fit, and stand below the first one.
 func TestDiagnosesFit(t *testing.T) {
 	list := []diagnosis{{Check: "weights", State: diagnosisOK, Text: strings.Repeat("what was found ", 20)},
-		{Check: "disk", State: diagnosisFailed, Text: strings.Repeat("what is wrong ", 20), Do: strings.Repeat("do it ", 30)}}
+		{Check: "disk", State: diagnosisFailed, Text: strings.Repeat("what is wrong ", 20),
+			Do: strings.Repeat("do it ", 30)}}
+	plain := strings.NewReplacer("\x1b[32m", "", "\x1b[31m", "", "\x1b[0m", "")
 	for _, color := range []bool{false, true} {
 		text := drawn(t, 60, color, func(s *terminal) { s.diagnoses(list) })
-		for line := range strings.Lines(strings.NewReplacer("\x1b[32m", "", "\x1b[31m", "", "\x1b[0m", "").Replace(text)) {
+		for line := range strings.Lines(plain.Replace(text)) {
 			first := strings.HasPrefix(line, "ok      weights: ") || strings.HasPrefix(line, "failed  disk: ")
 			if utf8.RuneCountInString(line) > 61 || !first && !strings.HasPrefix(line, "        ") {
 				t.Errorf("%q", line)

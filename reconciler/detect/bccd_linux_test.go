@@ -117,9 +117,9 @@ func (l likeness) String() string {
 func (s testSplit) compare(ours, theirs map[int64][]delivery.Box) likeness {
 	l := likeness{least: 1}
 	for _, image := range s.images {
-		for _, sides := range [][2][]delivery.Box{{ours[image.ID], theirs[image.ID]}, {theirs[image.ID], ours[image.ID]}} {
-			l.add(filepath.Base(image.Path), sides[0], sides[1])
-		}
+		name := filepath.Base(image.Path)
+		l.add(name, ours[image.ID], theirs[image.ID])
+		l.add(name, theirs[image.ID], ours[image.ID])
 	}
 	return l
 }
@@ -201,8 +201,8 @@ func (s testSplit) boxesOf(t *testing.T, sig delivery.Signature, printed []byte)
 			t.Fatalf("Python has nothing on %s", image.Path)
 		}
 		for _, v := range list {
-			boxes[image.ID] = append(boxes[image.ID], delivery.Box{Class: sig.Slots[int(v[0])], Score: v[1], X: v[2], Y: v[3],
-				W: v[4] - v[2], H: v[5] - v[3]})
+			boxes[image.ID] = append(boxes[image.ID], delivery.Box{Class: sig.Slots[int(v[0])], Score: v[1],
+				X: v[2], Y: v[3], W: v[4] - v[2], H: v[5] - v[3]})
 		}
 	}
 	return boxes
