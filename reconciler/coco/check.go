@@ -134,6 +134,28 @@ func (t *Truth) Repeats() map[int]int {
 	return out
 }
 
+// Labels returns the annotations whose box an earlier one of the image has with another category, as indexes, and for
+// each of them the earlier ones, one of each category. It leaves out what Repeats returns.
+func (t *Truth) Labels() map[int][]int {
+	type place struct {
+		image int64
+		box   Box
+		crowd bool
+	}
+	first, out := map[place][]int{}, map[int][]int{}
+	for i, a := range t.Annotations {
+		key := place{a.Image, a.Box, a.Crowd}
+		if slices.ContainsFunc(first[key], func(at int) bool { return t.Annotations[at].Category == a.Category }) {
+			continue
+		}
+		if len(first[key]) > 0 {
+			out[i] = slices.Clone(first[key])
+		}
+		first[key] = append(first[key], i)
+	}
+	return out
+}
+
 // Notes says what makes the figures on a valid truth hard to read.
 func (t *Truth) Notes() (notes []string) {
 	if n := len(t.Repeats()); n > 0 {

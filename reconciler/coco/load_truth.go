@@ -63,6 +63,7 @@ type truthParser struct {
 	of          []problemImage // of each of problems
 	otherSize   map[int64]bool // images whose file has another size
 	unnamed     map[int64]bool // categories whose name cannot be read
+	noID        int            // images whose id cannot be read
 }
 
 // A problemImage is the image that a problem is about.
@@ -223,6 +224,9 @@ func (p *truthParser) image(at position) {
 	}
 	p.named(v.ID)
 	p.file(v.FileName)
+	if !hasID {
+		p.noID++
+	}
 	if !hasID || p.loader.Group != "" && !hasGroup {
 		return
 	}
@@ -478,8 +482,15 @@ func (p *truthParser) area() (float64, bool) {
 	return v, ok
 }
 
-// references leaves out annotations whose image or category does not exist.
+// references leaves out annotations whose image or category does not exist. If no more images are unknown than have an
+// id that cannot be read, the annotations are of these, and that has been said.
 func (p *truthParser) references() {
+	unknown := map[int64]bool{}
+	for _, a := range p.truth.Annotations {
+		if _, ok := p.images[a.Image]; !ok && len(unknown) <= p.noID {
+			unknown[a.Image] = true
+		}
+	}
 	kept := p.truth.Annotations[:0]
 	for i, a := range p.truth.Annotations {
 		if p.err != nil {
@@ -488,7 +499,7 @@ func (p *truthParser) references() {
 		at := p.starts[i]
 		p.list, p.item, p.first = "annotations", at.item, len(p.problems)
 		image, ok := p.images[a.Image]
-		if !ok {
+		if !ok && len(unknown) > p.noID {
 			p.field = "image_id"
 			p.complain(at.position, UnknownImage, "%d is not among the images", a.Image)
 		}

@@ -423,6 +423,14 @@ func damages(t *testing.T) []damagedCopy {
 			c.add("test", "annotations", a)
 		}, []string{fmt.Sprintf("warning duplicate-truth %s, box %d", test(0), len(whole.boxes("test", 0))+1)},
 			"is box 3 again"},
+		{"a box with two labels", func(c *cells) {
+			a := maps.Clone(c.of("test", "RBC")[0])
+			a["id"], a["category_id"] = 9000, c.category("test", "WBC")["id"]
+			c.add("test", "annotations", a)
+		}, []string{fmt.Sprintf("warning two-labels %s, box %d", test(0), len(whole.boxes("test", 0))+1)},
+			`of category "WBC" is the box of box`},
+		{"an image without an id", func(c *cells) { delete(c.image("train", 1), "id") },
+			[]string{"error missing-field " + train(1)}, "id: missing"},
 		{"one file with two entries", func(c *cells) { c.another("test", c.name("test", 1), c.image("test", 1), -1) },
 			[]string{"error duplicate-file " + test(1)}, "their boxes differ"},
 		{"one file with two equal entries", func(c *cells) {

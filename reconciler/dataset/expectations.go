@@ -78,6 +78,7 @@ func Expectations() []Expectation {
 			"ignore_row_if": "any_value_is_missing"}),
 		"duplicate-truth": rows(tableAnnotations, uniqueRow, args{"column_list": []any{"split", "image_id",
 			"category_id", "x", "y", "w", "h", "crowd"}, "ignore_row_if": "any_value_is_missing"}),
+		"two-labels": most(tableAnnotations, "labels", 1),
 		"implausible-area": rows(tableAnnotations, between, args{"column": "area_share", "min_value": 0.01,
 			"max_value": 1.02}),
 		"exif-orientation": most(tableImages, "orientation", upright),

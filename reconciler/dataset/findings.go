@@ -65,6 +65,7 @@ var Rules = []Rule{
 	{string(coco.DuplicateName), delivery.LevelWarning, "two categories of one name"},
 	{string(coco.DuplicateField), delivery.LevelWarning, "a field that an item has twice; the first counts"},
 	{"duplicate-truth", delivery.LevelWarning, "the same box of the same category twice in an image"},
+	{"two-labels", delivery.LevelWarning, "the same box of two categories in an image"},
 	{"implausible-area", delivery.LevelWarning, "areas larger than the box, or less than a hundredth of it"},
 	{"exif-orientation", delivery.LevelWarning, "images that viewers turn; training and detection do not"},
 	{"no-truth", delivery.LevelWarning, "an eval set, valid or test without an object that counts, or without one " +

@@ -186,14 +186,14 @@ func (c *checker) imageTable(v *version) Table {
 func (c *checker) annotationTable() Table {
 	t := Table{Name: tableAnnotations, Columns: []string{"place", "image", "annotation_id", "split", "image_id",
 		"category_id", "category", "x", "y", "w", "h", "area", "crowd", "side", "side_learnt", "side_judged",
-		"inside_learnt", "inside_judged", "part", "over", "area_share"}, Index: []string{"image", "annotation_id"},
+		"inside_learnt", "inside_judged", "part", "over", "area_share", "labels"}, Index: []string{"image", "annotation_id"},
 		Texts: []string{"place", "image", "annotation_id", "split", "image_id", "category_id", "category"}}
 	for _, name := range splitNames {
 		s := c.splits[name]
 		if s == nil {
 			continue
 		}
-		label, images := map[int64]string{}, s.byID()
+		label, images, labels := map[int64]string{}, s.byID(), s.truth.Labels()
 		for _, cat := range s.truth.Categories {
 			label[cat.ID] = cat.Name
 		}
@@ -242,13 +242,14 @@ func (c *checker) annotationTable() Table {
 			id := func(n int64) string { return strconv.FormatInt(n, 10) }
 			t.add(fmt.Sprintf("%s, box %d", shown(s.prefix()+im.FileName), s.truth.Numbers[i]), image, id(a.ID), name,
 				id(a.Image), id(a.Category), filled(label[a.Category]), a.Box.X, a.Box.Y, a.Box.W, a.Box.H, a.Area,
-				crowd, side, sideLearnt, sideJudged, insideLearnt, insideJudged, part, over, share)
+				crowd, side, sideLearnt, sideJudged, insideLearnt, insideJudged, part, over, share,
+				1+len(labels[i]))
 		}
 		for _, p := range s.problems {
 			if p.Kind == coco.NegativeBox {
 				learnt, judged := of(min(p.Got.W, p.Got.H))
 				t.add(s.place("", p), s.dir+p.File, strconv.FormatInt(p.ID, 10), name, nil, nil, nil,
-					p.Got.X, p.Got.Y, p.Got.W, p.Got.H, nil, nil, nil, learnt, judged, nil, nil, nil, nil, nil)
+					p.Got.X, p.Got.Y, p.Got.W, p.Got.H, nil, nil, nil, learnt, judged, nil, nil, nil, nil, nil, nil)
 			}
 		}
 	}

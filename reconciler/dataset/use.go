@@ -325,7 +325,7 @@ func (c *checker) objects(s *split, prefix string) {
 	where := func(i int) string {
 		return fmt.Sprintf("%s, box %d", shown(prefix+image[s.truth.Annotations[i].Image].FileName), s.truth.Numbers[i])
 	}
-	repeats := s.truth.Repeats()
+	repeats, labels := s.truth.Repeats(), s.truth.Labels()
 	var large, small []int // annotations with odd areas
 	checked := 0
 	for i, a := range s.truth.Annotations {
@@ -333,6 +333,12 @@ func (c *checker) objects(s *split, prefix string) {
 			text := fmt.Sprintf("is box %d again: the same box of category %q; a model that finds it once misses the "+
 				"other", s.truth.Numbers[first], class[a.Category])
 			c.finding(delivery.LevelWarning, "duplicate-truth", where(i), text)
+		}
+		if others := labels[i]; len(others) > 0 {
+			names := delivery.Each(others, func(at int) string { return class[s.truth.Annotations[at].Category] })
+			text := fmt.Sprintf("of category %q is the box of box %d, which is of category %s; a model learns both for one "+
+				"object", class[a.Category], s.truth.Numbers[others[0]], quoted(names))
+			c.finding(delivery.LevelWarning, "two-labels", where(i), text)
 		}
 		if _, used := inside(a.Box, image[a.Image]); !used || a.Crowd {
 			continue
