@@ -2,6 +2,7 @@ package dataset
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -32,7 +33,9 @@ func (catalog Catalog) Check(ctx context.Context, run delivery.DataRun, out stri
 		catalog.Fetching = progress
 	}
 	v, err := catalog.open(ctx, run.Dataset)
-	if err != nil {
+	if err != nil && out == "" {
+		return c.unopened(err)
+	} else if err != nil {
 		return c.result, err
 	}
 	memory, key := "", delivery.Digest("")
@@ -73,7 +76,8 @@ func (catalog Catalog) Report(ctx context.Context, run delivery.DataRun, before 
 	}
 	v, err := catalog.open(ctx, run.Dataset)
 	if err != nil {
-		return c.result, nil, err
+		result, err := c.unopened(err)
+		return result, c.tables(&version{}), err
 	}
 	memory := catalog.memory(v.dir)
 	v.recall(memory)
@@ -82,6 +86,18 @@ func (catalog Catalog) Report(ctx context.Context, run delivery.DataRun, before 
 		return c.result, nil, err
 	}
 	return c.result, c.tables(v), nil
+}
+
+// unopened returns what a report says of a dataset whose files cannot be listed.
+func (c *checker) unopened(err error) (delivery.DataResult, error) {
+	odd, ok := errors.AsType[noFiles](err)
+	if !ok {
+		return c.result, err
+	}
+	for _, name := range odd.names {
+		c.finding(delivery.LevelError, "no-file", shown(name), noFile+"; put the file itself there")
+	}
+	return c.done(), nil
 }
 
 func newChecker(run delivery.DataRun) *checker {

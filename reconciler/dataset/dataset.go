@@ -108,6 +108,23 @@ func validPath(name string) bool {
 	return fs.ValidPath(name) && name != "." && !strings.ContainsRune(name, 0)
 }
 
+// noFiles is the error of a dataset with links, pipes or devices among its files.
+type noFiles struct {
+	dataset delivery.Dataset
+	names   []string // at most maxOdd and one more
+}
+
+const (
+	maxOdd = 100
+	noFile = "is a symbolic link or no file"
+)
+
+func (e noFiles) Error() string { return e.Unwrap().Error() }
+
+func (e noFiles) Unwrap() error {
+	return delivery.Blockedf("put the file itself there", "dataset %s: %s %s", e.dataset, e.names[0], noFile)
+}
+
 // open lists a dataset. Links and devices in it are Blocked errors.
 func (c Catalog) open(ctx context.Context, d delivery.Dataset) (*version, error) {
 	dir, list, err := c.folder(ctx, d)
@@ -118,6 +135,7 @@ func (c Catalog) open(ctx context.Context, d delivery.Dataset) (*version, error)
 	if v.root, err = os.OpenRoot(dir); err != nil {
 		return nil, fmt.Errorf("list dataset %s: %w", d, pathless(err))
 	}
+	var odd []string
 	err = filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() {
 			return err
@@ -128,8 +146,10 @@ func (c Catalog) open(ctx context.Context, d delivery.Dataset) (*version, error)
 		}
 		rel = filepath.ToSlash(rel)
 		if !e.Type().IsRegular() {
-			return delivery.Blockedf("put the file itself there", "dataset %s: %s is a symbolic link or no file", d,
-				rel)
+			if odd = append(odd, rel); len(odd) > maxOdd {
+				return noFiles{d, odd}
+			}
+			return nil
 		}
 		info, err := e.Info()
 		if err != nil {
@@ -141,6 +161,9 @@ func (c Catalog) open(ctx context.Context, d delivery.Dataset) (*version, error)
 		}
 		return nil
 	})
+	if err == nil && len(odd) > 0 {
+		err = noFiles{d, odd}
+	}
 	if err != nil {
 		if _, ok := errors.AsType[delivery.Blocked](err); ok {
 			return nil, err

@@ -28,6 +28,7 @@ const Some = "error or warning"
 // Rules lists all checks. Findings of one level have this order, so that a cause comes before what follows from it.
 var Rules = []Rule{
 	{"layout", delivery.LevelError, "a folder in no layout that can be read, or without splits"},
+	{"no-file", delivery.LevelError, "a symbolic link, a pipe or a device among the files; nothing is read then"},
 	{"annotations", delivery.LevelError, "an annotation file that cannot be read"},
 	{codeNoSplit, delivery.LevelError, "an image that splits.json does not name"},
 	{codeLabel, delivery.LevelError, "a line or element of labels that cannot be read; it is left out"},
