@@ -186,7 +186,8 @@ func (c *checker) imageTable(v *version) Table {
 func (c *checker) annotationTable() Table {
 	t := Table{Name: tableAnnotations, Columns: []string{"place", "image", "annotation_id", "split", "image_id",
 		"category_id", "category", "x", "y", "w", "h", "area", "crowd", "side", "side_learnt", "side_judged",
-		"inside_learnt", "inside_judged", "part", "over", "area_share", "labels"}, Index: []string{"image", "annotation_id"},
+		"inside_learnt", "inside_judged", "part", "over", "area_share", "labels"},
+		Index: []string{"image", "annotation_id"},
 		Texts: []string{"place", "image", "annotation_id", "split", "image_id", "category_id", "category"}}
 	for _, name := range splitNames {
 		s := c.splits[name]
