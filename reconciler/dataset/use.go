@@ -336,8 +336,8 @@ func (c *checker) objects(s *split, prefix string) {
 		}
 		if others := labels[i]; len(others) > 0 {
 			names := delivery.Each(others, func(at int) string { return class[s.truth.Annotations[at].Category] })
-			text := fmt.Sprintf("of category %q is the box of box %d, which is of category %s; a model learns both for "+
-				"one object", class[a.Category], s.truth.Numbers[others[0]], quoted(names))
+			text := fmt.Sprintf("of category %q is the box of box %d, which is of category %s; a model learns "+
+				"both for one object", class[a.Category], s.truth.Numbers[others[0]], quoted(names))
 			c.finding(delivery.LevelWarning, "two-labels", where(i), text)
 		}
 		if _, used := inside(a.Box, image[a.Image]); !used || a.Crowd {
