@@ -154,6 +154,9 @@ type keywords struct {
 	Properties           map[string]*schemaNode `json:"properties"`
 	Required             []string               `json:"required"`
 	AdditionalProperties *schemaNode            `json:"additionalProperties"`
+
+	// Elsewhere is a keyword of AOB's: names that cannot be set here, each with the reason.
+	Elsewhere map[string]string `json:"x-elsewhere"`
 }
 
 // UnmarshalJSON reads a schema: true, false or an object of known keywords.
@@ -236,6 +239,8 @@ func (s *schemaNode) object(v map[string]any, path string) []problem {
 		switch {
 		case ok:
 			list = append(list, p.check(v[key], at)...)
+		case s.Elsewhere[key] != "":
+			list = append(list, problem{at, "cannot be set here: " + s.Elsewhere[key]})
 		case s.AdditionalProperties != nil && s.AdditionalProperties.never:
 			list = append(list, problem{at, unknown("argument", key, slices.Sorted(maps.Keys(s.Properties)))})
 		default:

@@ -49,7 +49,7 @@ func TestArgsSchema(t *testing.T) {
 		"pair": {"type": "array", "maxItems": 2},
 		"map": {"type": "object", "additionalProperties": {"type": "number"}},
 		"any": true,
-		"never": false}}`
+		"never": false}, "x-elsewhere": {"steps": "it comes from epochs"}}`
 	for _, c := range []struct {
 		key   string
 		value any
@@ -69,6 +69,7 @@ func TestArgsSchema(t *testing.T) {
 		{"pair", []any{1.0, 2.0, 3.0}, "pair: want at most 2 entries, got 3"},
 		{"map", map[string]any{"a": 1.0}, ""}, {"map", map[string]any{"a b": "x"},
 			`map["a b"]: want a number, got "x"`}, {"map", []any{}, "map: want a map, got a list"},
+		{"steps", 1.0, "steps: cannot be set here: it comes from epochs"},
 		{"any", []any{}, ""}, {"never", 1.0, "never: the trainer does not take it; remove it"},
 	} {
 		got := check(t, all, map[string]any{c.key: c.value})

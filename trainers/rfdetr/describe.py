@@ -53,6 +53,7 @@ def schema(version: str) -> dict[str, Any]:
         "type": "object",
         "additionalProperties": False,
         "properties": properties,
+        "x-elsewhere": {name: fields.why_not(name) for name in sorted({*fields.SPEC, *fields.PINNED})},
     }
 
 

@@ -60,7 +60,6 @@ ARGS = {
     "multi_scale": Arg("Train on random sizes around resolution: one for each batch, one for each image, or none."),
     "expanded_scales": Arg("A wider range of these sizes."),
     "scale_jitter": Arg("Cut random parts out of training images."),
-    "aug_config": Arg("Augmentations by name, each with its arguments, in the package's own form."),
     "eval_batch_size": Arg(
         "Images per forward pass in validation; batch.step without it.", {**_WHOLE, "maximum": 4096}
     ),
@@ -102,6 +101,7 @@ PINNED: dict[str, tuple[Any, str]] = {
     # TrainConfig
     "dataset_file": ("roboflow", "AOB's prepared dataset has this layout"),
     "square_resize_div_64": (True, "images are stretched to a square, as the exported model takes them"),
+    "aug_config": (None, "its augmentations are those of Albumentations, which the lock file does not have"),
     "augmentation_backend": ("torchvision", "the default picks whatever is installed"),
     "eval_max_dets": (100, "as in AOB's own evaluation; the package's 500 gives other figures"),
     "best_model_metric": ("map", "the best epoch is that with the highest mAP@[.50:.95]"),
