@@ -45,6 +45,17 @@ func (w *workshop) registerDir(c *cobra.Command) {
 	c.Flags().StringVar(&w.dir, "dir", ".", "the `folder` of the intent repository, with models/ and gates/")
 }
 
+// makeWork makes the folder of work if it is missing. It may be in the repository, so it tells git to ignore it.
+func makeWork(dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, ".gitignore"), []byte("*\n"), 0o600)
+}
+
 // openWork prepares the folder of work. close releases it.
 func (w *workshop) openWork(ctx context.Context, progress io.Writer) (l *stage.Local, trainers intent.Trainers,
 	closed func() error, err error) {
@@ -57,7 +68,7 @@ func (w *workshop) openWork(ctx context.Context, progress io.Writer) (l *stage.L
 		s.State, err = filepath.Abs(w.work)
 	}
 	if err == nil {
-		err = os.MkdirAll(s.State, 0o700)
+		err = makeWork(s.State)
 	}
 	if err != nil {
 		return nil, nil, nil, err
