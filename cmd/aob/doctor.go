@@ -171,6 +171,9 @@ func diagnoseEnvironments(ctx context.Context, s intent.Server, trainers intent.
 	}
 	e.Fill(ctx, trainers)
 	set := trainerSet{trainers: trainers, environments: e, containers: containersOf(s)}
+	if set.files, err = trainerFiles(s.Trainers); err != nil {
+		return []diagnosis{diagnosed("trainers", "", err)}
+	}
 	if err := set.containers.Fill(trainers); err != nil {
 		return []diagnosis{diagnosed("trainers", "", err)}
 	}

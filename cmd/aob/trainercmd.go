@@ -141,12 +141,23 @@ func (set trainerSet) state(ctx context.Context, with string) trainerState {
 		}
 		s.State = trainerMissing
 		s.Text = fmt.Sprintf("its packages need %s of disk", s.Disk)
+		lock, err := set.lock(with) // without it the installation says what is wrong
+		if more := e.Needs(lock, s.Disk); err == nil && more < s.Disk {
+			s.Text = fmt.Sprintf("its packages need %.1f GiB of disk, the others are cached", float64(more)/(1<<30))
+			s.Disk = more
+		}
 		if free, err := durable.FreeSpace(e.Dir); err == nil {
 			s.Text += fmt.Sprintf(" (%.1f GiB are free)", float64(free)/(1<<30))
 		}
 		s.Text += "; its first training installs them, or now: aob trainer install " + with
 	}
 	return s
+}
+
+// lock returns the lock file of a version of a trainer.
+func (set trainerSet) lock(with string) ([]byte, error) {
+	name, version, _ := strings.Cut(with, "@")
+	return fs.ReadFile(set.files, path.Join(name, intent.VersionsFolder, version, intent.LockFile))
 }
 
 func newTrainerListCommand() *cobra.Command {
@@ -241,8 +252,7 @@ func (set trainerSet) install(ctx context.Context, with string, progress func(tr
 		return s, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
-	name, version, _ := strings.Cut(with, "@")
-	data, err := fs.ReadFile(set.files, path.Join(name, intent.VersionsFolder, version, intent.LockFile))
+	data, err := set.lock(with)
 	lock := filepath.Join(tmp, intent.LockFile)
 	if err == nil {
 		err = os.WriteFile(lock, data, 0o600)

@@ -181,6 +181,11 @@ func (e Environments) make(ctx context.Context, with, lock string, env delivery.
 	if err := e.removeRests(); err != nil {
 		return m, err
 	}
+	pinned, err := os.ReadFile(lock)
+	if err != nil {
+		return m, err
+	}
+	disk = e.Needs(pinned, disk)
 	free, err := durable.FreeSpace(e.Dir)
 	if err == nil && free < int64(disk) {
 		err = delivery.Blockedf("free some space there, then try again",
