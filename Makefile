@@ -59,7 +59,7 @@ test: test-tools build
 
 test-rfdetr: tools build rfdetr-epochs
 	/usr/bin/python3 -m unittest discover -v -s trainers/rfdetr
-	AOB_RFDETR=1 go test ./e2e -run "TestTrainerContract|TestRFDETR" -v -timeout 1h
+	AOB_RFDETR=1 go test ./reconciler/detect ./e2e -run "TestTrainerContract|TestRFDETR" -v -timeout 1h
 
 # Environments of old versions of rfdetr, made once (1 GB each).
 rfdetr-epochs: build
