@@ -267,7 +267,8 @@ func TestParseTruthLenient(t *testing.T) {
  {"id": 9, "image_id": 1, "category_id": 1, "bbox": [10, 10, -5, 20], "area": 10},
  {"id": 10, "image_id": 1, "category_id": 1, "bbox": [10, 10, 5, 20]},
  {"id": 11, "image_id": 1, "category_id": 1, "bbox": "no", "area": Infinity},
- {"id": 12, "image_id": 2, "category_id": 2, "bbox": [999, 10, 5, 20], "area": 5, "area": 6}
+ {"id": 12, "image_id": 2, "category_id": 2, "bbox": [999, 10, 5, 20], "area": 5, "area": 6},
+ {"id": 13, "image_id": 6, "category_id": 1, "bbox": [10, 10, 5, 20], "area": 100}
 ]}`
 	truth, problems, err := parseTruthLenient([]byte(text))
 	if err != nil {
@@ -298,6 +299,7 @@ func TestParseTruthLenient(t *testing.T) {
 		"16 annotations[11].bbox 11 wrong-type",
 		"16 annotations[11].area 11 not-finite",
 		"17 annotations[12].area 12 duplicate-field",
+		"18 annotations[13].image_id 13 unknown-image",
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -316,6 +318,24 @@ func TestParseTruthLenient(t *testing.T) {
 		if _, _, err := parseTruthLenient([]byte(text)); err == nil {
 			t.Errorf("%q: got no error", text)
 		}
+	}
+}
+
+// The annotations of an image whose id cannot be read are not reported as well.
+func TestImagesWithoutID(t *testing.T) {
+	const text = `{"images": [{"id": 1, "width": 9, "height": 9}, {"width": 9, "height": 9}],
+"categories": [{"id": 1, "name": "a"}], "annotations": [
+ {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 2, 2], "area": 4},
+ {"id": 2, "image_id": 2, "category_id": 1, "bbox": [1, 1, 2, 2], "area": 4},
+ {"id": 3, "image_id": 2, "category_id": 1, "bbox": [4, 4, 2, 2], "area": 4}]}`
+	truth, problems, err := parseTruthLenient([]byte(text))
+	if err != nil || len(problems) != 1 || problems[0].Path != "images[1].id" || len(truth.Annotations) != 1 {
+		t.Errorf("%v, %+v, %d annotations", err, problems, len(truth.Annotations))
+	}
+	other := strings.Replace(text, `"id": 3, "image_id": 2`, `"id": 3, "image_id": 3`, 1)
+	_, problems, err = parseTruthLenient([]byte(other))
+	if err != nil || len(problems) != 3 || problems[2].Kind != UnknownImage {
+		t.Errorf("one image without id, and annotations of two: %v, %+v", err, problems)
 	}
 }
 
