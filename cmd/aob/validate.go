@@ -117,6 +117,13 @@ func validate(dir, config, trainers string) (validation, error) {
 		c.File = filepath.Join(dir, filepath.FromSlash(c.File))
 		v.Complaints = append(v.Complaints, c)
 	}
+	wrong := plan.WrongClasses(in)
+	for _, name := range slices.Sorted(maps.Keys(wrong)) {
+		for _, text := range words.Lines(wrong[name]) {
+			v.Complaints = append(v.Complaints, delivery.Complaint{Path: "classes", Text: text,
+				File: filepath.Join(dir, "models", name+".yaml")})
+		}
+	}
 	undeclared := plan.UndeclaredVariants(in)
 	v.Models, v.Gates, v.Fleets = len(in.Models), len(in.Gates), len(in.Fleets)
 	for _, f := range files { // a model with a complaint is there

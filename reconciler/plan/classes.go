@@ -3,6 +3,7 @@ package plan
 // This file checks that a model has the classes of its gates. Other classes of the model are shown and never counted.
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/autonomos/aob/reconciler/code"
@@ -12,23 +13,49 @@ import (
 // wrongClasses says which class of a gate a model lacks, or has twice.
 func (m *maker) wrongClasses(mdl delivery.Model, gates []judged) delivery.Fact {
 	for _, j := range gates {
-		reads := j.gate.LabelMap(nil)
-		for i, class := range j.gate.Classes {
-			v := values{Model: mdl.Name, Gate: j.name, Class: class, Names: reads.Called(class, mdl.Classes.Names())}
-			if !j.proposed {
-				v.Branch = m.w.Main.Branch
-			}
-			switch {
-			case len(v.Names) == 0:
-				v.Names = otherClasses(mdl, reads)
-				v.Labels = reads[i].Labels
-				return fact(code.ClassMissing, v)
-			case len(v.Names) > 1:
-				return fact(code.ClassTwice, v)
-			}
+		branch := ""
+		if !j.proposed {
+			branch = m.w.Main.Branch
+		}
+		if why := wrongClass(mdl, j.name, j.gate, branch); !why.IsZero() {
+			return why
 		}
 	}
 	return delivery.Fact{}
+}
+
+// wrongClass says which class of a gate a model lacks, or has twice. branch is where the gate is, if not in the model's
+// own tree.
+func wrongClass(mdl delivery.Model, name string, g delivery.Gate, branch string) delivery.Fact {
+	reads := g.LabelMap(nil)
+	for i, class := range g.Classes {
+		v := values{Model: mdl.Name, Gate: name, Class: class, Names: reads.Called(class, mdl.Classes.Names()),
+			Branch: branch}
+		switch {
+		case len(v.Names) == 0:
+			v.Names = otherClasses(mdl, reads)
+			v.Labels = reads[i].Labels
+			return fact(code.ClassMissing, v)
+		case len(v.Names) > 1:
+			return fact(code.ClassTwice, v)
+		}
+	}
+	return delivery.Fact{}
+}
+
+// WrongClasses says of models, by name, which class they lack that a gate of the same tree requires, or have twice.
+func WrongClasses(in delivery.Intent) map[string][]delivery.Fact {
+	found := map[string][]delivery.Fact{}
+	for _, name := range slices.Sorted(maps.Keys(in.Gates)) {
+		for _, model := range in.Gates[name].Covers {
+			if mdl, ok := in.Models[model]; ok {
+				if why := wrongClass(mdl, name, in.Gates[name], ""); !why.IsZero() {
+					found[model] = append(found[model], why)
+				}
+			}
+		}
+	}
+	return found
 }
 
 // classesOf lists those classes of a gate that a model has, by the gate's names.
