@@ -38,7 +38,7 @@ type front struct {
 	tokenFile, tlsCert, tlsKey  string
 	maxBody, maxMemory          string
 	maxRequests, maxConnections int
-	timeout                     time.Duration
+	timeout, drain              time.Duration
 	control, metrics            string
 	triton, stopFirst           bool
 	batch                       int
@@ -64,6 +64,8 @@ func (f *front) flags(flags *pflag.FlagSet) {
 	flags.IntVar(&f.maxRequests, "max-requests", 64, "requests at the same time; further ones are refused")
 	flags.IntVar(&f.maxConnections, "max-connections", 256, "connections at the same time; further ones wait")
 	flags.DurationVar(&f.timeout, "timeout", 30*time.Second, "how long the model may take for a request")
+	flags.DurationVar(&f.drain, "drain", time.Second,
+		"after SIGTERM, how long new requests are still taken while /readyz answers 503")
 }
 
 // serve serves until SIGTERM or an interrupt. A model whose process ends is started again.
@@ -243,7 +245,7 @@ func (f front) operators(ctx context.Context, roles *serve.Roles, metrics http.H
 
 // settings reads the files and limits that the flags name.
 func (f front) settings() (o serve.Options, config *tls.Config, err error) {
-	o = serve.Options{Timeout: f.timeout,
+	o = serve.Options{Timeout: f.timeout, Drain: f.drain,
 		Limits: serve.Limits{Requests: f.maxRequests, Connections: f.maxConnections}}
 	if build, ok := debug.ReadBuildInfo(); ok {
 		o.Version = cmp.Or(build.Main.Version, "unknown")
@@ -256,9 +258,9 @@ func (f front) settings() (o serve.Options, config *tls.Config, err error) {
 			return o, nil, fmt.Errorf("%s: %w", size.flag, err)
 		}
 	}
-	if f.maxRequests < 1 || f.maxConnections < 1 || f.timeout <= 0 || o.Body < 1 || o.Memory < o.Body {
+	if f.maxRequests < 1 || f.maxConnections < 1 || f.timeout <= 0 || f.drain < 0 || o.Body < 1 || o.Memory < o.Body {
 		return o, nil, errors.New("--max-requests, --max-connections, --max-body and --timeout have to be above 0, " +
-			"and --max-request-memory not below --max-body")
+			"--drain not below 0, and --max-request-memory not below --max-body")
 	}
 	if f.name == "" || strings.Contains(f.name+f.version, "/") {
 		return o, nil, errors.New("--name and --model-version have to be a name without a slash")

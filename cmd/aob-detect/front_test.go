@@ -83,7 +83,7 @@ func startFront(t *testing.T, flags ...string) *frontProcess {
 		}
 	}
 	p.cmd = exec.Command(p.binary, append([]string{"serve", "--bundle", p.bundle, "--listen", ":0", "--name", "shapes",
-		"--model-version", "7", "--threads", "1"}, flags...)...)
+		"--model-version", "7", "--threads", "1", "--drain", "0s"}, flags...)...)
 	p.cmd.Env = append(os.Environ(), "TMPDIR="+dir)
 	stderr, err := p.cmd.StderrPipe()
 	if err != nil {

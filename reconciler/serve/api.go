@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -63,6 +64,7 @@ type Options struct {
 	Token   string        // that callers have to send (Authorization: Bearer TOKEN); empty: none
 	Log     *slog.Logger  // of failures of models, whose reasons callers are not told
 	Timeout time.Duration // of a request, without the time to read it
+	Drain   time.Duration // how long requests are still taken when the server ends
 	Limits
 	Wrap func(http.Handler) http.Handler // around all requests, for metrics; nil: nothing
 }
@@ -94,6 +96,7 @@ type API struct {
 	started  time.Time
 	id       string        // of this process, for Roboflow's clients
 	draining chan struct{} // closed when the server ends
+	conns    atomic.Int64  // connections
 }
 
 // A route is one operation of openapi.json.
@@ -160,6 +163,9 @@ func New(o Options) *API {
 // ServeHTTP implements http.Handler.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
+	if a.ending() || a.crowded() {
+		w.Header().Set("Connection", "close") // this server closes it after the answer, and the caller knows that
+	}
 	// The mux would answer a path that is not clean with a redirect.
 	if path.Clean(r.URL.Path) != r.URL.Path {
 		a.fail(w, r, Problem{Status: http.StatusNotFound, Why: "no such path; see /openapi.json"})
@@ -387,10 +393,8 @@ func (a *API) facts(r *http.Request) (*Facts, error) {
 
 // ready returns an error if requests should go to another server.
 func (a *API) ready(r *http.Request) error {
-	select {
-	case <-a.draining:
+	if a.ending() {
 		return Unavailable{Why: "this server is ending"}
-	default:
 	}
 	_, err := a.facts(r)
 	return err

@@ -301,30 +301,33 @@ func (c *cursor) skip(depth int) error {
 	return c.fail("want a value")
 }
 
-// floats reads the values of a tensor into out: in one array, or nested as the shape is.
-func (c *cursor) floats(out []float32, shape []int64) error {
+// tensor reads the values of a tensor: in one array, or nested as the shape is.
+func (c *cursor) tensor(shape []int64) ([]float32, error) {
 	if c.next() != '[' {
-		return c.fail("want an array")
+		return nil, c.fail("want an array")
 	}
 	inside := cursor{c.data, c.at + 1}
+	n := elements(shape)
 	if inside.next() != '[' {
-		shape = shape[:1] // one array
+		shape = []int64{n} // one array
 	}
-	return c.nested(out, shape)
+	var out []float32
+	if int64(len(c.data)-c.at) > 2*n { // a digit and a comma or bracket each; else an array ends too early
+		out = make([]float32, n)
+	}
+	return out, c.floats(out, 0, shape)
 }
 
-func (c *cursor) nested(out []float32, shape []int64) error {
-	want, step := int64(len(out)), int64(1)
-	if len(shape) > 1 {
-		want, step = shape[0], int64(len(out))/shape[0]
-	}
+// floats reads the values of an array of a shape into out, from an index on. out is nil if there are too few.
+func (c *cursor) floats(out []float32, from int64, shape []int64) error {
+	want, step := shape[0], elements(shape[1:])
 	got := int64(0)
 	err := c.array(func(i int) error {
 		if got = int64(i) + 1; got > want {
 			return c.fail("an array of data has more than %d values", want)
 		}
 		if len(shape) > 1 {
-			return c.nested(out[int64(i)*step:][:step], shape[1:])
+			return c.floats(out, from+int64(i)*step, shape[1:])
 		}
 		text, err := c.number()
 		if err != nil {
@@ -334,7 +337,9 @@ func (c *cursor) nested(out []float32, shape []int64) error {
 		if err != nil {
 			return c.fail("the number %.40s is too large for FP32", text)
 		}
-		out[i] = float32(v)
+		if out != nil {
+			out[from+int64(i)] = float32(v)
+		}
 		return nil
 	})
 	if err == nil && got < want {

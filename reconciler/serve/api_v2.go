@@ -3,6 +3,8 @@ package serve
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"math"
 	"net/http"
@@ -165,14 +167,14 @@ func (q *v2Request) input(c *cursor, facts *Facts) error {
 				"binary_data_size": func() (err error) { size = true; q.Size, err = c.whole(); return err },
 			})
 		},
-		"data": func() error {
+		"data": func() (err error) {
 			here = true
 			if q.Shape == nil {
 				data = &cursor{c.data, c.at}
 				return c.skip(maxDepth)
 			}
-			q.Data = make([]float32, elements(q.Shape))
-			return c.floats(q.Data, q.Shape)
+			q.Data, err = c.tensor(q.Shape)
+			return err
 		},
 	})
 	if err != nil {
@@ -192,10 +194,9 @@ func (q *v2Request) input(c *cursor, facts *Facts) error {
 	case size && q.Size != 4*elements(q.Shape):
 		return invalid("input %s has binary_data_size %d, want %d for its shape", name, q.Size, 4*elements(q.Shape))
 	case data != nil:
-		q.Data = make([]float32, elements(q.Shape))
-		return data.floats(q.Data, q.Shape)
+		q.Data, err = data.tensor(q.Shape)
 	}
-	return nil
+	return err
 }
 
 // elements is the number of values of a shape that parseShape has returned.
@@ -284,10 +285,14 @@ func (a *API) v2Infer(w http.ResponseWriter, r *http.Request) error {
 	}
 	if q.Timeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, q.Timeout)
+		ctx, cancel = context.WithTimeoutCause(ctx, q.Timeout, Problem{Status: http.StatusGatewayTimeout,
+			Why: fmt.Sprintf("the model gave no answer within the timeout of the request (%s)", q.Timeout)})
 		defer cancel()
 	}
 	outputs, timing, err := model.Run(ctx, detect.Tensor{Shape: q.Shape, Data: q.Data})
+	if late, ok := errors.AsType[Problem](context.Cause(ctx)); ok && err != nil {
+		return late // not what the error is at the other end of the socket
+	}
 	if err != nil {
 		return err
 	}
