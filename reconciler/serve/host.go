@@ -43,7 +43,8 @@ type HostOptions struct {
 	Patience  time.Duration                    // how long a call waits while no model serves: 5s
 	Heartbeat time.Duration                    // between two questions whether the child answers: 5s
 	Backoff   func(failures int) time.Duration // the wait before a start, after failures in a row; nil: Backoff
-	Retired   func(Facts)                      // is told of a model after its last call, when another version serves
+	Serves    func(f Facts, now bool)          // is told when a model begins to serve, and when its process ends
+	Retired   func(Facts)                      // is told of a model after its last call: another version serves, or none
 }
 
 // A Host keeps a model running in a child process. It starts the child again when that ends, and changes to another
@@ -87,6 +88,9 @@ type lease struct {
 func NewHost(role string, o HostOptions) *Host {
 	o.Patience, o.Heartbeat = cmp.Or(o.Patience, 5*time.Second), cmp.Or(o.Heartbeat, 5*time.Second)
 	o.Log, o.Socket = cmp.Or(o.Log, slog.New(slog.DiscardHandler)), cmp.Or(o.Socket, role)
+	if o.Serves == nil {
+		o.Serves = func(Facts, bool) {}
+	}
 	if o.Retired == nil {
 		o.Retired = func(Facts) {}
 	}
@@ -169,12 +173,14 @@ func (h *Host) put(next *lease, b Bundle, why Unavailable) {
 	defer h.mu.Unlock()
 	if h.serving != nil {
 		close(h.serving.retired)
+		h.o.Serves(h.serving.facts, false)
 	}
 	h.serving, h.bundle, h.trouble = next, b, why
 	close(h.changed)
 	h.changed = make(chan struct{})
 	if next != nil {
 		h.last = next.facts
+		h.o.Serves(next.facts, true)
 		h.o.Log.Info("model serves", "role", h.role, "model", next.facts.Name, "version", next.facts.Version)
 		h.guards.Go(func() { h.guard(next) })
 	}
@@ -241,6 +247,7 @@ func (h *Host) drop(l *lease, why Unavailable) bool {
 		return false
 	}
 	close(l.retired)
+	h.o.Serves(l.facts, false)
 	h.serving, h.trouble = nil, why
 	close(h.changed)
 	h.changed = make(chan struct{})
@@ -369,13 +376,22 @@ func (h *Host) Serving() (Facts, error) {
 	return h.serving.facts, nil
 }
 
+// announce tells HostOptions.Serves again what serves.
+func (h *Host) announce() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.last.Version != "" {
+		h.o.Serves(h.last, h.serving != nil)
+	}
+}
+
 // Close ends the child after its calls. It must be called once.
 func (h *Host) Close() error {
 	h.end()
 	h.loading.Lock()
 	defer h.loading.Unlock()
 	h.mu.Lock()
-	l := h.serving
+	l, last := h.serving, h.last
 	h.mu.Unlock()
 	var err error
 	if l != nil && h.drop(l, Unavailable{errEnding.Error(), time.Second}) {
@@ -383,5 +399,8 @@ func (h *Host) Close() error {
 		err = l.child.Close()
 	}
 	h.guards.Wait()
+	if last.Version != "" {
+		h.o.Retired(last)
+	}
 	return err
 }

@@ -40,6 +40,7 @@ type modelMetrics struct {
 	batch, confidence, entropy, area, boxesOfImage prometheus.Histogram
 	calls                                          *prometheus.CounterVec // outcome
 	boxes                                          *prometheus.CounterVec // class
+	ready                                          prometheus.Gauge
 }
 
 type shadowMetrics struct {
@@ -152,10 +153,9 @@ func (m *Metrics) of(f *Facts, role string) *modelMetrics {
 	one.calls = counter("aob_detect_calls_total", "Calls by outcome: ok, image (it is invalid), tensor (it does not "+
 		"fit), model (it failed), gone (the caller has left or the time is over).", "outcome")
 	one.boxes = counter("aob_detect_boxes_total", "Boxes returned, by class.", "class")
-	ready := prometheus.NewGauge(prometheus.GaugeOpts{Name: "aob_detect_ready", ConstLabels: labels,
-		Help: "1 for each model that serves."})
-	ready.Set(1)
-	one.all = append(one.all, ready)
+	one.ready = prometheus.NewGauge(prometheus.GaugeOpts{Name: "aob_detect_ready", ConstLabels: labels,
+		Help: "1 for each model that serves, 0 for one whose process has ended and is started again."})
+	one.all = append(one.all, one.ready)
 	m.registry.MustRegister(one.all...)
 	m.models[key] = one
 	return one
@@ -167,19 +167,25 @@ func (m *Metrics) Requests(next http.Handler) http.Handler {
 		began := time.Now()
 		status := &statusWriter{ResponseWriter: w, code: http.StatusOK}
 		defer func() {
-			of := m.requests.WithLabelValues(apiOf(r.URL.Path), strconv.Itoa(status.code))
+			of := m.requests.WithLabelValues(apiOf(r), strconv.Itoa(status.code))
 			of.Observe(time.Since(began).Seconds())
 		}()
 		next.ServeHTTP(status, r)
 	})
 }
 
-// apiOf returns the label of a path; there are few.
-func apiOf(path string) string {
-	for _, api := range []string{"v1", "v2", "infer"} {
-		if strings.HasPrefix(path, "/"+api+"/") {
-			return api
-		}
+// apiOf returns the label of a request; there are few. Only what asks the model has that of an API, so that the many
+// short requests about health do not hide how long the model's take. Roboflow's are /infer/... and /MODEL/VERSION.
+func apiOf(r *http.Request) string {
+	switch {
+	case r.Method != http.MethodPost:
+		return "other"
+	case strings.HasPrefix(r.URL.Path, "/v1/"):
+		return "v1"
+	case strings.HasPrefix(r.URL.Path, "/v2/"):
+		return "v2"
+	case strings.Count(r.URL.Path, "/") == 2:
+		return "infer"
 	}
 	return "other"
 }
@@ -317,8 +323,22 @@ func entropyOf(p float64) float64 {
 	return -p*math.Log2(p) - (1-p)*math.Log2(1-p)
 }
 
-// Serves begins the series of a model.
-func (m *Metrics) Serves(role string, f Facts) { m.of(&f, role) }
+// Serves begins the series of a model, and says whether its process serves now.
+func (m *Metrics) Serves(role string, f Facts, now bool) {
+	ready := m.of(&f, role).ready
+	if now {
+		ready.Set(1)
+	} else {
+		ready.Set(0)
+	}
+}
+
+// watch returns the options of a host that tells the metrics what serves in a role.
+func (m *Metrics) watch(role string, o HostOptions) HostOptions {
+	o.Serves = func(f Facts, now bool) { m.Serves(role, f, now) }
+	o.Retired = func(f Facts) { m.Retired(role, f) }
+	return o
+}
 
 // Retired ends the series of a model that serves no longer, so that releases do not add up.
 func (m *Metrics) Retired(role string, f Facts) {

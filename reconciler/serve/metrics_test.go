@@ -49,6 +49,9 @@ func TestMetrics(t *testing.T) {
 	}
 	model.err = nil
 	ask(t, m.Calls("shadow", model), 0)
+	m.Serves("shadow", model.facts, true)
+	m.Serves("main", model.facts, true)
+	m.Serves("main", model.facts, false)
 	m.Compared(ShadowResult{Outcome: "dropped"})
 	m.Compared(ShadowResult{Outcome: "compared", Agreement: Agreement{Images: 1, First: 3, Second: 2, Matched: 2,
 		Shift: -0.4}})
@@ -57,8 +60,11 @@ func TestMetrics(t *testing.T) {
 			w.WriteHeader(http.StatusNotFound)
 		}
 	}))
-	for _, path := range []string{"/v1/detect", "/v2/models/m/infer", "/infer/x", "/a/b/c"} {
+	for _, path := range []string{"/v1/detect", "/v2/models/m/infer", "/infer/x", "/m/1", "/a/b/c"} {
 		handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("POST", path, nil))
+	}
+	for _, path := range []string{"/readyz", "/v2/health/ready"} { // these are not what a model takes
+		handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", path, nil))
 	}
 	got := scrape(t, registry)
 	for _, want := range []string{
@@ -72,12 +78,15 @@ func TestMetrics(t *testing.T) {
 		`aob_detect_image_boxes_bucket{release="r1",role="main",le="2"} 1`,
 		`aob_detect_stage_seconds_count{release="r1",role="main",stage="infer"} 2`,
 		`aob_detect_ready{release="r1",role="shadow"} 1`,
+		`aob_detect_ready{release="r1",role="main"} 0`,
 		`aob_detect_shadow_images_total{outcome="failed"} 0`,
 		`aob_detect_shadow_boxes_total{of="main"} 3`,
 		`aob_detect_shadow_matched_total 2`,
 		`aob_detect_shadow_score_shift_sum -0.2`,
 		`aob_detect_request_seconds_count{api="v1",code="200"} 1`,
-		`aob_detect_request_seconds_count{api="other",code="404"} 1`,
+		`aob_detect_request_seconds_count{api="v2",code="404"} 1`,
+		`aob_detect_request_seconds_count{api="infer",code="404"} 2`,
+		`aob_detect_request_seconds_count{api="other",code="404"} 3`,
 		`nv_inference_request_success{model="m",version="r1"} 2`,
 		`nv_inference_request_failure{model="m",version="r1"} 2`,
 	} {

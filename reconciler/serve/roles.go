@@ -69,7 +69,7 @@ type ShadowStatus struct {
 
 // NewRoles returns Roles without a model.
 func NewRoles(o RolesOptions) *Roles {
-	o.Host.Retired = func(f Facts) { o.Metrics.Retired("main", f) }
+	o.Host, o.Shadow = o.Metrics.watch("main", o.Host), o.Metrics.watch("shadow", o.Shadow)
 	r := &Roles{o: o, main: NewHost("main", o.Host), mux: http.NewServeMux(), bundles: map[string]Bundle{}}
 	r.use(o.Metrics.Calls("main", r.main))
 	r.mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { reply(w, r.Status(), nil) })
@@ -99,9 +99,6 @@ func (r *Roles) Load(ctx context.Context, b Bundle) error {
 	if err := r.main.Load(ctx, b); err != nil {
 		return err
 	}
-	if facts, err := r.main.Serving(); err == nil {
-		r.o.Metrics.Serves("main", facts)
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.bundles["main"] = b
@@ -122,12 +119,12 @@ func (r *Roles) StartShadow(ctx context.Context, b Bundle, share float64) error 
 	o := r.o.Shadow
 	r.shadows++ // the one before still has its socket
 	o.Socket = "shadow" + strconv.Itoa(r.shadows) + "-"
-	o.Retired = func(f Facts) { r.o.Metrics.Retired("shadow", f) }
 	host := NewHost("shadow", o)
 	if err := host.Load(ctx, b); err != nil {
 		return errors.Join(err, host.Close())
 	}
 	r.endShadow()
+	host.announce() // the one before may have had the same name
 	main := r.o.Metrics.Calls("main", r.main)
 	compare := NewShadow(ShadowOptions{Main: main, Second: r.o.Metrics.Calls("shadow", host), Share: share,
 		Score: r.o.Score, Log: r.o.Shadow.Log, Seen: r.saw})
@@ -165,12 +162,8 @@ func (r *Roles) endShadow() {
 	}
 	r.use(r.o.Metrics.Calls("main", r.main))
 	compare.Close()
-	facts, err := host.Serving()
-	if closeErr := host.Close(); closeErr != nil && r.o.Shadow.Log != nil {
-		r.o.Shadow.Log.Warn("shadow did not end well", "err", closeErr)
-	}
-	if err == nil {
-		r.o.Metrics.Retired("shadow", facts)
+	if err := host.Close(); err != nil && r.o.Shadow.Log != nil {
+		r.o.Shadow.Log.Warn("shadow did not end well", "err", err)
 	}
 }
 

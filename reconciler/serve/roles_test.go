@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -104,6 +105,51 @@ func TestRoles(t *testing.T) {
 		!strings.Contains(got, `aob_detect_ready{release="v3",role="main"} 1`) {
 		t.Errorf("series of models that are gone:\n%s", got)
 	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// The metrics say whether a model serves, and a shadow that has died leaves no series.
+func TestRolesTellMetrics(t *testing.T) {
+	n := &nursery{children: make(chan *fakeChild, 100), root: t.TempDir()}
+	registry := prometheus.NewPedanticRegistry()
+	host := HostOptions{Start: n.start, Name: "m", Patience: time.Millisecond, Heartbeat: time.Hour,
+		Backoff: func(int) time.Duration { return time.Hour }}
+	r := NewRoles(RolesOptions{Host: host, Shadow: host, Metrics: NewMetrics(registry, false)})
+	if err := r.Load(t.Context(), n.bundle(t, "v1")); err != nil {
+		t.Fatal(err)
+	}
+	main := <-n.children
+	for range 2 { // the second one has the name of the first one
+		if err := r.StartShadow(t.Context(), n.bundle(t, "v2"), 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect := func(when string, want ...string) {
+		t.Helper()
+		got := scrape(t, registry)
+		for _, line := range want {
+			if !strings.Contains(got, line+"\n") {
+				t.Errorf("%s: %s is missing", when, line)
+			}
+		}
+		if n := strings.Count(got, "aob_detect_ready{"); n != len(want) {
+			t.Errorf("%s: %d models, want %d", when, n, len(want))
+		}
+	}
+	expect("at first", `aob_detect_ready{release="v1",role="main"} 1`, `aob_detect_ready{release="v2",role="shadow"} 1`)
+	<-n.children
+	shadow := <-n.children
+	main.crash("boom")
+	shadow.crash("boom")
+	for r.Status().Main.Trouble == "" || r.Status().Shadow.Trouble == "" {
+		runtime.Gosched()
+	}
+	expect("after a crash", `aob_detect_ready{release="v1",role="main"} 0`,
+		`aob_detect_ready{release="v2",role="shadow"} 0`)
+	r.EndShadow()
+	expect("without a shadow", `aob_detect_ready{release="v1",role="main"} 0`)
 	if err := r.Close(); err != nil {
 		t.Error(err)
 	}
