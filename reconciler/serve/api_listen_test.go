@@ -31,12 +31,14 @@ func TestShortTensor(t *testing.T) {
 // The answer says whose timeout is over.
 func TestTimeoutOfRequest(t *testing.T) {
 	m := &fake{hold: make(chan struct{})}
-	resp, body := call(t, newTestAPI(m, nil), httptest.NewRequest("POST", "/v2/models/bccd/infer", strings.NewReader(
-		`{"parameters":{"timeout":1},"inputs":[{"name":"input","shape":[1,3,2,4],"datatype":"FP32","data":`+flat+`}]}`)))
+	text := `{"parameters":{"timeout":1},` + tensor(`,"data":` + flat)[1:]
+	resp, body := call(t, newTestAPI(m, nil), httptest.NewRequest("POST", "/v2/models/bccd/infer",
+		strings.NewReader(text)))
 	if resp.StatusCode != 504 || !strings.Contains(body, "timeout of the request (1µs)") {
 		t.Errorf("%d %s", resp.StatusCode, body)
 	}
-	resp, body = call(t, newTestAPI(m, func(o *Options) { o.Timeout = 1 }), httptest.NewRequest("POST", "/v1/detect", strings.NewReader(jpeg)))
+	resp, body = call(t, newTestAPI(m, func(o *Options) { o.Timeout = 1 }),
+		httptest.NewRequest("POST", "/v1/detect", strings.NewReader(jpeg)))
 	if resp.StatusCode != 504 || !strings.Contains(body, "within the timeout (1ns)") {
 		t.Errorf("%d %s", resp.StatusCode, body)
 	}

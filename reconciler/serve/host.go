@@ -44,7 +44,7 @@ type HostOptions struct {
 	Heartbeat time.Duration                    // between two questions whether the child answers: 5s
 	Backoff   func(failures int) time.Duration // the wait before a start, after failures in a row; nil: Backoff
 	Serves    func(f Facts, now bool)          // is told when a model begins to serve, and when its process ends
-	Retired   func(Facts)                      // is told of a model after its last call: another version serves, or none
+	Retired   func(Facts)                      // is told of a model that serves no longer, after its last call
 }
 
 // A Host keeps a model running in a child process. It starts the child again when that ends, and changes to another
