@@ -44,7 +44,8 @@ func newBenchCommand() *cobra.Command {
 		Short: "Measure how fast this machine runs a bundle",
 		Long: `Bench runs a bundle on this machine as a hardware profile says, in a process of its
 own and by the code that serves it. BUNDLE is the folder of a bundle (aob bundle pull),
-or MODEL or MODEL@VERSION, which is copied from the server.
+MODEL or MODEL@VERSION, which is copied from the server, or on the server's machine the
+digest of any bundle in its store.
 
 After some images to warm up it measures in repeats: images one after the other give
 the time of each stage, and images of several clients the throughput. Each figure is
@@ -57,7 +58,7 @@ by themselves: docs/bench.md.`,
 		Example: `  aob bench shapes@2 --profile cpu-fp32
   aob bench ./shapes-2 --profile orin-nano-fp16 -n 200 --warmup 50 --picture frame.jpg
   aob bench ./shapes-2 --profile cpu-fp32 -o json | jq .figures.total.p95.value
-  aob bench shapes --profile cpu-fp32 --sign --config world/aob.yaml`,
+  aob bench sha256:1f0c… --profile cpu-fp32 --sign --config world/aob.yaml`,
 		RunE: func(c *cobra.Command, args []string) error {
 			r.bundle = args[0]
 			m, err := r.run(c.Context(), c.ErrOrStderr())
@@ -81,7 +82,7 @@ by themselves: docs/bench.md.`,
 	f.StringArrayVar(&r.pictures, "picture", nil, "a JPEG or PNG `file`; can be repeated (default: built-in pictures "+
 		"of 1280 x 720)")
 	f.BoolVar(&r.sign, "sign", false, "sign the result as evidence about the bundle, with the server's key")
-	f.StringVar(&r.config, "config", "aob.yaml", "with --sign: the server's configuration `file`")
+	f.StringVar(&r.config, "config", "aob.yaml", "the server's configuration `file`, for --sign and for a digest")
 	f.StringVar(&r.detector, "detector", "", "the `path` of aob-detect (default: beside this program, or on PATH)")
 	f.StringVar(&r.library, "library", "", "the `path` of ONNX Runtime's library (default: AOB_ONNXRUNTIME, else the "+
 		"installed one)")
@@ -194,6 +195,9 @@ func (r benchRequest) open(ctx context.Context) (folder string, bundle delivery.
 		}
 		return r.bundle, bundle, done, nil
 	}
+	if d, err := delivery.ParseDigest(r.bundle); err == nil {
+		return r.unpack(ctx, d)
+	}
 	if strings.ContainsAny(r.bundle, "/.") {
 		return "", "", done, hinted{fmt.Errorf("%s: no such folder", r.bundle), "aob bundle pull MODEL DIR writes one"}
 	}
@@ -207,6 +211,31 @@ func (r benchRequest) open(ctx context.Context) (folder string, bundle delivery.
 		return "", "", done, errors.Join(err, done())
 	}
 	return p.Folder, p.Bundle, done, nil
+}
+
+// unpack copies a bundle from the server's store.
+func (r benchRequest) unpack(ctx context.Context, bundle delivery.Digest) (string, delivery.Digest, func() error,
+	error) {
+	none := func() error { return nil }
+	s, err := loadServer(r.config)
+	if err != nil {
+		return "", "", none, err
+	}
+	store, err := artifact.Open(state(s.State).bundles())
+	if err != nil {
+		return "", "", none, err
+	}
+	tmp, err := os.MkdirTemp("", "aob-bench-")
+	if err != nil {
+		return "", "", none, err
+	}
+	done := func() error { return os.RemoveAll(tmp) }
+	folder := filepath.Join(tmp, "bundle")
+	if err := store.Unpack(ctx, bundle, folder); err != nil {
+		return "", "", none, errors.Join(hinted{fmt.Errorf("bundle %s is not in the store of %s: %w", bundle.Short(),
+			r.config, err), "aob pr show names the bundles of a pull request"}, done())
+	}
+	return folder, bundle, done, nil
 }
 
 // signer returns a function that signs a result and attaches it to its bundle in the server's store.

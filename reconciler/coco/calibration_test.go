@@ -179,12 +179,12 @@ func TestGatesAreCalibrated(t *testing.T) {
 			rare := kind{"rare", float64(objects) / size, [2][2]float64{{0.8, 0.8}, {0.8, 0.8}}, 0.05}
 			pool := worldPool(t, []kind{{"a", 0.6, [2][2]float64{{0.8, 0.8}, {0.8, 0.8}}, 0.1}, rare})
 			drop, floor := 0.05, 0.7 // both find 0.8
-			check := delivery.GateCheck{Metric: "AP", Classes: delivery.ClassSelect{Names: []string{"rare"}},
+			check := delivery.GateCheck{Metric: "AP", Classes: delivery.Selection{Names: []string{"rare"}},
 				MaxDrop: &drop, Confidence: 0.95, Support: 1, Unsure: "review"}
 			checks := map[string]delivery.GateCheck{"AP, maxDrop": check}
 			check.MaxDrop, check.Min = nil, &floor
 			checks["AP, min"] = check
-			check.Metric, check.Classes = "mAP", delivery.ClassSelect{}
+			check.Metric, check.Classes = "mAP", delivery.Selection{}
 			checks["mAP, min"] = check
 			check.MaxDrop, check.Min = &drop, nil
 			checks["mAP, maxDrop"] = check

@@ -232,7 +232,7 @@ func equal(t testing.TB, size, sets, resamples int) (failed int) {
 	whole, each := 0.01, 0.05
 	g := delivery.Gate{Checks: []delivery.GateCheck{
 		{Metric: "mAP", MaxDrop: &whole, Against: "release", Confidence: 0.95, Support: 1, Unsure: "review"},
-		{Metric: "AP", Classes: delivery.ClassSelect{All: true}, MaxDrop: &each, Against: "release", Confidence: 0.95,
+		{Metric: "AP", Classes: delivery.Selection{All: true}, MaxDrop: &each, Against: "release", Confidence: 0.95,
 			Support: 1, Unsure: "review"},
 	}}
 	r := rand.New(rand.NewPCG(p.seed, 3))

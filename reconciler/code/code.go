@@ -55,6 +55,7 @@ var (
 	OfFleet      = fact("of.fleet", "fleet {fleet}: {facts}")
 	OfGate       = fact("of.gate", "gate {gate}: {facts}")
 	OfVariant    = fact("of.variant", "variant {name}: {facts}")
+	OfProfile    = fact("of.profile", "on {name}: {facts}")
 	OfVersion    = fact("of.version", "version {version}: {facts}")
 	OfBaseline   = fact("of.baseline", "release: {facts}")
 	OfValidation = fact("of.validation", "validation: {facts}")
@@ -594,6 +595,18 @@ var (
 		"({fewNames}); cool it or choose a power mode that it can hold, and measure again")
 	BenchNoisy = fact("bench.noisy", "no data: between the repeats, {metric} differs by {percent} % of its median, "+
 		"and above {boundPercent} % it says nothing; end other programs on the machine, and measure again")
+	BenchMissing = fact("bench.missing", "no data: bundle {bundle} was not measured on {name}; [device {device} of "+
+		"fleet {fleet} is asked to|on a machine with that hardware and the server's keys, run {ask}]")
+	BenchUnknown = fact("bench.unknown", "no data: what was measured on {name} is known to aob serve alone")
+	BenchStale   = fact("bench.stale", "no data: bundle {bundle} was measured on {name} while the machine had other "+
+		"settings or software than now; [device {device} of fleet {fleet} is asked to measure again|run {ask}]")
+	LatencyWithin = fact("latency.within", "{metric} on {name} {ms} ms <= {boundMs} ms")
+	LatencyAbove  = fact("latency.above", "{metric} on {name} {ms} ms > {boundMs} ms (at least {lowMs} ms in each "+
+		"repeat)")
+	LatencyMaybe = fact("latency.maybe", "{metric} on {name} {ms} ms, and the repeats, from {lowMs} to {highMs} ms, "+
+		"are on both sides of {boundMs} ms")
+	LatencyNoProfile = fact("latency.noProfile", "no fleet on the target branch that runs {model} has profiles, so "+
+		"all of them is none; name some under profiles: in the fleet's file or in the check")
 	BoundInvalid = fact("check.boundInvalid", "{text}")
 	DropAllowed  = fact("drop.allowed", compared+"[ >= {bound}; "+elsewhere+"|, at worst {low+} >= {bound}]")
 	DropFound    = fact("drop.found", compared+"[ < {bound}; "+elsewhere+"|, at best {high+} < {bound} ({sure})]")

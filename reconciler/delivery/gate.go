@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // A Gate is a file gates/NAME.yaml: what a model must reach before it is released.
@@ -130,31 +131,31 @@ func (e EvalSet) String() string {
 
 // A GateCheck is one condition of a gate. Exactly one of Min, Max and MaxDrop is set.
 type GateCheck struct {
-	Metric     string      `json:"metric" check:"metricName,later=latency.*"`
-	Classes    ClassSelect `json:"classes,omitzero" check:"optional"`
-	Except     []string    `json:"except,omitempty" check:"optional,nonempty,class"`
-	Min        *float64    `json:"min,omitempty" check:"optional,min=0,max=1"`
-	Max        *Quantity   `json:"max,omitempty" check:"optional"`
-	MaxDrop    *float64    `json:"maxDrop,omitempty" check:"optional,min=0,max=1"`
-	Against    string      `json:"against,omitempty" check:"optional,against"`
-	Confidence Share       `json:"confidence" default:"95%" check:"min=50%,max=99.9%"`
-	Support    int         `json:"support" default:"1" check:"min=1,max=1000000"`
-	Unsure     string      `json:"unsure" default:"review" check:"oneof=fail|review|ignore"`
-	At         string      `json:"at,omitempty" check:"optional,oneof=threshold"`
-	Profiles   string      `json:"profiles,omitempty" check:"optional,later"`
+	Metric     string    `json:"metric" check:"metricName"`
+	Classes    Selection `json:"classes,omitzero" check:"optional"`
+	Except     []string  `json:"except,omitempty" check:"optional,nonempty,class"`
+	Min        *float64  `json:"min,omitempty" check:"optional,min=0,max=1"`
+	Max        *Quantity `json:"max,omitempty" check:"optional"`
+	MaxDrop    *float64  `json:"maxDrop,omitempty" check:"optional,min=0,max=1"`
+	Against    string    `json:"against,omitempty" check:"optional,against"`
+	Confidence Share     `json:"confidence" default:"95%" check:"min=50%,max=99.9%"`
+	Support    int       `json:"support" default:"1" check:"min=1,max=1000000"`
+	Unsure     string    `json:"unsure" default:"review" check:"oneof=fail|review|ignore"`
+	At         string    `json:"at,omitempty" check:"optional,oneof=threshold"`
+	Profiles   Selection `json:"profiles,omitzero" check:"optional,name"`
 }
 
-// ClassSelect selects classes: all of them, or those in Names.
-type ClassSelect struct {
+// A Selection is all classes or profiles, or those in Names.
+type Selection struct {
 	All   bool
 	Names []string
 }
 
-// IsZero reports whether no class is selected.
-func (c ClassSelect) IsZero() bool { return !c.All && len(c.Names) == 0 }
+// IsZero reports whether nothing is selected.
+func (c Selection) IsZero() bool { return !c.All && len(c.Names) == 0 }
 
 // MarshalJSON implements json.Marshaler: "all", or a list of names.
-func (c ClassSelect) MarshalJSON() ([]byte, error) {
+func (c Selection) MarshalJSON() ([]byte, error) {
 	if c.All {
 		return json.Marshal("all")
 	}
@@ -184,6 +185,13 @@ func (q Quantity) Number() (float64, error) {
 		return 0, fmt.Errorf("want a number as in 0.5, got %q", string(q))
 	}
 	return strconv.ParseFloat(string(q), 64)
+}
+
+// Seconds returns the quantity as a duration in seconds, or an error if it is none.
+func (q Quantity) Seconds() (float64, error) {
+	var d Duration
+	err := d.UnmarshalText([]byte(q))
+	return time.Duration(d).Seconds(), err
 }
 
 // Bytes returns the quantity as a size, or an error if it is none.

@@ -39,6 +39,7 @@ const (
 	OfClass   MetricOf = "each class"  // each class separately
 	OfEither  MetricOf = "either"      // each class if a check selects classes, else all of them
 	OfModel   MetricOf = "the model"   // its files; there are no classes and no uncertainty
+	OfProfile MetricOf = "a profile"   // each hardware profile, by a bench; there are no classes
 )
 
 // MetricUnit is the unit of a metric's values.
@@ -49,6 +50,7 @@ const (
 	UnitShare MetricUnit = "share" // from 0 to 1
 	UnitCount MetricUnit = "count" // from 0 up
 	UnitBytes MetricUnit = "bytes"
+	UnitTime  MetricUnit = "seconds"
 )
 
 // The names of metrics.
@@ -66,6 +68,8 @@ const (
 	MetricAPMedium       = "APmedium"
 	MetricAPLarge        = "APlarge"
 	MetricSize           = "size"
+	// The quantiles of the time for one image, from the file to the boxes: latency.p50 to latency.p99.
+	metricLatency = "latency."
 )
 
 var metrics = []Metric{
@@ -95,6 +99,22 @@ var metrics = []Metric{
 		Doc:        "the same of objects of 96 x 96 pixels and more",
 		WhyNoValue: "the eval set has no such large object"},
 	{Name: MetricSize, Of: OfModel, Unit: UnitBytes, LessIsBetter: true, Doc: "the size of the ONNX file"},
+	latency("p50", "the median of the time for one image, from the file to the boxes, on a hardware profile"),
+	latency("p90", "its 90th percentile"), latency("p95", "its 95th percentile"),
+	latency("p99", "its 99th percentile"),
+}
+
+func latency(quantile, doc string) Metric {
+	return Metric{Name: metricLatency + quantile, Of: OfProfile, Unit: UnitTime, LessIsBetter: true, Doc: doc}
+}
+
+// Quantile returns which quantile a metric of latency is, as p95; "" of another one.
+func (m Metric) Quantile() string {
+	q, ok := strings.CutPrefix(m.Name, metricLatency)
+	if !ok {
+		return ""
+	}
+	return q
 }
 
 // Metrics lists all metrics in the order of display.
@@ -145,6 +165,8 @@ func (m Metric) Example() string {
 	switch {
 	case m.Unit == UnitBytes:
 		return "max: 120MB"
+	case m.Unit == UnitTime:
+		return "max: 33ms"
 	case m.LessIsBetter:
 		return "max: 0.5"
 	}

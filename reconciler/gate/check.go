@@ -27,6 +27,11 @@ func ofModel(c delivery.GateCheck) bool {
 	return delivery.MetricOfFigure(c.Metric).Of == delivery.OfModel
 }
 
+// ofProfile reports whether a check is about the latency on hardware profiles.
+func ofProfile(c delivery.GateCheck) bool {
+	return delivery.MetricOfFigure(c.Metric).Of == delivery.OfProfile
+}
+
 // A figure is one number that a check judges, with the result.
 type figure struct {
 	class   string   // empty if it is over several classes
@@ -61,6 +66,8 @@ func check(c delivery.GateCheck, g delivery.Gate, in Input) []delivery.CheckVerd
 		return one(delivery.Fail, fact(code.BoundInvalid, delivery.Values{Text: err.Error()}))
 	case ofModel(c):
 		return []delivery.CheckVerdict{size(c, limit, in.Size)}
+	case ofProfile(c):
+		return latency(c, limit, in)
 	}
 	metric := delivery.MetricOfFigure(c.Metric)
 	if metric.AtThreshold && !in.Candidate.Scores.AtThreshold() {
@@ -248,6 +255,8 @@ func limitOf(c delivery.GateCheck) (float64, error) {
 	case ofModel(c):
 		size, err := c.Max.Bytes()
 		return float64(size), err
+	case ofProfile(c):
+		return c.Max.Seconds()
 	}
 	return c.Max.Number()
 }

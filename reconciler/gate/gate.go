@@ -6,6 +6,8 @@
 //   - min: pass at or above the bound; fail if even the upper bound of the value is below it; else unsure.
 //   - max: for size, pass at or below the bound, else fail. For falsePositivesPerImage, pass at or below it; fail if
 //     even the lower bound of the value is above it; else unsure.
+//   - max of latency: pass if each repeat of the bench is at or below the bound, fail if each is above it, else unsure.
+//     Unsure also without a bench that counts: none, one of other settings, or one that says nothing.
 //   - maxDrop: pass if the lower bound of candidate minus baseline is at least -maxDrop; fail if its upper bound is
 //     below; else unsure, with the number of images that would settle it. The baseline is the release, or a version
 //     that the check names, such as pallets@12; without a release the check does not apply.
@@ -73,6 +75,9 @@ type Input struct {
 	// how many models were judged on the eval set against this baseline; 0: not counted
 	Look    int
 	Anchors map[string]Anchor // by version, such as pallets@12, and fp32 for a variant
+
+	Profiles []string           // that all stands for in checks of latency
+	Benches  map[string]Benched // by profile, for Profiles and those that checks name
 }
 
 // An Anchor is a fixed version that checks compare with, on the same eval set.
@@ -92,7 +97,7 @@ func Resamples(checks []delivery.GateCheck, classes int) int {
 		if perClass(c) {
 			family = classes
 		}
-		if !ofModel(c) {
+		if !ofModel(c) && !ofProfile(c) {
 			n = max(n, coco.ResamplesFor(family, float64(c.Confidence)))
 		}
 	}
@@ -129,6 +134,11 @@ func Judge(name string, g delivery.Gate, in Input) delivery.Verdict {
 			v.Inputs = append(v.Inputs, a.Measured.Key, a.CompareKey)
 		}
 	}
+	for _, profile := range LatencyProfiles(g.Checks, in.Profiles) {
+		if b := in.Benches[profile].Bench; b != nil {
+			v.Inputs = append(v.Inputs, delivery.DigestOf("bench", *b))
+		}
+	}
 	v.Key = delivery.VerdictKey(v.GateSpec, v.Inputs)
 	if in.Compare != nil && !in.SameBundle {
 		v.Lost = lost(in.Compare, v.Classes)
@@ -148,7 +158,7 @@ func Judge(name string, g delivery.Gate, in Input) delivery.Verdict {
 	figures := map[string][]int{} // places in v.Checks of the checks that bound the same figure
 	for _, c := range g.Checks {
 		for _, cv := range check(c, g, in) {
-			cv.Check = describe(c)
+			cv.Check = cmp.Or(cv.Check, describe(c))
 			if cv.Outcome == delivery.Unsure {
 				switch c.Unsure {
 				case "fail":

@@ -102,7 +102,7 @@ func with(c delivery.GateCheck, change func(*delivery.GateCheck)) delivery.GateC
 	return c
 }
 
-func all(c *delivery.GateCheck) { c.Classes = delivery.ClassSelect{All: true} }
+func all(c *delivery.GateCheck) { c.Classes = delivery.Selection{All: true} }
 
 // How one check decides, sentence by sentence of the design's section 3.
 func TestJudge(t *testing.T) {

@@ -21,7 +21,7 @@ func custom(t reflect.Type) reader {
 	switch t {
 	case reflect.TypeFor[delivery.Classes]():
 		return readClasses
-	case reflect.TypeFor[delivery.ClassSelect]():
+	case reflect.TypeFor[delivery.Selection]():
 		return readSelect
 	case reflect.TypeFor[map[string]any]():
 		return readArgs
@@ -77,15 +77,19 @@ func readClasses(d *document, n *yaml.Node, v reflect.Value, _ *rules, path stri
 }
 
 // readSelect reads all or [a, b].
-func readSelect(d *document, n *yaml.Node, v reflect.Value, _ *rules, path string) {
-	var s delivery.ClassSelect
+func readSelect(d *document, n *yaml.Node, v reflect.Value, r *rules, path string) {
+	var s delivery.Selection
+	form, what := "class", "classes"
+	if r.form == forms["name"] {
+		form, what = "name", "profiles"
+	}
 	switch {
 	case n.Kind == yaml.SequenceNode:
-		s.Names = d.names(n, "class", path)
+		s.Names = d.names(n, form, path)
 	case n.Kind != yaml.ScalarNode:
-		d.fault(placeOf(n), path, "want all or a list of classes, got %s", describe(n))
+		d.fault(placeOf(n), path, "want all or a list of %s, got %s", what, describe(n))
 	case n.Value != "all":
-		d.fault(placeOf(n), path, "want all or a list of classes, as in [%s], got %s", clip(n.Value), describe(n))
+		d.fault(placeOf(n), path, "want all or a list of %s, as in [%s], got %s", what, clip(n.Value), describe(n))
 	default:
 		s.All = true
 	}

@@ -37,6 +37,9 @@ func (d *document) gate(g *delivery.Gate, doc *Doc) {
 			doc.refer(d, refAgainst, model, path+".against")
 		}
 		key := fmt.Sprintf("%q %v %q %v %q", c.Metric, c.Classes.All, c.Classes.Names, c.MaxDrop != nil, c.Against)
+		if !c.Profiles.IsZero() {
+			key += fmt.Sprintf(" %v %q", c.Profiles.All, slices.Sorted(slices.Values(c.Profiles.Names)))
+		}
 		if c.Classes.IsZero() { // without some classes it is another mean
 			key += fmt.Sprintf(" %q", slices.Sorted(slices.Values(c.Except)))
 		}
@@ -97,7 +100,9 @@ type checkRule struct {
 	add   string                     // what to do where it is missing
 }
 
+func ofImages(m delivery.Metric) bool     { return m.Of != delivery.OfModel && m.Of != delivery.OfProfile }
 func notOfModel(m delivery.Metric) bool   { return m.Of != delivery.OfModel }
+func ofProfile(m delivery.Metric) bool    { return m.Of == delivery.OfProfile }
 func ofClass(m delivery.Metric) bool      { return m.Of == delivery.OfClass }
 func lessIsBetter(m delivery.Metric) bool { return m.LessIsBetter }
 func atThreshold(m delivery.Metric) bool  { return m.AtThreshold }
@@ -108,10 +113,13 @@ var checkRules = []checkRule{
 		add: "is computed for each class; add classes: all, or a list, as in classes: [person]"},
 	{field: "at", has: atThreshold, must: atThreshold, but: "which is not measured at a score threshold",
 		add: "is measured at a score threshold; add at: threshold, which is the model's threshold for each class"},
-	{field: "confidence", has: notOfModel, but: "which is never unsure"},
-	{field: "support", has: notOfModel, but: "which has no classes"},
+	{field: "confidence", has: ofImages, but: "which is not measured on images"},
+	{field: "support", has: ofImages, but: "which has no classes"},
 	{field: "unsure", has: notOfModel, but: "which is never unsure"},
-	{field: "except", has: notOfModel, but: "which has no classes"},
+	{field: "except", has: ofImages, but: "which has no classes"},
+	{field: "profiles", has: ofProfile, must: ofProfile, but: "which is measured on the server alone",
+		add: "is measured on hardware; add profiles: all, for those of the fleets that run the model, or a list, as in " +
+			"profiles: [orin-nano-fp16]"},
 }
 
 // check checks the rules between the fields of one check. Each field by itself is valid.
@@ -123,7 +131,7 @@ func (d *document) check(c *delivery.GateCheck, path string) {
 		switch {
 		case d.has(at) && !r.has(metric):
 			text := fmt.Sprintf("does not apply to %s, %s; remove it", c.Metric, r.but)
-			if r.field == "classes" && metric.Of != delivery.OfModel {
+			if r.field == "classes" && ofImages(metric) {
 				text += ", or use " + or(delivery.MetricNames(r.has))
 			}
 			d.complain(at, "%s", text)
@@ -143,6 +151,7 @@ func (d *document) check(c *delivery.GateCheck, path string) {
 	}
 	unique(d, c.Classes.Names, path+".classes")
 	unique(d, c.Except, path+".except")
+	unique(d, c.Profiles.Names, path+".profiles")
 }
 
 // bound checks that a check has one bound, of a kind that the metric has.
@@ -164,6 +173,8 @@ func (d *document) bound(c *delivery.GateCheck, metric delivery.Metric, path str
 			want)
 	case metric.Unit == delivery.UnitBytes:
 		_, err = c.Max.Bytes()
+	case metric.Unit == delivery.UnitTime:
+		_, err = c.Max.Seconds()
 	case metric.LessIsBetter:
 		_, err = c.Max.Number()
 	}

@@ -214,7 +214,7 @@ func special(t reflect.Type) object {
 	case reflect.TypeFor[delivery.Classes]():
 		return anyOf(classes, object{"type": "object", "minProperties": 1, "propertyNames": formSchema(forms["class"]),
 			"additionalProperties": names("category")})
-	case reflect.TypeFor[delivery.ClassSelect]():
+	case reflect.TypeFor[delivery.Selection]():
 		return anyOf(object{"const": "all"}, classes)
 	case reflect.TypeFor[delivery.Dataset]():
 		ref := formSchema(forms["dataset"])

@@ -569,6 +569,7 @@ var readLines = map[string]func(s *scene, what string){
 			Version: s.number(s.value("version")), Spec: m.SpecDigest(), Bundle: bundle(what),
 			RenamedFrom: s.value("was"), Variants: s.acceptedVariants()})
 	},
+	"benched":  (*scene).benched,
 	"fleet":    func(s *scene, what string) { s.fleet(what) },
 	"abort":    (*scene).abort,
 	"newer":    (*scene).newer,
@@ -941,6 +942,38 @@ func (s *scene) statement(file string) {
 		statement.Gates = append(statement.Gates, delivery.GateJudged{Name: name, Spec: g.Digest(), Verdict: v})
 	}
 	s.Evidence.Releases = append(s.Evidence.Releases, statement)
+}
+
+// benched is a signed bench of a bundle, whose repeats take so many milliseconds.
+func (s *scene) benched(what string) {
+	b := delivery.Bench{Model: delivery.Sum([]byte("model")), Hardware: delivery.Sum([]byte("profile")), At: s.At,
+		BenchRun: delivery.BenchRun{Bundle: bundle(what), Profile: s.value("on"), Settings: delivery.GateBench()},
+		Machine:  delivery.BenchMachine{Cores: 6, Threads: 2, Platform: "linux/arm64", PowerMode: s.value("mode")}}
+	if s.value("pictures") != "" {
+		b.Settings.Pictures = delivery.Sum([]byte("own pictures"))
+	}
+	if why := s.value("throttled"); why != "" {
+		b.Result.Throttled = []string{why}
+	}
+	for text := range strings.SplitSeq(s.value("ms"), ",") {
+		ms, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			s.Fatal(err)
+		}
+		stages := map[string]delivery.BenchTimes{}
+		for _, stage := range delivery.BenchStages {
+			stages[stage] = delivery.BenchTimes{P50: ms / 1e3, P90: ms / 1e3, P95: ms / 1e3, P99: ms / 1e3}
+		}
+		b.Result.Repeats = append(b.Result.Repeats, delivery.BenchRepeat{Stages: stages, Throughput: 1e3 / ms})
+	}
+	b.Settings.Repeats, b.Result.Clients = len(b.Result.Repeats), 4
+	if err := b.Check(); err != nil {
+		s.Fatal(err)
+	}
+	if s.Evidence.Benches == nil {
+		s.Evidence.Benches = map[delivery.Digest][]delivery.Bench{}
+	}
+	s.Evidence.Benches[b.Bundle] = append(s.Evidence.Benches[b.Bundle], b)
 }
 
 func (s *scene) fleet(name string) {

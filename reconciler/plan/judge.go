@@ -26,11 +26,12 @@ type judgement struct {
 	verdict delivery.Verdict
 	accept  *delivery.Accept // of an unsure verdict
 	fp32    delivery.Digest  // of a variant: the bundle of the model that it is made of
+	awaits  []delivery.Fact  // benches, without which nothing is judged
 }
 
 // settled reports whether the gate blocks nothing: it passed, does not apply, or its unsure verdict was accepted.
 func (j judgement) settled() bool {
-	return verdictState(j.verdict.Outcome) == delivery.CheckSuccess || j.accept != nil
+	return len(j.awaits) == 0 && (verdictState(j.verdict.Outcome) == delivery.CheckSuccess || j.accept != nil)
 }
 
 // judge fills the aob/eval stage and every aob/gate/NAME stage. It reports whether every gate is settled.
@@ -62,7 +63,7 @@ func (m *maker) measure(r *progress, gates []judged) (list []judgement, all bool
 		jt := judgement{judged: j, label: j.label(gates), fp32: r.fp32}
 		stage := m.measureFor(r, &jt)
 		if wait(stage); stage.State == delivery.CheckSuccess {
-			jt.verdict = m.verdict(r, jt)
+			jt.verdict, jt.awaits = m.verdict(r, jt)
 			list = append(list, jt)
 		}
 	}
@@ -136,6 +137,10 @@ func (m *maker) measureFor(r *progress, j *judgement) (stage Stage) {
 // unsure.
 func (m *maker) reportVerdict(r *progress, j *judgement) {
 	v := j.verdict
+	if len(j.awaits) > 0 {
+		r.stage(delivery.ContextGate+j.label, delivery.CheckPending, several(j.awaits...))
+		return
+	}
 	if j.compare != nil && len(j.compare.Pictures) > 0 {
 		link := Link{Gate: j.label, Path: "/pictures/" + j.key.Hex() + "/"}
 		if m.w.Server.URL != "" {
@@ -277,18 +282,20 @@ func (m *maker) lookNumber(bundle, baseline, evalSet delivery.Digest) int {
 	return n
 }
 
-// gateInput returns what a gate judges of a scored bundle, without a baseline.
+// gateInput returns what a gate judges of a scored bundle, without a baseline. Its benches are those of the signed
+// evidence.
 func (m *maker) gateInput(mdl delivery.Model, g delivery.Gate, score delivery.Scores) gate.Input {
 	bundle := score.Input.Bundle
 	in := GateInput(mdl, g, m.w.Evidence.Bundles[bundle], score)
 	if t, ok := m.w.Evidence.Training(bundle); ok {
 		in.Licences = t.Training.Input.Licences
 	}
+	in.Profiles, in.Benches = m.benches(mdl.Name, bundle, g)
 	return in
 }
 
-// verdict judges a model by one gate.
-func (m *maker) verdict(r *progress, j judgement) delivery.Verdict {
+// verdict judges a model by one gate. awaits are the benches that are missing.
+func (m *maker) verdict(r *progress, j judgement) (v delivery.Verdict, awaits []delivery.Fact) {
 	in := m.gateInput(r.model, j.gate, j.score)
 	if r.Baseline != nil {
 		in.BaselineBundle = r.Baseline.Bundle
@@ -302,5 +309,5 @@ func (m *maker) verdict(r *progress, j judgement) delivery.Verdict {
 		in.Look = m.lookNumber(cmp.Or(r.fp32, r.Bundle), in.BaselineBundle, in.EvalSet)
 	}
 	in.Anchors = j.anchors
-	return gate.Judge(j.label, j.gate, in)
+	return gate.Judge(j.label, j.gate, in), gate.Awaited(j.gate, in)
 }

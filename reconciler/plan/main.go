@@ -277,6 +277,9 @@ func (m *maker) judgeStored(mdl delivery.Model, j judged, bundle, baseline, fp32
 		}, run); stage.State != delivery.CheckSuccess {
 		return delivery.Verdict{}, stage
 	}
+	if list := gate.Awaited(g, in); len(list) > 0 {
+		return delivery.Verdict{}, pending(several(list...))
+	}
 	return gate.Judge(name, g, in), Stage{State: delivery.CheckSuccess}
 }
 

@@ -126,7 +126,10 @@ func (m *maker) judgeVariant(r *progress, v *ModelVariant, gates []judged) Stage
 			}
 			continue
 		}
-		jt.verdict = m.verdict(&of, jt)
+		if jt.verdict, jt.awaits = m.verdict(&of, jt); len(jt.awaits) > 0 {
+			waits = pending(several(jt.awaits...))
+			continue
+		}
 		if _, signed := m.w.Evidence.Verdicts[jt.verdict.Key]; !signed {
 			m.step(Sign{Bundle: of.Bundle, Type: delivery.VerdictType, Predicate: jt.verdict, Of: jt.label})
 		}

@@ -106,7 +106,7 @@ func TestComments(t *testing.T) {
 	checks := []delivery.GateCheck{
 		{Metric: "mAP", Min: &small, Confidence: 0.95, Support: 1, Unsure: "review"},
 		{Metric: "mAP", MaxDrop: &small, Confidence: 0.95, Support: 1, Unsure: "review"},
-		{Metric: "AP", Classes: delivery.ClassSelect{All: true}, MaxDrop: &large, Confidence: 0.95, Support: 1,
+		{Metric: "AP", Classes: delivery.Selection{All: true}, MaxDrop: &large, Confidence: 0.95, Support: 1,
 			Unsure: "ignore"},
 	}
 	classes := []string{"Platelets", "RBC", "WBC"}

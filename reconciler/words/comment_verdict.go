@@ -115,6 +115,8 @@ func figureText(c delivery.CheckVerdict) string {
 		return ""
 	case delivery.MetricOfFigure(c.Metric).Unit == delivery.UnitBytes:
 		return fmt.Sprintf("%.1fMB", *c.Value/1e6)
+	case delivery.MetricOfFigure(c.Metric).Unit == delivery.UnitTime:
+		return fmt.Sprintf("%.2f ms", 1e3**c.Value)
 	case c.Metric == "looks":
 		return fmt.Sprintf("%.0f", *c.Value)
 	case c.Diff == nil:

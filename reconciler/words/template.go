@@ -303,6 +303,10 @@ var special = map[string]func(v *delivery.Values) any{
 	},
 	"modelList":    func(v *delivery.Values) any { return "[" + v.Model + "]" },
 	"percent":      func(v *delivery.Values) any { return fmt.Sprintf("%.1f", v.Value*100) },
+	"ms":           func(v *delivery.Values) any { return fmt.Sprintf("%.2f", 1e3*v.Value) },
+	"boundMs":      func(v *delivery.Values) any { return num(1e3 * v.Bound) },
+	"lowMs":        func(v *delivery.Values) any { return fmt.Sprintf("%.2f", 1e3*v.Low) },
+	"highMs":       func(v *delivery.Values) any { return fmt.Sprintf("%.2f", 1e3*v.High) },
 	"boundPercent": func(v *delivery.Values) any { return num(v.Bound * 100) },
 	// What one or more checks do.
 	"fail": func(v *delivery.Values) any {
