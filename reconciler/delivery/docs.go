@@ -125,9 +125,10 @@ var Docs = map[string]map[string]string{
 		"classes": "For " + strings.Join(MetricNames(Metric.ByClass), ", ") +
 			": all, for every class of the gate, or " +
 			"a list of them. Each class must meet the bound.",
-		"except":  "Classes of the gate that this check leaves out.",
-		"min":     "The lowest value that passes.",
-		"max":     "The highest value that passes, with its unit, as in 120MB or 33ms; for falsePositivesPerImage a number.",
+		"except": "Classes of the gate that this check leaves out.",
+		"min":    "The lowest value that passes.",
+		"max": "The highest value that passes, with its unit, as in 120MB or 33ms; for falsePositivesPerImage a " +
+			"number.",
 		"maxDrop": "How much lower than the baseline the value may be.",
 		"against": "With maxDrop: the baseline. release is the release on the target branch. A version, as in " +
 			"pallets@12, is a fixed baseline, so that many small losses cannot add up. fp32 is for variants of the " +
@@ -137,8 +138,8 @@ var Docs = map[string]map[string]string{
 		"unsure":     "What an unsure check means: fail, review (pending until an owner accepts it), or ignore.",
 		"at": "With " + strings.Join(MetricNames(func(m Metric) bool { return m.AtThreshold }), ", ") +
 			": threshold, which is the score threshold that the model has for each class.",
-		"profiles": "For latency: the hardware profiles that must meet the bound. all stands for those of the fleets on the " +
-			"target branch that run the model.",
+		"profiles": "For latency: the hardware profiles that must meet the bound. all stands for those of the " +
+			"fleets on the target branch that run the model.",
 	},
 	"Fleet": {
 		"name":    "The fleet's name, the same as the file's.",

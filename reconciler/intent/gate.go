@@ -118,8 +118,8 @@ var checkRules = []checkRule{
 	{field: "unsure", has: notOfModel, but: "which is never unsure"},
 	{field: "except", has: ofImages, but: "which has no classes"},
 	{field: "profiles", has: ofProfile, must: ofProfile, but: "which is measured on the server alone",
-		add: "is measured on hardware; add profiles: all, for those of the fleets that run the model, or a list, as in " +
-			"profiles: [orin-nano-fp16]"},
+		add: "is measured on hardware; add profiles: all, for those of the fleets that run the model, or a list, as " +
+			"in profiles: [orin-nano-fp16]"},
 }
 
 // check checks the rules between the fields of one check. Each field by itself is valid.

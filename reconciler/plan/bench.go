@@ -11,8 +11,8 @@ import (
 	"github.com/autonomos/aob/reconciler/gate"
 )
 
-// benches returns the hardware profiles of main's fleets that run a model, and what is known of a bundle on the profiles
-// that a gate is about. A pull request does not choose the profiles.
+// benches returns the hardware profiles of main's fleets that run a model, and what is known of a bundle on the
+// profiles that a gate is about. A pull request does not choose the profiles.
 func (m *maker) benches(model string, bundle delivery.Digest, g delivery.Gate) ([]string, map[string]gate.Benched) {
 	names := m.w.names(model)
 	all := map[string]bool{}
@@ -38,9 +38,11 @@ func (m *maker) benches(model string, bundle delivery.Digest, g delivery.Gate) (
 func (m *maker) bench(bundle delivery.Digest, profile string) gate.Benched {
 	var found *delivery.Bench
 	for _, b := range m.w.Evidence.Benches[bundle] {
-		same := b.Bundle == bundle && b.Profile == profile && b.Settings.Version == delivery.BenchVersion &&
-			b.Settings.Pictures == ""
-		if same && (found == nil || found.Fault("p95") != delivery.BenchSound || b.Fault("p95") == delivery.BenchSound) {
+		if b.Profile != profile || b.Settings.Version != delivery.BenchVersion || b.Settings.Pictures != "" {
+			continue
+		}
+		sound := b.Fault("p95") == delivery.BenchSound
+		if found == nil || sound || found.Fault("p95") != delivery.BenchSound {
 			found = &b
 		}
 	}
