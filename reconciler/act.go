@@ -135,6 +135,8 @@ func (r *Reconciler) do(ctx context.Context, s plan.Step) error {
 		return r.propose(ctx, s)
 	case plan.Publish:
 		return r.Fleet.Publish(ctx, s.Desired)
+	case plan.AskBench:
+		return r.Fleet.Ask(ctx, s.Request)
 	case plan.KeepClock:
 		if a := s.State.Abort; a != nil {
 			written := words.Abort(*a, s.Why)

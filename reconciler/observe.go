@@ -140,6 +140,7 @@ func (r *Reconciler) world(ctx context.Context, now time.Time, listed poll.Pulls
 	}
 	r.addMoney(ctx, &w, r.observed.approvals)
 	w.Devices = map[string][]delivery.Device{}
+	w.Asked = r.Fleet.Asked()
 	for _, d := range r.Fleet.Devices() {
 		w.Devices[d.Report.Ring] = append(w.Devices[d.Report.Ring], d)
 	}

@@ -63,6 +63,9 @@ type (
 	Fleet interface {
 		Publish(ctx context.Context, d delivery.Desired) error
 		Published(ring string) (delivery.Desired, bool)
+		// Ask asks a device to measure a bundle, and Asked returns all requests with their answers.
+		Ask(ctx context.Context, r delivery.BenchRequest) error
+		Asked() []delivery.BenchAsked
 		Devices() []delivery.Device
 		// Listening is since when the devices of a ring can reach the server without a break.
 		Listening(ring string) time.Time

@@ -414,6 +414,11 @@ func (e *simEvidence) Sign(_ context.Context, bundle delivery.Digest, kind strin
 		e.index.Resolved[p.Key] = p
 	case delivery.MadeVariant:
 		e.index.Variants[p.Input.Bundle] = append(e.index.Variants[p.Input.Bundle], p)
+	case delivery.Bench:
+		if e.index.Benches == nil {
+			e.index.Benches = map[delivery.Digest][]delivery.Bench{}
+		}
+		e.index.Benches[p.Bundle] = append(e.index.Benches[p.Bundle], p)
 	case delivery.Verdict:
 		e.index.Verdicts[p.Key] = p
 	case delivery.ReleaseStatement:
@@ -472,6 +477,7 @@ type simFleet struct {
 	reported  int   // reports with news
 	least     int64 // what every document that is published is above
 	down      bool
+	asked     []delivery.BenchAsked
 }
 
 func (f *simFleet) add(ring string, ids ...string) {
@@ -527,6 +533,17 @@ func (f *simFleet) hears(i int) {
 }
 
 func (f *simFleet) Forget(context.Context, string, string) error { return nil }
+
+func (f *simFleet) Ask(_ context.Context, r delivery.BenchRequest) error {
+	f.asked = slices.DeleteFunc(f.asked, func(a delivery.BenchAsked) bool {
+		return a.Request.Ring == r.Ring && a.Request.Device == r.Device
+	})
+	r.Expires = f.sim.now.Add(2 * time.Hour)
+	f.asked = append(f.asked, delivery.BenchAsked{Request: r})
+	return nil
+}
+
+func (f *simFleet) Asked() []delivery.BenchAsked { return slices.Clone(f.asked) }
 
 func (f *simFleet) Devices() []delivery.Device { return slices.Clone(f.devices) }
 

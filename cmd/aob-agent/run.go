@@ -37,6 +37,8 @@ type runOptions struct {
 	memory                                  string
 	profile, profiles, engines              string
 	heartbeat                               time.Duration
+	bench                                   []string
+	profiles, engines                       string
 }
 
 // maxConnections is the largest number of connections to the metrics.
@@ -86,6 +88,10 @@ Runtime's library if --library is not set.`,
 	f.StringVar(&o.metrics, "metrics", "", "serve /metrics for Prometheus on this address, such as 127.0.0.1:9102")
 	f.DurationVar(&o.heartbeat, "heartbeat", 5*time.Minute,
 		"time between reports if nothing changes; the server may ask for a shorter one")
+	f.StringArrayVar(&o.bench, "bench", nil,
+		"measure models that are not released yet on this hardware profile, when the server asks; can be repeated")
+	f.StringVar(&o.profiles, "profiles", "", "with --bench: a YAML file with more hardware profiles")
+	f.StringVar(&o.engines, "cache", "", "with --bench: the folder of TensorRT engines")
 	for _, name := range []string{"server", "fleet", "device", "state", "trust", "token-file"} {
 		cmd.MarkFlagRequired(name)
 	}
@@ -171,12 +177,18 @@ func (o runOptions) config(ctx context.Context, log *slog.Logger) (edge.Config, 
 	if o.bundles == "" {
 		from.Token = token // the token is only for the server
 	}
-	return edge.Config{
+	c := edge.Config{
 		Device: o.device, Ring: o.ring, Labels: labels, Dir: o.state,
 		Server: server, Token: token, Client: client, Keys: keys,
 		Fetch: edge.Bundles(from), Start: edge.Detector(d), Prepare: prepare,
 		Heartbeat: o.heartbeat, Metrics: edge.NewMetrics(), Log: log,
-	}, nil
+	}
+	if len(o.bench) > 0 {
+		measure := detect.Detector{Binary: d.Binary, Library: d.Library, Threads: o.threads, Profiles: o.profiles,
+			Engines: o.engines}
+		c.Bench, c.Profiles = edge.Measure(measure), o.bench
+	}
+	return c, nil
 }
 
 // prepares returns what prepares a bundle for a detector: with TensorRT, a build of its engine. It fails if this device

@@ -597,6 +597,11 @@ var (
 		"and above {boundPercent} % it says nothing; end other programs on the machine, and measure again")
 	BenchMissing = fact("bench.missing", "no data: bundle {bundle} was not measured on {name}; [device {device} of "+
 		"fleet {fleet} is asked to|on a machine with that hardware and the server's keys, run {ask}]")
+	BenchQueued = fact("bench.queued", "no data: device {device} of fleet {fleet} measures bundle {bundle} first, and "+
+		"then this one on {name}")
+	BenchSigning = fact("bench.signing", "measured on {name} by device {device} of fleet {fleet}; signing")
+	BenchFailed  = fact("bench.failed", "no data: device {device} of fleet {fleet} could not measure bundle {bundle} "+
+		"on {name}: {says}")
 	BenchUnknown = fact("bench.unknown", "no data: what was measured on {name} is known to aob serve alone")
 	BenchStale   = fact("bench.stale", "no data: bundle {bundle} was measured on {name} while the machine had other "+
 		"settings or software than now; [device {device} of fleet {fleet} is asked to measure again|run {ask}]")

@@ -150,7 +150,7 @@ var Docs = map[string]map[string]string{
 		"target":   "What the devices are.",
 		"profiles": "Hardware profiles; the first wave takes at least one device of each.",
 		"match":    "Labels that a device must have to be in the fleet.",
-		"bench":    "Devices that candidates are measured on.",
+		"bench":    "Devices that models are measured on before they are released, for checks of latency.",
 		"after":    "A fleet that must run the release healthily before this one starts.",
 		"shadow":   "Runs the candidate beside the release without showing its results.",
 		"waves":    "The size of each step of a rollout: devices (1) or shares (25%), increasing; the last is 100%.",
@@ -161,6 +161,9 @@ var Docs = map[string]map[string]string{
 		"paused":   "Whether rollouts stop where they are.",
 		"mine":     "Which frames are sent back for labelling.",
 		"drift":    "When a change of the scene is reported.",
+	},
+	"BenchDevices": {
+		"match": "Labels that a device must have besides those of the fleet, as in role: bench.",
 	},
 	"Profile": {
 		"board": "The board, as devices report it in their label board.",

@@ -13,7 +13,7 @@ type Fleet struct {
 	Target     string             `json:"target" default:"cloud" check:"oneof=cloud|jetson"`
 	Profiles   map[string]Profile `json:"profiles,omitempty" check:"optional,nonempty,keys=name"`
 	Match      map[string]string  `json:"match,omitempty" check:"optional,nonempty,keys=label,label"`
-	Bench      map[string]any     `json:"bench,omitempty" check:"optional,later"`
+	Bench      *BenchDevices      `json:"bench,omitempty" check:"optional"`
 	After      *After             `json:"after,omitempty" check:"optional"`
 	Shadow     map[string]any     `json:"shadow,omitempty" check:"optional,later"`
 	Waves      []Wave             `json:"waves" default:"[1, 100%]" check:"nonempty"`

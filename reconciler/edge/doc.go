@@ -36,6 +36,12 @@
 //
 // A bundle also fails if the whole device goes down three times during its soak.
 //
+// # Measuring
+//
+// An agent with Config.Bench asks its server which bundle to measure, downloads it into DIR/bench, measures it in a
+// process of its own, sends the result and removes it. A request must be signed by a trusted key, for this device
+// alone, and not expired. Other agents never ask.
+//
 // # Retrying
 //
 // A failed download is retried without limit, with backoff. So is a start that fails because of the device: no disk

@@ -44,6 +44,10 @@ type Config struct {
 	Prepare func(ctx context.Context, bundleDir string) error
 	Check   CheckFunc // nil: artifact.CheckUnpacked
 
+	// Bench measures bundles that are not released, on Profiles; nil: this device is never asked to.
+	Bench    BenchFunc
+	Profiles []string
+
 	// between reports if nothing changes, with jitter of half; 5m if zero; less if the document says so
 	Heartbeat     time.Duration
 	Health        time.Duration // between health checks during a soak, ten times as long after it; 1s if zero
@@ -242,6 +246,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.saveState() // so that status shows something before the first document arrives
 	a.tasks.Go(func() { a.poll(ctx) })
 	a.tasks.Go(func() { a.send(ctx) })
+	if a.Bench != nil {
+		a.tasks.Go(func() { a.bench(ctx) })
+	}
 	a.loop(ctx)
 
 	cancel()

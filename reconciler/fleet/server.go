@@ -79,6 +79,7 @@ type Server struct {
 	offered    map[string]offer     // by ring
 	wakeAt     time.Time            // time of the last call of Wake, or of the scheduled one
 	listening  listening
+	benches    map[deviceKey]benchState
 	logLimits  map[deviceKey]logLimit // limits of log lines, by device and by ring
 
 	waiting atomic.Int64 // long polls
@@ -107,7 +108,7 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	s := &Server{Config: c, listening: listening{gap: max(c.Deadline/4, time.Second), maxSilence: c.Deadline / 2,
 		lastReport: map[string]time.Time{}, resumed: map[string]time.Time{}}, rings: map[string]published{},
 		changed: make(chan struct{}), devices: map[deviceKey]delivery.Device{}, offered: map[string]offer{},
-		count: map[string]int{}, logLimits: map[deviceKey]logLimit{},
+		count: map[string]int{}, benches: map[deviceKey]benchState{}, logLimits: map[deviceKey]logLimit{},
 		unreadable: map[deviceKey]string{}, damaged: map[string]error{}}
 	if err := os.MkdirAll(s.desiredDir(), 0o700); err != nil {
 		return nil, fmt.Errorf("open fleet: %w", err)
@@ -131,6 +132,9 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 		s.rings[p.desired.Ring] = p
 	}
 	if err := s.loadOffers(); err != nil {
+		return nil, fmt.Errorf("open fleet: %w", err)
+	}
+	if err := s.loadBenches(); err != nil {
 		return nil, fmt.Errorf("open fleet: %w", err)
 	}
 	for ring, p := range s.rings {
@@ -246,6 +250,8 @@ func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /fleet/v1/desired/{ring}", s.serveDesired)
 	mux.HandleFunc("POST /fleet/v1/reports", s.serveReport)
+	mux.HandleFunc("GET /fleet/v1/bench", s.serveBench)
+	mux.HandleFunc("POST /fleet/v1/bench", s.serveBenched)
 	return mux
 }
 

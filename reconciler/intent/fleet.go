@@ -13,6 +13,10 @@ func (d *document) fleet(f *delivery.Fleet, doc *Doc) {
 	if d.valid("waves") {
 		d.waves(f.Waves)
 	}
+	if f.Bench != nil && len(f.Profiles) == 0 && !d.has("profiles") {
+		d.complain("bench", "measures on the fleet's hardware profiles, and it has none; add them, as in "+
+			"profiles: {orin-nano-fp16: {board: orin-nano}}")
+	}
 	if f.Window != nil {
 		d.window(*f.Window)
 	}

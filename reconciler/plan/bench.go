@@ -1,10 +1,13 @@
 package plan
 
-// This file finds how fast bundles are on the hardware of fleets, by the signed evidence.
+// This file finds how fast bundles are on the hardware of fleets, by the signed evidence, and asks bench devices for
+// what is missing.
 
 import (
+	"cmp"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -13,7 +16,8 @@ import (
 
 // benches returns the hardware profiles of main's fleets that run a model, and what is known of a bundle on the
 // profiles that a gate is about. A pull request does not choose the profiles.
-func (m *maker) benches(model string, bundle delivery.Digest, g delivery.Gate) ([]string, map[string]gate.Benched) {
+func (m *maker) benches(model string, bundle delivery.Digest, g delivery.Gate, ask bool) ([]string,
+	map[string]gate.Benched) {
 	names := m.w.names(model)
 	all := map[string]bool{}
 	for _, f := range m.w.Main.Intent.Fleets {
@@ -29,26 +33,146 @@ func (m *maker) benches(model string, bundle delivery.Digest, g delivery.Gate) (
 		if known == nil {
 			known = map[string]gate.Benched{}
 		}
-		known[profile] = m.bench(bundle, profile)
+		known[profile] = m.bench(bundle, profile, ask)
 	}
 	return profiles, known
 }
 
+// maxBenches is how often a bench device measures a bundle whose benches say nothing.
+const maxBenches = 3
+
 // bench finds the newest bench of a bundle on a profile that says something, or says why none counts.
-func (m *maker) bench(bundle delivery.Digest, profile string) gate.Benched {
+func (m *maker) bench(bundle delivery.Digest, profile string, ask bool) gate.Benched {
 	var found *delivery.Bench
+	sound, stale, attempts := false, false, 0
 	for _, b := range m.w.Evidence.Benches[bundle] {
 		if b.Profile != profile || b.Settings.Version != delivery.BenchVersion || b.Settings.Pictures != "" {
 			continue
 		}
-		sound := b.Fault("p95") == delivery.BenchSound
-		if found == nil || sound || found.Fault("p95") != delivery.BenchSound {
-			found = &b
+		attempts++
+		if m.staleBench(b) {
+			stale = true
+			continue
+		}
+		if ok := b.Fault("p95") == delivery.BenchSound; found == nil || ok || !sound {
+			found, sound = &b, ok
 		}
 	}
-	if found != nil {
-		return gate.Benched{Bench: found}
+	missing := values{Bundle: bundle, Names: []string{profile},
+		Command: "aob bench " + string(bundle) + " --profile " + profile + " --sign"}
+	if ask && !sound && (stale || attempts < maxBenches) {
+		if why := m.askBench(bundle, profile, attempts, &missing); !why.IsZero() {
+			return gate.Benched{Why: why}
+		}
 	}
-	return gate.Benched{Why: fact(code.BenchMissing, values{Bundle: bundle, Names: []string{profile},
-		Command: "aob bench " + string(bundle) + " --profile " + profile + " --sign"})}
+	switch {
+	case found != nil:
+		return gate.Benched{Bench: found}
+	case stale:
+		return gate.Benched{Why: fact(code.BenchStale, missing)}
+	}
+	return gate.Benched{Why: fact(code.BenchMissing, missing)}
+}
+
+// staleBench reports whether a bench device had other settings or software when it last measured anything on this
+// profile.
+func (m *maker) staleBench(b delivery.Bench) bool {
+	if b.Device == "" {
+		return false
+	}
+	last := b
+	for _, list := range m.w.Evidence.Benches {
+		for _, other := range list {
+			if other.Fleet == b.Fleet && other.Device == b.Device && other.Profile == b.Profile &&
+				other.At.After(last.At) {
+				last = other
+			}
+		}
+	}
+	return last.Machine.Settings() != b.Machine.Settings()
+}
+
+// askBench asks a bench device of a fleet with the profile to measure a bundle, takes its answer, or says what it waits
+// for. It is zero if there is no such device, or if the answer is signed; device and fleet in what are then filled in
+// where one was asked.
+func (m *maker) askBench(bundle delivery.Digest, profile string, attempt int, what *values) (why delivery.Fact) {
+	var busy delivery.Fact
+	for _, name := range slices.Sorted(maps.Keys(m.w.Main.Intent.Fleets)) {
+		f := m.w.Main.Intent.Fleets[name]
+		for _, d := range m.benchDevices(f, profile) {
+			r := delivery.BenchRequest{Ring: name, Device: d.Report.Device, Attempt: attempt,
+				BenchRun: delivery.BenchRun{Bundle: bundle, Profile: profile, Settings: delivery.GateBench()}}
+			of := values{Bundle: bundle, Names: []string{profile}, Fleet: name, Device: r.Device}
+			asked, ok := delivery.Find(m.w.Asked, func(a delivery.BenchAsked) bool {
+				return a.Request.Ring == name && a.Request.Device == r.Device
+			})
+			same := ok && asked.Request.Key() == r.Key()
+			open := ok && asked.Answer == nil && m.w.At.Before(asked.Request.Expires)
+			switch {
+			case same && asked.Answer != nil && asked.Answer.Bench != nil:
+				b := *asked.Answer.Bench
+				b.Fleet, b.Device = name, r.Device
+				m.step(Sign{Bundle: bundle, Type: delivery.BenchType, Predicate: b, Of: profile})
+				return fact(code.BenchSigning, of)
+			case same && asked.Answer != nil && m.w.At.Before(asked.Request.Expires):
+				of.Text = asked.Answer.Why
+				m.wake(asked.Request.Expires) // then it is asked again
+				busy = orFact(busy, fact(code.BenchFailed, of))
+				continue // another device may be able to
+			case open && !same:
+				of.Bundle = asked.Request.Bundle
+				busy = orFact(busy, fact(code.BenchQueued, of))
+				continue
+			case m.asking[name+"/"+r.Device] != "" && m.asking[name+"/"+r.Device] != r.Key():
+				busy = orFact(busy, fact(code.BenchQueued, of))
+				continue
+			}
+			if m.asking == nil {
+				m.asking = map[string]delivery.Digest{}
+			}
+			m.asking[name+"/"+r.Device] = r.Key()
+			if !open {
+				m.step(AskBench{Request: r})
+			} else {
+				m.wake(asked.Request.Expires)
+			}
+			what.Fleet, what.Device = name, r.Device
+			return fact(code.BenchMissing, *what)
+		}
+	}
+	return busy
+}
+
+// orFact returns the first of two facts that is one.
+func orFact(a, b delivery.Fact) delivery.Fact {
+	if a.IsZero() {
+		return b
+	}
+	return a
+}
+
+// benchDevices lists the devices of a fleet that measure on a profile and were heard of lately, by name. A device that
+// is in the fleet but does not have the labels of bench: is never asked.
+func (m *maker) benchDevices(f delivery.Fleet, profile string) (list []delivery.Device) {
+	p, ok := f.Profiles[profile]
+	if f.Bench == nil || len(f.Bench.Match) == 0 || !ok {
+		return nil
+	}
+	for _, d := range m.w.Devices[f.Name] {
+		labels := d.Report.Labels
+		has := func(want map[string]string) bool {
+			for k, v := range want {
+				if got, ok := labels[k]; !ok || got != v {
+					return false
+				}
+			}
+			return true
+		}
+		if has(f.Match) && has(f.Bench.Match) && labels["board"] == p.Board &&
+			m.w.At.Sub(d.LastHeard) <= time.Duration(m.w.Server.Deadline) {
+			list = append(list, d)
+		}
+	}
+	slices.SortFunc(list, func(a, b delivery.Device) int { return cmp.Compare(a.Report.Device, b.Report.Device) })
+	return list
 }

@@ -570,6 +570,8 @@ var readLines = map[string]func(s *scene, what string){
 			RenamedFrom: s.value("was"), Variants: s.acceptedVariants()})
 	},
 	"benched":  (*scene).benched,
+	"device":   (*scene).device,
+	"asked":    (*scene).asked,
 	"fleet":    func(s *scene, what string) { s.fleet(what) },
 	"abort":    (*scene).abort,
 	"newer":    (*scene).newer,
@@ -944,10 +946,51 @@ func (s *scene) statement(file string) {
 	s.Evidence.Releases = append(s.Evidence.Releases, statement)
 }
 
+// device is one of a fleet, with a board and a role, which was last heard of so long ago.
+func (s *scene) device(name string) {
+	heard, of := s.At, s.value("of")
+	if ago := s.value("silent"); ago != "" {
+		d, err := time.ParseDuration(ago)
+		if err != nil {
+			s.Fatal(err)
+		}
+		heard = heard.Add(-d)
+	}
+	labels := map[string]string{"board": s.value("board"), "role": s.value("role")}
+	s.Devices[of] = append(s.Devices[of], delivery.Device{LastHeard: heard, Report: delivery.Report{Device: name,
+		Ring: of, Labels: labels, Phase: delivery.DeviceIdle}})
+}
+
+// asked is what a device was asked for, and what it answered.
+func (s *scene) asked(device string) {
+	r := delivery.BenchRequest{Ring: s.value("of"), Device: device, BenchRun: delivery.BenchRun{
+		Bundle: bundle(s.value("for")), Profile: s.value("on"), Settings: delivery.GateBench()},
+		Expires: s.At.Add(time.Hour)}
+	a := delivery.BenchAsked{Request: r}
+	switch ms, why := s.value("ms"), s.value("failed"); {
+	case ms != "":
+		s.values["ms"], s.values["on"] = ms, r.Profile
+		b := s.bench(r.Bundle)
+		a.Answer = &delivery.BenchAnswer{Key: r.Key(), Bench: &b}
+	case why != "":
+		a.Answer = &delivery.BenchAnswer{Key: r.Key(), Why: why}
+	}
+	s.Asked = append(s.Asked, a)
+}
+
 // benched is a signed bench of a bundle, whose repeats take so many milliseconds.
 func (s *scene) benched(what string) {
+	b := s.bench(bundle(what))
+	b.Fleet, b.Device = s.value("of"), s.value("by")
+	if s.Evidence.Benches == nil {
+		s.Evidence.Benches = map[delivery.Digest][]delivery.Bench{}
+	}
+	s.Evidence.Benches[b.Bundle] = append(s.Evidence.Benches[b.Bundle], b)
+}
+
+func (s *scene) bench(of delivery.Digest) delivery.Bench {
 	b := delivery.Bench{Model: delivery.Sum([]byte("model")), Hardware: delivery.Sum([]byte("profile")), At: s.At,
-		BenchRun: delivery.BenchRun{Bundle: bundle(what), Profile: s.value("on"), Settings: delivery.GateBench()},
+		BenchRun: delivery.BenchRun{Bundle: of, Profile: s.value("on"), Settings: delivery.GateBench()},
 		Machine:  delivery.BenchMachine{Cores: 6, Threads: 2, Platform: "linux/arm64", PowerMode: s.value("mode")}}
 	if s.value("pictures") != "" {
 		b.Settings.Pictures = delivery.Sum([]byte("own pictures"))
@@ -970,10 +1013,10 @@ func (s *scene) benched(what string) {
 	if err := b.Check(); err != nil {
 		s.Fatal(err)
 	}
-	if s.Evidence.Benches == nil {
-		s.Evidence.Benches = map[delivery.Digest][]delivery.Bench{}
+	if n := s.value("later"); n != "" {
+		b.At = b.At.Add(time.Duration(s.number(n)) * time.Minute)
 	}
-	s.Evidence.Benches[b.Bundle] = append(s.Evidence.Benches[b.Bundle], b)
+	return b
 }
 
 func (s *scene) fleet(name string) {

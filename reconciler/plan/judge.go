@@ -283,20 +283,20 @@ func (m *maker) lookNumber(bundle, baseline, evalSet delivery.Digest) int {
 }
 
 // gateInput returns what a gate judges of a scored bundle, without a baseline. Its benches are those of the signed
-// evidence.
-func (m *maker) gateInput(mdl delivery.Model, g delivery.Gate, score delivery.Scores) gate.Input {
+// evidence; with ask, bench devices are asked for those that are missing.
+func (m *maker) gateInput(mdl delivery.Model, g delivery.Gate, score delivery.Scores, ask bool) gate.Input {
 	bundle := score.Input.Bundle
 	in := GateInput(mdl, g, m.w.Evidence.Bundles[bundle], score)
 	if t, ok := m.w.Evidence.Training(bundle); ok {
 		in.Licences = t.Training.Input.Licences
 	}
-	in.Profiles, in.Benches = m.benches(mdl.Name, bundle, g)
+	in.Profiles, in.Benches = m.benches(mdl.Name, bundle, g, ask)
 	return in
 }
 
 // verdict judges a model by one gate. awaits are the benches that are missing.
 func (m *maker) verdict(r *progress, j judgement) (v delivery.Verdict, awaits []delivery.Fact) {
-	in := m.gateInput(r.model, j.gate, j.score)
+	in := m.gateInput(r.model, j.gate, j.score, true)
 	if r.Baseline != nil {
 		in.BaselineBundle = r.Baseline.Bundle
 		in.SameBundle = r.Baseline.Bundle == r.Bundle

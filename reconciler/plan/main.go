@@ -178,7 +178,7 @@ func (m *maker) todaysGates(name string, named delivery.Release) []delivery.Fact
 	for _, g := range m.w.Main.Intent.Covering(name) {
 		if score, ok := m.storedScore(m.w.Main.Intent.Models[name], named.Bundle, m.w.Main.Intent.Gates[g]); ok {
 			verdicts = append(verdicts, gate.Judge(g, m.w.Main.Intent.Gates[g],
-				m.gateInput(m.w.Main.Intent.Models[name], m.w.Main.Intent.Gates[g], score)))
+				m.gateInput(m.w.Main.Intent.Models[name], m.w.Main.Intent.Gates[g], score, false)))
 		}
 	}
 	return failing(verdicts)
@@ -249,7 +249,7 @@ func (m *maker) judgeStored(mdl delivery.Model, j judged, bundle, baseline, fp32
 	if !ok {
 		return delivery.Verdict{}, unknown
 	}
-	in := m.gateInput(mdl, g, score)
+	in := m.gateInput(mdl, g, score, true)
 	in.SameBundle = bundle == baseline
 	in.BaselineBundle = baseline
 	run := m.runner(Proposal{Permission: delivery.PermissionWrite}, "", mdl.Name+" on main")

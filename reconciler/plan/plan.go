@@ -113,6 +113,7 @@ type maker struct {
 	agreed           delivery.Money           // the ceilings of trainings that this plan starts
 	scored           map[delivery.Digest]bool // bundles whose scores were requested
 
+	asking    map[string]delivery.Digest                   // by RING/DEVICE: the bench that it is asked for now
 	weightsOf map[delivery.Digest]delivery.Digest          // weights by bundle
 	looks     map[lookKey]map[delivery.Digest]int          // the look number of each bundle
 	releases  map[delivery.Digest][]delivery.Acceptance    // by bundle, also of their variants

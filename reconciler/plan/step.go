@@ -85,6 +85,11 @@ type Publish struct {
 
 func (s Publish) Key() string { return "publish/" + string(delivery.DigestOf("desired", s.Desired)) }
 
+// AskBench asks a bench device to measure a bundle.
+type AskBench struct{ Request delivery.BenchRequest }
+
+func (s AskBench) Key() string { return "bench/" + string(s.Request.Key()) }
+
 // KeepClock stores the state of a rollout.
 type KeepClock struct {
 	Fleet string

@@ -21,6 +21,7 @@ type World struct {
 	Runs           map[delivery.Digest]delivery.RunState // by key
 	Evidence       Evidence
 	Devices        map[string][]delivery.Device // by ring
+	Asked          []delivery.BenchAsked        // of bench devices, by ring and device
 	Listening      map[string]time.Time         // by ring: since when its devices can reach the server without a break
 	// by bundle: the last check of the server's own store; nil if nothing checks it
 	Stored    map[delivery.Digest]Stored

@@ -46,6 +46,9 @@ func Step(step plan.Step) string {
 		}
 		return fmt.Sprintf("~ fleet %s: %s version %d%s for %d of %d devices", d.Ring, d.Model, d.Release.Version, as,
 			s.Wave, s.Devices)
+	case plan.AskBench:
+		return fmt.Sprintf("+ ask device %s of fleet %s to measure %s on %s", s.Request.Device, s.Request.Ring,
+			s.Request.Bundle.Short(), s.Request.Profile)
 	case plan.KeepClock:
 		return fmt.Sprintf("~ fleet %s: remember the wave", s.Fleet)
 	}
