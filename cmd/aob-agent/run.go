@@ -38,7 +38,6 @@ type runOptions struct {
 	profile, profiles, engines              string
 	heartbeat                               time.Duration
 	bench                                   []string
-	profiles, engines                       string
 }
 
 // maxConnections is the largest number of connections to the metrics.
@@ -90,8 +89,6 @@ Runtime's library if --library is not set.`,
 		"time between reports if nothing changes; the server may ask for a shorter one")
 	f.StringArrayVar(&o.bench, "bench", nil,
 		"measure models that are not released yet on this hardware profile, when the server asks; can be repeated")
-	f.StringVar(&o.profiles, "profiles", "", "with --bench: a YAML file with more hardware profiles")
-	f.StringVar(&o.engines, "cache", "", "with --bench: the folder of TensorRT engines")
 	for _, name := range []string{"server", "fleet", "device", "state", "trust", "token-file"} {
 		cmd.MarkFlagRequired(name)
 	}
@@ -185,7 +182,7 @@ func (o runOptions) config(ctx context.Context, log *slog.Logger) (edge.Config, 
 	}
 	if len(o.bench) > 0 {
 		measure := detect.Detector{Binary: d.Binary, Library: d.Library, Threads: o.threads, Profiles: o.profiles,
-			Engines: o.engines}
+			Engines: cmp.Or(o.engines, filepath.Join(o.state, "engines"))}
 		c.Bench, c.Profiles = edge.Measure(measure), o.bench
 	}
 	return c, nil
@@ -213,8 +210,8 @@ func (o runOptions) detect(log *slog.Logger) (detect.Detector, error) {
 		}
 	}
 	if o.profile == "" {
-		if o.profiles != "" || o.engines != "" {
-			return d, errors.New("--profiles and --engines have no effect without --profile")
+		if len(o.bench) == 0 && (o.profiles != "" || o.engines != "") {
+			return d, errors.New("--profiles and --engines have no effect without --profile or --bench")
 		}
 		return d.Find()
 	}

@@ -102,8 +102,9 @@ func TestBench(t *testing.T) {
 			defer at.Close()
 			ran := 0
 			a := &Agent{Config: Config{Ring: "north", Device: "bench-1", Keys: []trust.PublicKey{key.Public()},
-				Dir: t.TempDir(), Server: at.URL, Token: "its token", Client: at.Client(), Profiles: []string{"cpu-fp32"},
-				Now: func() time.Time { return noon }, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+				Dir: t.TempDir(), Server: at.URL, Token: "its token", Client: at.Client(),
+				Profiles: []string{"cpu-fp32"},
+				Now:      func() time.Time { return noon }, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 				Fetch: func(_ context.Context, _ delivery.Digest, _, dir string) (int64, error) {
 					if c.fetch != nil {
 						return 0, c.fetch

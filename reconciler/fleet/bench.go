@@ -18,8 +18,8 @@ import (
 	"github.com/autonomos/aob/reconciler/trust"
 )
 
-// This file asks single devices to measure bundles. A request is signed, is for one device alone, and expires soon. Only
-// that device can read it, and only an agent that was started with --bench asks for one.
+// This file asks single devices to measure bundles. A request is signed, is for one device alone, and expires soon.
+// Only that device can read it, and only an agent that was started with --bench asks for one.
 
 const (
 	benchExpiry    = 2 * time.Hour
