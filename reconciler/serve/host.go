@@ -348,11 +348,16 @@ func (m hosted) Run(ctx context.Context, input detect.Tensor) ([]detect.Tensor, 
 	return outputs, timing, err
 }
 
-// next leases the model after one that has ended.
+// next leases the process after one that has ended. Another version has other classes, so it cannot answer in its place.
 func (m hosted) next(ctx context.Context) (*Facts, Model, func(), error) {
 	select {
 	case <-m.lease.retired:
-		return m.host.Lease(ctx)
+		facts, model, done, err := m.host.Lease(ctx)
+		if err == nil && facts.Version != m.lease.facts.Version {
+			done()
+			return nil, nil, nil, errEnding
+		}
+		return facts, model, done, err
 	case <-time.After(m.host.o.Patience):
 		return nil, nil, nil, errEnding
 	case <-ctx.Done():

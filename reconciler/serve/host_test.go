@@ -342,6 +342,34 @@ func TestHostRepeatsWhatWasNotSent(t *testing.T) {
 	}
 }
 
+// A call is not answered by another version than the one that it was for.
+func TestHostDoesNotMixVersions(t *testing.T) {
+	n := &nursery{}
+	h := newHost(t, n, HostOptions{Patience: time.Minute,
+		Backoff: func(int) time.Duration { return time.Hour }})
+	if err := h.Load(t.Context(), n.bundle(t, "v1")); err != nil {
+		t.Fatal(err)
+	}
+	_, model, done, err := h.Lease(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer done()
+	(<-n.children).crash("segmentation fault")
+	for err == nil { // until the host has seen it
+		_, err = h.Serving()
+	}
+	if err := h.Load(t.Context(), n.bundle(t, "v2")); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := model.Detect(t.Context(), nil, 0); !notSent(err) {
+		t.Errorf("got %v", err)
+	}
+	if c := <-n.children; c.calls != 0 {
+		t.Errorf("the other version has %d calls", c.calls)
+	}
+}
+
 // A call that no model can take is told when to come again, and one that leaves does not wait.
 func TestHostWithoutModel(t *testing.T) {
 	n := &nursery{}
