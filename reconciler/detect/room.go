@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"image"
 	"runtime/debug"
+	"sync"
 
 	"golang.org/x/sync/semaphore"
 
@@ -33,24 +34,39 @@ func newDecoder(jpeg JPEG, memory delivery.Bytes) imageDecoder {
 // largeImage is the memory of an image that is given back to the system at once, in bytes.
 const largeImage = 64 << 20
 
-// decode is decodeImage when there is room. A wrong image is an *ImageError without a path.
-func (d imageDecoder) decode(ctx context.Context, data []byte) (img image.Image, release func(), err error) {
+// smallImage is the memory of an image that waits for no room, in bytes: 4 Mpx.
+const smallImage = 16 << 20
+
+// reserve waits for room for an image's pixels, and free gives it back; it may be called again. Small images do not wait
+// behind large ones. A wrong image is an *ImageError without a path.
+func (d imageDecoder) reserve(ctx context.Context, data []byte) (free func(), err error) {
 	need, err := memoryOf(data, d.jpeg)
 	if err == nil && need > d.size {
 		err = fmt.Errorf("its pixels take %s of memory, and this process has %s for images",
 			delivery.Bytes(need>>20<<20), delivery.Bytes(d.size>>20<<20))
 	}
 	if err != nil {
-		return nil, nil, &ImageError{Why: err.Error()}
+		return nil, &ImageError{Why: err.Error()}
+	}
+	if need <= smallImage {
+		return func() {}, nil
 	}
 	if err := d.room.Acquire(ctx, need); err != nil {
-		return nil, nil, context.Cause(ctx)
+		return nil, context.Cause(ctx)
 	}
-	free := func() {
+	return sync.OnceFunc(func() {
 		if need >= largeImage {
 			debug.FreeOSMemory() // the next one may be as large
 		}
 		d.room.Release(need)
+	}), nil
+}
+
+// decode is reserve and decodeImage.
+func (d imageDecoder) decode(ctx context.Context, data []byte) (img image.Image, release func(), err error) {
+	free, err := d.reserve(ctx, data)
+	if err != nil {
+		return nil, nil, err
 	}
 	img, done, err := decodeImage(data, d.jpeg)
 	if err != nil {

@@ -80,11 +80,21 @@ func TestImagesWaitForRoom(t *testing.T) {
 	}
 	ctx, leave := context.WithCancel(t.Context())
 	leave()
-	if _, _, err := d.decode(ctx, read(t, "picture.jpg")); !errors.Is(err, context.Canceled) {
+	large := pngHead(4096, 4096, 8, 2, 0)
+	if _, err := d.reserve(ctx, large); !errors.Is(err, context.Canceled) {
 		t.Errorf("without room: %v", err)
 	}
-	d.room.Release(d.size)
 	if _, _, err := d.decode(t.Context(), read(t, "picture.jpg")); err != nil {
-		t.Errorf("with room: %v", err)
+		t.Errorf("a small one waits: %v", err)
+	}
+	d.room.Release(d.size)
+	free, err := d.reserve(t.Context(), large)
+	if err != nil {
+		t.Fatal(err)
+	}
+	free()
+	free()
+	if !d.room.TryAcquire(d.size) {
+		t.Error("the room is not free again")
 	}
 }

@@ -252,6 +252,11 @@ func (s *Server) Infer(ctx context.Context, data []byte, score float64) (found D
 	e.calls.Add(1)
 	defer e.calls.Add(-1)
 	began := time.Now()
+	free, err := s.images.reserve(ctx, data) // before a place among those that decode, which it would keep from others
+	if err != nil {
+		return Detections{}, timing, err
+	}
+	defer free()
 	if err := acquire(ctx, e.decode); err != nil {
 		return Detections{}, timing, err
 	}
@@ -263,15 +268,16 @@ func (s *Server) Infer(ctx context.Context, data []byte, score float64) (found D
 	}()
 	queued := time.Since(began)
 	began = time.Now()
-	img, release, err := s.images.decode(ctx, data)
+	img, release, err := decodeImage(data, s.images.jpeg)
 	if err != nil {
-		return Detections{}, timing, err
+		return Detections{}, timing, &ImageError{Why: err.Error()}
 	}
 	decoded := time.Since(began)
 	width, height := img.Bounds().Dx(), img.Bounds().Dy()
 	input := s.inputs.Get().(*[]float32)
 	fillTensor(img, s.sig, *input)
 	release()
+	free()
 	pre := time.Since(began)
 
 	var boxes, logits []float32
