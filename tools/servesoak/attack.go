@@ -27,7 +27,8 @@ import (
 
 // hostileRequests sends hostile pictures and requests, half of each, to a server with a good model.
 func hostileRequests(ctx context.Context, o options, plan mutationsPlan, flags []string, out io.Writer) (err error) {
-	server, err := startFront(o.binary, o.bundle, flags...)
+	// Hostile pictures may take long, and those of others wait for a processor.
+	server, err := startFront(o.binary, o.bundle, append(flags, "--timeout", "1m")...)
 	if err != nil {
 		return err
 	}
@@ -107,7 +108,7 @@ func hostileRequests(ctx context.Context, o options, plan mutationsPlan, flags [
 
 // shoot sends one, and counts the outcome.
 func shoot(server *front, s mutate.Sent, i int, counts *tally) {
-	patience := hostileCall + grace
+	patience := time.Minute + grace
 	if s.Held {
 		patience = 90*time.Second + grace // the server's own limits end it
 	}
