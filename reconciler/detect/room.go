@@ -37,8 +37,8 @@ const largeImage = 64 << 20
 // smallImage is the memory of an image that waits for no room, in bytes: 4 Mpx.
 const smallImage = 16 << 20
 
-// reserve waits for room for an image's pixels, and free gives it back; it may be called again. Small images do not wait
-// behind large ones. A wrong image is an *ImageError without a path.
+// reserve waits for room for an image's pixels, and free gives it back; it may be called again. Small images do not
+// wait behind large ones. A wrong image is an *ImageError without a path.
 func (d imageDecoder) reserve(ctx context.Context, data []byte) (free func(), err error) {
 	need, err := memoryOf(data, d.jpeg)
 	if err == nil && need > d.size {

@@ -348,7 +348,8 @@ func (m hosted) Run(ctx context.Context, input detect.Tensor) ([]detect.Tensor, 
 	return outputs, timing, err
 }
 
-// next leases the process after one that has ended. Another version has other classes, so it cannot answer in its place.
+// next leases the process after one that has ended. Another version has other classes, so it cannot answer in its
+// place.
 func (m hosted) next(ctx context.Context) (*Facts, Model, func(), error) {
 	select {
 	case <-m.lease.retired:
