@@ -88,9 +88,9 @@ func kindsOf(t modelShape) []kindOfRequest {
 		{"v2", 400, false, false, post(infer, "application/json", []byte(`{"inputs":[{"name":"other"}]}`))},
 		{"v1", 400, true, true, post("/v1/detect", "image/jpeg", []byte("\xff\xd8 no picture"))},
 		{"v1", 400, false, false, post("/v1/detect?unknown=1", "image/jpeg", nil)},
-		{"v1", 405, false, false, get("/v1/detect")},
-		{"v1", 405, false, false, get("/v1/nothing")}, // a model's name for Roboflow's clients
-		{"v2", 404, false, false, get("/v2/models/nothing")},
+		{"other", 405, false, false, get("/v1/detect")},
+		{"other", 405, false, false, get("/v1/nothing")}, // a model's name for Roboflow's clients
+		{"other", 404, false, false, get("/v2/models/nothing")},
 		{"other", 200, false, false, get("/readyz")},
 		{"other", 200, false, false, get("/openapi.json")},
 	}
