@@ -307,7 +307,7 @@ func TestRFDETRLikePredict(t *testing.T) {
 				t.Fatal(err)
 			}
 			sig := *d.Signature
-			sig.Select = 64 * len(slots) // as export_as.py does: all pairs
+			sig.Select = 64 * len(slots)  // as export_as.py does: all pairs
 			sig.Clip = version != "1.4.3" // later versions clamp boxes to the image
 			theirs := split.boxesOf(t, sig, made.Found)
 			if sig.Resize.Antialias = version == "1.4.3"; sig.Resize.Antialias {
