@@ -56,8 +56,12 @@ func (c Client) Detect(ctx context.Context, image []byte, score float64) (found 
 	}
 	timing = parseTiming(resp.Header.Get("Server-Timing"))
 	body, err := readAnswer(resp, maxResponse)
-	if err == nil {
+	switch {
+	case err != nil:
+	case resp.Header.Get("Content-Type") == octets:
 		found, err = parseDetections(body)
+	default:
+		err = json.Unmarshal(body, &found)
 	}
 	if err != nil {
 		return Detections{}, timing, fmt.Errorf("aob-detect: its answer: %w", err)
