@@ -76,7 +76,7 @@ func NewMetrics(registry prometheus.Registerer, triton bool) *Metrics {
 	registry.MustRegister(m.requests)
 	m.shadow = shadowMetrics{
 		images: counter("aob_detect_shadow_images_total", "Images of the shadow's share by outcome: compared, dropped "+
-			"(it was busy), failed.", "outcome"),
+			"(it was busy, or was ended), failed.", "outcome"),
 		boxes: counter("aob_detect_shadow_boxes_total", "Boxes that were compared, by model: main or shadow.", "of"),
 		matched: prometheus.NewCounter(prometheus.CounterOpts{Name: "aob_detect_shadow_matched_total",
 			Help: "Pairs of boxes of one class with an IoU of at least 0.5. F1 is twice that by all boxes."}),

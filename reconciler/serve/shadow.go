@@ -25,7 +25,7 @@ type ShadowOptions struct {
 
 // A ShadowResult is what came of one image of the share.
 type ShadowResult struct {
-	Outcome       string // compared; dropped: the second model was busy; failed: it gave no answer
+	Outcome       string // compared; dropped: the second model was busy, or was ended; failed: it gave no answer
 	First, Second *Facts // nil if dropped or failed
 	Agreement     Agreement
 	Took          time.Duration
@@ -75,6 +75,14 @@ func NewShadow(o ShadowOptions) *Shadow {
 func (s *Shadow) Close() {
 	s.end()
 	s.ended.Wait()
+	for {
+		select {
+		case <-s.queue:
+			s.o.Seen(ShadowResult{Outcome: "dropped"})
+		default:
+			return
+		}
+	}
 }
 
 // Lease implements Models.
@@ -144,7 +152,7 @@ func (s *Shadow) look(f frame) ShadowResult {
 	defer cancel()
 	facts, model, done, err := s.o.Second.Lease(ctx)
 	if err != nil {
-		return ShadowResult{Outcome: "failed"}
+		return s.without()
 	}
 	defer done()
 	began := time.Now()
@@ -153,7 +161,7 @@ func (s *Shadow) look(f frame) ShadowResult {
 		if s.ctx.Err() == nil {
 			s.o.Log.Warn("shadow gave no answer", "model", facts.Name, "version", facts.Version, "err", err)
 		}
-		return ShadowResult{Outcome: "failed"}
+		return s.without()
 	}
 	return ShadowResult{
 		"compared",
@@ -162,4 +170,12 @@ func (s *Shadow) look(f frame) ShadowResult {
 		Agree(f.found.Boxes, found.Above(f.score)),
 		time.Since(began),
 	}
+}
+
+// without is the result of an image that the second model gave no answer for. When it is ended, that is no failure.
+func (s *Shadow) without() ShadowResult {
+	if s.ctx.Err() != nil {
+		return ShadowResult{Outcome: "dropped"}
+	}
+	return ShadowResult{Outcome: "failed"}
 }

@@ -180,3 +180,24 @@ func TestShadowDrops(t *testing.T) {
 	}
 	s.Close()
 }
+
+// A shadow that is ended has not failed on the images that it had no time for.
+func TestShadowEnds(t *testing.T) {
+	main := &still{boxes: []delivery.Box{box("a", 0.9, 0, 0, 9, 9)}}
+	second := &still{hold: make(chan struct{}), err: context.Canceled}
+	seen := make(chan ShadowResult, 100)
+	s := NewShadow(ShadowOptions{Main: main, Second: second, Share: 1, Seen: func(r ShadowResult) { seen <- r }})
+	const asked = 3
+	for range asked {
+		ask(t, s, 0)
+	}
+	s.Close()
+	if len(seen) != asked {
+		t.Fatalf("%d of %d images are counted", len(seen), asked)
+	}
+	for range asked {
+		if r := <-seen; r.Outcome != "dropped" {
+			t.Errorf("%+v", r)
+		}
+	}
+}
