@@ -29,7 +29,8 @@ A source is a folder of JPEG and PNG files; the address of a picture or of a
 stream of pictures (http:// or https://, multipart/x-mixed-replace); or exec, with
 a command after --, whose output is JPEG files one after the other. Of a camera
 only the newest frame is taken: "lost" counts those that the model was too slow
-for. A stream or a command that ends is started again after a second.`,
+for. A stream or a command that ends is started again after a second, and so is a
+stream that brings no picture for as long as --stall says.`,
 		Example: `  aob-detect run --bundle bundle --source images
   aob-detect run --bundle bundle --source images --follow --every 200ms
 
@@ -74,6 +75,8 @@ for. A stream or a command that ends is started again after a second.`,
 	cmd.Flags().Float64Var(&score, "score", 0.4, "lowest score of a printed box, 0 to 1")
 	cmd.Flags().DurationVar(&frames.Every, "every", time.Second,
 		"between two pictures of an address, or looks into a folder")
+	cmd.Flags().DurationVar(&frames.Stall, "stall", time.Minute,
+		"of an address: begin again when no picture came for so long")
 	cmd.Flags().BoolVar(&frames.Follow, "follow", false, "of a folder: wait for new files")
 	cmd.MarkFlagRequired("bundle")
 	cmd.MarkFlagRequired("source")

@@ -43,6 +43,7 @@ type Source interface {
 type SourceOptions struct {
 	Every  time.Duration // between two frames of a URL, and two looks into a folder; 0: 1s
 	Follow bool          // of a folder: wait for new files
+	Stall  time.Duration // of a URL: how long its answer may take to bring the next picture; 0: 1m
 }
 
 // OpenSource opens a source:
@@ -52,10 +53,14 @@ type SourceOptions struct {
 //	exec               a command, whose output is JPEG files one after the other: of GStreamer, V4L2 or FFmpeg
 //
 // Of a stream or a command only the newest frame is kept, because a camera does not wait. When it ends it is started
-// again after a second. The command's errors go to stderr.
+// again after a second; so is a stream that brings no picture for a minute, because the programs of some cameras stop
+// with the connection open. The command's errors go to stderr.
 func OpenSource(spec string, command []string, o SourceOptions, stderr io.Writer) (Source, error) {
 	if o.Every == 0 {
 		o.Every = time.Second
+	}
+	if o.Stall == 0 {
+		o.Stall = time.Minute
 	}
 	switch {
 	case spec == "exec" && len(command) == 0:
@@ -72,7 +77,7 @@ func OpenSource(spec string, command []string, o SourceOptions, stderr io.Writer
 			return nil, errors.New("the source's URL is not valid") // without the URL, which may have a password
 		}
 		return newCamera(func(ctx context.Context, take func([]byte)) error {
-			return readURL(ctx, u, o.Every, take)
+			return readURL(ctx, u, o, take)
 		}), nil
 	}
 	info, err := os.Stat(spec)
@@ -344,27 +349,44 @@ var streamClient = &http.Client{Transport: &http.Transport{ResponseHeaderTimeout
 	Proxy: http.ProxyFromEnvironment}}
 
 // readURL takes the parts of a stream, or one picture again and again.
-func readURL(ctx context.Context, u *url.URL, every time.Duration, take func([]byte)) error {
+func readURL(ctx context.Context, u *url.URL, o SourceOptions, take func([]byte)) error {
 	for {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
-		if err != nil {
-			return errors.New("the source's URL is not valid")
-		}
-		resp, err := streamClient.Do(req)
-		if err != nil {
-			return fmt.Errorf("source: %w", withoutURL(err))
-		}
-		err = readResponse(resp, take)
-		resp.Body.Close()
-		if err != nil {
+		if err := fetch(ctx, u, o.Stall, take); err != nil {
 			return err
 		}
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-time.After(every):
+		case <-time.After(o.Every):
 		}
 	}
+}
+
+// fetch takes the pictures of one answer.
+func fetch(ctx context.Context, u *url.URL, stall time.Duration, take func([]byte)) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stalled := fmt.Errorf("source: no picture came for %s", stall)
+	watch := time.AfterFunc(stall, func() { cancel(stalled) })
+	defer watch.Stop()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return errors.New("the source's URL is not valid")
+	}
+	resp, err := streamClient.Do(req)
+	if err == nil {
+		defer resp.Body.Close()
+		err = readResponse(resp, func(image []byte) {
+			watch.Reset(stall)
+			take(image)
+		})
+	} else {
+		err = fmt.Errorf("source: %w", withoutURL(err))
+	}
+	if err != nil && context.Cause(ctx) == stalled {
+		return stalled
+	}
+	return err
 }
 
 func readResponse(resp *http.Response, take func([]byte)) error {

@@ -242,6 +242,32 @@ func TestURLSource(t *testing.T) {
 	}
 }
 
+// A camera whose program stops with the connection open is asked again.
+func TestStalledStream(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "multipart/x-mixed-replace; boundary=b")
+		fmt.Fprint(w, "--b\r\n\r\nfirst\r\n--b\r\n\r\n")
+		if err := http.NewResponseController(w).Flush(); err != nil {
+			t.Error(err)
+		}
+		<-r.Context().Done() // nothing more comes
+	}))
+	defer server.Close()
+	s, err := OpenSource(server.URL, nil, SourceOptions{Stall: 100 * time.Millisecond}, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for range 2 {
+		if frame := next(t, s); string(frame.Image) != "first" {
+			t.Errorf("got %q", frame.Image)
+		}
+		if _, err := s.Next(t.Context()); err == nil || !strings.Contains(err.Error(), "no picture came for 100ms") {
+			t.Errorf("after the stall: %v", err)
+		}
+	}
+}
+
 func TestOpenSourceRefuses(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "a.jpg")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
