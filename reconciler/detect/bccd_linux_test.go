@@ -307,8 +307,10 @@ func TestRFDETRLikePredict(t *testing.T) {
 				t.Fatal(err)
 			}
 			sig := *d.Signature
-			sig.Select = 64 * len(slots)  // as export_as.py does: all pairs
-			sig.Clip = version != "1.4.3" // later versions clamp boxes to the image
+			sig.Select = 64 * len(slots)                 // as export_as.py does: all pairs
+			if sig.Clip = version != "1.4.3"; sig.Clip { // later versions clamp boxes to the image
+				sig.SchemaVersion = 2
+			}
 			theirs := split.boxesOf(t, sig, made.Found)
 			if sig.Resize.Antialias = version == "1.4.3"; sig.Resize.Antialias {
 				// Its predict() shrinks floats with antialias. Its training does so with bytes, and aob import too.
