@@ -70,7 +70,7 @@ func (b *builder) annotate(split string, change func(object)) {
 		images = append(images, object{"id": i, "file_name": name, "width": 32, "height": 24})
 		for k := range 2 {
 			annotations = append(annotations, object{"id": 2*i + k, "image_id": i, "category_id": k + 1,
-				"bbox": []float64{2, 3, 10, 8}, "area": 80, "iscrowd": 0})
+				"bbox": []float64{float64(2 + 12*k), 3, 10, 8}, "area": 80, "iscrowd": 0})
 		}
 	}
 	file := object{"images": images, "annotations": annotations, "categories": []object{{"id": 1, "name": "circle"},

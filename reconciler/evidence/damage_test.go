@@ -99,9 +99,9 @@ func compare(t *testing.T, dir string, k *trust.Key, b []delivery.Digest, want *
 	}
 	// All statements are either valid or skipped.
 	found := len(got.Trainings) + len(got.Resolved) + len(got.Verdicts) + len(got.ReleasesOf) + len(got.AcceptancesOf) +
-		len(got.AbortsOf) + len(got.VariantsOf)
-	if found+len(got.Skipped) != 7 {
-		return fmt.Sprintf("%d statements and %d skipped, want 7 together", found, len(got.Skipped))
+		len(got.AbortsOf) + len(got.VariantsOf) + len(got.BenchesOf)
+	if found+len(got.Skipped) != 8 {
+		return fmt.Sprintf("%d statements and %d skipped, want 8 together", found, len(got.Skipped))
 	}
 	scores, skipped, err := store.Scores(t.Context(), b)
 	if err != nil || len(skipped) == 1 && len(scores) == 0 {
