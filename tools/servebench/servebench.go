@@ -86,7 +86,7 @@ func run(ctx context.Context) error {
 	python, _ := exec.Command("tools/venv.sh", "--there", "servepeers").Output()
 	servers := []*server{{name: "AOB", threads: cores, start: func(port string) *exec.Cmd {
 		return exec.Command(*binary, "serve", "--bundle", *bundle, "--listen", "127.0.0.1:"+port, "--threads",
-			strconv.Itoa(cores))
+			strconv.Itoa(cores), "--batch", "4", "--batch-wait", "0s")
 	}}}
 	for _, threads := range slices.Compact([]int{1, cores}) {
 		if len(python) > 0 {
