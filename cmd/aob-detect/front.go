@@ -78,8 +78,8 @@ func (f front) serve(ctx context.Context, out io.Writer, o options, bundle strin
 		return err
 	}
 	debug.SetGCPercent(gcPercent)
-	// A request costs this process some 0.2 ms, and the model's process many times that. With a thread for each core the
-	// two would take cores from each other at each call.
+	// A request costs this process some 0.2 ms, and the model's process many times that. With a thread for each core
+	// the two would take cores from each other at each call.
 	runtime.GOMAXPROCS(max(1, runtime.GOMAXPROCS(0)/2))
 	listener, err := net.Listen("tcp", onThisMachine(f.listen))
 	if err != nil {
