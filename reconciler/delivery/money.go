@@ -85,9 +85,6 @@ type Price struct {
 	Source   string    `json:"source"`         // as "AWS", or the table that AOB has
 }
 
-// PriceOld is the age from which on a price is called old.
-const PriceOld = 180 * 24 * time.Hour
-
 // PerHour returns what a machine costs at most an hour. A spot instance never costs more than one on demand.
 func (p Price) PerHour(spot bool) Money {
 	if spot && p.Spot > 0 {

@@ -53,21 +53,31 @@ func (a *API) roboflowRegistry(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// keyed reads a request's body, in JSON, and checks the api_key in it. factor is that of open. The caller calls release
+// after its last use of the body.
+func (a *API) keyed(w http.ResponseWriter, r *http.Request, factor int64) (data []byte, release func(), err error) {
+	b, release, err := a.open(w, r, factor)
+	if err != nil {
+		return nil, nil, err
+	}
+	if data, err = b.all(); err == nil {
+		err = a.keyIn(r, data)
+	}
+	if err != nil {
+		release()
+		return nil, nil, err
+	}
+	return data, release, nil
+}
+
 // roboflowAdd is POST /model/add, by which Roboflow's server fetches a model. This server has one model, and operators
 // change it.
 func (a *API) roboflowAdd(w http.ResponseWriter, r *http.Request) error {
-	b, release, err := a.open(w, r, 1)
+	data, release, err := a.keyed(w, r, 1)
 	if err != nil {
 		return err
 	}
 	defer release()
-	data, err := b.all()
-	if err == nil {
-		err = a.keyIn(r, data)
-	}
-	if err != nil {
-		return err
-	}
 	var id string
 	c := &cursor{data: data}
 	if err := c.object(true, map[string]func() error{
@@ -266,18 +276,11 @@ func decodeBase64(text []byte) ([]byte, error) {
 // roboflowInfer is POST /infer/object_detection.
 func (a *API) roboflowInfer(w http.ResponseWriter, r *http.Request) error {
 	began := time.Now()
-	b, release, err := a.open(w, r, 2)
+	data, release, err := a.keyed(w, r, 2)
 	if err != nil {
 		return err
 	}
 	defer release()
-	data, err := b.all()
-	if err == nil {
-		err = a.keyIn(r, data)
-	}
-	if err != nil {
-		return err
-	}
 	ctx, facts, model, done, err := a.lease(r)
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package terraform
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
@@ -218,14 +219,19 @@ func (b *boot) output(t *testing.T, name string) string {
 	return string(data)
 }
 
-// until waits for a file of the boot's home.
+// until waits for a file of the boot's home, which a script writes. A script that is stuck fails the test.
 func (b *boot) until(t *testing.T, name string) {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	look := time.NewTicker(20 * time.Millisecond)
+	defer look.Stop()
 	for !exists(filepath.Join(b.home, name)) {
-		if t.Context().Err() != nil {
+		select {
+		case <-look.C:
+		case <-ctx.Done():
 			t.Fatalf("%s does not appear", name)
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
 }
 
