@@ -59,8 +59,7 @@ func (l *Local) Reproduce(ctx context.Context, rel Release, from artifact.Source
 		return r, err
 	}
 	// What can be refused before the dataset is read.
-	input, err := l.again(rel, mdl, was.Input.Data, was.Data)
-	if err != nil {
+	if _, err := l.again(rel, mdl, was.Input.Data, was.Data); err != nil {
 		return r, err
 	}
 	key, data, err := l.check(ctx, dataRun(was, mdl))
@@ -70,7 +69,8 @@ func (l *Local) Reproduce(ctx context.Context, rel Release, from artifact.Source
 	if err := sameData(rel, mdl, data); err != nil {
 		return r, err
 	}
-	if input, err = l.again(rel, mdl, key, data); err != nil {
+	input, err := l.again(rel, mdl, key, data)
+	if err != nil {
 		return r, err
 	}
 	r.Differences = append(r.Differences, l.differences(rel, input, data)...)
