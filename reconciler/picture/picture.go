@@ -172,13 +172,8 @@ var (
 		coco.False: {245, 140, 0, 255}}
 )
 
-// Draw draws one picture. The error does not contain the path of the image.
-func Draw(p Picture) (*image.RGBA, error) {
-	out, _, err := render(p)
-	return out, err
-}
-
-// render draws one picture. Classes that no font can write are numbered, and legend says which they are.
+// render draws one picture. Classes that no font can write are numbered, and legend says which they are. The error does
+// not contain the path of the image.
 func render(p Picture) (out *image.RGBA, legend []string, err error) {
 	source, err := load(p.Path)
 	if err != nil {

@@ -53,7 +53,7 @@ func some(path string) Picture {
 
 func TestDraw(t *testing.T) {
 	p := some(grey(t, 120, 90))
-	m, err := Draw(p)
+	m, _, err := render(p)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,15 +68,15 @@ func TestDraw(t *testing.T) {
 	if got := m.RGBAAt(gap+2*(480+gap)+360, 2*line+gap+242); got != colours[coco.False] {
 		t.Errorf("the false positive has colour %v", got)
 	}
-	again, err := Draw(p)
+	again, _, err := render(p)
 	if err != nil || string(again.Pix) != string(m.Pix) {
 		t.Error("drawing the same input again gives other pixels")
 	}
 	p.Regression.Baseline = nil
-	if alone, err := Draw(p); err != nil || alone.Bounds().Dx() != gap+2*(480+gap) {
+	if alone, _, err := render(p); err != nil || alone.Bounds().Dx() != gap+2*(480+gap) {
 		t.Errorf("without a baseline: %v", err)
 	}
-	if thin, err := Draw(some(grey(t, 3000, 2))); err != nil || thin.Bounds().Dy() < 2*line {
+	if thin, _, err := render(some(grey(t, 3000, 2))); err != nil || thin.Bounds().Dy() < 2*line {
 		t.Errorf("an image of 3000 x 2 pixels: %v", err)
 	}
 }
@@ -149,7 +149,7 @@ func TestScripts(t *testing.T) {
 	seen := map[string]string{}
 	for _, name := range []string{"托盘", "叉车", "हिन्दी", "हिन्द", "แมว", "แม", "خودرو", "خودر", "\U0001f600"} {
 		p.Regression.Truth[0].Class = name
-		drawn, err := Draw(p)
+		drawn, _, err := render(p)
 		if err != nil {
 			t.Fatal(err)
 		}
