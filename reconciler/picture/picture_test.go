@@ -51,7 +51,7 @@ func some(path string) Picture {
 				Score: .6, Mark: coco.False}, {Box: box(10, 30), Class: "cat", Mark: coco.Missed}}}}}
 }
 
-func TestDraw(t *testing.T) {
+func TestRender(t *testing.T) {
 	p := some(grey(t, 120, 90))
 	m, _, err := render(p)
 	if err != nil {
