@@ -41,6 +41,9 @@ func (p *server) openCloud(ctx context.Context) error {
 	return nil
 }
 
+// instancesOf lists the types of instances that a server starts: none as long as it has no machine for them.
+func instancesOf(intent.Server) []string { return nil }
+
 // lives says what a sweep may know of runs. If some cannot be read, no run counts as gone.
 func lives(states []delivery.RunState, unread error) func(run string) cloud.Life {
 	known := map[string]cloud.Life{}

@@ -313,6 +313,7 @@ func planServer(ctx context.Context, s intent.Server, trainers intent.Trainers) 
 	budget := plan.Budget{AutoGo: s.AutoGo}
 	if s.AWS != nil {
 		budget.Region, budget.Day, budget.Month = s.AWS.Regions[0], s.AWS.Day, s.AWS.Month
+		budget.Types = instancesOf(s)
 	}
 	return plan.Server{Budget: budget, Trainers: trainers.Descriptions(), Weights: baseWeights(s), Protocol: protocol,
 		Numerics: detect.Numerics, Provider: provider, DataTime: delivery.Duration(2 * time.Hour),

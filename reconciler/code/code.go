@@ -93,6 +93,11 @@ var (
 var (
 	CostQuote = fact("cost.quote", "trains on {by} for at most {lasts}, {cost} to {costHigh}, never more than "+
 		"{ceiling}[ for each of {counts.seeds seed}] ({text})")
+	CostNoAccount = fact("cost.noAccount", "this server trains on its own machine alone, so nothing starts on {by}: "+
+		"take machine.terraform out of models/{model}.yaml, or give the server an account (aws.train in its "+
+		"configuration, docs/aws.md)")
+	CostNotListed = fact("cost.notListed", "this server starts {anyName}, not {by}: change train.machine.instance in "+
+		"models/{model}.yaml, or add it to aws.instances in the server's configuration")
 	CostUnknown = fact("cost.unknown", "what {by} costs is not known, so nothing starts[: {text}]")
 	CostOverMax = fact("cost.overMax", "its training costs at least {cost}, and at most {ceiling} are allowed: raise "+
 		"train.machine.maxCost in models/{model}.yaml, or train less")

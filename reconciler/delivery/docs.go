@@ -58,11 +58,15 @@ var Docs = map[string]map[string]string{
 		"patience": "Epochs without a better model before it stops; 0 never stops early.",
 	},
 	"Machine": {
-		"terraform": "The Terraform module: infra/terraform/NAME.",
-		"instance":  "The machine type.",
-		"spot":      "Whether to use spot capacity.",
-		"limit":     "The time limit of a run.",
-		"maxCost":   "The cost limit of a run.",
+		"terraform": "The Terraform module: infra/terraform/NAME. train-local is the server's machine and costs nothing; " +
+			"train-aws-ec2 is a GPU instance of AWS, which starts once somebody agreed to its price: see docs/aws.md.",
+		"instance": "The type of the instance, as in g5.xlarge; train-aws-ec2 needs one. The server's configuration " +
+			"lists the types that it starts.",
+		"spot": "Whether to use spot instances, which cost less and may be interrupted: never, prefer (on demand " +
+			"where there are none) or only; never by default.",
+		"limit": "The longest that the training of one seed may take, all attempts together.",
+		"maxCost": "The most that the training may cost, all seeds together, as in $12; by default what its limit of " +
+			"time costs on demand.",
 	},
 	"Trainer": {
 		"name": "The trainer's name, the same as the folder's.",

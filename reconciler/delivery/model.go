@@ -142,12 +142,25 @@ type EarlyStopping struct {
 
 // Machine says where a run takes place. It is not part of the spec.
 type Machine struct {
-	Terraform string   `json:"terraform" default:"train-local" check:"oneof=train-local,later=aws-ec2|train-aws-ec2"`
-	Instance  string   `json:"instance,omitempty" check:"optional,later"`
-	Spot      string   `json:"spot,omitempty" check:"optional,later"`
+	Terraform string   `json:"terraform" default:"train-local" check:"oneof=train-local|train-aws-ec2"`
+	Instance  string   `json:"instance,omitempty" check:"optional,instance"`
+	Spot      string   `json:"spot,omitempty" check:"optional,oneof=never|prefer|only"`
 	Limit     Duration `json:"limit" default:"8h" check:"min=1m,max=168h"`
-	MaxCost   string   `json:"maxCost,omitempty" check:"optional,later"`
+	MaxCost   Money    `json:"maxCost,omitzero" check:"optional,min=$0.01"` // of all seeds; 0 for none
 }
+
+// The modules that machines are made with.
+const (
+	TrainLocal  = "train-local"
+	TrainAWSEC2 = "train-aws-ec2"
+)
+
+// The values of Machine.Spot; "" is SpotNever.
+const (
+	SpotNever  = "never"
+	SpotPrefer = "prefer" // on demand where there is no spot capacity
+	SpotOnly   = "only"
+)
 
 // A Spec is the identity of a model: dataset, classes, training, thresholds and variants,
 // without the machine. Files with the same spec describe the same model.

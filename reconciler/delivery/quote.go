@@ -64,4 +64,4 @@ func (r RunState) Spend(now time.Time) (s Spend) {
 func (m Machine) Paid() bool { return PaidModule(m.Terraform) }
 
 // PaidModule reports whether a machine of a Terraform module costs money by the hour.
-func PaidModule(module string) bool { return module == "aws-ec2" || module == "train-aws-ec2" }
+func PaidModule(module string) bool { return module == TrainAWSEC2 }

@@ -45,6 +45,9 @@ type Options struct {
 	// whose weights it no longer has cannot be trained, and is still released.
 	Weights []string
 
+	// Instances are the types of instances that the server starts; nil allows any. A server allows any, as of Weights.
+	Instances []string
+
 	// Zone returns an error for an unknown time zone.
 	Zone func(name string) error
 

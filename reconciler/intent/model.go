@@ -3,6 +3,7 @@ package intent
 import (
 	"maps"
 	"slices"
+	"time"
 
 	"gopkg.in/yaml.v3"
 
@@ -27,6 +28,7 @@ func (d *document) model(m *delivery.Model, doc *Doc) {
 	if unique(d, t.Seeds, "train.seeds") && len(t.Seeds) > maxSeeds {
 		d.complain("train.seeds", "want at most %d, got %d", maxSeeds, len(t.Seeds))
 	}
+	d.machine(t)
 	d.classes(m)
 	d.variants(m)
 	if t := m.Track.Tracker(); d.options.Trackers != nil && d.valid("track") && t != "" &&
@@ -34,6 +36,38 @@ func (d *document) model(m *delivery.Model, doc *Doc) {
 		d.complain("track", "the server's configuration has no tracker %s", quote(t))
 	}
 }
+
+// machine checks that an instance is named where one starts, and nowhere else.
+func (d *document) machine(t *delivery.Train) {
+	if !d.valid("train.machine") {
+		return
+	}
+	m, at := t.Machine, func(key string) string { return member("train.machine", key) }
+	if !m.Paid() {
+		for _, key := range []string{"instance", "spot", "maxCost"} {
+			if d.has(at(key)) {
+				d.complain(at(key), "%s is the server's own machine, which costs nothing; remove this, or add "+
+					"terraform: %s", m.Terraform, delivery.TrainAWSEC2)
+			}
+		}
+		return
+	}
+	known := d.options.Instances
+	switch {
+	case m.Instance == "":
+		d.complain(at("instance"), "missing: the type of the instance, as in g5.xlarge")
+	case known != nil && !slices.Contains(known, m.Instance) && !d.options.accepted:
+		d.complain(at("instance"), "%s; the server's configuration lists them under aws.instances",
+			unknown("type of instance", m.Instance, known))
+	}
+	if time.Duration(m.Limit) < shortest {
+		d.complain(at("limit"), "want at least %s, since an instance takes minutes to start, got %s",
+			delivery.Duration(shortest), m.Limit)
+	}
+}
+
+// shortest is the shortest limit of time of a training on an instance.
+const shortest = 15 * time.Minute
 
 // variants checks that the trainer can make the variants.
 func (d *document) variants(m *delivery.Model) {

@@ -57,6 +57,8 @@ func (w schemaWriter) structSchema(t reflect.Type) object {
 	switch t {
 	case reflect.TypeFor[delivery.GateCheck]():
 		maps.Copy(o, between())
+	case reflect.TypeFor[delivery.Machine]():
+		maps.Copy(o, ofMachine())
 	case reflect.TypeFor[delivery.Signature]():
 		o["allOf"] = ofSignature()
 	}
@@ -84,6 +86,16 @@ func between() object {
 		"oneOf":             []object{has("min"), has("max"), has("maxDrop")},
 		"allOf":             all,
 		"dependentRequired": object{"against": []string{"maxDrop"}},
+	}
+}
+
+// ofMachine returns the rules of a machine: one that costs money has an instance, and no other has.
+func ofMachine() object {
+	return object{
+		"if": object{"properties": object{"terraform": object{"const": delivery.TrainAWSEC2}},
+			"required": []string{"terraform"}},
+		"then": object{"required": []string{"instance"}},
+		"else": object{"properties": object{"instance": false, "spot": false, "maxCost": false}},
 	}
 }
 

@@ -183,6 +183,28 @@ type ServerAWS struct {
 	Sweep      delivery.Duration `json:"sweep" default:"5m" check:"min=1s,max=1h"`
 	Day        delivery.Money    `json:"day" default:"$50"`
 	Month      delivery.Money    `json:"month" default:"$500"`
+	Instances  []string          `json:"instances" default:"[g4dn.xlarge, g5.xlarge, g6.xlarge]" check:"nonempty,instance"`
+	Train      *ServerAWSTrain   `json:"train,omitempty" check:"optional"`
+}
+
+// ServerAWSTrain is where instances start. Without it none do.
+type ServerAWSTrain struct {
+	Account       string `json:"account" check:"account"`
+	VPC           string `json:"vpc" check:"vpc"`
+	Subnet        string `json:"subnet" check:"subnet"`
+	PublicAddress bool   `json:"publicAddress" default:"false"`
+
+	AMI      string         `json:"ami,omitempty" check:"optional,ami"`
+	AMIOwner string         `json:"amiOwner" default:"amazon" check:"amiOwner"`
+	AMIName  string         `json:"amiName" default:"Deep Learning Base OSS Nvidia Driver GPU AMI (Ubuntu 22.04) *" check:"amiName"`
+	Disk     delivery.Bytes `json:"disk" default:"150GiB" check:"min=30GiB,max=2000GiB"`
+
+	Bucket              string `json:"bucket" check:"bucket"`
+	States              string `json:"states" check:"bucket"`
+	ImageRepository     string `json:"imageRepository,omitempty" check:"optional,repository"`
+	PermissionsBoundary string `json:"permissionsBoundary,omitempty" check:"optional,policy"`
+	ScheduleGroup       string `json:"scheduleGroup" default:"default" check:"group"`
+	Providers           string `json:"providers" check:"path"`
 }
 
 // ServerDevices is how devices authenticate.
@@ -271,6 +293,7 @@ func (d *document) server(s Server, forges []string) {
 		}
 	}
 	d.track(s)
+	d.aws(s.AWS)
 	d.oneOf("devices", "secretEnv", s.Devices.SecretEnv, "secretFile", s.Devices.SecretFile, false)
 	if d.valid("listen") && (s.Listen.Certificate == "") != (s.Listen.Key == "") {
 		d.complain("listen", "want certificate and key together, or neither")
@@ -300,6 +323,36 @@ func (d *document) forge(f ServerForge, known []string) {
 		d.oneOf(at, "tokenEnv", settings.TokenEnv, "tokenFile", settings.TokenFile, true)
 		d.oneOf(at, "webhookSecretEnv", settings.WebhookSecretEnv, "webhookSecretFile", settings.WebhookSecretFile,
 			false)
+	}
+}
+
+// aws checks that where instances start belongs together.
+func (d *document) aws(a *ServerAWS) {
+	if a == nil || !d.valid("aws") {
+		return
+	}
+	unique(d, a.Instances, "aws.instances")
+	t := a.Train
+	if t == nil {
+		return
+	}
+	for _, key := range []string{"amiOwner", "amiName"} {
+		if at := member("aws.train", key); t.AMI != "" && d.has(at) {
+			d.complain(at, "ami names the image already; remove one of them")
+		}
+	}
+	for key, arn := range map[string]string{"imageRepository": t.ImageRepository,
+		"permissionsBoundary": t.PermissionsBoundary} {
+		if arn == "" {
+			continue
+		}
+		parts := strings.Split(arn, ":") // arn:aws:SERVICE:REGION:ACCOUNT:…
+		switch at := member("aws.train", key); {
+		case parts[4] != t.Account:
+			d.complain(at, "is of account %s, and aws.train.account is %s", parts[4], t.Account)
+		case parts[3] != "" && parts[3] != a.Regions[0]:
+			d.complain(at, "is in %s, and instances start in %s, the first of aws.regions", parts[3], a.Regions[0])
+		}
 	}
 }
 
@@ -407,6 +460,11 @@ func (s Server) Resolve(folder string) Server {
 	for name, w := range s.Weights {
 		w.File = join(folder, w.File)
 		s.Weights[name] = w
+	}
+	if s.AWS != nil && s.AWS.Train != nil {
+		aws, train := *s.AWS, *s.AWS.Train
+		train.Providers = join(folder, train.Providers)
+		aws.Train, s.AWS = &train, &aws
 	}
 	s.Secrets = maps.Clone(s.Secrets)
 	for name, at := range s.Secrets {

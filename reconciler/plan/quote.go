@@ -16,6 +16,7 @@ import (
 // A Budget is what the server's configuration allows to spend.
 type Budget struct {
 	Region string         // in which machines are made
+	Types  []string       // of instances that may start; none: this server trains on its own machine alone
 	AutoGo delivery.Money // a training with at most this ceiling starts without a go
 	Day    delivery.Money // of a day in UTC; 0 allows nothing
 	Month  delivery.Money
@@ -34,14 +35,20 @@ const (
 func (m *maker) quote(r *progress, spec delivery.RunSpec) (q delivery.Quote, why delivery.Fact) {
 	t := r.model.Train
 	machine := t.Machine
+	switch types := m.w.Server.Budget.Types; {
+	case len(types) == 0:
+		return q, fact(code.CostNoAccount, values{Model: r.Model, By: machine.Terraform})
+	case !slices.Contains(types, machine.Instance):
+		return q, fact(code.CostNotListed, values{Model: r.Model, By: machine.Instance, Names: types})
+	}
 	price, ok := m.w.Prices[machine.Instance]
 	if !ok {
 		return q, fact(code.CostUnknown, values{By: machine.Instance, Text: m.w.NoPrice[machine.Instance]})
 	}
 	q = delivery.Quote{Model: r.Model, Pull: max(0, r.proposal.Number), By: r.proposal.Author, Region: price.Region,
-		Instance: machine.Instance, Spot: machine.Spot != "" && machine.Spot != "never", PriceAt: price.At,
+		Instance: machine.Instance, Spot: machine.Spot != "" && machine.Spot != delivery.SpotNever, PriceAt: price.At,
 		Source: price.Source}
-	q.PerHour = price.PerHour(machine.Spot == "only")
+	q.PerHour = price.PerHour(machine.Spot == delivery.SpotOnly)
 	short, long, basis := m.lasts(r, spec)
 	limit := time.Duration(machine.Limit)
 	q.Shortest, q.Longest, q.Basis = delivery.Duration(min(short, limit)), delivery.Duration(min(long, limit)), basis
@@ -54,8 +61,8 @@ func (m *maker) quote(r *progress, spec delivery.RunSpec) (q delivery.Quote, why
 // demand, in whole dollars, so that a spot price that moves asks nobody again.
 func ceilingOf(mdl delivery.Model, price delivery.Price) delivery.Money {
 	machine, seeds := mdl.Train.Machine, delivery.Money(max(1, len(mdl.Train.Seeds)))
-	if most, err := delivery.ParseMoney(machine.MaxCost); err == nil {
-		return most / seeds
+	if machine.MaxCost > 0 {
+		return machine.MaxCost / seeds
 	}
 	worst := price.OnDemand.For(time.Duration(machine.Limit))
 	return (worst + delivery.Dollar - 1) / delivery.Dollar * delivery.Dollar

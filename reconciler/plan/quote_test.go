@@ -25,7 +25,7 @@ func usual() bid {
 	return bid{
 		w: World{At: moneyAt, Prices: map[string]delivery.Price{"g5.xlarge": {Region: "eu-central-1",
 			Instance: "g5.xlarge", OnDemand: 1_258_000, Spot: 650_000, At: moneyAt, Source: "AWS"}},
-			Server: Server{Budget: Budget{Region: "eu-central-1", Day: 50 * delivery.Dollar,
+			Server: Server{Budget: Budget{Region: "eu-central-1", Types: []string{"g5.xlarge"}, Day: 50 * delivery.Dollar,
 				Month: 500 * delivery.Dollar}}, Runs: map[delivery.Digest]delivery.RunState{}},
 		p: Proposal{PullRequest: delivery.PullRequest{Number: 7, Author: "dev"},
 			Permission: delivery.PermissionWrite},
@@ -85,15 +85,15 @@ func TestWhatMayCostMoney(t *testing.T) {
 			code.RunStarting},
 		{"without a price", func(b *bid) { given(b); b.w.Prices = nil }, false, code.CostUnknown},
 		{"above maxCost", func(b *bid) {
-			b.machine.MaxCost = "$0.05"
+			b.machine.MaxCost = 50_000
 			b.p.Approvals = []string{GoCode("approval", 50_000)}
 		}, false, code.CostOverMax},
 		{"below maxCost", func(b *bid) {
-			b.machine.MaxCost = "$4"
+			b.machine.MaxCost = 4 * delivery.Dollar
 			b.p.Approvals = []string{GoCode("approval", 4*delivery.Dollar)}
 		}, true, code.RunStarting},
 		{"a go for maxCost, which another push has raised", func(b *bid) {
-			b.machine.MaxCost = "$5"
+			b.machine.MaxCost = 5 * delivery.Dollar
 			b.p.Approvals = []string{GoCode("approval", 4*delivery.Dollar)}
 		}, false, code.CostQuote},
 		{"above the day's ceiling", func(b *bid) {
@@ -118,7 +118,12 @@ func TestWhatMayCostMoney(t *testing.T) {
 			b.w.Spent = []delivery.Spend{spent(495*delivery.Dollar, 0, delivery.RunDone, moneyAt.AddDate(0, 0, -30))}
 		}, true, code.RunStarting},
 		{"while the ledger cannot be read", func(b *bid) { given(b); b.w.SpentUnknown = true }, false, code.CostLedger},
-		{"without a budget", func(b *bid) { given(b); b.w.Server.Budget = Budget{} }, false, code.CostOverMonth},
+		{"without a budget", func(b *bid) { given(b); b.w.Server.Budget.Day, b.w.Server.Budget.Month = 0, 0 }, false,
+			code.CostOverMonth},
+		{"on a server without an account", func(b *bid) { given(b); b.w.Server.Budget = Budget{} }, false,
+			code.CostNoAccount},
+		{"on an instance that the server does not start", func(b *bid) { given(b); b.machine.Instance = "p5.48xlarge" },
+			false, code.CostNotListed},
 		{"that goes on after an interruption", func(b *bid) {
 			given(b)
 			b.w.Runs[moneyKey] = delivery.RunState{Phase: delivery.RunDied, Attempt: 1}
