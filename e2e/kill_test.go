@@ -412,9 +412,11 @@ func (p *promotion) loseLedger(t *testing.T) {
 	// What a forge keeps of the merged pull request, the local one has lost.
 	open := []string{"main", "the twin"}
 	said, refs, devices, files := p.statuses(t, open...), p.refs(t), p.devices(t), p.journals(t)
-	for _, suffix := range []string{"", "-wal", "-shm"} {
-		if err := os.Remove(p.path("state", "ledger.db"+suffix)); err != nil && !os.IsNotExist(err) {
-			t.Fatal(err)
+	for _, name := range []string{"ledger.db", "devices.db"} {
+		for _, suffix := range []string{"", "-wal", "-shm"} {
+			if err := os.Remove(p.path("state", name+suffix)); err != nil && !os.IsNotExist(err) {
+				t.Fatal(err)
+			}
 		}
 	}
 	if err := p.startServer(); err != nil {

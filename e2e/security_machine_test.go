@@ -327,7 +327,7 @@ for path in sys.argv[1:]:
         print(path, "lists", os.listdir(path))
     except PermissionError:
         pass
-    for name in ("fleet.secret", "ledger.db", "keys/desired.key", "bundles/index.json", "runs"):
+    for name in ("fleet.secret", "ledger.db", "devices.db", "keys/desired.key", "bundles/index.json", "runs"):
         try:
             os.stat(os.path.join(path, name))
             print(name)

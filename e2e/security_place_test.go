@@ -164,7 +164,7 @@ if run.endswith("run.json"):
         seen["files"] += [os.path.join(top, f) for f in files]
     state = os.path.dirname(os.path.dirname(folder))
     seen["reached"] = []
-    for name in ("fleet.secret", "keys/releases.key", "keys/desired.key", "ledger.db"):
+    for name in ("fleet.secret", "keys/releases.key", "keys/desired.key", "ledger.db", "devices.db"):
         if os.access(os.path.join(state, name), os.R_OK):
             seen["reached"].append(name)
     try:

@@ -110,7 +110,7 @@ func TestServerRefusesTheStateOfANewerVersion(t *testing.T) {
 			t.Errorf("got  %v\nwant %s", err, want)
 		}
 	}
-	for _, name := range []string{"ledger.db", "mirror", "bundles"} {
+	for _, name := range []string{"ledger.db", "devices.db", "mirror", "bundles"} {
 		if _, err := os.Stat(filepath.Join(state, name)); err == nil {
 			t.Errorf("%s was made", name)
 		}

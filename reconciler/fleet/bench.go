@@ -68,8 +68,7 @@ func (s *Server) Ask(ctx context.Context, r delivery.BenchRequest) error {
 }
 
 func (s *Server) ask(key deviceKey, r delivery.BenchRequest) error {
-	s.reporting.Lock()
-	defer s.reporting.Unlock()
+	defer s.lock(key)()
 	s.mu.Lock()
 	old, ok := s.benches[key]
 	now := s.Now()
@@ -94,7 +93,7 @@ func (s *Server) ask(key deviceKey, r delivery.BenchRequest) error {
 	return nil
 }
 
-// keepBench stores a request durably. The caller holds s.reporting.
+// keepBench stores a request durably. The caller has locked the device.
 func (s *Server) keepBench(key deviceKey, b benchState) error {
 	if err := os.MkdirAll(filepath.Dir(s.benchFile(key)), 0o700); err != nil {
 		return err
@@ -153,8 +152,7 @@ func (s *Server) serveBenched(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	key := deviceKey{ring, device}
-	s.reporting.Lock()
-	defer s.reporting.Unlock()
+	defer s.lock(key)()
 	s.mu.Lock()
 	b, asked := s.benches[key]
 	s.mu.Unlock()

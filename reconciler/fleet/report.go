@@ -80,17 +80,12 @@ type Receipt struct {
 
 // store keeps a report, unless it is a repeat.
 func (s *Server) store(ctx context.Context, r delivery.Report) (Receipt, error) {
-	s.reporting.Lock()
-	defer s.reporting.Unlock()
 	key := deviceKey{r.Ring, r.Device}
+	defer s.lock(key)()
 	now := s.Now().UTC()
 	s.mu.Lock()
 	old, known := s.devices[key]
-	checkCapacity := s.checkCapacity(key.ring, known)
 	s.mu.Unlock()
-	if checkCapacity != nil {
-		return Receipt{}, checkCapacity
-	}
 	if known && r.Sequence <= old.Report.Sequence {
 		return s.repeat(ctx, key, old, r, now)
 	}
@@ -111,16 +106,11 @@ func (s *Server) store(ctx context.Context, r delivery.Report) (Receipt, error) 
 		d.Healthy = append(d.Healthy, r.Bundle)
 		d.Healthy = d.Healthy[max(0, len(d.Healthy)-maxHealthy):]
 	}
-	if err := s.Registry.SaveDevice(ctx, r.Ring, d); err != nil {
+	if err := s.save(ctx, key, d, known); err != nil {
 		return Receipt{}, err
 	}
 	s.mu.Lock()
 	before, gap := s.listening.lastReport[r.Ring], s.listening.record(r.Ring, now)
-	s.devices[key] = d
-	delete(s.unreadable, key)
-	if !known {
-		s.count[key.ring]++
-	}
 	published, ok := s.rings[r.Ring]
 	// Only a report with such a version can raise the ring's version.
 	ahead := ok && r.Desired > published.desired.Version &&
@@ -160,17 +150,42 @@ func (s *Server) store(ctx context.Context, r delivery.Report) (Receipt, error) 
 	return Receipt{Highest: r.Sequence, Receipt: receipt}, nil
 }
 
-// checkCapacity returns an error if there is no room for a new device. The caller holds s.mu.
-func (s *Server) checkCapacity(ring string, known bool) error {
-	if known {
-		return nil
+// save stores a device durably, then in memory. A new device needs room.
+func (s *Server) save(ctx context.Context, key deviceKey, d delivery.Device, known bool) error {
+	if !known {
+		if err := s.reserve(key.ring); err != nil {
+			return err
+		}
 	}
-	if len(s.devices) >= s.MaxDevices {
+	err := s.Registry.SaveDevice(ctx, key.ring, d)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !known {
+		s.arriving--
+	}
+	if err != nil {
+		if !known {
+			s.count[key.ring]--
+		}
+		return err
+	}
+	s.devices[key] = d
+	delete(s.unreadable, key)
+	return nil
+}
+
+// reserve takes room for a new device, or returns an error if there is none.
+func (s *Server) reserve(ring string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.devices)+s.arriving >= s.MaxDevices {
 		return fmt.Errorf("the server has %d devices already, which is its limit", s.MaxDevices)
 	}
 	if n := s.count[ring]; n >= s.MaxRing {
 		return fmt.Errorf("there are %d devices in ring %s already, which is the limit of a ring", n, ring)
 	}
+	s.arriving++
+	s.count[ring]++
 	return nil
 }
 

@@ -67,7 +67,6 @@ type Server struct {
 	Config
 
 	publishing sync.Mutex // serializes reading, raising and writing a version
-	reporting  sync.Mutex // serializes writes, so that the registry gets a device's reports in order
 
 	mu         sync.Mutex
 	rings      map[string]published
@@ -75,9 +74,11 @@ type Server struct {
 	devices    map[deviceKey]delivery.Device
 	unreadable map[deviceKey]string // why a device's record cannot be read; until it reports again
 	damaged    map[string]error     // by ring: why its document cannot be read
-	count      map[string]int       // number of devices by ring
-	offered    map[string]offer     // by ring
-	wakeAt     time.Time            // time of the last call of Wake, or of the scheduled one
+	count      map[string]int       // number of devices by ring, with those being stored
+	arriving   int                  // new devices being stored
+	busy       map[deviceKey]*deviceLock
+	offered    map[string]offer // by ring
+	wakeAt     time.Time        // time of the last call of Wake, or of the scheduled one
 	listening  listening
 	benches    map[deviceKey]benchState
 	logLimits  map[deviceKey]logLimit // limits of log lines, by device and by ring
@@ -86,6 +87,33 @@ type Server struct {
 }
 
 type deviceKey struct{ ring, device string }
+
+// A deviceLock serializes what one device sends, so that the registry gets its reports in order.
+type deviceLock struct {
+	sync.Mutex
+	users int // that have it or wait for it
+}
+
+// lock locks a device, and returns what unlocks it.
+func (s *Server) lock(key deviceKey) (unlock func()) {
+	s.mu.Lock()
+	l := s.busy[key]
+	if l == nil {
+		l = &deviceLock{}
+		s.busy[key] = l
+	}
+	l.users++
+	s.mu.Unlock()
+	l.Lock()
+	return func() {
+		l.Unlock()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if l.users--; l.users == 0 {
+			delete(s.busy, key)
+		}
+	}
+}
 
 // Open makes a server from the documents in c.Dir and the devices in c.Registry. A document or a
 // record that cannot be read is no error: see Unreadable.
@@ -109,7 +137,7 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 		lastReport: map[string]time.Time{}, resumed: map[string]time.Time{}}, rings: map[string]published{},
 		changed: make(chan struct{}), devices: map[deviceKey]delivery.Device{}, offered: map[string]offer{},
 		count: map[string]int{}, benches: map[deviceKey]benchState{}, logLimits: map[deviceKey]logLimit{},
-		unreadable: map[deviceKey]string{}, damaged: map[string]error{}}
+		unreadable: map[deviceKey]string{}, damaged: map[string]error{}, busy: map[deviceKey]*deviceLock{}}
 	if err := os.MkdirAll(s.desiredDir(), 0o700); err != nil {
 		return nil, fmt.Errorf("open fleet: %w", err)
 	}
@@ -218,9 +246,8 @@ func (s *Server) wake() {
 
 // Forget removes a device. If it reports again, it is a new device. The error is a [delivery.Blocked] if there is none.
 func (s *Server) Forget(ctx context.Context, ring, device string) error {
-	s.reporting.Lock()
-	defer s.reporting.Unlock()
 	key := deviceKey{ring, device}
+	defer s.lock(key)()
 	s.mu.Lock()
 	_, read := s.devices[key]
 	_, unreadable := s.unreadable[key]

@@ -5,25 +5,18 @@
 // Nothing in it is evidence. When the file is lost, AOB makes an empty one. It then asks again for approvals, restarts
 // waves, and posts the same texts again. It never trains, ships or comments twice because of that.
 //
-// The ledger is one SQLite file in WAL mode. Every write is one transaction and is durable when the call returns.
+// The ledger is two SQLite files in WAL mode: one with what the loop writes, and one beside it with the reports of
+// devices, so that a fleet which reports at once never holds up the loop. Every write is durable when the call returns.
 package ledger
 
 import (
 	"context"
-	"database/sql"
 	_ "embed"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
-	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
-	sqlite "modernc.org/sqlite"
-	lib "modernc.org/sqlite/lib"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 )
@@ -31,16 +24,22 @@ import (
 //go:embed schema.sql
 var schema string
 
+//go:embed devices.sql
+var devicesSchema string
+
 // A Ledger is an open ledger. Its methods may be called from any goroutine.
 type Ledger struct {
-	db   *sql.DB
-	path string
+	file
+	devices deviceFile
 }
 
-// Open opens the ledger file at path, and creates it if it does not exist. The error
-// is a [delivery.Blocked] if the file is not a ledger, or if the disk is full.
+// devicesName is the name of the file beside the ledger's.
+const devicesName = "devices.db"
+
+// Open opens the ledger file at path and the file of devices beside it, and creates them if they do not exist. The error
+// is a [delivery.Blocked] if a file is not a ledger, or if the disk is full.
 func Open(ctx context.Context, path string) (*Ledger, error) {
-	l, err := openFile(ctx, path)
+	l, err := openBoth(ctx, path)
 	if b, ok := errors.AsType[delivery.Blocked](err); ok && b.Do == freeSpace {
 		b.Do = "free some space, and start it again" // the process exits if Open fails
 		return nil, b
@@ -48,181 +47,26 @@ func Open(ctx context.Context, path string) (*Ledger, error) {
 	return l, err
 }
 
-func openFile(ctx context.Context, path string) (*Ledger, error) {
-	if err := private(path); err != nil {
-		return nil, (&Ledger{path: path}).explain(err)
-	}
-	db, err := sql.Open("sqlite", "file:"+path+
-		"?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=busy_timeout(10000)")
+func openBoth(ctx context.Context, path string) (*Ledger, error) {
+	main, err := openFile(ctx, path, schema)
 	if err != nil {
 		return nil, err
 	}
-	// SQLite allows one writer at a time, and the loop needs no more.
-	db.SetMaxOpenConns(1)
-	l := &Ledger{db: db, path: path}
-	var version int
-	if err := db.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
-		db.Close()
-		return nil, l.explain(err)
+	devices, err := openFile(ctx, filepath.Join(filepath.Dir(path), devicesName), devicesSchema)
+	if err != nil {
+		main.close()
+		return nil, err
 	}
-	if version > 1 {
-		db.Close()
-		return nil, delivery.Blockedf("run the newer aob, or move the file away: aob makes a new one and asks for "+
-			"approvals again", "the ledger %s was written by a newer aob (schema %d)", path, version)
-	}
-	if _, err := db.ExecContext(ctx, schema); err != nil {
-		db.Close()
-		return nil, l.explain(err)
+	l := &Ledger{file: main, devices: deviceFile{file: devices}}
+	if err := l.moveDevices(ctx); err != nil {
+		l.Close()
+		return nil, err
 	}
 	return l, nil
 }
 
-// private creates the file if it does not exist, and sets its mode to 0600. SQLite
-// gives the files that it creates beside it (-wal, -shm) the same mode.
-func private(path string) error {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	for _, suffix := range []string{"", "-wal", "-shm"} {
-		info, err := os.Stat(path + suffix)
-		if err != nil || info.Mode().Perm()&0o077 == 0 {
-			continue
-		}
-		if err := os.Chmod(path+suffix, 0o600); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
-}
-
-// Close closes the file.
-func (l *Ledger) Close() error { return l.db.Close() }
-
-const freeSpace = "free some space; aob then continues by itself"
-
-// explain turns errors that only a person can resolve into [delivery.Blocked].
-func (l *Ledger) explain(err error) error {
-	if err == nil {
-		return nil
-	}
-	var se *sqlite.Error
-	isSQLite := errors.As(err, &se)
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || isSQLite && (se.Code()&0xff == lib.SQLITE_FULL ||
-		noRoom(se.Code()) && full(l.path)) {
-		return delivery.Blockedf(freeSpace, "the disk under the ledger %s is full", l.path)
-	}
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) ||
-		errors.Is(err, unix.EISDIR) {
-		return delivery.Blockedf("check the folder, its owner and the disk", "the ledger %s cannot be used: %s", l.path,
-			err)
-	}
-	if !isSQLite {
-		return fmt.Errorf("ledger %s: %w", l.path, err)
-	}
-	switch se.Code() & 0xff {
-	case lib.SQLITE_NOTADB, lib.SQLITE_CORRUPT:
-		return delivery.Blockedf("move the file away and start aob again: it makes a new one and asks for approvals "+
-			"again; nothing is trained or shipped twice", "the ledger %s is damaged", l.path)
-	case lib.SQLITE_CANTOPEN, lib.SQLITE_READONLY, lib.SQLITE_PERM, lib.SQLITE_IOERR:
-		return delivery.Blockedf("check the folder, its owner and the disk", "the ledger %s cannot be used: %s", l.path,
-			strings.TrimSpace(se.Error()))
-	}
-	return fmt.Errorf("ledger %s: %w", l.path, err)
-}
-
-// noRoom reports whether a full disk can be the cause of an SQLite error code. Most codes name only the system call
-// that failed. A new file on a full disk gives 4874 (IOERR_SHMSIZE).
-func noRoom(code int) bool { return code&0xff == lib.SQLITE_IOERR || code&0xff == lib.SQLITE_CANTOPEN }
-
-// leastRoom is how many bytes SQLite needs to open a ledger: a database page, the write-ahead log and its index.
-const leastRoom = 64 << 10
-
-// full reports whether the file system of a file has fewer than leastRoom bytes or no inode left.
-func full(path string) bool {
-	var s unix.Statfs_t
-	if err := unix.Statfs(filepath.Dir(path), &s); err != nil {
-		return false
-	}
-	return s.Bavail*uint64(s.Bsize) < leastRoom || s.Files > 0 && s.Ffree == 0
-}
-
-func (l *Ledger) exec(ctx context.Context, query string, args ...any) error {
-	_, err := l.db.ExecContext(ctx, query, args...)
-	return l.explain(err)
-}
-
-// each calls read for every row of a query. If read fails for some rows, the others are still read, and the error is a
-// [delivery.Unreadable] that lists the failed rows by the result of name.
-func (l *Ledger) each(ctx context.Context, name func(row) string, read func(row) error, query string,
-	args ...any) error {
-	rows, err := l.db.QueryContext(ctx, query, args...)
-	if err != nil {
-		return l.explain(err)
-	}
-	defer rows.Close()
-	columns, err := rows.Columns()
-	if err != nil {
-		return l.explain(err)
-	}
-	var bad delivery.Unreadable
-	for rows.Next() {
-		values := make(row, len(columns))
-		to := make([]any, len(columns))
-		for i := range values {
-			to[i] = &values[i]
-		}
-		if err := rows.Scan(to...); err != nil {
-			return l.explain(err)
-		}
-		if err := read(values); err != nil {
-			bad = append(bad, delivery.Unread{What: name(values), Why: err.Error()})
-		}
-	}
-	if err := rows.Err(); err != nil {
-		return l.explain(err)
-	}
-	if len(bad) > 0 {
-		return bad
-	}
-	return nil
-}
-
-// A row is one row of a query. SQLite stores any type in any column, so a value of a damaged file may have another type
-// than the one written.
-type row []any
-
-// text returns a column as text, whatever type it has.
-func (r row) text(i int) string {
-	switch v := r[i].(type) {
-	case string:
-		return v
-	case []byte:
-		return string(v)
-	case nil:
-		return ""
-	}
-	return fmt.Sprint(r[i])
-}
-
-// number returns a column that must be an integer.
-func (r row) number(i int) (int64, error) {
-	if v, ok := r[i].(int64); ok {
-		return v, nil
-	}
-	return 0, fmt.Errorf("column %d: want an integer, got %.40q", i+1, r.text(i))
-}
-
-// json returns a column that must hold JSON.
-func (r row) json(i int) (json.RawMessage, error) {
-	if text := r.text(i); json.Valid([]byte(text)) {
-		return json.RawMessage(text), nil
-	}
-	return nil, fmt.Errorf("column %d: want JSON, got %.40q", i+1, r.text(i))
-}
+// Close closes the files. No method may run then, nor be called later.
+func (l *Ledger) Close() error { return errors.Join(l.close(), l.devices.close()) }
 
 // An Approval lets a pull request do the one run that Code stands for.
 type Approval struct {
@@ -372,36 +216,6 @@ func (l *Ledger) PutRecord(ctx context.Context, key, content string, at time.Tim
 	return l.exec(ctx, `INSERT INTO said VALUES (?, ?, ?, 1)
 		ON CONFLICT (key) DO UPDATE SET content = excluded.content, at = excluded.at,
 		count = count + (excluded.content <> '')`, key, content, at.UnixMilli())
-}
-
-// SaveDevice replaces the last report of a device of a ring.
-func (l *Ledger) SaveDevice(ctx context.Context, ring string, d delivery.Device) error {
-	return l.exec(ctx, "INSERT INTO devices VALUES (?, ?, ?) ON CONFLICT (ring, device) DO UPDATE SET state = "+
-		"excluded.state", ring, d.Report.Device, string(delivery.Canonical(d)))
-}
-
-// DropDevice deletes a device of a ring. It is no error if the device does not exist.
-func (l *Ledger) DropDevice(ctx context.Context, ring, device string) error {
-	return l.exec(ctx, "DELETE FROM devices WHERE ring = ? AND device = ?", ring, device)
-}
-
-// Devices returns all devices, sorted by ring and name. Devices that cannot be read are left out and listed, as
-// RING/DEVICE, in a [delivery.Unreadable] error, which is returned together with the others.
-func (l *Ledger) Devices(ctx context.Context) ([]delivery.Device, error) {
-	var devices []delivery.Device
-	name := func(r row) string { return r.text(0) + "/" + r.text(1) }
-	err := l.each(ctx, name, func(r row) error {
-		var d delivery.Device
-		if err := json.Unmarshal([]byte(r.text(2)), &d); err != nil {
-			return err
-		}
-		if d.Report.Ring != r.text(0) || d.Report.Device != r.text(1) {
-			return fmt.Errorf("its report names device %.64q in ring %.64q", d.Report.Device, d.Report.Ring)
-		}
-		devices = append(devices, d)
-		return nil
-	}, "SELECT ring, device, state FROM devices ORDER BY ring, device")
-	return devices, err
 }
 
 // OfForge returns a short name of a forge's address for keys: what was posted at one address was not posted at another.

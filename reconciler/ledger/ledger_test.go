@@ -189,9 +189,10 @@ func TestFullDisk(t *testing.T) {
 			} else {
 				failedOpens++
 			}
-			for _, name := range []string{"filler", "ledger.db", "ledger.db-wal", "ledger.db-shm",
-				"ledger.db-journal"} {
-				os.Remove(filepath.Join(dir, name))
+			files, err := filepath.Glob(filepath.Join(dir, "*"))
+			must(t, err)
+			for _, file := range files {
+				must(t, os.Remove(file))
 			}
 		}
 	}
@@ -231,7 +232,7 @@ func TestDamagedRowsAreSkipped(t *testing.T) {
 	}
 	for device, state := range map[string]any{"b": `{"report": {"device": "b", "ri`, "c": nil, "d": 3.5, "e": `[]`,
 		"f": string(delivery.Canonical(delivery.Device{Report: delivery.Report{Device: "a", Ring: "north"}}))} {
-		must(t, l.exec(ctx, "UPDATE devices SET state = ? WHERE device = ?", state, device))
+		must(t, l.devices.exec(ctx, "UPDATE devices SET state = ? WHERE device = ?", state, device))
 	}
 	devices, err := l.Devices(ctx)
 	bad, ok := errors.AsType[delivery.Unreadable](err)

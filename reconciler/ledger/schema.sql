@@ -1,7 +1,6 @@
 CREATE TABLE IF NOT EXISTS gos      (pr INTEGER, code TEXT, author TEXT, at INTEGER, PRIMARY KEY (pr, code));
 CREATE TABLE IF NOT EXISTS clocks   (fleet TEXT PRIMARY KEY, state TEXT);
 CREATE TABLE IF NOT EXISTS said     (key TEXT PRIMARY KEY, content TEXT, at INTEGER, count INTEGER);
-CREATE TABLE IF NOT EXISTS devices  (ring TEXT, device TEXT, state TEXT, PRIMARY KEY (ring, device));
 CREATE TABLE IF NOT EXISTS numbers  (number INTEGER PRIMARY KEY AUTOINCREMENT, branch TEXT UNIQUE);
 CREATE TABLE IF NOT EXISTS checks   (head TEXT, context TEXT, state TEXT, PRIMARY KEY (head, context));
 CREATE TABLE IF NOT EXISTS comments (pr INTEGER, marker TEXT, body TEXT, PRIMARY KEY (pr, marker));
