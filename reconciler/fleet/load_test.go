@@ -21,7 +21,8 @@ import (
 )
 
 // BenchmarkReportsAtOnce has 10,000 devices report within 15 seconds, as after an outage, over HTTP and into the
-// ledger, while the loop writes every 20 ms what it has posted. It measures how long reports and the loop's writes take.
+// ledger, while the loop writes every 20 ms what it has posted. It measures how long reports and the loop's writes
+// take.
 func BenchmarkReportsAtOnce(b *testing.B) {
 	const devices, within = 10_000, 15 * time.Second
 	for range b.N {
@@ -48,7 +49,8 @@ func BenchmarkReportsAtOnce(b *testing.B) {
 			if err != nil {
 				return err
 			}
-			r, err := http.NewRequestWithContext(b.Context(), "POST", server.URL+"/fleet/v1/reports", bytes.NewReader(body))
+			r, err := http.NewRequestWithContext(b.Context(), "POST", server.URL+"/fleet/v1/reports",
+				bytes.NewReader(body))
 			if err != nil {
 				return err
 			}

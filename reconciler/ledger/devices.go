@@ -28,7 +28,8 @@ type batch struct {
 
 type deviceRow struct{ ring, device, state string }
 
-const saveDevice = "INSERT INTO devices VALUES (?, ?, ?) ON CONFLICT (ring, device) DO UPDATE SET state = excluded.state"
+const saveDevice = "INSERT INTO devices VALUES (?, ?, ?) " +
+	"ON CONFLICT (ring, device) DO UPDATE SET state = excluded.state"
 
 // SaveDevice replaces the last report of a device of a ring. If ctx ends first, the report may still be written.
 func (l *Ledger) SaveDevice(ctx context.Context, ring string, d delivery.Device) error {

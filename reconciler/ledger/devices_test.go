@@ -31,7 +31,8 @@ func TestDevicesAtOnce(t *testing.T) {
 	for i := range devices {
 		all.Go(func() {
 			for n := range reports {
-				if err := l.SaveDevice(t.Context(), "north", reported("north", fmt.Sprint("r", i), int64(n+1))); err != nil {
+				d := reported("north", fmt.Sprint("r", i), int64(n+1))
+				if err := l.SaveDevice(t.Context(), "north", d); err != nil {
 					t.Error(err)
 				}
 			}

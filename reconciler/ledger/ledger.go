@@ -36,8 +36,8 @@ type Ledger struct {
 // devicesName is the name of the file beside the ledger's.
 const devicesName = "devices.db"
 
-// Open opens the ledger file at path and the file of devices beside it, and creates them if they do not exist. The error
-// is a [delivery.Blocked] if a file is not a ledger, or if the disk is full.
+// Open opens the ledger file at path and the file of devices beside it, and creates them if they do not exist. The
+// error is a [delivery.Blocked] if a file is not a ledger, or if the disk is full.
 func Open(ctx context.Context, path string) (*Ledger, error) {
 	l, err := openBoth(ctx, path)
 	if b, ok := errors.AsType[delivery.Blocked](err); ok && b.Do == freeSpace {
