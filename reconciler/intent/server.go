@@ -1,6 +1,7 @@
 package intent
 
 import (
+	"cmp"
 	"maps"
 	"path"
 	"regexp"
@@ -183,9 +184,13 @@ type ServerAWS struct {
 	Sweep      delivery.Duration `json:"sweep" default:"5m" check:"min=1s,max=1h"`
 	Day        delivery.Money    `json:"day" default:"$50"`
 	Month      delivery.Money    `json:"month" default:"$500"`
-	Instances  []string          `json:"instances" default:"[g4dn.xlarge, g5.xlarge, g6.xlarge]" check:"nonempty,instance"`
 	Train      *ServerAWSTrain   `json:"train,omitempty" check:"optional"`
+
+	Instances []string `json:"instances" default:"[g4dn.xlarge, g5.xlarge, g6.xlarge]" check:"nonempty,instance"`
 }
+
+// AMIName is the name of the images that instances boot where the configuration names none.
+const AMIName = "Deep Learning Base OSS Nvidia Driver GPU AMI (Ubuntu 22.04) *"
 
 // ServerAWSTrain is where instances start. Without it none do.
 type ServerAWSTrain struct {
@@ -196,7 +201,7 @@ type ServerAWSTrain struct {
 
 	AMI      string         `json:"ami,omitempty" check:"optional,ami"`
 	AMIOwner string         `json:"amiOwner" default:"amazon" check:"amiOwner"`
-	AMIName  string         `json:"amiName" default:"Deep Learning Base OSS Nvidia Driver GPU AMI (Ubuntu 22.04) *" check:"amiName"`
+	AMIName  string         `json:"amiName,omitempty" check:"optional,amiName"` // "" is [AMIName]
 	Disk     delivery.Bytes `json:"disk" default:"150GiB" check:"min=30GiB,max=2000GiB"`
 
 	Bucket              string `json:"bucket" check:"bucket"`
@@ -463,6 +468,7 @@ func (s Server) Resolve(folder string) Server {
 	}
 	if s.AWS != nil && s.AWS.Train != nil {
 		aws, train := *s.AWS, *s.AWS.Train
+		train.AMIName = cmp.Or(train.AMIName, AMIName)
 		train.Providers = join(folder, train.Providers)
 		aws.Train, s.AWS = &train, &aws
 	}

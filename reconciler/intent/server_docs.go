@@ -124,7 +124,8 @@ var serverDocs = map[string]map[string]string{
 		"day": "The most that trainings may cost that begin on one day, in UTC: what was spent, and what was agreed " +
 			"for those that go on. More waits for the next day.",
 		"month":     "The same for a month.",
-		"instances": "The types of instances that models may train on. The server's role must be allowed to start them.",
+		"instances": "The types of instances that models may train on. The server's role must be allowed to start " +
+			"them.",
 		"train":     "Where instances start. Without it no model is trained in the account: see docs/aws.md.",
 		"sweep":     "The time between two sweeps of the account for what no run needs any more.",
 	}, "ServerAWSTrain": {
@@ -135,7 +136,8 @@ var serverDocs = map[string]map[string]string{
 			"way.",
 		"ami":      "The image that instances boot, if it is your own; by default the newest of amiOwner and amiName.",
 		"amiOwner": "The owner of the image that instances boot: amazon, self or an account's 12 digits in quotes.",
-		"amiName":  "The name of the image that instances boot; * stands for any text.",
+		"amiName": "The name of the image that instances boot, in which * stands for any text; the Deep Learning Base " +
+			"image of Ubuntu 22.04 by default.",
 		"disk":     "The size of an instance's disk. It is encrypted, and goes with the instance.",
 		"bucket": "The bucket in which instances read their inputs and write what they make: output runs_bucket of " +
 			"the module artifacts.",
@@ -146,7 +148,7 @@ var serverDocs = map[string]map[string]string{
 			"permissions_boundary of the module github-oidc.",
 		"scheduleGroup": "The group of the schedules that end instances: default, or one of yours whose tag " +
 			"aob:controller is controller.",
-		"providers": "A folder that has the provider hashicorp/aws, as terraform providers mirror fills it: Terraform " +
-			"downloads nothing while AOB runs it.",
+		"providers": "A folder that has the provider hashicorp/aws, as terraform providers mirror fills it: " +
+			"Terraform downloads nothing while AOB runs it.",
 	},
 }

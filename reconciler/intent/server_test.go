@@ -108,7 +108,8 @@ track: {mlflow: {default: {url: "https://mlflow.example.com/ml", bearer: MLFLOW}
 
 // awsTrain is a configuration that trains in an account, with more keys under aws: and aws.train:.
 func awsTrain(more, train string) string {
-	return "repository: x\naws:\n  {controller: acme, regions: [eu-central-1, us-east-1], " + more + ",\n   train: {" +
+	return "repository: x\naws:\n  {controller: acme, regions: [eu-central-1, us-east-1], " + more +
+		",\n   train: {" +
 		`account: "123456789012", vpc: vpc-01234567, subnet: subnet-01234567, bucket: abc, states: abd, providers: p,` +
 		"\n     " + train + "}}\n"
 }
@@ -119,7 +120,7 @@ func TestServerTrainsInAnAccount(t *testing.T) {
 		t.Fatal(complaints)
 	}
 	want := intent.ServerAWSTrain{Account: "123456789012", VPC: "vpc-01234567", Subnet: "subnet-01234567",
-		PublicAddress: true, AMIOwner: "amazon", AMIName: "Deep Learning Base OSS Nvidia Driver GPU AMI (Ubuntu 22.04) *", Disk: 150 << 30,
+		PublicAddress: true, AMIOwner: "amazon", AMIName: intent.AMIName, Disk: 150 << 30,
 		Bucket: "abc", States: "abd", ScheduleGroup: "default", Providers: "/etc/aob/p"}
 	if diff := cmp.Diff(&want, s.Resolve("/etc/aob").AWS.Train); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -147,7 +148,8 @@ func TestServerComplaints(t *testing.T) {
 			"aob.yaml:2:34: aws.regions: is empty; add at least one entry"},
 		{"a bad region", "repository: x\naws: {controller: acme, regions: [Frankfurt]}\n",
 			`aob.yaml:2:35: aws.regions[0]: want a region of AWS, as eu-central-1, got "Frankfurt"`},
-		{"no instance", awsTrain("instances: []", "publicAddress: true"), "aob.yaml:3:69: aws.instances: is empty; add at least one entry"},
+		{"no instance", awsTrain("instances: []", "publicAddress: true"),
+			"aob.yaml:3:69: aws.instances: is empty; add at least one entry"},
 		{"a bad instance", awsTrain("instances: [g5]", "publicAddress: true"),
 			`aob.yaml:3:70: aws.instances[0]: want a type of instance of AWS, as in g5.xlarge, got "g5"`},
 		{"an instance twice", awsTrain("instances: [g5.xlarge, g5.xlarge]", "publicAddress: true"),
@@ -159,9 +161,10 @@ func TestServerComplaints(t *testing.T) {
 		{"nothing to start in", "repository: x\naws: {controller: acme, regions: [eu-central-1], train: {account: " +
 			"\"123456789012\", subnet: subnet-01234567, bucket: abc, states: abd, providers: p}}\n",
 			"aob.yaml:2:50: aws.train.vpc: missing: the VPC of the subnet"},
-		{"an address as bucket", strings.Replace(awsTrain("sweep: 5m", "disk: 99GiB"), "bucket: abc", "bucket: s3://abc",
-			1), `aob.yaml:4:89: aws.train.bucket: want the name of a bucket of S3, without s3://, got "s3://abc"`},
-		{"a small disk", awsTrain("sweep: 5m", "disk: 8GB"), "aob.yaml:5:12: aws.train.disk: want 30GiB to 2000GiB, got 8GB"},
+		{"an address as bucket", strings.Replace(awsTrain("sweep: 5m", "disk: 99GiB"), "bucket: abc",
+			"bucket: s3://abc", 1), `aob.yaml:4:89: aws.train.bucket: want the name of a bucket of S3, without s3://, got "s3://abc"`},
+		{"a small disk", awsTrain("sweep: 5m", "disk: 8GB"),
+			"aob.yaml:5:12: aws.train.disk: want 30GiB to 2000GiB, got 8GB"},
 		{"two images", awsTrain("sweep: 5m", "ami: ami-0123456789abcdef0, amiOwner: self"),
 			"aob.yaml:5:44: aws.train.amiOwner: ami names the image already; remove one of them"},
 		{"a boundary of another account", awsTrain("sweep: 5m",
@@ -172,7 +175,8 @@ func TestServerComplaints(t *testing.T) {
 			"aws.train.imageRepository: is in us-east-1, and instances start in eu-central-1, the first of " +
 			"aws.regions"},
 		{"a group that no sweep looks into", awsTrain("sweep: 5m", "scheduleGroup: mine"), "aob.yaml:5:21: " +
-			`aws.train.scheduleGroup: want default, or the name of a group of schedules that begins with aob-, got "mine"`},
+			`aws.train.scheduleGroup: want default, or the name of a group of schedules that begins with aob-, ` +
+				`got "mine"`},
 		{"unit", "repository: x\npoll: {git: 5}\n",
 			`aob.yaml:2:13: poll.git: want a duration with its unit, as in 90s, 30m, 24h or 7d, got "5"`},
 		{"range", "repository: x\npoll: {git: 1ms}\n", "aob.yaml:2:13: poll.git: want 100ms to 1h, got 1ms"},

@@ -25,8 +25,8 @@ func usual() bid {
 	return bid{
 		w: World{At: moneyAt, Prices: map[string]delivery.Price{"g5.xlarge": {Region: "eu-central-1",
 			Instance: "g5.xlarge", OnDemand: 1_258_000, Spot: 650_000, At: moneyAt, Source: "AWS"}},
-			Server: Server{Budget: Budget{Region: "eu-central-1", Types: []string{"g5.xlarge"}, Day: 50 * delivery.Dollar,
-				Month: 500 * delivery.Dollar}}, Runs: map[delivery.Digest]delivery.RunState{}},
+			Server: Server{Budget: Budget{Region: "eu-central-1", Types: []string{"g5.xlarge"},
+				Day: 50 * delivery.Dollar, Month: 500 * delivery.Dollar}}, Runs: map[delivery.Digest]delivery.RunState{}},
 		p: Proposal{PullRequest: delivery.PullRequest{Number: 7, Author: "dev"},
 			Permission: delivery.PermissionWrite},
 		machine: delivery.Machine{Terraform: "train-aws-ec2", Instance: "g5.xlarge", Spot: "prefer",
