@@ -59,7 +59,8 @@ var Docs = map[string]map[string]string{
 	},
 	"Machine": {
 		"terraform": "The Terraform module: infra/terraform/NAME. train-local is the server's machine and costs " +
-			"nothing; train-aws-ec2 is a GPU instance of AWS, which starts once somebody agreed to its price: see docs/aws.md.",
+			"nothing; train-aws-ec2 is a GPU instance of AWS, which starts once somebody agreed to its price: see " +
+			"docs/aws.md.",
 		"instance": "The type of the instance, as in g5.xlarge; train-aws-ec2 needs one. The server's configuration " +
 			"lists the types that it starts.",
 		"spot": "Whether to use spot instances, which cost less and may be interrupted: never, prefer (on demand " +

@@ -53,9 +53,6 @@ var forms = map[string]*form{
 		want: "the name of a bucket of S3, without s3://"},
 	"policy": {pattern: regexp.MustCompile(`^arn:aws[a-z-]*:iam::[0-9]{12}:policy/[A-Za-z0-9/_+=,.@-]{1,200}$`),
 		want: "the ARN of a policy, as in arn:aws:iam::123456789012:policy/aob/NAME"},
-	"repository": {pattern: regexp.MustCompile(
-		`^arn:aws[a-z-]*:ecr:[a-z0-9-]+:[0-9]{12}:repository/[a-z0-9./_-]{2,256}$`),
-		want: "the ARN of a repository of ECR, as in arn:aws:ecr:eu-central-1:123456789012:repository/NAME"},
 	"group": {pattern: regexp.MustCompile(`^(?:default|aob-[0-9A-Za-z._-]{1,60})$`),
 		want: "default, or the name of a group of schedules that begins with aob-"},
 	"device": {pattern: regexp.MustCompile(`^[A-Za-z0-9/][A-Za-z0-9./:=_-]{0,199}$`),

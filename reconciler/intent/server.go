@@ -204,9 +204,8 @@ type ServerAWSTrain struct {
 	AMIName  string         `json:"amiName,omitempty" check:"optional,amiName"` // "" is [AMIName]
 	Disk     delivery.Bytes `json:"disk" default:"150GiB" check:"min=30GiB,max=2000GiB"`
 
-	Bucket              string `json:"bucket" check:"bucket"`
+	Runs                string `json:"runs" check:"bucket"`
 	States              string `json:"states" check:"bucket"`
-	ImageRepository     string `json:"imageRepository,omitempty" check:"optional,repository"`
 	PermissionsBoundary string `json:"permissionsBoundary,omitempty" check:"optional,policy"`
 	ScheduleGroup       string `json:"scheduleGroup" default:"default" check:"group"`
 	Providers           string `json:"providers" check:"path"`
@@ -346,18 +345,9 @@ func (d *document) aws(a *ServerAWS) {
 			d.complain(at, "ami names the image already; remove one of them")
 		}
 	}
-	for key, arn := range map[string]string{"imageRepository": t.ImageRepository,
-		"permissionsBoundary": t.PermissionsBoundary} {
-		if arn == "" {
-			continue
-		}
-		parts := strings.Split(arn, ":") // arn:aws:SERVICE:REGION:ACCOUNT:…
-		switch at := member("aws.train", key); {
-		case parts[4] != t.Account:
-			d.complain(at, "is of account %s, and aws.train.account is %s", parts[4], t.Account)
-		case parts[3] != "" && parts[3] != a.Regions[0]:
-			d.complain(at, "is in %s, and instances start in %s, the first of aws.regions", parts[3], a.Regions[0])
-		}
+	if arn := t.PermissionsBoundary; arn != "" && strings.Split(arn, ":")[4] != t.Account {
+		d.complain("aws.train.permissionsBoundary", "is of account %s, and aws.train.account is %s",
+			strings.Split(arn, ":")[4], t.Account)
 	}
 }
 

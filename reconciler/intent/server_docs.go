@@ -123,27 +123,26 @@ var serverDocs = map[string]map[string]string{
 		"regions": "The regions in which models may be trained, the first by default; all are swept.",
 		"day": "The most that trainings may cost that begin on one day, in UTC: what was spent, and what was agreed " +
 			"for those that go on. More waits for the next day.",
-		"month":     "The same for a month.",
+		"month": "The same for a month.",
 		"instances": "The types of instances that models may train on. The server's role must be allowed to start " +
 			"them.",
-		"train":     "Where instances start. Without it no model is trained in the account: see docs/aws.md.",
-		"sweep":     "The time between two sweeps of the account for what no run needs any more.",
+		"train": "Where instances start. Without it no model is trained in the account: see docs/aws.md.",
+		"sweep": "The time between two sweeps of the account for what no run needs any more.",
 	}, "ServerAWSTrain": {
 		"account": "The account's 12 digits, in quotes. Nothing starts with the credentials of another one.",
 		"vpc":     "The VPC of the subnet.",
 		"subnet":  "The subnet of the instances, in the first of regions. It needs a way to S3, and to ECR for images.",
 		"publicAddress": "Whether instances get a public address, for a subnet without NAT. Nothing is let in either " +
 			"way.",
-		"ami":      "The image that instances boot, if it is your own; by default the newest of amiOwner and amiName.",
+		"ami": "The image that instances boot, where you have your own; the newest of amiOwner and amiName by " +
+			"default.",
 		"amiOwner": "The owner of the image that instances boot: amazon, self or an account's 12 digits in quotes.",
-		"amiName": "The name of the image that instances boot, in which * stands for any text; the Deep Learning Base " +
-			"image of Ubuntu 22.04 by default.",
-		"disk":     "The size of an instance's disk. It is encrypted, and goes with the instance.",
-		"bucket": "The bucket in which instances read their inputs and write what they make: output runs_bucket of " +
+		"amiName": "The name of the image that instances boot, in which * stands for any text; the Deep Learning " +
+			"Base image of Ubuntu 22.04 by default.",
+		"disk": "The size of an instance's disk. It is encrypted, and goes with the instance.",
+		"runs": "The bucket in which instances read their inputs and write what they make: output runs_bucket of " +
 			"the module artifacts.",
 		"states": "The bucket of Terraform's states: output states_bucket of the module artifacts.",
-		"imageRepository": "The ARN of the repository in ECR that has the images of trainers. Without it an instance " +
-			"pulls only public images.",
 		"permissionsBoundary": "The ARN of the policy that bounds the roles of instances: output " +
 			"permissions_boundary of the module github-oidc.",
 		"scheduleGroup": "The group of the schedules that end instances: default, or one of yours whose tag " +

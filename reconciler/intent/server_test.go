@@ -110,7 +110,7 @@ track: {mlflow: {default: {url: "https://mlflow.example.com/ml", bearer: MLFLOW}
 func awsTrain(more, train string) string {
 	return "repository: x\naws:\n  {controller: acme, regions: [eu-central-1, us-east-1], " + more +
 		",\n   train: {" +
-		`account: "123456789012", vpc: vpc-01234567, subnet: subnet-01234567, bucket: abc, states: abd, providers: p,` +
+		`account: "123456789012", vpc: vpc-01234567, subnet: subnet-01234567, runs: abc, states: abd, providers: p,` +
 		"\n     " + train + "}}\n"
 }
 
@@ -121,7 +121,7 @@ func TestServerTrainsInAnAccount(t *testing.T) {
 	}
 	want := intent.ServerAWSTrain{Account: "123456789012", VPC: "vpc-01234567", Subnet: "subnet-01234567",
 		PublicAddress: true, AMIOwner: "amazon", AMIName: intent.AMIName, Disk: 150 << 30,
-		Bucket: "abc", States: "abd", ScheduleGroup: "default", Providers: "/etc/aob/p"}
+		Runs: "abc", States: "abd", ScheduleGroup: "default", Providers: "/etc/aob/p"}
 	if diff := cmp.Diff(&want, s.Resolve("/etc/aob").AWS.Train); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -155,14 +155,15 @@ func TestServerComplaints(t *testing.T) {
 		{"an instance twice", awsTrain("instances: [g5.xlarge, g5.xlarge]", "publicAddress: true"),
 			"aob.yaml:3:81: aws.instances[1]: is the same as aws.instances[0]; remove one of them"},
 		{"a number as account", "repository: x\naws: {controller: acme, regions: [eu-central-1], train: {account: " +
-			"123456789012, vpc: vpc-01234567, subnet: subnet-01234567, bucket: abc, states: abd, providers: p}}\n",
+			"123456789012, vpc: vpc-01234567, subnet: subnet-01234567, runs: abc, states: abd, providers: p}}\n",
 			`aob.yaml:2:67: aws.train.account: want text, got 123456789012; put it in quotes if it is text: ` +
 				`"123456789012"`},
 		{"nothing to start in", "repository: x\naws: {controller: acme, regions: [eu-central-1], train: {account: " +
-			"\"123456789012\", subnet: subnet-01234567, bucket: abc, states: abd, providers: p}}\n",
+			"\"123456789012\", subnet: subnet-01234567, runs: abc, states: abd, providers: p}}\n",
 			"aob.yaml:2:50: aws.train.vpc: missing: the VPC of the subnet"},
-		{"an address as bucket", strings.Replace(awsTrain("sweep: 5m", "disk: 99GiB"), "bucket: abc",
-			"bucket: s3://abc", 1), `aob.yaml:4:89: aws.train.bucket: want the name of a bucket of S3, without s3://, got "s3://abc"`},
+		{"an address as bucket", strings.Replace(awsTrain("sweep: 5m", "disk: 99GiB"), "runs: abc",
+			"runs: s3://abc", 1),
+			`aob.yaml:4:87: aws.train.runs: want the name of a bucket of S3, without s3://, got "s3://abc"`},
 		{"a small disk", awsTrain("sweep: 5m", "disk: 8GB"),
 			"aob.yaml:5:12: aws.train.disk: want 30GiB to 2000GiB, got 8GB"},
 		{"two images", awsTrain("sweep: 5m", "ami: ami-0123456789abcdef0, amiOwner: self"),
@@ -170,13 +171,9 @@ func TestServerComplaints(t *testing.T) {
 		{"a boundary of another account", awsTrain("sweep: 5m",
 			"permissionsBoundary: \"arn:aws:iam::999999999999:policy/aob/b\""), "aob.yaml:5:27: " +
 			"aws.train.permissionsBoundary: is of account 999999999999, and aws.train.account is 123456789012"},
-		{"images in another region", awsTrain("sweep: 5m",
-			"imageRepository: \"arn:aws:ecr:us-east-1:123456789012:repository/aob/trainers\""), "aob.yaml:5:23: " +
-			"aws.train.imageRepository: is in us-east-1, and instances start in eu-central-1, the first of " +
-			"aws.regions"},
 		{"a group that no sweep looks into", awsTrain("sweep: 5m", "scheduleGroup: mine"), "aob.yaml:5:21: " +
 			`aws.train.scheduleGroup: want default, or the name of a group of schedules that begins with aob-, ` +
-				`got "mine"`},
+			`got "mine"`},
 		{"unit", "repository: x\npoll: {git: 5}\n",
 			`aob.yaml:2:13: poll.git: want a duration with its unit, as in 90s, 30m, 24h or 7d, got "5"`},
 		{"range", "repository: x\npoll: {git: 1ms}\n", "aob.yaml:2:13: poll.git: want 100ms to 1h, got 1ms"},
