@@ -39,13 +39,17 @@ func TestMachines(t *testing.T) {
 		"train-local":                localBench,
 		"train-local in a container": containerBench,
 	} {
-		t.Run(name, func(t *testing.T) { conform(t, machine) })
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			conform(t, machine)
+		})
 	}
 }
 
 // conform is the suite. start gives a bench for a run.json of the trainer in testdata.
 func conform(t *testing.T, start func(t *testing.T, run map[string]any) bench) {
 	t.Run("trains once", func(t *testing.T) {
+		t.Parallel()
 		b := start(t, map[string]any{})
 		for range 2 {
 			trained, err := b.trainer.Train(t.Context(), b.req)
@@ -59,6 +63,7 @@ func conform(t *testing.T, start func(t *testing.T, run map[string]any) bench) {
 	})
 
 	t.Run("goes on after an interruption", func(t *testing.T) {
+		t.Parallel()
 		b := start(t, map[string]any{"epochs": endless})
 		ctx, cancel := context.WithCancel(t.Context())
 		b.req.Progress = func(s delivery.RunStatus) error {
@@ -86,6 +91,7 @@ func conform(t *testing.T, start func(t *testing.T, run map[string]any) bench) {
 	})
 
 	t.Run("a killed trainer may do better the next time", func(t *testing.T) {
+		t.Parallel()
 		b := start(t, map[string]any{"epochs": endless})
 		done := false
 		b.req.Progress = func(s delivery.RunStatus) error {
@@ -108,6 +114,7 @@ func conform(t *testing.T, start func(t *testing.T, run map[string]any) bench) {
 	})
 
 	t.Run("what fails by its own fault is for a person", func(t *testing.T) {
+		t.Parallel()
 		for _, mode := range []string{"fail", "refuse", "empty", "link"} {
 			b := start(t, map[string]any{"mode": mode})
 			_, err := b.trainer.Train(t.Context(), b.req)
@@ -118,6 +125,7 @@ func conform(t *testing.T, start func(t *testing.T, run map[string]any) bench) {
 	})
 
 	t.Run("a limit ends it", func(t *testing.T) {
+		t.Parallel()
 		b := start(t, map[string]any{"mode": "hang"})
 		b.req.Limit, b.req.Grace = time.Second, time.Second
 		_, err := b.trainer.Train(t.Context(), b.req)
@@ -127,6 +135,7 @@ func conform(t *testing.T, start func(t *testing.T, run map[string]any) bench) {
 	})
 
 	t.Run("secrets are in the environment and in no file", func(t *testing.T) {
+		t.Parallel()
 		b := start(t, map[string]any{"mode": "quiet"})
 		const canary = "canary-93c1"
 		b.req.Secrets = map[string]string{"TRAIN_KEY": canary}

@@ -240,6 +240,7 @@ func TestBoot(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds: run it without -short")
 	}
+	t.Parallel()
 	m := mototest.Start(t)
 	venvtest.Program(t, "awscli", "aws")
 	t.Run("trained", func(t *testing.T) {

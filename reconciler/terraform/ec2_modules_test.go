@@ -34,6 +34,7 @@ func TestCheckov(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds: run it without -short")
 	}
+	t.Parallel()
 	cmd := exec.Command(venvtest.Program(t, "checkov", "checkov"), "--directory", modulesDir, "--framework",
 		"terraform",
 		"--var-file", filepath.Join("testdata", "checkov.tfvars"), "--compact", "--quiet", "--skip-download")
@@ -187,37 +188,32 @@ func githubOIDC(t *testing.T) terraformModule {
 	}}
 }
 
-// The modules that people apply are planned, refused with each mutation, applied and destroyed.
-func TestModulesOfPeople(t *testing.T) {
-	e := startEmulator(t)
-	for _, m := range []terraformModule{artifacts(), githubOIDC(t)} {
-		t.Run(m.name, func(t *testing.T) {
-			module := onDisk(t, m.name)
-			dir := filepath.Join(t.TempDir(), "stack")
-			s, err := e.module(module, m.name+".tfstate").Create(dir, m.values, m.policy, e.env())
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := s.Plan(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			e.wantRefused(t, s, dir, module, m.mutations)
-			if err := s.plan(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			if err := s.Apply(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			if out := e.terraformOutput(t, s, "plan", "-detailed-exitcode"); !strings.Contains(out, "No changes") {
-				t.Errorf("what was applied is not as planned:\n%s", out)
-			}
-			if err := s.Destroy(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			if out := e.terraformOutput(t, s, "state", "list"); out != "" {
-				t.Errorf("after destroying, the state has\n%s", out)
-			}
-		})
+// A module that people apply is planned, refused with each mutation, applied and destroyed.
+func (e *emulator) testModuleOfPeople(t *testing.T, m terraformModule) {
+	module := onDisk(t, m.name)
+	dir := filepath.Join(t.TempDir(), "stack")
+	s, err := e.module(module, m.name+".tfstate").Create(dir, m.values, m.policy, e.env())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Plan(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	e.wantRefused(t, s, dir, module, m.mutations)
+	if err := s.plan(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if out := e.terraformOutput(t, s, "plan", "-detailed-exitcode"); !strings.Contains(out, "No changes") {
+		t.Errorf("what was applied is not as planned:\n%s", out)
+	}
+	if err := s.Destroy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if out := e.terraformOutput(t, s, "state", "list"); out != "" {
+		t.Errorf("after destroying, the state has\n%s", out)
 	}
 }
 
@@ -241,6 +237,7 @@ func TestSchemaIsTheRealOne(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds: run it without -short")
 	}
+	t.Parallel()
 	terraform, err := exec.LookPath("terraform")
 	if err != nil {
 		t.Skip("no terraform on PATH: install Terraform 1.10 or newer to run this test")

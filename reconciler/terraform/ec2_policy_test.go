@@ -149,8 +149,7 @@ const openIngress = `ingress = [{
   }]`
 
 // Whatever is taken from the module, its plan is refused with the reason.
-func TestEC2PolicyRefuses(t *testing.T) {
-	e := startEmulator(t)
+func (e *emulator) testEC2PolicyRefuses(t *testing.T) {
 	v := e.values()
 	dir := filepath.Join(t.TempDir(), "stack")
 	s, err := e.module(trainawsec2.Files, "mutations.tfstate").Create(dir, v, v.Policy(), e.env())

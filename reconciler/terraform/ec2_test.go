@@ -3,6 +3,7 @@ package terraform
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"testing/fstest"
 
@@ -39,6 +41,17 @@ const (
 	testAccount = "123456789012" // moto's
 )
 
+// All modules that need AWS, on one emulator: it takes seconds to start.
+func TestModulesOnAWS(t *testing.T) {
+	t.Parallel()
+	e := startEmulator(t)
+	t.Run("train-aws-ec2 is refused", e.testEC2PolicyRefuses)
+	t.Run("train-aws-ec2", e.testTrainOnEC2)
+	for _, m := range []terraformModule{artifacts(), githubOIDC(t)} {
+		t.Run(m.name, func(t *testing.T) { e.testModuleOfPeople(t, m) })
+	}
+}
+
 // startEmulator starts moto with a bucket for states, and builds the provider of tools/awsprovider.
 func startEmulator(t *testing.T) *emulator {
 	t.Helper()
@@ -65,9 +78,17 @@ func startEmulator(t *testing.T) *emulator {
 // providers builds the provider and returns a mirror that has it as hashicorp/aws.
 func providers(t *testing.T) string {
 	t.Helper()
-	cache, err := os.UserCacheDir()
+	mirror, err := buildProvider()
 	if err != nil {
 		t.Fatal(err)
+	}
+	return mirror
+}
+
+var buildProvider = sync.OnceValues(func() (string, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
 	}
 	mirror := filepath.Join(cache, "aob", "awsprovider")
 	program := filepath.Join(mirror, "registry.terraform.io", "hashicorp", "aws", "5.32.0",
@@ -75,10 +96,10 @@ func providers(t *testing.T) string {
 	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", program, ".")
 	build.Dir = filepath.Join("..", "..", "tools", "awsprovider")
 	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build the provider: %v\n%s", err, out)
+		return "", fmt.Errorf("build the provider: %w\n%s", err, out)
 	}
-	return mirror
-}
+	return mirror, nil
+})
 
 // env is the environment of Terraform: credentials, region and address.
 func (e *emulator) env() map[string]string {
@@ -123,8 +144,7 @@ func (e *emulator) instances(t *testing.T) []types.Instance {
 }
 
 // The module is applied and destroyed by the real Terraform, and the instance that moto then has is as wanted.
-func TestTrainOnEC2(t *testing.T) {
-	e := startEmulator(t)
+func (e *emulator) testTrainOnEC2(t *testing.T) {
 	v := e.values()
 	dir := filepath.Join(t.TempDir(), "stack")
 	s, err := e.module(trainawsec2.Files, "runs/r.tfstate").Create(dir, v, v.Policy(), e.env())
@@ -256,6 +276,7 @@ func TestEC2Values(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds: run it without -short")
 	}
+	t.Parallel()
 	terraform, err := exec.LookPath("terraform")
 	if err != nil {
 		t.Skip("no terraform on PATH: install Terraform 1.10 or newer to run this test")

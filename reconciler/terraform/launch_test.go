@@ -57,6 +57,7 @@ func TestLaunchOnce(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds: run it without -short")
 	}
+	t.Parallel()
 	a := sleeper(t, "/bin/sleep", "1000")
 	var first durable.Process
 	for i := range 3 {
@@ -149,6 +150,7 @@ func TestLauncherKilledAtAnyMoment(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds: run it without -short")
 	}
+	t.Parallel()
 	random := rand.New(rand.NewPCG(5, 6))
 	for range 30 {
 		a := sleeper(t, "/bin/sleep", "1000")
@@ -194,6 +196,7 @@ func TestAdoption(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds: run it without -short")
 	}
+	t.Parallel()
 	trainer, req := setup(t, map[string]any{"epochs": endless})
 	r := startRunner(t, trainer, req, endless)
 	r.await(t, "training")
@@ -220,6 +223,7 @@ func TestDeathDuringApply(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds: run it without -short")
 	}
+	t.Parallel()
 	trainer, req := setup(t, map[string]any{})
 	r := startRunner(t, trainer, req, endless)
 	r.await(t, "training")

@@ -21,6 +21,7 @@ func TestPolicyRefuses(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds: run it without -short")
 	}
+	t.Parallel()
 	terraform, err := exec.LookPath("terraform")
 	if err != nil {
 		t.Skip("no terraform on PATH: install Terraform 1.5 or newer to run this test")

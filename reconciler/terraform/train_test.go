@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
@@ -13,6 +14,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -35,7 +37,7 @@ func TestMain(m *testing.M) {
 		case "train":
 			err = trainAsRunner(os.Args[2])
 		default:
-			os.Exit(m.Run())
+			os.Exit(run(m))
 		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -43,7 +45,18 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	os.Exit(m.Run())
+	os.Exit(run(m))
+}
+
+// run runs the tests, more of them at once than there are processors: most of them wait for processes.
+func run(m *testing.M) int {
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		if err := f.Value.Set(strconv.Itoa(4 + runtime.GOMAXPROCS(0))); err != nil {
+			panic(err)
+		}
+	}
+	return m.Run()
 }
 
 // A job is what a runner process of the tests is told.
@@ -213,6 +226,7 @@ func TestTrain(t *testing.T) {
 // What a bad trainer gets: the error, whether another attempt is to be made, and
 // nothing left running.
 func TestTrainerMisbehaves(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		mode      string
 		heartbeat time.Duration
@@ -258,6 +272,7 @@ func TestSecretsAreMaskedInErrors(t *testing.T) {
 		"leaks": "exit status 3 at epoch 0 of 5: Traceback: 401 for https://hub/x?token=***",
 	} {
 		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
 			local, req := setup(t, map[string]any{"mode": mode})
 			req.Secrets = map[string]string{"HF_TOKEN": "hf_S3cr3tS3cr3t"}
 			_, err := local.Train(t.Context(), req)
@@ -270,6 +285,7 @@ func TestSecretsAreMaskedInErrors(t *testing.T) {
 
 // The limit counts what former attempts used up.
 func TestLimitOverAttempts(t *testing.T) {
+	t.Parallel()
 	trainer, req := setup(t, map[string]any{"epochs": endless})
 	ctx, cancel := context.WithCancel(t.Context())
 	req.Progress = func(s delivery.RunStatus) error {
@@ -294,6 +310,7 @@ func TestLimitOverAttempts(t *testing.T) {
 }
 
 func TestInterruptedTrainingGoesOn(t *testing.T) {
+	t.Parallel()
 	trainer, req := setup(t, map[string]any{"epochs": endless})
 	ctx, cancel := context.WithCancel(t.Context())
 	req.Progress = func(s delivery.RunStatus) error {
@@ -330,6 +347,7 @@ func TestInterruptedTrainingGoesOn(t *testing.T) {
 func TestSignalledRunnerCleansUp(t *testing.T) {
 	for _, stage := range []string{"plan", "apply", "training"} {
 		t.Run(stage, func(t *testing.T) {
+			t.Parallel()
 			trainer, req := setup(t, map[string]any{})
 			r := startRunner(t, trainer, req, endless)
 			r.await(t, stage)
@@ -350,6 +368,7 @@ func TestSignalledRunnerCleansUp(t *testing.T) {
 // A context that has ended before is how a run is cleaned up that nobody wants
 // any more: whatever an earlier runner left must be gone.
 func TestEndedBeforeCleansUp(t *testing.T) {
+	t.Parallel()
 	trainer, req := setup(t, map[string]any{"epochs": endless})
 	runner := startRunner(t, trainer, req, endless)
 	runner.await(t, "training")
@@ -369,6 +388,7 @@ func TestEndedBeforeCleansUp(t *testing.T) {
 func TestStageErrorEndsTraining(t *testing.T) {
 	for _, stage := range []string{"plan", "apply", "training", "destroy"} {
 		t.Run(stage, func(t *testing.T) {
+			t.Parallel()
 			trainer, req := setup(t, map[string]any{"epochs": 3})
 			full := &fs.PathError{Op: "write", Path: "journal.jsonl", Err: syscall.ENOSPC}
 			req.Stage = func(s string) error {
@@ -481,11 +501,20 @@ func (r *runner) kill(t *testing.T) {
 // on, the model is trained to its end once, no epoch is trained by two at a time,
 // and no process stays.
 func TestKilledAtAnyMoment(t *testing.T) {
-	kills := 25
 	if testing.Short() {
-		kills = 5
+		killAtAnyMoment(t, 0, 5)
+		return
 	}
-	random := rand.New(rand.NewPCG(1, 2))
+	for seed := range uint64(5) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel() // most of it is waiting
+			killAtAnyMoment(t, seed, 5)
+		})
+	}
+}
+
+func killAtAnyMoment(t *testing.T, seed uint64, kills int) {
+	random := rand.New(rand.NewPCG(1, seed))
 	const epochs = 40
 	for done := 0; done < kills; {
 		trainer, req := setup(t, map[string]any{})
