@@ -22,8 +22,15 @@ var sources = map[string]dataset.Source{
 
 // datasets returns the datasets that a server may use.
 func datasets(s intent.Server) dataset.Catalog {
-	return dataset.Catalog{Sources: sources, Locations: s.Datasets, Cache: state(s.State).path("datasets"),
+	c := dataset.Catalog{Sources: sources, Locations: s.Datasets, Cache: state(s.State).path("datasets"),
 		Secret: func(name string) (string, error) { return runSecret(s, name) }}
+	if s.Files != "" {
+		c.Shared = &dataset.Shared{
+			Connect: func(ctx context.Context) (dataset.Objects, string, error) { return bucketOf(ctx, s) },
+			Warn:    func(err error) { newLog().Warn(err.Error()) },
+		}
+	}
+	return c
 }
 
 // datasetNames returns the names in a server's configuration by source.

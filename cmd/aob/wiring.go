@@ -53,15 +53,21 @@ func filesOf(s intent.Server) (work.Store, error) {
 	if s.Files == "" {
 		return store.Folder(s.State), nil
 	}
+	bucket, prefix, err := bucketOf(context.Background(), s)
+	return store.Bucket{Objects: bucket, Prefix: prefix}, err
+}
+
+// bucketOf opens the bucket of a server's files. prefix is what the keys in it begin with.
+func bucketOf(ctx context.Context, s intent.Server) (b *cloud.Bucket, prefix string, err error) {
 	at, prefix, names, err := dataset.ParseBucket(s.Files)
 	for i := 0; err == nil && i < len(names); i++ {
 		*[]*string{&at.KeyID, &at.Key}[i], err = runSecret(s, names[i])
 	}
 	if err != nil {
-		return nil, fmt.Errorf("files: in the server's configuration: %w", err)
+		return nil, "", fmt.Errorf("files: in the server's configuration: %w", err)
 	}
-	bucket, err := cloud.OpenBucket(context.Background(), cloud.Address(at))
-	return store.Bucket{Objects: bucket, Prefix: prefix}, err
+	b, err = cloud.OpenBucket(ctx, cloud.Address(at))
+	return b, prefix, err
 }
 
 // loadServer reads the server's configuration.

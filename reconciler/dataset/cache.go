@@ -93,7 +93,9 @@ func (c Catalog) fetched(ctx context.Context, d delivery.Dataset, location strin
 	}
 	w.list.ID = v.ID
 	defer w.root.Close()
-	if err := errors.Join(ctx.Err(), v.Fetch(ctx, w)); err != nil {
+	shared := c.shared(ctx, d.Source, key, v)
+	lacks, err := c.fill(ctx, shared, v, w)
+	if err := errors.Join(ctx.Err(), err); err != nil {
 		return "", nil, err
 	}
 	if err := errors.Join(ctx.Err(), w.finish()); err != nil {
@@ -101,6 +103,11 @@ func (c Catalog) fetched(ctx context.Context, d delivery.Dataset, location strin
 	}
 	err = durable.Rename(partial, final)
 	fetched = err == nil
+	if fetched && lacks {
+		if err := shared.write(ctx, filepath.Join(final, filesFolder), w.list); err != nil {
+			c.Shared.Warn(fmt.Errorf("the dataset is not put into the bucket of fetched datasets: %w", err))
+		}
+	}
 	return filepath.Join(final, filesFolder), &w.list, err
 }
 

@@ -29,7 +29,8 @@ type sourceKit struct {
 	// that leave the dataset, links, and names that come twice.
 	hostile map[string]func(t *testing.T) (location, path string)
 
-	inPlace bool // Open returns a folder, and nothing is fetched
+	inPlace bool    // Open returns a folder, and nothing is fetched
+	shared  *Shared // where machines share what they have fetched
 }
 
 // Every source keeps the same promises. A new one has its entry here.
@@ -44,7 +45,8 @@ func TestSources(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { conform(t, name, kit) })
 	}
-	t.Run("s3", func(t *testing.T) { // needs moto
+	t.Run("stored and shared", func(t *testing.T) { conform(t, "stored", sharedKits(t, storedKit)) }) // needs versitygw
+	t.Run("s3", func(t *testing.T) {                                                                  // needs moto
 		objects, archive := s3Kits(t)
 		t.Run("objects", func(t *testing.T) { conform(t, "s3", objects) })
 		t.Run("archive", func(t *testing.T) { conform(t, "s3", archive) })
@@ -59,7 +61,7 @@ func conform(t *testing.T, name string, make func(t *testing.T) sourceKit) {
 	type place struct{ location, path string }
 	open := func(t *testing.T, kit sourceKit, cache string, at place) (*version, error) {
 		c := Catalog{Sources: map[string]Source{name: kit.source}, Cache: cache, MaxBytes: 1 << 20, Secret: kit.secret,
-			Locations: map[string]map[string]string{name: {"d": at.location}}}
+			Shared: kit.shared, Locations: map[string]map[string]string{name: {"d": at.location}}}
 		v, err := c.open(t.Context(), delivery.Dataset{Source: name, Path: strings.Trim("d/"+at.path, "/")})
 		if err == nil {
 			err = v.hash(t.Context(), names(v), nil)
@@ -121,7 +123,7 @@ func conform(t *testing.T, name string, make func(t *testing.T) sourceKit) {
 		}
 		location, path := kit.put(t, good)
 		c := Catalog{Sources: map[string]Source{name: kit.source}, Cache: cache, Secret: kit.secret,
-			Locations: map[string]map[string]string{name: {"d": location}}}
+			Shared: kit.shared, Locations: map[string]map[string]string{name: {"d": location}}}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		d := delivery.Dataset{Source: name, Path: strings.Trim("d/"+path, "/")}

@@ -79,7 +79,7 @@ func (r Roboflow) Open(_ context.Context, ref Reference) (Version, error) {
 		return Version{}, delivery.Blockedf("name the project and the number of its version, as in "+
 			"roboflow: NAME/pallets/14", "it names no version of a project")
 	}
-	return Version{ID: at.String() + " " + ref.Path + " " + exportFormat, Fetch: func(ctx context.Context,
+	return Version{Share: true, ID: at.String() + " " + ref.Path + " " + exportFormat, Fetch: func(ctx context.Context,
 		to *Writer) error {
 		c, err := r.client(ref)
 		if err != nil {

@@ -184,6 +184,8 @@ func (s S3) Check(ctx context.Context, ref Reference) (string, error) {
 type bucketObject struct {
 	key, version string
 	size         int64
+	name         string // of the file in the dataset
+	sum          string // its SHA-256, if that is known
 }
 
 // Open implements [Source].
@@ -217,7 +219,8 @@ func (s S3) Open(ctx context.Context, ref Reference) (Version, error) {
 		if len(objects) == maxFiles {
 			return delivery.Blockedf("split the dataset", "it has more than %d files", maxFiles)
 		}
-		objects, total = append(objects, bucketObject{key, version, size}), total+size
+		objects, total = append(objects, bucketObject{key: key, version: version, size: size,
+			name: strings.TrimPrefix(key, prefix)}), total+size
 		fmt.Fprintf(id, "%q %d %q\n", strings.TrimPrefix(key, prefix), size, version)
 		return nil
 	})
@@ -229,7 +232,7 @@ func (s S3) Open(ctx context.Context, ref Reference) (Version, error) {
 			"the bucket has nothing of that name")
 	}
 	return Version{ID: fmt.Sprintf("%x", id.Sum(nil)), Fetch: func(ctx context.Context, to *Writer) error {
-		return fetchObjects(ctx, bucket, prefix, objects, total, to)
+		return fetchObjects(ctx, bucket, objects, total, to)
 	}}, nil
 }
 
@@ -250,7 +253,7 @@ func openArchive(ctx context.Context, bucket Bucket, key, below string) (Version
 	var o bucketObject
 	err := bucket.List(ctx, key, func(k string, size int64, version string) error { // the key itself is the first
 		if k == key {
-			o = bucketObject{k, version, size}
+			o = bucketObject{key: k, version: version, size: size}
 		}
 		return errEnough
 	})
@@ -296,8 +299,7 @@ const (
 )
 
 // fetchObjects writes the objects of a dataset, in their order.
-func fetchObjects(ctx context.Context, bucket Bucket, prefix string, objects []bucketObject, total int64,
-	to *Writer) error {
+func fetchObjects(ctx context.Context, bucket Bucket, objects []bucketObject, total int64, to *Writer) error {
 	if total > to.bytes {
 		return tooLarge()
 	}
@@ -324,8 +326,11 @@ func fetchObjects(ctx context.Context, bucket Bucket, prefix string, objects []b
 				defer in.close()
 				content = in
 			}
-			if err := to.Add(strings.TrimPrefix(o.key, prefix), content); err != nil {
+			if err := to.Add(o.name, content); err != nil {
 				return err
+			}
+			if o.sum != "" && to.list.Files[o.name].SHA256 != o.sum {
+				return fmt.Errorf("object %s does not have the digest that its name says", shownCut(o.key))
 			}
 			if o.size <= smallObject {
 				tell(len(small[i]))

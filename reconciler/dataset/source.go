@@ -41,6 +41,8 @@ type Version struct {
 
 	// ID identifies the content that Fetch writes. Content with the same ID is fetched once.
 	ID string
+	// Share is set if fetching it again is slow, or costs something, so that machines share what they have fetched.
+	Share bool
 	// Fetch writes all files of the dataset. After an error its files are removed.
 	Fetch func(ctx context.Context, to *Writer) error
 }
@@ -50,6 +52,7 @@ type Catalog struct {
 	Sources   map[string]Source            // by the name that references begin with
 	Locations map[string]map[string]string // by source and name: the server's configuration
 	Cache     string                       // the folder of fetched datasets
+	Shared    *Shared                      // where machines share fetched datasets; nil if they do not
 	MaxBytes  int64                        // of one fetched dataset; 0 is 1 TiB
 	Secret    func(name string) (string, error)
 	Fetching  Progress // is told how far a fetch is; may be nil
