@@ -157,7 +157,7 @@ func (l *Listing) instances(a *Account) func(context.Context, string, string) er
 	return func(ctx context.Context, region, controller string) error {
 		p := ec2.NewDescribeInstancesPaginator(a.ec2(region), &ec2.DescribeInstancesInput{
 			Filters: tagged(controller, ec2types.Filter{Name: aws.String("instance-state-name"),
-				Values: costs[delivery.OrphanInstance]}), MaxResults: aws.Int32(1000)})
+				Values: delivery.Costly(delivery.OrphanInstance)}), MaxResults: aws.Int32(1000)})
 		return pages(p.HasMorePages, func() error {
 			page, err := p.NextPage(ctx)
 			if err != nil {

@@ -69,14 +69,6 @@ func (a Action) Orphan(at time.Time) delivery.Orphan {
 // maxTag is the most that is shown of a tag.
 const maxTag = 80
 
-// costs lists, by kind, the states of items that cost money or could begin to.
-var costs = map[delivery.OrphanKind][]string{
-	delivery.OrphanRequest:  {"open", "active", "disabled"},
-	delivery.OrphanInstance: {"pending", "running", "stopping", "stopped"},
-	delivery.OrphanVolume:   {"available", "error"}, // one in use goes with its instance, or after it
-	delivery.OrphanSchedule: {"ACTIVE", "ENABLED", "DISABLED"},
-}
-
 // Sweep decides what is ended, in order. An item is ended if it has the tag of this controller and it is expired, or
 // its run has ended or is not known. Nothing else is touched. Without knowledge of runs, only what is expired is ended.
 //
@@ -115,7 +107,7 @@ func Sweep(w World) []Action {
 	})
 }
 
-func (i Item) costs() bool { return slices.Contains(costs[i.Kind], i.State) }
+func (i Item) costs() bool { return delivery.Thing{Kind: i.Kind, State: i.State}.Costs() }
 
 // orphaned says why an item with this controller's tag is an orphan; "" if it is none.
 func (w World) orphaned(i Item) delivery.OrphanReason {

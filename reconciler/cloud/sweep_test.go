@@ -119,7 +119,7 @@ func TestSweepOfAnyAccount(t *testing.T) {
 		for i := range random.IntN(40) {
 			kind := delivery.OrphanKinds[random.IntN(4)]
 			item := Item{Kind: kind, ID: fmt.Sprint("x-", i/2), Region: pick("r1", "r2"),
-				State: pick(append([]string{"in-use", "terminated", "closed"}, costs[kind]...)...),
+				State: pick(append([]string{"in-use", "terminated", "closed"}, delivery.Costly(kind)...)...),
 				Tags:  map[string]string{}}
 			w.Whole[item.Region] = random.IntN(2) == 0
 			for tag, values := range map[string][]string{TagController: {"aob", "aob", "other", ""},
@@ -141,7 +141,7 @@ func TestSweepOfAnyAccount(t *testing.T) {
 			switch {
 			case a.Item.Tags[TagController] != "aob":
 				t.Fatalf("foreign: %+v", a)
-			case !slices.Contains(costs[a.Item.Kind], a.Item.State):
+			case !slices.Contains(delivery.Costly(a.Item.Kind), a.Item.State):
 				t.Fatalf("costs nothing: %+v", a)
 			case ended[key]:
 				t.Fatalf("twice: %+v", a)
@@ -162,7 +162,7 @@ func TestSweepOfAnyAccount(t *testing.T) {
 		left.Items = nil
 		for _, i := range w.Items {
 			key := [3]string{string(i.Kind), i.Region, i.ID}
-			due := i.Tags[TagController] == "aob" && slices.Contains(costs[i.Kind], i.State) &&
+			due := i.Tags[TagController] == "aob" && slices.Contains(delivery.Costly(i.Kind), i.State) &&
 				expiries[i.Tags[TagExpires]] && i.Kind != delivery.OrphanSchedule
 			if due && !ended[key] {
 				t.Fatalf("left: %+v", i)

@@ -10,6 +10,8 @@ type Quote struct {
 	Instance string `json:"instance"`
 	Region   string `json:"region"`
 	Spot     bool   `json:"spot,omitempty"`
+	// OnDemand: an instance on demand may take the place of a spot one, where there is no spot capacity.
+	OnDemand bool `json:"onDemand,omitempty"`
 
 	Shortest Duration  `json:"shortest"` // how long it takes by the estimate, and at most
 	Longest  Duration  `json:"longest"`

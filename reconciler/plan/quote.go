@@ -48,6 +48,7 @@ func (m *maker) quote(r *progress, spec delivery.RunSpec) (q delivery.Quote, why
 	q = delivery.Quote{Model: r.Model, Pull: max(0, r.proposal.Number), By: r.proposal.Author, Region: price.Region,
 		Instance: machine.Instance, Spot: machine.Spot != "" && machine.Spot != delivery.SpotNever, PriceAt: price.At,
 		Source: price.Source}
+	q.OnDemand = machine.Spot == delivery.SpotPrefer
 	q.PerHour = price.PerHour(machine.Spot == delivery.SpotOnly)
 	short, long, basis := m.lasts(r, spec)
 	limit := time.Duration(machine.Limit)

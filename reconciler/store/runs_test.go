@@ -212,7 +212,7 @@ func (b *bench) Train(_ context.Context, req trainer.Request) (trainer.Trained, 
 		Seed            int
 		Dataset, Output string
 	}
-	text, err := json.Marshal(req.RunJSON)
+	text, err := json.Marshal(req.RunJSON(func(path string) string { return path }))
 	if err == nil {
 		err = json.Unmarshal(text, &task)
 	}

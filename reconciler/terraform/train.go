@@ -125,7 +125,7 @@ func (t *Trainer) launch(ctx context.Context, req trainer.Request, number int) (
 	if err := os.MkdirAll(output, 0o700); err != nil {
 		return nil, err
 	}
-	if err := durable.WriteJSON(filepath.Join(req.Dir, runFile), req.RunJSON); err != nil {
+	if err := durable.WriteJSON(filepath.Join(req.Dir, runFile), req.RunJSON(here)); err != nil {
 		return nil, err
 	}
 	// The status of an earlier attempt must not count for this one.
@@ -162,6 +162,9 @@ func (t *Trainer) launch(ctx context.Context, req trainer.Request, number int) (
 	a.applied = time.Now().UTC()
 	return a, writeMoment(filepath.Join(a.dir, appliedFile), a.applied)
 }
+
+// here is where a path of this machine is on it.
+func here(path string) string { return path }
 
 func (t *Trainer) module() Module { return Module{Exec: t.Terraform, Files: t.Module} }
 

@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -80,13 +81,23 @@ func trainAsRunner(file string) error {
 	defer stop()
 	trained, err := t.Train(ctx, trainer.Request{
 		Dir: j.Dir, Python: j.Python, Script: j.Script, Heartbeat: 30 * time.Second, Grace: 10 * time.Second,
-		RunJSON: map[string]any{"output": filepath.Join(j.Dir, outputDir), "epochs": j.Epochs, "seconds": j.Seconds},
-		Stage:   func(s string) error { _, err := fmt.Println(s); return err },
+		RunJSON: task(map[string]any{"output": filepath.Join(j.Dir, outputDir), "epochs": j.Epochs,
+			"seconds": j.Seconds}),
+		Stage: func(s string) error { _, err := fmt.Println(s); return err },
 	})
 	if err == nil {
 		fmt.Println("trained", trained.Attempts)
 	}
 	return err
+}
+
+// task returns a request's RunJSON, with the output where it is on the trainer's machine.
+func task(run map[string]any) func(func(string) string) any {
+	return func(place func(string) string) any {
+		run := maps.Clone(run)
+		run["output"] = place(run["output"].(string))
+		return run
+	}
 }
 
 const moduleDir = "../../infra/terraform/train-local"
@@ -119,7 +130,7 @@ func setup(t *testing.T, run map[string]any) (*Trainer, trainer.Request) {
 	t.Cleanup(func() { noStrays(t, dir) })
 	local := &Trainer{Terraform: terraform, Module: os.DirFS(moduleDir), AOB: aob, Machine: Local{AOB: aob}}
 	return local, trainer.Request{
-		Dir: dir, RunJSON: run, Python: strings.TrimSpace(string(python)), Script: script,
+		Dir: dir, RunJSON: task(run), Python: strings.TrimSpace(string(python)), Script: script,
 		Heartbeat: 20 * time.Second, Grace: 10 * time.Second,
 	}
 }

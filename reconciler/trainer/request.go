@@ -17,8 +17,11 @@ import (
 // In every case no process is left running. A repeated request in the same folder does
 // not repeat a completed training, and resumes any other from its checkpoint.
 type Request struct {
-	Dir     string // the run's folder, absolute; the trainer's output is in Dir/output
-	RunJSON any    // what the trainer is to do; becomes run.json, the trainer's one argument
+	Dir string // the run's folder, absolute; the trainer's output is in Dir/output
+
+	// RunJSON returns what the trainer is to do, which becomes run.json, the trainer's one argument. place returns where
+	// a path of this machine is on the trainer's machine; RunJSON calls it for every path.
+	RunJSON func(place func(path string) string) any
 
 	Python  string            // absolute path of the interpreter itself, not of a shim; "" in a container
 	Script  string            // absolute path of the trainer's train.py
@@ -27,6 +30,9 @@ type Request struct {
 	Secrets map[string]string // more variables of its environment, which are never written to a file
 
 	Container *Container // what it runs in; nil for this machine itself
+
+	// Quote is what it may cost, and for whom it is made; nil for a machine that costs nothing.
+	Quote *delivery.Quote
 
 	Heartbeat time.Duration // a trainer without a heartbeat for longer counts as hung
 	Limit     time.Duration // for all attempts together; 0 is no limit

@@ -240,6 +240,25 @@ type trainerVariant struct {
 	Checkpoint string `json:"checkpoint,omitempty"` // that its training left
 }
 
+// at returns the same task with each path as place has it.
+func (t trainerRun) at(place func(path string) string) any {
+	t.Dataset, t.Output = place(t.Dataset), place(t.Output)
+	if t.Weights != nil {
+		t.Weights = &trainerWeights{place(t.Weights.File), t.Weights.SHA256}
+	}
+	if t.Parent != nil {
+		t.Parent = &trainerParent{place(t.Parent.Checkpoint), t.Parent.Bundle}
+	}
+	if t.Variant != nil {
+		v := *t.Variant
+		if v.Model = place(v.Model); v.Checkpoint != "" {
+			v.Checkpoint = place(v.Checkpoint)
+		}
+		t.Variant = &v
+	}
+	return t
+}
+
 // inputs lists the files and folders that the trainer reads.
 func (t trainerRun) inputs() []string {
 	list := []string{t.Dataset}
@@ -321,8 +340,8 @@ func (s *Stages) runTrainer(ctx context.Context, r *run.Run, input delivery.Trai
 	}
 	ask.Key, ask.Seed, ask.Dataset, ask.Output = r.Spec.Key, input.Seed, prepared, output
 	ask.Spec = trainerSpec{input.Spec.Classes.Names(), spec}
-	return machine.Train(ctx, trainer.Request{Dir: r.Dir, RunJSON: ask, Python: python, Container: container,
-		Script: script, Inputs: ask.inputs(), Secrets: s.Secrets, Heartbeat: s.Heartbeat,
+	return machine.Train(ctx, trainer.Request{Dir: r.Dir, RunJSON: ask.at, Python: python, Container: container,
+		Script: script, Inputs: ask.inputs(), Secrets: s.Secrets, Quote: r.Spec.Quote, Heartbeat: s.Heartbeat,
 		Limit: time.Duration(input.Limit), Stage: r.Stage, Progress: r.Progress})
 }
 

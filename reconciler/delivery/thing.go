@@ -1,0 +1,25 @@
+package delivery
+
+import "slices"
+
+// A Thing is something that a run has in a cloud account, found by its tags.
+type Thing struct {
+	Kind  OrphanKind
+	ID    string // as the cloud names it
+	Name  string // its tag Name
+	State string // as the cloud calls it
+	Why   string // the code of the reason of its state, as in Server.SpotInstanceTermination; "" for none
+}
+
+// Costs reports whether a thing costs money, or could begin to.
+func (t Thing) Costs() bool { return slices.Contains(costly[t.Kind], t.State) }
+
+// Costly lists the states in which things of a kind cost money, or could begin to.
+func Costly(kind OrphanKind) []string { return costly[kind] }
+
+var costly = map[OrphanKind][]string{
+	OrphanRequest:  {"open", "active", "disabled"},
+	OrphanInstance: {"pending", "running", "stopping", "stopped"},
+	OrphanVolume:   {"available", "error"}, // one in use goes with its instance, or after it
+	OrphanSchedule: {"ACTIVE", "ENABLED", "DISABLED"},
+}
