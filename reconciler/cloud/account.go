@@ -126,11 +126,12 @@ func (l *Listing) seen(answer smithymiddleware.Metadata) {
 	}
 }
 
-// tagged selects what has a controller's tag. The service reads * and ? as patterns.
+// tagged selects what has a controller's tag.
 func tagged(controller string, more ...ec2types.Filter) []ec2types.Filter {
-	value := strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`).Replace(controller)
-	return append(more, ec2types.Filter{Name: aws.String("tag:" + TagController), Values: []string{value}})
+	return append(more, equals("tag:"+TagController, controller))
 }
+
+var patterns = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`)
 
 func tagsOf(list []ec2types.Tag) map[string]string {
 	tags := map[string]string{}

@@ -29,7 +29,7 @@ type Account struct {
 
 	Runs   string // the bucket of inputs and outputs: output runs_bucket of the module artifacts
 	States string // the bucket of Terraform's states: output states_bucket
-	Prefix string // of all keys in both buckets; "" is runs/, else with a slash at its end
+	Prefix string // of all keys in both buckets, with a slash at its end; "" is the controller's name
 
 	// Repositories has the ARNs of ECR repositories by the name of an image, without its digest; an image of another
 	// registry has none.
@@ -53,7 +53,7 @@ type Account struct {
 func (a Account) filled() Account {
 	a.Partition, a.AMIOwner = cmp.Or(a.Partition, "aws"), cmp.Or(a.AMIOwner, "amazon")
 	a.AMIName = cmp.Or(a.AMIName, "Deep Learning Base OSS Nvidia Driver GPU AMI (Ubuntu 22.04) *")
-	a.DiskGB, a.Prefix, a.ScheduleGroup = cmp.Or(a.DiskGB, 150), cmp.Or(a.Prefix, "runs/"),
+	a.DiskGB, a.Prefix, a.ScheduleGroup = cmp.Or(a.DiskGB, 150), cmp.Or(a.Prefix, a.Controller+"/"),
 		cmp.Or(a.ScheduleGroup, "default")
 	a.Home, a.Boot = cmp.Or(a.Home, "/opt/aob"), cmp.Or(a.Boot, 10*time.Minute)
 	a.Silence, a.Every = cmp.Or(a.Silence, 15*time.Minute), cmp.Or(a.Every, 15*time.Second)
@@ -67,6 +67,9 @@ type AWS struct {
 	Account Account
 	Things  Things
 	Objects Objects // of the bucket Account.Runs
+
+	versions map[string]string // of the objects that this process has copied, by key
+	heard    time.Time         // when one of them was new
 }
 
 // Things are what runs have in an account. [cloud.Account] is one.
@@ -91,4 +94,6 @@ type Objects interface {
 	// Write writes an object, whose bytes have a SHA-256. If fresh is set, an object that is there stays as it is, and
 	// the error is fs.ErrExist.
 	Write(ctx context.Context, key string, body io.ReadSeeker, size int64, sum [sha256.Size]byte, fresh bool) error
+	// Remove removes an object. A missing one is no error.
+	Remove(ctx context.Context, key string) error
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/durable"
+	"github.com/autonomos/aob/reconciler/trainer"
 )
 
 // More files of an attempt's folder.
@@ -30,12 +31,14 @@ type attempt struct {
 	applied time.Time // when apply returned; zero if it did not
 	settled bool      // no process or resource is left
 	spent   time.Duration
+	lost    Lost
 }
 
 // A settlement is settled.json.
 type settlement struct {
 	At    time.Time         `json:"at"`
 	Spent delivery.Duration `json:"spent"` // how long the trainer ran, for the limit
+	Lost  Lost              `json:"lost,omitempty"`
 }
 
 // attempts returns a run's attempts, oldest first.
@@ -62,7 +65,7 @@ func attempts(run string) ([]*attempt, error) {
 		var s settlement
 		switch err := durable.ReadJSON(filepath.Join(a.dir, settledFile), &s); {
 		case err == nil:
-			a.settled, a.spent = true, time.Duration(s.Spent)
+			a.settled, a.spent, a.lost = true, time.Duration(s.Spent), s.Lost
 		case !errors.Is(err, os.ErrNotExist):
 			return nil, err
 		}
@@ -70,6 +73,38 @@ func attempts(run string) ([]*attempt, error) {
 	}
 	slices.SortFunc(list, func(a, b *attempt) int { return a.number - b.number })
 	return list, nil
+}
+
+// heldFile is in a run's folder: how many attempts there were when a person had to act. Earlier ones do not count any
+// more once the person lets the run go on.
+const heldFile = "held.json"
+
+// A hold is held.json.
+type hold struct {
+	Attempts int `json:"attempts"`
+}
+
+// upcoming returns the next attempt of a run.
+func upcoming(run string, list []*attempt) (Next, error) {
+	next := Next{Number: 1, Spent: spentOn(list)}
+	var held hold
+	if err := durable.ReadJSON(filepath.Join(run, heldFile), &held); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return next, err
+	}
+	for _, a := range list {
+		if next.Number = a.number + 1; a.lost != "" && a.number > held.Attempts {
+			next.Earlier = append(next.Earlier, a.lost)
+		}
+	}
+	next.Dir = attemptDir(run, next.Number)
+	return next, nil
+}
+
+func spentOn(list []*attempt) (spent time.Duration) {
+	for _, a := range list {
+		spent += a.spent
+	}
+	return spent
 }
 
 func attemptDir(run string, number int) string {
@@ -109,8 +144,8 @@ func readMoment(path string) (time.Time, error) {
 // copied reports whether an attempt's folder is a copy whose original still exists. The
 // files of a copy name the original's processes.
 func copied(dir string) bool {
-	l, err := readLaunch(dir)
-	if err != nil || l.Mark == dir {
+	var l launch
+	if err := durable.ReadJSON(filepath.Join(dir, launchFile), &l); err != nil || l.Mark == "" || l.Mark == dir {
 		return false
 	}
 	original, err := os.Stat(l.Mark)
@@ -123,13 +158,13 @@ func copied(dir string) bool {
 
 func (a *attempt) stackDir() string { return filepath.Join(a.dir, stackFolder) }
 
-// settle ends the attempt: it fences the folder, destroys the stack, ends all processes
-// and records the end. After an error in one step it still tries to end all processes.
-func (t *Trainer) settle(ctx context.Context, run string, a *attempt) error {
+// settle ends the attempt: it fences the folder, destroys the stack, ends all processes, collects what they left and
+// records the end. After an error in one step it still tries to end all processes.
+func (t *Trainer) settle(ctx context.Context, req trainer.Request, a *attempt, why Lost) error {
 	if a.settled {
 		return nil
 	}
-	ran := t.ran(run, a)
+	ran := t.ran(ctx, req.Dir, a)
 	if err := fence(a.dir); err != nil {
 		return err
 	}
@@ -137,24 +172,27 @@ func (t *Trainer) settle(ctx context.Context, run string, a *attempt) error {
 	if !copied(a.dir) { // a copy's Terraform state names the original's resources
 		err = t.destroy(ctx, a)
 	}
-	if err := errors.Join(err, t.Machine.Stop(a.dir)); err != nil {
+	if err = errors.Join(err, t.Machine.Stop(ctx, a.dir)); err == nil {
+		err = t.Machine.Collect(ctx, req, a.dir)
+	}
+	if err != nil {
 		return fmt.Errorf("clean up attempt %d: %w", a.number, err)
 	}
-	s := settlement{At: time.Now().UTC(), Spent: delivery.Duration(ran)}
+	s := settlement{At: time.Now().UTC(), Spent: delivery.Duration(ran), Lost: why}
 	if err := durable.WriteJSON(filepath.Join(a.dir, settledFile), s); err != nil {
 		return err
 	}
-	a.settled, a.spent = true, ran
+	a.settled, a.spent, a.lost = true, ran, why
 	return nil
 }
 
 // ran returns how long the attempt's trainer has run: until now if it is alive, else until its last heartbeat.
-func (t *Trainer) ran(run string, a *attempt) time.Duration {
+func (t *Trainer) ran(ctx context.Context, run string, a *attempt) time.Duration {
 	if a.begun.IsZero() {
 		return 0
 	}
 	end := time.Now()
-	if alive, err := t.Machine.Alive(a.dir); err == nil && !alive {
+	if alive, err := t.Machine.Alive(ctx, a.dir); err == nil && !alive {
 		end = a.begun
 		if s, err := readStatus(run, delivery.Mask{}); err == nil && s.Heartbeat.Before(time.Now()) {
 			end = s.Heartbeat
@@ -167,7 +205,11 @@ func (t *Trainer) destroy(ctx context.Context, a *attempt) error {
 	if !exists(a.stackDir()) {
 		return nil
 	}
-	s, err := t.module().Reopen(a.stackDir(), Policy{}, t.env(nil))
+	env, err := t.Machine.Env(ctx)
+	if err != nil {
+		return err
+	}
+	s, err := t.Machine.Module(t.module(), a.dir).Reopen(a.stackDir(), Policy{}, env)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/autonomos/aob/reconciler/durable"
+	"github.com/autonomos/aob/reconciler/trainer"
 )
 
 // Ending an attempt in a copy of a state folder leaves the original's trainer alone.
@@ -17,15 +18,15 @@ func TestCopiedAttemptLeavesTheOriginalsTrainerAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	trainer := exec.Command("/bin/sleep", "1000")
-	trainer.Env = []string{markVariable + "=" + a.dir}
-	if err := trainer.Start(); err != nil {
+	sleeper := exec.Command("/bin/sleep", "1000")
+	sleeper.Env = []string{markVariable + "=" + a.dir}
+	if err := sleeper.Start(); err != nil {
 		t.Fatal(err)
 	}
 	ended := make(chan struct{})
-	go func() { _ = trainer.Wait(); close(ended) }()
-	defer func() { _ = trainer.Process.Kill(); <-ended }()
-	process, err := durable.FindProcess(trainer.Process.Pid)
+	go func() { _ = sleeper.Wait(); close(ended) }()
+	defer func() { _ = sleeper.Process.Kill(); <-ended }()
+	process, err := durable.FindProcess(sleeper.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +38,7 @@ func TestCopiedAttemptLeavesTheOriginalsTrainerAlone(t *testing.T) {
 	if err != nil || len(list) != 1 {
 		t.Fatal(list, err)
 	}
-	if err := (&Trainer{Machine: Local{}}).settle(t.Context(), copyDir, list[0]); err != nil {
+	if err := (&Trainer{Machine: Local{}}).settle(t.Context(), trainer.Request{Dir: copyDir}, list[0], ""); err != nil {
 		t.Fatal(err)
 	}
 	if !process.Alive() {
@@ -50,7 +51,7 @@ func TestCopiedAttemptLeavesTheOriginalsTrainerAlone(t *testing.T) {
 	if list, err = attempts(moved); err != nil || len(list) != 1 {
 		t.Fatal(list, err)
 	}
-	if err := (&Trainer{Machine: Local{}}).settle(t.Context(), moved, list[0]); err != nil {
+	if err := (&Trainer{Machine: Local{}}).settle(t.Context(), trainer.Request{Dir: moved}, list[0], ""); err != nil {
 		t.Fatal(err)
 	}
 	<-ended

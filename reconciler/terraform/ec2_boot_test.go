@@ -31,7 +31,7 @@ import (
 // The longest values fit into what EC2 takes, and shellcheck finds nothing in the script.
 func TestUserData(t *testing.T) {
 	long := func(n int) string { return strings.Repeat("x", n) }
-	v := EC2{Run: long(40), Expires: "2036-11-30T18:00:00Z", Bucket: long(63), Inputs: long(1024), Outputs: long(1024),
+	v := EC2{Run: long(40), Attempt: 999, Home: "/opt/aob", Expires: "2036-11-30T18:00:00Z", Bucket: long(63), Inputs: long(1024), Outputs: long(1024),
 		Manifest: long(64), Image: long(280), Region: long(20), Minutes: 10080, Silence: 120}
 	data := v.UserData()
 	if len(data) > 16384 {
@@ -84,14 +84,14 @@ func newBoot(t *testing.T, m *mototest.Server, spec map[string]any, change func(
 			"")})}
 	b.calls = b.home + ".calls"
 	m.Bucket(t, "runs-"+filepath.Base(t.Name()))
-	v := EC2{Run: "train-1", Expires: "2036-11-30T18:00:00Z", Minutes: 480, Silence: 15, Region: testRegion,
+	v := EC2{Run: "train-1", Attempt: 1, Home: b.home, Expires: "2036-11-30T18:00:00Z", Minutes: 480, Silence: 15, Region: testRegion,
 		Bucket: "runs-" + filepath.Base(t.Name()), Inputs: "r/input/", Outputs: "r/output/"}
 	run, err := json.Marshal(spec)
 	if err != nil {
 		t.Fatal(err)
 	}
 	inputs := map[string][]byte{"run.json": run, "trainer/train.py": []byte(trainerScript),
-		"environment.tar": environment(t)}
+		"environment.tar.000": environment(t)}
 	var sums bytes.Buffer
 	for name, data := range inputs {
 		fmt.Fprintf(&sums, "%x  %s\n", sha256.Sum256(data), name)
@@ -108,8 +108,7 @@ func newBoot(t *testing.T, m *mototest.Server, spec map[string]any, change func(
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.data = strings.NewReplacer("AOB_HOME='/opt/aob'", "AOB_HOME='"+b.home+"'", "AOB_USER='nobody'",
-		"AOB_USER='"+me.Username+"'", "AOB_SECONDS='15'", "AOB_SECONDS='1'").Replace(v.UserData())
+	b.data = strings.NewReplacer("AOB_USER='nobody'", "AOB_USER='"+me.Username+"'", "AOB_SECONDS='15'", "AOB_SECONDS='1'").Replace(v.UserData())
 	bin := b.programs(t)
 	metadata := httptest.NewServer(http.HandlerFunc(b.metadata))
 	t.Cleanup(metadata.Close)
@@ -260,9 +259,9 @@ func TestBoot(t *testing.T) {
 		if got := b.told(t); !slices.Equal(got, want) {
 			t.Errorf("told\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}
-		wantText(t, "exit.json", b.output(t, "boot/exit.json"), `{"code":0,"reason":"the trainer ended"}`+"\n")
+		wantText(t, "exit.json", b.output(t, "boot/1/exit.json"), `{"code":0,"reason":"the trainer ended"}`+"\n")
 		wantText(t, "train.json", b.output(t, "train.json"), `{"started": 2}`)
-		if log := b.output(t, "boot/boot.log"); !strings.Contains(log, "fetch the inputs") {
+		if log := b.output(t, "boot/1/boot.log"); !strings.Contains(log, "fetch the inputs") {
 			t.Errorf("boot.log: %s", log)
 		}
 		timer, err := os.ReadFile(filepath.Join(b.home, "aob-expiry.timer"))
@@ -277,7 +276,7 @@ func TestBoot(t *testing.T) {
 		b.until(t, "output/checkpoint")
 		b.notice.Store(true)
 		_ = cmd.Wait()
-		wantText(t, "exit.json", b.output(t, "boot/exit.json"),
+		wantText(t, "exit.json", b.output(t, "boot/1/exit.json"),
 			`{"code":143,"reason":"the spot instance was interrupted"}`+"\n")
 		last, err := os.ReadFile(filepath.Join(b.home, "output", "checkpoint"))
 		if err != nil || b.output(t, "checkpoint") != string(last) {
@@ -312,7 +311,7 @@ func TestBoot(t *testing.T) {
 				}
 			})
 			_ = b.start(t).Wait()
-			wantText(t, "exit.json", strings.TrimSpace(b.output(t, "boot/exit.json")), test.want)
+			wantText(t, "exit.json", strings.TrimSpace(b.output(t, "boot/1/exit.json")), test.want)
 			got := b.told(t)
 			if got[0] != "shutdown -P +480" || got[len(got)-1] != "shutdown -P now" {
 				t.Errorf("told %s", strings.Join(got, "\n"))
@@ -361,8 +360,7 @@ func TestWatchdog(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			home := t.TempDir()
 			b := &boot{home: home, calls: home + ".calls"}
-			v := EC2{Silence: 15}
-			b.data = strings.Replace(v.UserData(), "AOB_HOME='/opt/aob'", "AOB_HOME='"+home+"'", 1)
+			b.data = EC2{Silence: 15, Home: home}.UserData()
 			bin := home + ".bin"
 			if err := os.MkdirAll(filepath.Join(home, "output"), 0o700); err != nil {
 				t.Fatal(err)

@@ -115,9 +115,9 @@ func (e *emulator) module(files fs.FS, key string) Module {
 
 // values are those of a run with everything that a module can have.
 func (e *emulator) values() EC2 {
-	return EC2{Run: "train-0123456789abcdef0123456789abcdef", Attempt: 1, Controller: "aob.example", Owner: "ada",
-		Pull:    "7",
-		Expires: "2036-11-30T18:00:00Z", Minutes: 480, Silence: 15, Account: testAccount, Region: testRegion,
+	return EC2{Run: "train-0123456789abcdef0123456789abcdef", Attempt: 1,
+		Home: "/opt/aob", Controller: "aob.example", Owner: "ada", Pull: "7", Expires: "2036-11-30T18:00:00Z",
+		Minutes: 480, Silence: 15, Account: testAccount, Region: testRegion,
 		Partition: "aws", VPC: e.vpc, Subnet: e.subnet, InstanceType: "g5.xlarge", Spot: true, MaxPrice: "1.006",
 		AMIOwner: "amazon", AMIName: "amzn2-ami-hvm-2.0.*", DiskGB: 150, Bucket: "runs", Inputs: "runs/r/input/",
 		Outputs: "runs/r/output/", Manifest: strings.Repeat("0a", 32), ScheduleGroup: "default",
@@ -286,7 +286,7 @@ func TestEC2Values(t *testing.T) {
 	module["main.tf"].Data = []byte(strings.NewReplacer("    encrypt      = true\n", "",
 		"    use_lockfile = true\n", "").Replace(text))
 	const quoted = "x'; shutdown -c; '"
-	bad := EC2{Run: quoted, Attempt: -1, Controller: quoted, Owner: quoted, Pull: quoted, Minutes: 100000, Silence: 0,
+	bad := EC2{Run: quoted, Attempt: -1, Home: quoted, Controller: quoted, Owner: quoted, Pull: quoted, Minutes: 100000, Silence: 0,
 		Expires: "2036-11-30T18:00:00+02:00", Account: quoted, Region: quoted, Partition: quoted, VPC: quoted,
 		Subnet: quoted, InstanceType: quoted, Spot: true, AMI: quoted, AMIOwner: quoted, DiskGB: 1, Bucket: quoted,
 		Inputs: "../x/", Outputs: quoted, Manifest: quoted, Image: "rfdetr:latest", ImageRepository: quoted,
@@ -309,7 +309,7 @@ func TestEC2Values(t *testing.T) {
 			}
 		}
 	}
-	wantRefusedValues(s.Plan(t.Context()), "run", "attempt", "controller", "owner", "pull", "minutes",
+	wantRefusedValues(s.Plan(t.Context()), "run", "attempt", "home", "controller", "owner", "pull", "minutes",
 		"silence_minutes",
 		"expires", "account", "region", "partition", "vpc", "subnet", "instance_type", "max_price", "ami", "ami_owner",
 		"disk_gb", "bucket", "inputs", "manifest", "image", "image_repository", "schedule_group",

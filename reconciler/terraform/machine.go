@@ -1,35 +1,103 @@
 package terraform
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/durable"
 	"github.com/autonomos/aob/reconciler/trainer"
 )
 
 // A Machine is where the attempts of a training run: this machine, or an instance in a cloud. Attempts, limits,
-// heartbeats and cleanup are the same for all and are in [Trainer].
+// heartbeats and cleanup are the same for all and are in [Trainer]. An attempt is named by its folder.
 type Machine interface {
-	// Prepare checks what a launch in an attempt's folder needs, and returns how the module is applied.
-	Prepare(req trainer.Request, attempt string) (Launching, error)
-	// Alive reports whether the trainer of an attempt's folder runs.
-	Alive(attempt string) (bool, error)
-	// Stop ends the processes of an attempt's folder, and returns nil when none is left.
-	// It is called after the stack was destroyed, and may be repeated.
-	Stop(attempt string) error
+	// Pace says how often the machine is looked at, and how long it may take to end an attempt.
+	Pace() Pace
+	// Module completes the module of an attempt: where its providers are, and its state.
+	Module(m Module, attempt string) Module
+	// Env returns what Terraform's environment has for the machine. It is never stored.
+	Env(ctx context.Context) (map[string]string, error)
+	// Prepare makes what a launch needs, and returns how the module is applied. It may be repeated.
+	Prepare(ctx context.Context, req trainer.Request, next Next) (Launching, error)
+	// Alive reports whether the trainer of an attempt runs.
+	Alive(ctx context.Context, attempt string) (bool, error)
+	// Look brings what the trainer tells of itself into Dir/output and into the attempt's folder.
+	Look(ctx context.Context, req trainer.Request, attempt string) (Seen, error)
+	// Stop ends all that an attempt has started, and returns nil when nothing of it is left. It is called after the
+	// stack was destroyed, and may be repeated.
+	Stop(ctx context.Context, attempt string) error
+	// Collect brings what is left of an attempt that has ended into Dir/output: all of it, if the training is done.
+	Collect(ctx context.Context, req trainer.Request, attempt string) error
+}
+
+// A Pace is how fast a machine answers.
+type Pace struct {
+	Every   time.Duration // between two looks
+	Cleanup time.Duration // to end an attempt, in addition to the grace period
+}
+
+// A Next is the attempt that comes next.
+type Next struct {
+	Dir     string
+	Number  int
+	Spent   time.Duration // by the attempts before it
+	Earlier []Lost        // why earlier ones ended, if the training is not to blame; the last one last
 }
 
 // A Launching is how a module is applied for one attempt.
 type Launching struct {
-	Launch launch                  // written into the attempt's folder
-	Policy func(dir string) Policy // what the module may do
-	Env    map[string]string       // Terraform's environment for apply; never stored
+	Launch  launch // written into the attempt's folder
+	Vars    any    // the module's values
+	Policy  Policy // what the module may do
+	Env     map[string]string
+	Applied func(output func(name string, into any) error) error // checks what was applied
+	Explain func(error) error                                    // the error of an apply that failed; nil for that itself
+	Tell    func(text string)                                    // called with each line of an apply; may be nil
+}
+
+// A Seen is what a look at an attempt has seen.
+type Seen struct {
+	Alive bool
+	Ended error // why the trainer is not alive; nil if its exit status says it
+
+	Heard     time.Time     // when something new was heard of it, besides heartbeats; zero for never
+	Allowance time.Duration // how long nothing may be heard of it
+	Silent    Lost          // what it means if nothing is heard for longer; "" for a trainer that hangs
+	Unseen    error         // why it could not be looked at, which says nothing about the trainer
+}
+
+// Lost says why an attempt ended by no fault of the training, which may go on in another attempt.
+type Lost string
+
+// The reasons.
+const (
+	LostSpot     Lost = "interrupted" // the spot instance was taken away
+	LostCapacity Lost = "capacity"    // there was no instance
+	LostBoot     Lost = "boot"        // the instance did not get as far as the trainer
+	LostSilent   Lost = "silent"      // nothing was heard of it any more
+	LostEnded    Lost = "ended"       // somebody ended the instance, or AWS did
+)
+
+// A lostError is the error of an attempt that was lost.
+type lostError struct {
+	why Lost
+	err error
+}
+
+func (e lostError) Error() string { return e.err.Error() }
+func (e lostError) Unwrap() error { return e.err }
+
+func lostf(why Lost, format string, args ...any) error {
+	return lostError{why, fmt.Errorf(format, args...)}
 }
 
 // Local is this machine, through the module train-local.
@@ -37,8 +105,20 @@ type Local struct {
 	AOB string // absolute path of the aob program, whose "launch VERB" calls Launch(VERB)
 }
 
+// Pace implements [Machine].
+func (Local) Pace() Pace { return Pace{Every: 200 * time.Millisecond, Cleanup: 3 * time.Minute} }
+
+// Module implements [Machine]. The module needs no provider, and its state is beside it.
+func (Local) Module(m Module, _ string) Module { return m }
+
+// Env implements [Machine].
+func (l Local) Env(context.Context) (map[string]string, error) {
+	return map[string]string{"AOB": l.AOB}, nil
+}
+
 // Prepare implements [Machine].
-func (l Local) Prepare(req trainer.Request, attempt string) (Launching, error) {
+func (l Local) Prepare(_ context.Context, req trainer.Request, next Next) (Launching, error) {
+	attempt := next.Dir
 	runs := struct{ what, path string }{"python", req.Python}
 	if req.Container != nil {
 		runs = struct{ what, path string }{"container engine", req.Container.Engine}
@@ -50,17 +130,30 @@ func (l Local) Prepare(req trainer.Request, attempt string) (Launching, error) {
 				"no %s at %q", p.what, p.path)
 		}
 	}
+	if err := durable.WriteJSON(filepath.Join(req.Dir, runFile), req.RunJSON(here)); err != nil {
+		return Launching{}, err
+	}
 	env := map[string]string{}
 	for name, value := range req.Secrets {
 		env[secretPrefix+name] = value
 	}
-	how := Launching{Policy: trainLocal, Env: env, Launch: launch{
+	how := Launching{Policy: trainLocal(attempt), Env: env, Vars: map[string]string{"folder": attempt}, Launch: launch{
 		Argv:    []string{req.Python, req.Script, filepath.Join(req.Dir, runFile)},
 		Env:     append([]string{"HOME=" + attempt}, req.Env...),
 		Secrets: slices.Sorted(maps.Keys(req.Secrets)),
 		Dir:     filepath.Join(req.Dir, outputDir),
 		Grace:   delivery.Duration(req.Grace),
 	}}
+	how.Applied = func(output func(string, any) error) error {
+		var folder string
+		if err := output("folder", &folder); err != nil {
+			return err
+		}
+		if folder != attempt {
+			return fmt.Errorf("terraform launched the trainer in %s, want %s", folder, attempt)
+		}
+		return nil
+	}
 	if req.Container == nil {
 		return how, nil
 	}
@@ -99,11 +192,23 @@ const (
 	maxThreads   = 32768 // of the user, outside of the container too
 )
 
+// here is where a path of this machine is on it.
+func here(path string) string { return path }
+
 // Alive implements [Machine].
-func (Local) Alive(attempt string) (bool, error) { return trainerAlive(attempt) }
+func (Local) Alive(_ context.Context, attempt string) (bool, error) { return trainerAlive(attempt) }
+
+// Look implements [Machine]. The trainer writes into the folders itself.
+func (Local) Look(_ context.Context, req trainer.Request, attempt string) (Seen, error) {
+	alive, err := trainerAlive(attempt)
+	return Seen{Alive: alive, Allowance: req.Heartbeat}, err
+}
 
 // Stop implements [Machine].
-func (Local) Stop(attempt string) error { return stopTrainer(attempt) }
+func (Local) Stop(_ context.Context, attempt string) error { return stopTrainer(attempt) }
+
+// Collect implements [Machine].
+func (Local) Collect(context.Context, trainer.Request, string) error { return nil }
 
 // trainLocal is the policy of train-local: the module may launch and end one process.
 func trainLocal(folder string) Policy {

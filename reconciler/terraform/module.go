@@ -44,6 +44,9 @@ type Stack struct {
 	log    *boundedLog
 
 	backend map[string]string
+
+	// Tell is called with each line in which Apply tells what it does; nil for a stack that does it at once.
+	Tell func(text string)
 }
 
 // The files that a stack adds to the module's.
@@ -170,6 +173,11 @@ func (s *Stack) plan(ctx context.Context) error {
 // Apply applies the plan that Plan made.
 func (s *Stack) Apply(ctx context.Context) error {
 	return s.step(ctx, "apply", func(ctx context.Context, tf *tfexec.Terraform) error {
+		if s.Tell != nil {
+			told := &events{log: s.log, tell: s.Tell}
+			err := tf.ApplyJSON(ctx, told, tfexec.DirOrPlan(planFile), tfexec.LockTimeout("30s"))
+			return told.explain(err)
+		}
 		return tf.Apply(ctx, tfexec.DirOrPlan(planFile), tfexec.LockTimeout("30s"))
 	})
 }

@@ -35,11 +35,8 @@ const (
 // wanted lists the files that a trainer must have written when its phase is "done".
 var wanted = []string{"model.onnx", "train.json"}
 
-const (
-	pollInterval = 200 * time.Millisecond // of status.json and the trainer's lock
-	cleanup      = 3 * time.Minute        // to end an attempt, in addition to the grace period
-	finish       = 30 * time.Second       // for a trainer to exit after phase done or failed
-)
+// finish is the time for a trainer to exit after phase done or failed.
+const finish = 30 * time.Second
 
 // Train trains, and returns when the training is done or has failed. No process is left running. It first handles
 // earlier attempts in the folder: a completed training is not repeated, a trainer that is alive in an applied attempt
@@ -57,10 +54,7 @@ func (t *Trainer) Train(ctx context.Context, req trainer.Request) (trainer.Train
 		return trainer.Trained{}, err
 	}
 	done := trainer.Trained{Output: filepath.Join(req.Dir, outputDir), Attempts: len(list)}
-	spent := time.Duration(0)
-	for _, old := range list {
-		spent += old.spent
-	}
+	spent := spentOn(list)
 	if a == nil {
 		done.Status, err = readStatus(req.Dir, req.Mask())
 		if err == nil && len(list) > 0 && done.Status.Phase == "done" && complete(done.Output) == nil {
@@ -69,9 +63,9 @@ func (t *Trainer) Train(ctx context.Context, req trainer.Request) (trainer.Train
 		if err := context.Cause(ctx); err != nil {
 			return trainer.Trained{}, interrupted(ctx)
 		}
-		next := 1
-		if len(list) > 0 {
-			next = list[len(list)-1].number + 1
+		next, err := upcoming(req.Dir, list)
+		if err != nil {
+			return trainer.Trained{}, err
 		}
 		done.Attempts++
 		if a, err = t.launch(ctx, req, next); err != nil {
@@ -93,7 +87,7 @@ func (t *Trainer) takeOver(ctx context.Context, req trainer.Request, list []*att
 			continue
 		}
 		if i == len(list)-1 && !a.applied.IsZero() && !exists(filepath.Join(a.dir, fenceFile)) && ctx.Err() == nil {
-			alive, err := t.Machine.Alive(a.dir)
+			alive, err := t.Machine.Alive(ctx, a.dir)
 			if err != nil {
 				return nil, err
 			}
@@ -104,7 +98,7 @@ func (t *Trainer) takeOver(ctx context.Context, req trainer.Request, list []*att
 		if err := stage(req, "clean"); err != nil {
 			return nil, err
 		}
-		if err := t.settleAnyway(ctx, req, a); err != nil {
+		if err := t.settleAnyway(ctx, req, a, ""); err != nil {
 			return nil, err
 		}
 	}
@@ -113,33 +107,35 @@ func (t *Trainer) takeOver(ctx context.Context, req trainer.Request, list []*att
 
 // launch begins an attempt and applies the module. The caller must settle the returned
 // attempt, if any, also after an error.
-func (t *Trainer) launch(ctx context.Context, req trainer.Request, number int) (*attempt, error) {
+func (t *Trainer) launch(ctx context.Context, req trainer.Request, next Next) (*attempt, error) {
 	if err := t.check(req); err != nil {
-		return nil, err
-	}
-	how, err := t.Machine.Prepare(req, attemptDir(req.Dir, number))
-	if err != nil {
 		return nil, err
 	}
 	output := filepath.Join(req.Dir, outputDir)
 	if err := os.MkdirAll(output, 0o700); err != nil {
 		return nil, err
 	}
-	if err := durable.WriteJSON(filepath.Join(req.Dir, runFile), req.RunJSON(here)); err != nil {
-		return nil, err
-	}
 	// The status of an earlier attempt must not count for this one.
 	if err := os.Remove(filepath.Join(output, statusFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	a, err := begin(req.Dir, number, how.Launch)
+	how, err := t.Machine.Prepare(ctx, req, next)
+	if err != nil {
+		return nil, err
+	}
+	a, err := begin(req.Dir, next.Number, how.Launch)
 	if err != nil {
 		return a, err
 	}
 	if err := stage(req, "plan"); err != nil {
 		return a, err
 	}
-	s, err := t.module().Create(a.stackDir(), map[string]string{"folder": a.dir}, how.Policy(a.dir), t.env(how.Env))
+	env, err := t.Machine.Env(ctx)
+	if err != nil {
+		return a, err
+	}
+	maps.Copy(env, how.Env)
+	s, err := t.Machine.Module(t.module(), a.dir).Create(a.stackDir(), how.Vars, how.Policy, env)
 	if err != nil {
 		return a, err
 	}
@@ -149,31 +145,20 @@ func (t *Trainer) launch(ctx context.Context, req trainer.Request, number int) (
 	if err := stage(req, "apply"); err != nil {
 		return a, err
 	}
+	if s.Tell = how.Tell; how.Explain == nil {
+		how.Explain = func(err error) error { return err }
+	}
 	if err := s.Apply(ctx); err != nil {
-		return a, err
+		return a, how.Explain(err)
 	}
-	var folder string
-	if err := s.Output(ctx, "folder", &folder); err != nil {
+	if err := how.Applied(func(name string, into any) error { return s.Output(ctx, name, into) }); err != nil {
 		return a, err
-	}
-	if folder != a.dir {
-		return a, fmt.Errorf("terraform launched the trainer in %s, want %s", folder, a.dir)
 	}
 	a.applied = time.Now().UTC()
 	return a, writeMoment(filepath.Join(a.dir, appliedFile), a.applied)
 }
 
-// here is where a path of this machine is on it.
-func here(path string) string { return path }
-
 func (t *Trainer) module() Module { return Module{Exec: t.Terraform, Files: t.Module} }
-
-// env returns Terraform's environment with the machine's variables.
-func (t *Trainer) env(more map[string]string) map[string]string {
-	env := map[string]string{"AOB": t.AOB}
-	maps.Copy(env, more)
-	return env
-}
 
 // check checks what a launch needs, before there is anything to clean up.
 func (t *Trainer) check(req trainer.Request) error {
@@ -192,14 +177,15 @@ func (t *Trainer) watch(ctx context.Context, req trainer.Request, a *attempt, sp
 	if err := stage(req, "training"); err != nil {
 		return delivery.RunStatus{}, err
 	}
-	tick := time.NewTicker(pollInterval)
+	tick := time.NewTicker(t.Machine.Pace().Every)
 	defer tick.Stop()
 	mask := req.Mask()
 	var reported delivery.RunStatus
 	var ending time.Time // when the phase became done or failed
+	expected := a.applied
 	for {
-		// Check the lock before the file, so that the last status of an ended trainer is read.
-		alive, err := t.Machine.Alive(a.dir)
+		// Look before the file is read, so that the last status of an ended trainer is read.
+		seen, err := t.Machine.Look(ctx, req, a.dir)
 		if err != nil {
 			return reported, err
 		}
@@ -217,28 +203,33 @@ func (t *Trainer) watch(ctx context.Context, req trainer.Request, a *attempt, sp
 		if final && ending.IsZero() {
 			ending = now
 		}
-		if final && (!alive || now.Sub(ending) > finish) {
+		if final && (!seen.Alive || now.Sub(ending) > finish) {
 			if status.Phase == "done" {
 				return status, nil
 			}
 			return status, refused(req, a, status.Message)
 		}
-		if !alive {
-			return status, vanished(ctx, req, a, status)
+		if !seen.Alive {
+			return status, vanished(ctx, req, a, status, seen.Ended)
 		}
 		if err := context.Cause(ctx); err != nil {
 			return status, interrupted(ctx)
+		}
+		if seen.Unseen != nil {
+			expected = now
+		} else if seen.Heard.After(expected) {
+			expected = seen.Heard
 		}
 		if !final {
 			if total := spent + now.Sub(a.begun); req.Limit > 0 && total > req.Limit {
 				return status, delivery.Blockedf("raise the limit, or train fewer epochs; the checkpoint is kept",
 					"the training took longer than its limit of %s%s", delivery.Duration(req.Limit), at(status))
 			}
-			if err := delivery.Heartbeat(status, a.applied, now, req.Heartbeat); err != nil {
+			if err := delivery.Heartbeat(status, expected, now, seen.Allowance); err != nil {
 				if unreadable != nil && !errors.Is(unreadable, os.ErrNotExist) {
 					err = fmt.Errorf("%w, and %w", err, unreadable)
 				}
-				return status, fmt.Errorf("the trainer hangs: %w%s", err, at(status))
+				return status, silent(seen.Silent, err, status)
 			}
 		}
 		select {
@@ -248,6 +239,17 @@ func (t *Trainer) watch(ctx context.Context, req trainer.Request, a *attempt, sp
 	}
 }
 
+// silent returns the error of a trainer of which nothing was heard for too long.
+func silent(why Lost, err error, status delivery.RunStatus) error {
+	switch why {
+	case "":
+		return fmt.Errorf("the trainer hangs: %w%s", err, at(status))
+	case LostBoot:
+		return lostf(why, "the instance does not boot: %w", err)
+	}
+	return lostf(why, "the trainer hangs: %w%s", err, at(status))
+}
+
 // end settles the attempt and returns err, the outcome so far. If the attempt cannot be
 // settled, it returns that error instead, with err in its text.
 func (t *Trainer) end(ctx context.Context, req trainer.Request, a *attempt, err error) error {
@@ -255,7 +257,11 @@ func (t *Trainer) end(ctx context.Context, req trainer.Request, a *attempt, err 
 		return err
 	}
 	stageErr := stage(req, "destroy")
-	if bad := errors.Join(t.settleAnyway(ctx, req, a), stageErr); bad != nil {
+	why := Lost("")
+	if lost, ok := errors.AsType[lostError](err); ok {
+		why = lost.why
+	}
+	if bad := errors.Join(t.settleAnyway(ctx, req, a, why), stageErr); bad != nil {
 		if err != nil {
 			return fmt.Errorf("%w (after: %v)", bad, err)
 		}
@@ -265,10 +271,10 @@ func (t *Trainer) end(ctx context.Context, req trainer.Request, a *attempt, err 
 }
 
 // settleAnyway settles an attempt even if the context has ended.
-func (t *Trainer) settleAnyway(ctx context.Context, req trainer.Request, a *attempt) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanup+req.Grace)
+func (t *Trainer) settleAnyway(ctx context.Context, req trainer.Request, a *attempt, why Lost) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), t.Machine.Pace().Cleanup+req.Grace)
 	defer cancel()
-	return t.settle(ctx, req.Dir, a)
+	return t.settle(ctx, req, a, why)
 }
 
 // refused returns the error of a trainer that reported a failure.
@@ -280,8 +286,11 @@ func refused(req trainer.Request, a *attempt, message string) error {
 		"the trainer failed: %s", message)
 }
 
-// vanished returns the error of a trainer that ended without phase done or failed.
-func vanished(ctx context.Context, req trainer.Request, a *attempt, status delivery.RunStatus) error {
+// vanished returns the error of a trainer that ended without phase done or failed. why says more, if it is not nil.
+func vanished(ctx context.Context, req trainer.Request, a *attempt, status delivery.RunStatus, why error) error {
+	if why != nil && ctx.Err() == nil {
+		return fmt.Errorf("%w%s", why, at(status))
+	}
 	var exit exitStatus
 	known := false
 	// Another process records the exit status, shortly after the lock is free.

@@ -6,11 +6,14 @@
 #
 # In S3, below the run's prefixes:
 #
-#	input/SHA256SUMS    lists all other files of input/; its own digest is AOB_MANIFEST
-#	input/run.json      the trainer's argument
-#	input/trainer/      the trainer's files
-#	output/             what the trainer writes, copied every AOB_SECONDS seconds; a new attempt resumes from it
-#	output/boot/        exit.json: how the attempt ended; boot.log
+#	input/SHA256SUMS         lists all other files of input/; its own digest is AOB_MANIFEST
+#	input/run.json           the trainer's argument
+#	input/trainer/           the trainer's files
+#	input/data.tar.*         what run.json names, in parts
+#	input/environment.tar.*  the trainer's Python environment, in parts, if there is no image
+#	output/                  what the trainer writes, copied every AOB_SECONDS seconds; a new attempt resumes from it
+#	output/boot/ATTEMPT/     status.json: the trainer's heartbeat; trainer.log; boot.log;
+#	                         exit.json: how the attempt ended, written last
 set -eu
 umask 022
 PATH=$PATH:/usr/local/bin
@@ -26,7 +29,7 @@ off() {
 # fuses sets the timers that end the instance without this script.
 fuses() {
 	shutdown -P "+$AOB_MINUTES"
-	mkdir -p "$AOB_HOME/input" "$AOB_HOME/output" "$AOB_HOME/boot"
+	mkdir -p "$AOB_HOME/input" "$AOB_HOME/data" "$AOB_HOME/output" "$AOB_HOME/boot"
 	touch "$AOB_HOME/heartbeat"
 	cp "$0" "$AOB_HOME/boot.sh"
 	unit expiry expire "OnCalendar=$(printf %s "$AOB_EXPIRES" | sed 's/T/ /; s/Z$/ UTC/')" "Persistent=true"
@@ -51,14 +54,25 @@ watch() {
 	fi
 }
 
+# step says what is done next, here and in S3.
 step() {
 	log "$*"
 	touch "$AOB_HOME/heartbeat"
+	tell || log "the log was not copied"
 }
 
+# tell copies the logs of this attempt.
+tell() {
+	aws s3 sync --only-show-errors "$AOB_HOME/boot" "s3://$AOB_BUCKET/${AOB_OUTPUTS}boot/$AOB_ATTEMPT" \
+		--exclude exit.json
+}
+
+# upload copies the output. status.json comes last, and belongs to this attempt alone.
 upload() {
 	aws s3 sync --only-show-errors --no-follow-symlinks "$AOB_HOME/output" "s3://$AOB_BUCKET/$AOB_OUTPUTS" \
-		--exclude 'boot/*'
+		--exclude 'boot/*' --exclude status.json &&
+		aws s3 sync --only-show-errors --no-follow-symlinks "$AOB_HOME/output" \
+			"s3://$AOB_BUCKET/${AOB_OUTPUTS}boot/$AOB_ATTEMPT" --exclude '*' --include status.json && tell
 }
 
 # fetch gets the inputs and checks that they are exactly what the run was approved with.
@@ -79,9 +93,16 @@ fetch() {
 		return 1
 	}
 	cd "$AOB_HOME"
+	step "unpack the inputs"
+	for name in data environment; do
+		[ -f "input/$name.tar.000" ] || continue
+		mkdir -p "$name"
+		cat input/"$name".tar.* | tar -xf - -C "$name"
+		rm input/"$name".tar.*
+	done
 	step "fetch what an earlier attempt left"
 	aws s3 sync --only-show-errors "s3://$AOB_BUCKET/$AOB_OUTPUTS" "$AOB_HOME/output" --exclude 'boot/*'
-	rm -f "$AOB_HOME/output/status.json" # an earlier attempt's heartbeat
+	rm -f "$AOB_HOME/output/status.json"
 	chown -R "$AOB_USER" "$AOB_HOME/output"
 }
 
@@ -97,18 +118,21 @@ train() {
 		step "train"
 		exec docker run --rm --name aob-trainer --gpus all --network none --cap-drop ALL \
 			--security-opt no-new-privileges --shm-size 8g --user "$(id -u "$AOB_USER")" \
-			--volume "$AOB_HOME/input:$AOB_HOME/input:ro" --volume "$AOB_HOME/output:$AOB_HOME/output" \
+			--volume "$AOB_HOME/input:$AOB_HOME/input:ro" --volume "$AOB_HOME/data:$AOB_HOME/data:ro" \
+			--volume "$AOB_HOME/output:$AOB_HOME/output" \
 			--workdir "$AOB_HOME/output" "$AOB_IMAGE" \
-			python3 "$AOB_HOME/input/trainer/train.py" "$AOB_HOME/input/run.json"
+			python3 "$AOB_HOME/input/trainer/train.py" "$AOB_HOME/input/run.json" >>"$AOB_HOME/boot/trainer.log" 2>&1
 	fi
-	step "unpack the environment"
-	mkdir -p "$AOB_HOME/environment"
-	tar -xf "$AOB_HOME/input/environment.tar" -C "$AOB_HOME/environment"
+	"$AOB_HOME/environment/bin/python" -c '' || {
+		log "the environment's interpreter $(readlink "$AOB_HOME/environment/bin/python") does not run on this image"
+		exit 126
+	}
 	step "train"
 	exec systemd-run --quiet --pipe --wait --collect --unit aob-trainer --uid "$AOB_USER" \
 		--property PrivateNetwork=yes --property NoNewPrivileges=yes --property ProtectSystem=strict \
 		--property "ReadWritePaths=$AOB_HOME/output" --property "WorkingDirectory=$AOB_HOME/output" \
-		"$AOB_HOME/environment/bin/python" "$AOB_HOME/input/trainer/train.py" "$AOB_HOME/input/run.json"
+		"$AOB_HOME/environment/bin/python" "$AOB_HOME/input/trainer/train.py" "$AOB_HOME/input/run.json" \
+		>>"$AOB_HOME/boot/trainer.log" 2>&1
 }
 
 # stop lets the trainer write its checkpoint.
@@ -150,9 +174,7 @@ finish() {
 	log "exit $code: ${reason:-the trainer ended}"
 	printf '{"code":%d,"reason":"%s"}\n' "$code" "${reason:-the trainer ended}" >"$AOB_HOME/boot/exit.json"
 	upload # if this hangs, the watchdog or a timer ends the instance
-	for name in boot.log exit.json; do # exit.json last: it says that the rest is there
-		aws s3 cp --only-show-errors "$AOB_HOME/boot/$name" "s3://$AOB_BUCKET/${AOB_OUTPUTS}boot/$name"
-	done
+	aws s3 cp --only-show-errors "$AOB_HOME/boot/exit.json" "s3://$AOB_BUCKET/${AOB_OUTPUTS}boot/$AOB_ATTEMPT/exit.json"
 	off "exit $code"
 }
 

@@ -36,7 +36,8 @@ locals {
 
   # The checks of the variables let no quote in.
   values = {
-    AOB_HOME     = "/opt/aob"
+    AOB_HOME     = var.home
+    AOB_ATTEMPT  = var.attempt
     AOB_USER     = "nobody"
     AOB_MINUTES  = var.minutes
     AOB_EXPIRES  = var.expires

@@ -22,6 +22,18 @@ variable "attempt" {
   }
 }
 
+variable "home" {
+  description = "AOB's folder on the instance. The paths in run.json are in it."
+  type        = string
+  nullable    = false
+  default     = "/opt/aob"
+
+  validation {
+    condition     = can(regex("^(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$", var.home))
+    error_message = "The home must be an absolute path of letters, digits and . _ -"
+  }
+}
+
 variable "controller" {
   description = "The AOB server that owns the run. Its sweeper ends only what has its name."
   type        = string
