@@ -15,7 +15,8 @@ import (
 )
 
 // A Check compares the bundles in the server's store with their digests: all of them at the start and every few hours,
-// those that have lost files every minute, and at once those that the loop asks for.
+// those that have lost files every minute, and at once those that the loop asks for. It also keeps the store's
+// index.json up to date.
 type Check struct {
 	Bundles *artifact.Store
 	Wake    func() // called when something was found
@@ -67,6 +68,9 @@ func (c *Check) Run(ctx context.Context) {
 	var rest []delivery.Digest // of the present check of all bundles
 	next := c.Now()            // check of all bundles
 	for ctx.Err() == nil {
+		if err := c.Bundles.Fold(ctx); err != nil && ctx.Err() == nil {
+			c.Log.Warn("index.json of the store is not up to date", "error", err.Error())
+		}
 		if len(rest) == 0 && !c.Now().Before(next) {
 			list, err := c.Bundles.Bundles(ctx)
 			rest, next = list, c.Now().Add(scanEvery)

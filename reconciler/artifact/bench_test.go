@@ -7,9 +7,9 @@ import (
 	"github.com/autonomos/aob/reconciler/artifact"
 )
 
-// BenchmarkStore measures listing and attaching with 100 to 10,000 referrers.
+// BenchmarkStore measures listing and attaching with 100 to 30,000 referrers.
 func BenchmarkStore(b *testing.B) {
-	for _, n := range []int{100, 1000, 10000} {
+	for _, n := range []int{100, 1000, 10000, 30000} {
 		dir := b.TempDir()
 		s := open(b, dir)
 		digest := push(b, s, "onnx")

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"syscall"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -206,7 +205,7 @@ func (s *Store) readBundle(bundle delivery.Digest) (bundleManifest, error) {
 	if err != nil {
 		return bundleManifest{}, err
 	}
-	if _, there := ix.at[bundle]; !there {
+	if _, there := ix.entry(bundle); !there {
 		return bundleManifest{}, fmt.Errorf("bundle %s is not in %s: %w", bundle, s.dir, fs.ErrNotExist)
 	}
 	data, err := s.readBlob(bundle, maxManifest)
@@ -261,7 +260,7 @@ func (s *Store) Bundles(ctx context.Context) ([]delivery.Digest, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.Clone(ix.bundles), nil
+	return ix.allBundles(), nil
 }
 
 // Unpack writes a bundle's files into dir, which must be absent or empty: model.onnx, signature.json, labels.json,

@@ -369,6 +369,9 @@ func TestTheFolderIsAnOCILayout(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := s.Fold(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	layout, err := oci.NewFromFS(t.Context(), os.DirFS(dir))
 	if err != nil {
 		t.Fatal(err)

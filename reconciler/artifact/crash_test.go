@@ -80,6 +80,9 @@ func write(dir string, out io.Writer) error {
 			}
 		}
 		fmt.Fprintln(out, digest)
+		if err := s.Fold(context.Background()); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -193,6 +196,7 @@ func TestKilledWritersLeaveAReadableFolder(t *testing.T) {
 	open(t, dir)
 	moments := map[string]func(out *bufio.Scanner) bool{
 		"writing a blob":      func(*bufio.Scanner) bool { return exists(filepath.Join(dir, "ingest", "*")) },
+		"adding to the log":   func(*bufio.Scanner) bool { return exists(filepath.Join(dir, "index.log")) },
 		"writing the index":   func(*bufio.Scanner) bool { return exists(filepath.Join(dir, ".index.json.*")) },
 		"between two bundles": func(out *bufio.Scanner) bool { return out.Scan() },
 	}

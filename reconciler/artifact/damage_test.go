@@ -45,7 +45,13 @@ func TestFlippedBitsAreDetected(t *testing.T) {
 	}
 	dir, one, two := layout(t)
 	random := rand.New(rand.NewPCG(1, 2))
-	for name, good := range tree(t, dir) {
+	all := tree(t, dir)
+	restore := func() { // the index and its log, which Open changes
+		for _, name := range []string{"index.json", "index.log"} {
+			replace(t, filepath.Join(dir, name), []byte(all[name]))
+		}
+	}
+	for name, good := range all {
 		path := filepath.Join(dir, name)
 		step, unpack := 1, false
 		if strings.HasPrefix(name, "blobs") {
@@ -54,6 +60,9 @@ func TestFlippedBitsAreDetected(t *testing.T) {
 		for i := 0; i < len(good); i += step {
 			bad := []byte(good)
 			bad[i] ^= 1 << random.IntN(8)
+			if !unpack {
+				restore()
+			}
 			replace(t, path, bad)
 			if problem := readAll(t, dir, one, two, unpack); problem != "" {
 				t.Fatalf("%s, byte %d, %q for %q: %s", name, i, bad[i], good[i], problem)
@@ -61,6 +70,19 @@ func TestFlippedBitsAreDetected(t *testing.T) {
 		}
 		replace(t, path, []byte(good))
 	}
+	if err := open(t, dir).Fold(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	path, good := filepath.Join(dir, "index.json"), tree(t, dir)["index.json"]
+	for i := range good {
+		bad := []byte(good)
+		bad[i] ^= 1 << random.IntN(8)
+		replace(t, path, bad)
+		if problem := readAll(t, dir, one, two, false); problem != "" {
+			t.Fatalf("index.json, byte %d, %q for %q: %s", i, bad[i], good[i], problem)
+		}
+	}
+	replace(t, path, []byte(good))
 	s := open(t, dir)
 	if err := s.Unpack(t.Context(), one, filepath.Join(t.TempDir(), "a")); err != nil {
 		t.Errorf("after restoring all files: %v", err)

@@ -17,12 +17,14 @@
 // # The folder
 //
 //	DIR/oci-layout, DIR/index.json, DIR/blobs/sha256/HEX    the OCI image layout
+//	DIR/index.log                                           entries that are not in index.json yet
 //	DIR/ingest/                                             blobs being written
 //	DIR/partial/HEX                                         beginnings of blobs whose download was interrupted
 //	DIR/.lock                                               lock for changes of index.json
 //
 // Several processes may write at the same time. A blob is written to ingest, fsynced and renamed to its digest, so a
-// blob is complete or absent. index.json is replaced under the lock, after all blobs that it names are durable. A
+// blob is complete or absent. Its entry is added to index.log under the lock, after all blobs that it names are durable.
+// Open, [Store.Fold] and a log that has grown long replace index.json, with the entries of the log, and remove it. A
 // process that is killed leaves a valid layout and at most some files in ingest. The next [Open] removes those whose
 // writer is dead: a live writer holds a lock on its file. Package oras-go rewrites index.json in place, without lock
 // and fsync, so this package does its own writing. oras-go can read the result.
@@ -33,8 +35,8 @@
 //
 // # Scale
 //
-// index.json has one entry of about 400 bytes for each bundle and each referrer. Listing costs one stat if the file has
-// not changed, else one read of it. Each write replaces it. BenchmarkStore measures both. For more than about ten
-// thousand entries, or for a second machine, use a registry instead of the folder: bundles are ordinary artifacts,
-// [Source] can read any registry, and oras copies a layout with its referrers.
+// index.json has one entry of about 400 bytes for each bundle and each referrer. Listing costs two stats if nothing has
+// changed, else one read of what was added. A write adds one line. BenchmarkStore measures both. For more than some
+// hundred thousand entries, or for a second machine, use a registry instead of the folder: bundles are ordinary
+// artifacts, [Source] can read any registry, and oras copies a layout with its referrers.
 package artifact

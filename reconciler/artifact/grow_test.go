@@ -16,7 +16,7 @@ func Grow(b *testing.B, s *Store, subject delivery.Digest, artifactType string, 
 	if err != nil {
 		b.Fatal(err)
 	}
-	entries := ix.manifests
+	entries := ix.entries()
 	for i := range n {
 		e := descriptor(ocispec.MediaTypeImageManifest, blob{delivery.Sum(fmt.Append(nil, i)), 675})
 		e.ArtifactType = artifactType

@@ -88,7 +88,7 @@ func (s *Store) serveManifest(w *countingWriter, digest delivery.Digest) {
 		refuse(w, http.StatusInternalServerError, "UNKNOWN", "the store cannot be read")
 		return
 	}
-	if _, there := ix.at[digest]; !there {
+	if _, there := ix.entry(digest); !there {
 		refuse(w, http.StatusNotFound, "MANIFEST_UNKNOWN", "no such manifest")
 		return
 	}
@@ -142,8 +142,8 @@ func (s *Store) serveReferrers(w *countingWriter, r *http.Request, digest delive
 		MediaType: ocispec.MediaTypeImageIndex,
 		Manifests: []ocispec.Descriptor{},
 	}
-	for _, p := range ix.bySubject[digest] {
-		e := ix.manifests[ix.at[p.referrer]]
+	for _, p := range ix.attachedTo(digest) {
+		e, _ := ix.entry(p.referrer)
 		if filter == "" || e.ArtifactType == filter {
 			entry := descriptor(e.MediaType, blob{p.referrer, e.Size})
 			entry.ArtifactType = e.ArtifactType

@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	specs "github.com/opencontainers/image-spec/specs-go"
@@ -30,9 +31,14 @@ const (
 	dockerList     = "application/vnd.docker.distribution.manifest.list.v2+json"
 )
 
-// An index is the content of index.json with lookup tables. It is immutable.
+// An index is the content of index.json and of the log beside it, with lookup tables. Entries are only added.
 type index struct {
-	file      fs.FileInfo // of the file from which it was read
+	file    fs.FileInfo // of index.json, from which it was read
+	log     fs.FileInfo // of the log; nil if there was none
+	logRead int64       // bytes of the log that were read; they end with a whole line
+	logged  int         // entries of the log
+
+	mu        sync.RWMutex // guards the following; what readers got of the slices never changes
 	manifests []ocispec.Descriptor
 	at        map[delivery.Digest]int // digest to index in manifests
 	bundles   []delivery.Digest
@@ -43,6 +49,76 @@ type index struct {
 // A pair is one referrer.
 type pair struct {
 	subject, referrer delivery.Digest
+}
+
+// entry returns the entry of a manifest.
+func (ix *index) entry(digest delivery.Digest) (e ocispec.Descriptor, ok bool) {
+	ix.mu.RLock()
+	defer ix.mu.RUnlock()
+	i, ok := ix.at[digest]
+	if ok {
+		e = ix.manifests[i]
+	}
+	return e, ok
+}
+
+// entries returns all entries, those of other tools included.
+func (ix *index) entries() []ocispec.Descriptor {
+	ix.mu.RLock()
+	defer ix.mu.RUnlock()
+	return slices.Clip(ix.manifests)
+}
+
+// ofType returns the referrers with an artifact type.
+func (ix *index) ofType(artifactType string) []pair {
+	ix.mu.RLock()
+	defer ix.mu.RUnlock()
+	return ix.byType[artifactType]
+}
+
+// attachedTo returns the referrers of a bundle.
+func (ix *index) attachedTo(subject delivery.Digest) []pair {
+	ix.mu.RLock()
+	defer ix.mu.RUnlock()
+	return ix.bySubject[subject]
+}
+
+// types returns the artifact types of all referrers, sorted.
+func (ix *index) types() []string {
+	ix.mu.RLock()
+	defer ix.mu.RUnlock()
+	return slices.Sorted(maps.Keys(ix.byType))
+}
+
+// allBundles returns the bundles.
+func (ix *index) allBundles() []delivery.Digest {
+	ix.mu.RLock()
+	defer ix.mu.RUnlock()
+	return slices.Clone(ix.bundles)
+}
+
+// add adds an entry. Entries of other tools are only kept in manifests.
+func (ix *index) add(e ocispec.Descriptor) {
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	ix.manifests = append(ix.manifests, e)
+	digest := delivery.Digest(e.Digest)
+	if _, double := ix.at[digest]; double {
+		return // for example another tag of the same manifest
+	}
+	if _, err := delivery.ParseDigest(clip(string(digest))); err != nil || e.MediaType != ocispec.MediaTypeImageManifest {
+		return
+	}
+	ix.at[digest] = len(ix.manifests) - 1
+	subject := delivery.Digest(e.Annotations[annotationSubject])
+	switch {
+	case subject != "":
+		p := pair{subject, digest}
+		ix.byType[e.ArtifactType] = append(ix.byType[e.ArtifactType], p)
+		ix.bySubject[subject] = append(ix.bySubject[subject], p)
+	case e.ArtifactType == BundleType:
+		ix.bundles = append(ix.bundles, digest)
+	}
 }
 
 // loadIndex returns the index on disk. If the file has not changed since the last call, this costs one stat.
@@ -71,27 +147,40 @@ func (s *Store) loadIndex() (*index, error) {
 func (s *Store) currentIndex() (*index, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	info, err := os.Stat(s.path(ocispec.ImageIndexFile))
-	if err != nil {
-		return nil, fmt.Errorf("bundles in %s: %w", s.dir, err)
+	for {
+		info, err := os.Stat(s.path(ocispec.ImageIndexFile))
+		if err != nil {
+			return nil, fmt.Errorf("bundles in %s: %w", s.dir, err)
+		}
+		ix := s.index
+		if ix == nil || !same(ix.file, info) {
+			if ix, err = s.readIndex(); err != nil {
+				return nil, fmt.Errorf("bundles in %s: %s: %w; remove that file: it is rebuilt from the blobs",
+					s.dir, ocispec.ImageIndexFile, err)
+			}
+			ix.file = info
+		}
+		read, err := s.readLog(ix)
+		if err != nil {
+			return nil, fmt.Errorf("bundles in %s: %s: %w; remove %s: it is rebuilt from the blobs", s.dir, logFile, err,
+				ocispec.ImageIndexFile)
+		}
+		s.index = ix
+		if !read {
+			return ix, nil
+		}
+		// Folding replaces index.json and then removes the log, so an index that is still the same misses nothing.
+		if now, err := os.Stat(s.path(ocispec.ImageIndexFile)); err == nil && same(info, now) {
+			return ix, nil
+		}
 	}
-	if s.index != nil && s.index.same(info) {
-		return s.index, nil
-	}
-	ix, err := s.readIndex()
-	if err != nil {
-		return nil, fmt.Errorf("bundles in %s: %s: %w; remove that file: it is rebuilt from the blobs",
-			s.dir, ocispec.ImageIndexFile, err)
-	}
-	ix.file, s.index = info, ix
-	return ix, nil
 }
 
-// same reports whether a file is the one from which the index was read. The file is always
-// replaced, never overwritten, so the inode changes. If an inode number is reused within
-// one tick of the file system's clock, the size differs, because the index only grows.
-func (ix *index) same(info fs.FileInfo) bool {
-	return os.SameFile(ix.file, info) && ix.file.ModTime().Equal(info.ModTime()) && ix.file.Size() == info.Size()
+// same reports whether index.json is the same file as before. The file is always replaced, never overwritten, so the
+// inode changes. If an inode number is reused within one tick of the file system's clock, the size differs, because the
+// index only grows.
+func same(a, b fs.FileInfo) bool {
+	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
 }
 
 func (s *Store) readIndex() (*index, error) {
@@ -160,33 +249,16 @@ func describe(entry ocispec.Descriptor, m ocispec.Manifest) ocispec.Descriptor {
 	return entry
 }
 
-// arrange makes the lookup tables. Entries of other tools are only kept in manifests.
+// arrange makes the lookup tables.
 func arrange(entries []ocispec.Descriptor) *index {
 	ix := &index{
-		manifests: entries,
+		manifests: make([]ocispec.Descriptor, 0, len(entries)),
 		at:        make(map[delivery.Digest]int, len(entries)),
 		byType:    map[string][]pair{},
 		bySubject: map[delivery.Digest][]pair{},
 	}
-	for i, e := range entries {
-		digest := delivery.Digest(e.Digest)
-		if _, double := ix.at[digest]; double {
-			continue // for example another tag of the same manifest
-		}
-		if _, err := delivery.ParseDigest(clip(string(digest))); err != nil ||
-			e.MediaType != ocispec.MediaTypeImageManifest {
-			continue
-		}
-		ix.at[digest] = i
-		subject := delivery.Digest(e.Annotations[annotationSubject])
-		switch {
-		case subject != "":
-			p := pair{subject, digest}
-			ix.byType[e.ArtifactType] = append(ix.byType[e.ArtifactType], p)
-			ix.bySubject[subject] = append(ix.bySubject[subject], p)
-		case e.ArtifactType == BundleType:
-			ix.bundles = append(ix.bundles, digest)
-		}
+	for _, e := range entries {
+		ix.add(e)
 	}
 	return ix
 }
@@ -195,16 +267,20 @@ func arrange(entries []ocispec.Descriptor) *index {
 func seal(entries []ocispec.Descriptor) string {
 	var lines []byte
 	for _, e := range entries {
-		for _, field := range []string{string(e.Digest), e.MediaType, e.ArtifactType,
-			e.Annotations[annotationSubject]} {
-			lines = append(strconv.AppendQuote(lines, field), ' ')
-		}
-		lines = append(strconv.AppendInt(lines, e.Size, 10), '\n')
+		lines = appendFields(lines, e)
 	}
 	return string(delivery.Sum(lines))
 }
 
-// addToIndex adds a manifest to index.json if it is not in it. All blobs of the manifest must be durable already.
+// appendFields appends a line with the fields of an entry that this package uses.
+func appendFields(lines []byte, e ocispec.Descriptor) []byte {
+	for _, field := range []string{string(e.Digest), e.MediaType, e.ArtifactType, e.Annotations[annotationSubject]} {
+		lines = append(strconv.AppendQuote(lines, field), ' ')
+	}
+	return append(strconv.AppendInt(lines, e.Size, 10), '\n')
+}
+
+// addToIndex adds a manifest to the index if it is not in it. All blobs of the manifest must be durable already.
 func (s *Store) addToIndex(ctx context.Context, entry ocispec.Descriptor) error {
 	lock, err := s.lock(ctx)
 	if err != nil {
@@ -215,13 +291,19 @@ func (s *Store) addToIndex(ctx context.Context, entry ocispec.Descriptor) error 
 	if err != nil {
 		return err
 	}
-	if _, there := ix.at[delivery.Digest(entry.Digest)]; there {
+	if _, there := ix.entry(delivery.Digest(entry.Digest)); there {
 		return nil
 	}
-	return s.writeIndex(append(slices.Clip(ix.manifests), entry))
+	if err := s.appendLog(ix, entry); err != nil {
+		return err
+	}
+	if entries := ix.entries(); ix.logged > foldMin+len(entries)/foldPart {
+		return s.writeIndex(entries)
+	}
+	return nil
 }
 
-// writeIndex replaces index.json. The caller must hold the lock.
+// writeIndex replaces index.json, and removes the log. The caller must hold the lock.
 func (s *Store) writeIndex(entries []ocispec.Descriptor) error {
 	if entries == nil {
 		entries = []ocispec.Descriptor{}
@@ -240,6 +322,10 @@ func (s *Store) writeIndex(entries []ocispec.Descriptor) error {
 			ocispec.ImageIndexFile, len(data), maxIndex)
 	}
 	if err := durable.WriteFile(s.path(ocispec.ImageIndexFile), data, 0o600); err != nil {
+		return err
+	}
+	// If this process ends here, the log has entries that index.json has too.
+	if err := os.Remove(s.path(logFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	info, err := os.Stat(s.path(ocispec.ImageIndexFile))

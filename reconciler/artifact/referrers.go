@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
-	"maps"
-	"slices"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -38,8 +36,8 @@ func (s *Store) attach(ctx context.Context, subject delivery.Digest, artifactTyp
 	if err != nil {
 		return "", err
 	}
-	at, there := ix.at[subject]
-	if !there || ix.manifests[at].ArtifactType != BundleType {
+	of, there := ix.entry(subject)
+	if !there || of.ArtifactType != BundleType {
 		return "", fmt.Errorf("no such bundle in %s: %w", s.dir, fs.ErrNotExist)
 	}
 	if _, err := s.putBytes(ctx, ocispec.DescriptorEmptyJSON.Data); err != nil {
@@ -49,7 +47,7 @@ func (s *Store) attach(ctx context.Context, subject delivery.Digest, artifactTyp
 	if err != nil {
 		return "", err
 	}
-	bundle := descriptor(ocispec.MediaTypeImageManifest, blob{subject, ix.manifests[at].Size})
+	bundle := descriptor(ocispec.MediaTypeImageManifest, blob{subject, of.Size})
 	return s.putManifest(ctx, encodeReferrer(referrer{subject, artifactType, stored}, bundle))
 }
 
@@ -62,7 +60,7 @@ func (s *Store) Referrers(ctx context.Context, artifactType string) (iter.Seq2[d
 		return nil, err
 	}
 	return func(yield func(subject, referrer delivery.Digest) bool) {
-		for _, p := range ix.byType[artifactType] {
+		for _, p := range ix.ofType(artifactType) {
 			if !yield(p.subject, p.referrer) {
 				return
 			}
@@ -76,7 +74,7 @@ func (s *Store) ArtifactTypes(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.Sorted(maps.Keys(ix.byType)), nil
+	return ix.types(), nil
 }
 
 // Attachment returns the envelope of a referrer and the bundle to which it is attached. Both are verified with the

@@ -31,7 +31,7 @@ type Store struct {
 	stuck   atomic.Bool // the last wait for the lock timed out, so the next call does not wait
 
 	mu    sync.Mutex
-	index *index // as last read; immutable
+	index *index // as last read
 }
 
 // ErrBusy means that another process has held the store's lock for longer than LockWait.
@@ -98,8 +98,7 @@ func (s *Store) open() error {
 	case err != nil:
 		return err
 	}
-	_, err = s.currentIndex()
-	return err
+	return s.fold()
 }
 
 // openLayoutFile checks oci-layout, and creates it if it is missing. The caller must hold the lock.
