@@ -224,6 +224,13 @@ func (p *server) openStores(ctx context.Context) (err error) {
 	if p.bundles, err = artifact.At(p.state.bundles()); err != nil {
 		return err
 	}
+	p.closers = append(p.closers, func() error {
+		if err := p.bundles.Fold(context.Background()); err != nil {
+			p.log.Warn("index.json of the store is not up to date: other tools and older versions of aob miss the newest "+
+				"statements", "error", err.Error())
+		}
+		return nil
+	})
 	p.bundles.LockWait = time.Second // the loop waits for this lock when it signs
 	if p.trainers, err = installTrainers(ctx, p.settings, p.state); err != nil {
 		return err

@@ -303,8 +303,16 @@ func (s *Store) addToIndex(ctx context.Context, entry ocispec.Descriptor) error 
 	return nil
 }
 
-// writeIndex replaces index.json, and removes the log. The caller must hold the lock.
+// writeIndex encodes and writes index.json, and removes the log. The caller must hold the lock.
 func (s *Store) writeIndex(entries []ocispec.Descriptor) error {
+	data, err := encodeIndex(entries)
+	if err != nil {
+		return err
+	}
+	return s.replaceIndex(entries, data)
+}
+
+func encodeIndex(entries []ocispec.Descriptor) ([]byte, error) {
 	if entries == nil {
 		entries = []ocispec.Descriptor{}
 	}
@@ -315,12 +323,17 @@ func (s *Store) writeIndex(entries []ocispec.Descriptor) error {
 		Annotations: map[string]string{annotationSeal: seal(entries)},
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if len(data) > maxIndex {
-		return fmt.Errorf("%s would have %d bytes, the maximum is %d; move the bundles to a registry",
+		return nil, fmt.Errorf("%s would have %d bytes, the maximum is %d; move the bundles to a registry",
 			ocispec.ImageIndexFile, len(data), maxIndex)
 	}
+	return data, nil
+}
+
+// replaceIndex writes index.json, and removes the log. The caller must hold the lock.
+func (s *Store) replaceIndex(entries []ocispec.Descriptor, data []byte) error {
 	if err := durable.WriteFile(s.path(ocispec.ImageIndexFile), data, 0o600); err != nil {
 		return err
 	}

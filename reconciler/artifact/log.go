@@ -31,18 +31,31 @@ const (
 
 // Fold writes the entries of the log into index.json, for other tools that read the folder.
 func (s *Store) Fold(ctx context.Context) error {
-	if err := s.ready(); err != nil {
-		return err
-	}
 	if _, err := os.Stat(s.path(logFile)); errors.Is(err, fs.ErrNotExist) {
 		return nil
+	}
+	ix, err := s.loadIndex()
+	if err != nil {
+		return err
+	}
+	entries := ix.entries()
+	data, err := encodeIndex(entries) // takes long; writers wait for the lock a second at most
+	if err != nil {
+		return err
 	}
 	lock, err := s.lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer lock.Unlock()
-	return s.fold()
+	now, err := s.currentIndex()
+	if err != nil {
+		return err
+	}
+	if now != ix || len(now.entries()) != len(entries) {
+		return s.fold()
+	}
+	return s.replaceIndex(entries, data)
 }
 
 // fold writes the entries of the log into index.json. The caller must hold the lock.
