@@ -9,7 +9,9 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
+	"sync"
 	"syscall"
 	"time"
 
@@ -33,6 +35,10 @@ func serveSocket(ctx context.Context, w detect.Worker, bundle, socket string, re
 		os.Exit(1)
 	}
 	debug.SetGCPercent(gcPercent)
+	if procs := runtime.GOMAXPROCS(0); procs <= few {
+		runtime.GOMAXPROCS(1)
+		w.Slow = sync.OnceFunc(func() { runtime.GOMAXPROCS(procs) })
+	}
 	server, err := w.Open(ctx, bundle)
 	if err != nil {
 		return err
@@ -68,6 +74,11 @@ func serveSocket(ctx context.Context, w detect.Worker, bundle, socket string, re
 	}
 	return server.Close()
 }
+
+// few processors are too few to let Go's runtime have more than one. Almost all work is C code. While that runs on one
+// of several of the runtime's processors, the runtime wakes up every 20 us to see whether Go code waits for it, which
+// takes a thirtieth of an image's time and interrupts the C code. The only one it takes back at once, and sleeps.
+const few = 2
 
 // gcPercent makes Go's garbage collector run less often: a server's heap is small, and its garbage are images.
 const gcPercent = 400

@@ -150,6 +150,46 @@ func TestDecodeMatchesDefinition(t *testing.T) {
 	}
 }
 
+// decodeAbove returns what decode does, without the scores below the bound.
+func TestDecodeAbove(t *testing.T) {
+	sig := testSignature()
+	draw := rand.New(rand.NewPCG(1, 2))
+	slots := len(sig.Slots)
+	boxes, logits := make([]float32, 4*200), make([]float32, slots*200)
+	for i := range boxes {
+		boxes[i] = draw.Float32()
+	}
+	edges := []float32{-200, -104, -103, -88, -17, -1, 0, 1, 6, 15, 16, 17, 18, 40, 200, float32(math.Inf(-1)),
+		float32(math.Inf(1))}
+	for i := range logits {
+		logits[i] = draw.Float32()*20 - 10
+		if i%3 == 0 {
+			logits[i] = edges[draw.IntN(len(edges))]
+		}
+	}
+	scores := []float64{0, 1e-320, 1e-300, 1e-45, 1e-44, 1e-10, 0.25, 0.5, 0.997, 0.9975, 0.9999, 0.99999997, 1}
+	for range 200 {
+		scores = append(scores, float64(sigmoid(logits[draw.IntN(len(logits))])))
+	}
+	for _, most := range []int{1, 7, 300, 10_000} {
+		sig.Select = most
+		all, err := decode(sig, boxes, logits, 640, 480)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, score := range scores {
+			want := slices.DeleteFunc(slices.Clone(all), func(d detection) bool { return d.score < score })
+			if got, err := decodeAbove(sig, boxes, logits, 640, 480, score); err != nil || !slices.Equal(got, want) {
+				t.Errorf("at most %d of score %v: %d detections, want %d; %v", most, score, len(got), len(want), err)
+			}
+		}
+	}
+	logits[slots] = float32(math.NaN())
+	if _, err := decodeAbove(sig, boxes, logits, 640, 480, 0.9); err == nil {
+		t.Error("NaN passes")
+	}
+}
+
 func BenchmarkDecode(b *testing.B) { // RF-DETR with COCO's classes
 	sig := testSignature()
 	sig.Slots, sig.Background, sig.Select = make([]string, 91), -1, 300

@@ -11,38 +11,51 @@ import (
 
 // An engine shares a model among the calls of a server.
 //
-// A call that is alone has all threads. Calls at the same time have one thread each, from the file to the boxes, as
-// many as there are threads: so none waits for threads of another, and together they finish most calls a second. Where
-// the model takes batches, or runs on a GPU, files are decoded while it runs, and calls that wait together are one run.
+// A call that is alone has all threads. Otherwise there are as many runs at the same time as threads, each on one of
+// them from the files to the outputs: so none waits for threads of another, and together they finish most calls a
+// second. The call that has a place for a run leads it: where the model takes batches, it takes along the calls that
+// wait for a place, and those that arrive while it fills their parts of the input.
+//
+// On a GPU, files are decoded before a call asks for a place, beside the runs.
 type engine struct {
 	calls  atomic.Int32  // in progress or waiting
-	apart  bool          // the model's run is not on the thread that decodes
-	decode chan struct{} // one for each file that is decoded at the same time; slots if not apart
+	decode chan struct{} // on a GPU: one for each file that is decoded at the same time; nil: a run decodes its own
 
 	alone *loaded       // on all threads
 	crowd *loaded       // on one thread; the same as alone if there is one thread
-	slots chan struct{} // one for each run at the same time
+	batch int           // the largest number of images of a run
+	wait  time.Duration // how long a run waits for more calls, while other runs are in progress
 
 	stuck      func() // see Worker
 	stuckAfter time.Duration
 
-	batch  int           // the largest number of images of a run
-	wait   time.Duration // how long a call waits for others, while runs are in progress
-	queue  chan *call    // with a batch above 1
-	closed chan struct{}
-	ended  sync.WaitGroup // of the loop over the queue
+	places  int           // for runs at the same time
+	arrived chan struct{} // has an element after a call has begun to wait
+	inputs  sync.Pool     // of *[]float32, of one image or more
+	mu      sync.Mutex
+	free    int     // places; above 0 only if none waits
+	waiting []*call // for a place, the oldest first
 }
 
-// A call is one image's tensor on its way through the model.
+// A call is one image on its way through the model.
 type call struct {
 	ctx     context.Context
-	input   []float32
+	fill    func(input []float32) (filled, error) // writes the image's tensor; nil: it leads its own run only
+	leads   bool                                  // no other call may fill its input
 	arrived time.Time
-	result  chan result
+	turn    chan struct{} // has an element when it has a place
+	result  chan result   // has an element when it is answered
+}
+
+// filled says what an image was, and how long its tensor took.
+type filled struct {
+	width, height int
+	pre, decode   time.Duration
 }
 
 // A result is one image's outputs.
 type result struct {
+	filled
 	boxes, logits []float32
 	timing        Timing
 	err           error
@@ -51,22 +64,15 @@ type result struct {
 // MaxBatch is the largest batch that can be asked for.
 const MaxBatch = 64
 
-// start begins to take calls, with a batch above 1.
-func (e *engine) start() {
-	e.closed = make(chan struct{})
-	if e.batch <= 1 {
-		return
-	}
-	e.queue = make(chan *call, 4*e.batch)
-	e.ended.Go(e.gather)
+// newCall returns a call that arrives now.
+func newCall(ctx context.Context, fill func([]float32) (filled, error)) *call {
+	return &call{ctx: ctx, fill: fill, arrived: time.Now(), turn: make(chan struct{}, 1), result: make(chan result, 1)}
 }
 
 // close waits for the runs in progress, and frees the model.
 func (e *engine) close() error {
-	close(e.closed)
-	e.ended.Wait()
-	for range cap(e.slots) {
-		e.slots <- struct{}{}
+	for range e.places {
+		e.enter(newCall(context.Background(), nil))
 	}
 	err := e.alone.model.Close()
 	if e.crowd != e.alone {
@@ -77,38 +83,176 @@ func (e *engine) close() error {
 
 // run returns the outputs for one image's tensor.
 func (e *engine) run(ctx context.Context, input []float32) (boxes, logits []float32, timing Timing, err error) {
+	if e.batch == 1 || e.calls.Load() <= 1 {
+		b, l, timing, err := e.once(ctx, input, 1)
+		return b.Data, l.Data, timing, err
+	}
+	r := e.do(newCall(ctx, func(to []float32) (filled, error) {
+		copy(to, input)
+		return filled{}, nil
+	}))
+	return r.boxes, r.logits, r.timing, r.err
+}
+
+// once runs the model on n images when there is a place.
+func (e *engine) once(ctx context.Context, input []float32, n int) (boxes, logits Tensor, timing Timing, err error) {
+	c := newCall(ctx, nil)
+	if leads, r := e.enter(c); !leads {
+		return Tensor{}, Tensor{}, Timing{}, r.err
+	}
+	defer e.leave()
+	timing.Batch, timing.Queue = n, time.Since(c.arrived)
+	boxes, logits, timing.Infer, err = e.compute(ctx, input, n)
+	return boxes, logits, timing, err
+}
+
+// do returns the outputs of a call.
+func (e *engine) do(c *call) result {
+	leads, r := e.enter(c)
+	if leads {
+		e.lead(c)
+		r = <-c.result
+	}
+	return r
+}
+
+// enter waits until a call has a place, or is answered.
+func (e *engine) enter(c *call) (leads bool, r result) {
+	e.mu.Lock()
+	if e.free > 0 {
+		e.free--
+		e.mu.Unlock()
+		return true, r
+	}
+	e.waiting = append(e.waiting, c)
+	e.mu.Unlock()
+	select {
+	case e.arrived <- struct{}{}:
+	default:
+	}
+	select {
+	case <-c.turn:
+		return true, r
+	case r := <-c.result:
+		return false, r
+	case <-c.ctx.Done():
+	}
+	e.mu.Lock()
+	e.waiting = slices.DeleteFunc(e.waiting, func(w *call) bool { return w == c })
+	e.mu.Unlock()
+	select {
+	case <-c.turn:
+		e.leave()
+	default: // if a run has taken it along, that goes on without it
+	}
+	return false, result{err: context.Cause(c.ctx)}
+}
+
+// leave gives a place to the call that waits longest.
+func (e *engine) leave() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.waiting) == 0 {
+		e.free++
+		return
+	}
+	e.waiting[0].turn <- struct{}{}
+	e.waiting = slices.Delete(e.waiting, 0, 1)
+}
+
+// next takes along the call that waits longest; nil if none does. busy says whether other runs are in progress.
+func (e *engine) next() (c *call, busy bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if i := slices.IndexFunc(e.waiting, func(c *call) bool { return !c.leads && c.fill != nil }); i >= 0 {
+		c = e.waiting[i]
+		e.waiting = slices.Delete(e.waiting, i, i+1)
+	}
+	return c, e.free < e.places-1
+}
+
+// await is next that waits for a call, within the bound.
+func (e *engine) await(first *call) *call {
+	for {
+		c, busy := e.next()
+		left := e.wait - time.Since(first.arrived)
+		if c != nil || !busy || left <= 0 {
+			return c
+		}
+		timeout := time.NewTimer(left)
+		select {
+		case <-e.arrived:
+		case <-timeout.C:
+		}
+		timeout.Stop()
+	}
+}
+
+// lead runs the model once for a call that has a place and those that it takes along, and answers each whose input
+// could be filled.
+func (e *engine) lead(first *call) {
+	input := e.inputs.Get().(*[]float32)
+	defer e.inputs.Put(input)
+	var calls []*call
+	var images []filled
+	open := first // whose input is being filled
+	defer func() {
+		e.leave()
+		if open != nil {
+			calls = append(calls, open)
+		}
+		for _, c := range calls { // after a panic
+			c.result <- result{err: errors.New("the run has failed")}
+		}
+	}()
+	for ; open != nil; open = e.await(first) {
+		part := e.part(input, len(calls))
+		image, err := filled{}, context.Cause(open.ctx)
+		if err == nil {
+			image, err = open.fill(part)
+		}
+		if err != nil {
+			open.result <- result{filled: image, err: err}
+			if open == first { // the next call leads the run
+				open = nil
+				return
+			}
+			continue
+		}
+		calls, images = append(calls, open), append(images, image)
+		if len(calls) == e.batch {
+			open = nil
+			break
+		}
+	}
+	ctx, cancel := untilAllLeft(calls)
+	defer cancel()
 	began := time.Now()
-	if e.batch > 1 && e.calls.Load() > 1 { // a call that is alone needs no queue
-		c := &call{ctx, input, began, make(chan result, 1)}
-		select {
-		case e.queue <- c:
-		case <-ctx.Done():
-			return nil, nil, Timing{}, context.Cause(ctx)
+	boxes, logits, ran, err := e.compute(ctx, (*input)[:len(calls)*e.alone.numbers()], len(calls))
+	done := calls
+	calls = nil
+	for i, c := range done {
+		r := result{filled: images[i], err: err, timing: Timing{Queue: began.Sub(c.arrived) - images[i].pre,
+			Infer: ran, Batch: len(done)}}
+		if err == nil {
+			r.boxes, r.logits = share(boxes.Data, i, len(done)), share(logits.Data, i, len(done))
 		}
-		select {
-		case r := <-c.result:
-			return r.boxes, r.logits, r.timing, r.err
-		case <-ctx.Done():
-			return nil, nil, Timing{}, context.Cause(ctx)
-		}
+		c.result <- r
 	}
-	b, l, queued, ran, err := e.once(ctx, input, 1, began)
-	return b.Data, l.Data, Timing{Queue: queued, Infer: ran, Batch: 1}, err
 }
 
-// once runs the model on n images when there is a slot.
-func (e *engine) once(ctx context.Context, input []float32, n int, arrived time.Time) (boxes, logits Tensor,
-	queued, ran time.Duration, err error) {
-	if err := acquire(ctx, e.slots); err != nil {
-		return Tensor{}, Tensor{}, 0, 0, err
+// part returns the memory of an image's tensor in the input of a run, which grows for it.
+func (e *engine) part(input *[]float32, image int) []float32 {
+	one := e.alone.numbers()
+	if need := (image + 1) * one; len(*input) < need {
+		grown := make([]float32, need)
+		copy(grown, *input)
+		*input = grown
 	}
-	defer func() { <-e.slots }()
-	queued = time.Since(arrived)
-	boxes, logits, ran, err = e.compute(ctx, input, n)
-	return boxes, logits, queued, ran, err
+	return (*input)[image*one:][:one]
 }
 
-// compute runs the model on n images. The caller has a slot.
+// compute runs the model on n images. The caller has a place.
 func (e *engine) compute(ctx context.Context, input []float32, n int) (boxes, logits Tensor, ran time.Duration,
 	err error) {
 	model := e.crowd
@@ -149,82 +293,13 @@ func (e *engine) watch(ctx context.Context) (ended func()) {
 	}
 }
 
-// gather makes batches of the calls in the queue until the engine is closed.
-func (e *engine) gather() {
-	var runs sync.WaitGroup
-	defer runs.Wait()
-	for {
-		var calls []*call
-		select {
-		case c := <-e.queue:
-			calls = append(calls, c)
-		case <-e.closed:
-			return
-		}
-		busy := len(e.slots) > 0
-		e.slots <- struct{}{} // calls that arrive while all runs are taken join this one
-		calls = e.fill(calls, busy)
-		runs.Go(func() {
-			defer func() { <-e.slots }()
-			e.runBatch(calls)
-		})
-	}
-}
-
-// fill adds the calls that wait already, and while other runs are in progress those that arrive within the bound.
-func (e *engine) fill(calls []*call, busy bool) []*call {
-	timeout := time.NewTimer(max(0, e.wait-time.Since(calls[0].arrived)))
-	defer timeout.Stop()
-	for len(calls) < e.batch {
-		select {
-		case c := <-e.queue:
-			calls = append(calls, c)
-			continue
-		default:
-		}
-		if !busy {
-			break
-		}
-		select {
-		case c := <-e.queue:
-			calls = append(calls, c)
-		case <-timeout.C:
-			busy = false
-		}
-	}
-	return calls
-}
-
-// runBatch runs the model once for all calls whose callers have not left, and answers each.
-func (e *engine) runBatch(calls []*call) {
-	calls = slices.DeleteFunc(calls, func(c *call) bool { return c.ctx.Err() != nil })
-	if len(calls) == 0 {
-		return
-	}
-	ctx, cancel := untilAllLeft(calls)
-	defer cancel()
-	input := calls[0].input
-	if len(calls) > 1 {
-		input = make([]float32, 0, len(calls)*len(calls[0].input))
-		for _, c := range calls {
-			input = append(input, c.input...)
-		}
-	}
-	began := time.Now()
-	boxes, logits, ran, err := e.compute(ctx, input, len(calls))
-	for i, c := range calls {
-		r := result{timing: Timing{Queue: began.Sub(c.arrived), Infer: ran, Batch: len(calls)}, err: err}
-		if err == nil {
-			r.boxes, r.logits = part(boxes.Data, i, len(calls)), part(logits.Data, i, len(calls))
-		}
-		c.result <- r
-	}
-}
-
-func part(data []float32, i, n int) []float32 { return data[i*len(data)/n : (i+1)*len(data)/n] }
+func share(data []float32, i, n int) []float32 { return data[i*len(data)/n : (i+1)*len(data)/n] }
 
 // untilAllLeft returns a context that is done when all callers have left.
 func untilAllLeft(calls []*call) (context.Context, func()) {
+	if len(calls) == 1 {
+		return calls[0].ctx, func() {}
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var mu sync.Mutex
 	left := 0

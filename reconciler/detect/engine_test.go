@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -48,29 +49,133 @@ func TestBatches(t *testing.T) {
 	}}
 	s := opened(t, Worker{Runtime: model, Threads: 1, Batch: 4, BatchWait: time.Hour})
 	held.Store(true)
-	images := tensorOf(5).Data
-	calls := make([]*call, 5)
-	for i := range calls {
-		calls[i] = &call{t.Context(), images[i*3*24*32:][:3*24*32], time.Now(), make(chan result, 1)}
+	images := tensorOf(7).Data
+	results := make([]result, 7)
+	spoilt := errors.New("spoilt")
+	var all sync.WaitGroup
+	ask := func(i int) {
+		all.Go(func() {
+			results[i] = s.engine.do(newCall(t.Context(), func(to []float32) (filled, error) {
+				copy(to, images[i*3*24*32:][:3*24*32])
+				if i == 2 {
+					return filled{}, spoilt
+				}
+				return filled{width: i}, nil
+			}))
+		})
 	}
-	s.engine.queue <- calls[0]
+	ask(0)
 	if n := <-started; n != 1 { // nothing else runs, so it does not wait for others
 		t.Errorf("the first run has %d images", n)
 	}
-	for _, c := range calls[1:] {
-		s.engine.queue <- c
+	for i := 1; i < 7; i++ {
+		ask(i)
 	}
+	waiting(s.engine, 6)
 	gate <- struct{}{}
 	if n := <-started; n != 4 {
-		t.Errorf("the second run has %d images, want the 4 that waited", n)
+		t.Errorf("the second run has %d images, want 4 of those that waited", n)
 	}
 	gate <- struct{}{}
-	for i, c := range calls {
-		r := <-c.result
-		if want := 1 + 3*min(i, 1); r.err != nil || len(r.boxes) != 4 || r.timing.Batch != want ||
-			math.Abs(float64(r.logits[0])-float64(i)) > 1e-4 {
+	if n := <-started; n != 1 {
+		t.Errorf("the last run has %d images, want the one that is left", n)
+	}
+	gate <- struct{}{}
+	all.Wait()
+	batches := map[int]int{}
+	for i, r := range results {
+		if i == 2 {
+			if r.err != spoilt {
+				t.Errorf("the spoilt image: %v", r.err)
+			}
+			continue
+		}
+		batches[r.timing.Batch]++
+		if r.err != nil || len(r.boxes) != 4 || r.width != i || math.Abs(float64(r.logits[0])-float64(i)) > 1e-4 {
 			t.Errorf("call %d: %+v", i, r)
 		}
+	}
+	if batches[1] != 2 || batches[4] != 4 {
+		t.Errorf("images by the size of their run: %v", batches)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// waiting returns when so many calls wait for a place.
+func waiting(e *engine, n int) {
+	for {
+		e.mu.Lock()
+		now := len(e.waiting)
+		e.mu.Unlock()
+		if now == n {
+			return
+		}
+		runtime.Gosched()
+	}
+}
+
+// A run takes along calls that arrive while it fills its input, and one that its caller has left gets no part of it.
+func TestCallsJoinWhileOthersAreFilled(t *testing.T) {
+	s := opened(t, Worker{Runtime: pureRuntime{}, Threads: 1, Batch: 3})
+	filling, filled2 := make(chan struct{}), make(chan struct{})
+	var all sync.WaitGroup
+	ask := func(ctx context.Context, fill func(), to *result) {
+		all.Go(func() {
+			*to = s.engine.do(newCall(ctx, func([]float32) (filled, error) {
+				fill()
+				return filled{}, nil
+			}))
+		})
+	}
+	var first, second, left, large result
+	ask(t.Context(), func() { close(filling); <-filled2 }, &first)
+	<-filling
+	ctx, leave := context.WithCancel(t.Context())
+	ask(ctx, func() { t.Error("a call without a caller is filled") }, &left)
+	waiting(s.engine, 1)
+	leave()
+	waiting(s.engine, 0)
+	all.Go(func() {
+		c := newCall(t.Context(), func([]float32) (filled, error) { return filled{}, nil })
+		c.leads = true
+		large = s.engine.do(c)
+	})
+	waiting(s.engine, 1)
+	ask(t.Context(), func() {}, &second)
+	waiting(s.engine, 2)
+	close(filled2)
+	all.Wait()
+	if !errors.Is(left.err, context.Canceled) {
+		t.Errorf("the call that was left: %v", left.err)
+	}
+	for name, r := range map[string]result{"first": first, "second": second} {
+		if r.err != nil || r.timing.Batch != 2 {
+			t.Errorf("%s: %+v", name, r)
+		}
+	}
+	if large.err != nil || large.timing.Batch != 1 {
+		t.Errorf("the large image: %+v", large)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A place is free again after a panic, and no call waits for ever.
+func TestPanicWhileFilling(t *testing.T) {
+	s := opened(t, Worker{Runtime: pureRuntime{}, Threads: 1, Batch: 2})
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("no panic")
+			}
+		}()
+		s.engine.do(newCall(t.Context(), func([]float32) (filled, error) { panic("a decoder") }))
+	}()
+	if _, _, _, err := s.Run(t.Context(), tensorOf(1)); err != nil {
+		t.Error(err)
 	}
 	if err := s.Close(); err != nil {
 		t.Error(err)

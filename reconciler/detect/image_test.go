@@ -7,8 +7,10 @@ import (
 	"image/color"
 	"image/jpeg"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -123,6 +125,29 @@ func TestToTensorSameSize(t *testing.T) {
 	for i, v := range toTensor(img, sig) {
 		if want := float32(img.Pix[i%len(img.Pix)]) / 255; v != want {
 			t.Fatalf("number %d is %v, want %v", i, v, want)
+		}
+	}
+}
+
+// Images that shrink to half or less have code of their own, which gives the same to the last bit.
+func TestToTensorOfRGB(t *testing.T) {
+	draw := rand.New(rand.NewPCG(1, 2))
+	sig := testSignature()
+	for _, size := range [][4]int{{640, 480, 224, 160}, {64, 48, 32, 24}, {65, 49, 32, 24}, {63, 47, 32, 24},
+		{2, 48, 32, 24}, {1, 48, 32, 24}, {7, 99, 3, 1}, {31, 2, 40, 1}, {500, 301, 10, 100}} {
+		m := &rgbImage{make([]byte, 3*size[0]*size[1]), size[0], size[1]}
+		for i := range m.pix {
+			m.pix[i] = byte(draw.Uint32())
+		}
+		other := image.NewNRGBA(m.Bounds())
+		for y := range size[1] {
+			for x := range size[0] {
+				other.Set(x, y, m.At(x, y))
+			}
+		}
+		sig.Width, sig.Height = size[2], size[3]
+		if !slices.Equal(toTensor(m, sig), toTensor(other, sig)) {
+			t.Errorf("%d x %d to %d x %d: the tensors differ", size[0], size[1], size[2], size[3])
 		}
 	}
 }

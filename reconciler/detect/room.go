@@ -39,32 +39,32 @@ const smallImage = 16 << 20
 
 // reserve waits for room for an image's pixels, and free gives it back; it may be called again. Small images do not
 // wait behind large ones. A wrong image is an *ImageError without a path.
-func (d imageDecoder) reserve(ctx context.Context, data []byte) (free func(), err error) {
+func (d imageDecoder) reserve(ctx context.Context, data []byte) (free func(), large bool, err error) {
 	need, err := memoryOf(data, d.jpeg)
 	if err == nil && need > d.size {
 		err = fmt.Errorf("its pixels take %s of memory, and this process has %s for images",
 			delivery.Bytes(need>>20<<20), delivery.Bytes(d.size>>20<<20))
 	}
 	if err != nil {
-		return nil, &ImageError{Why: err.Error()}
+		return nil, false, &ImageError{Why: err.Error()}
 	}
 	if need <= smallImage {
-		return func() {}, nil
+		return func() {}, false, nil
 	}
 	if err := d.room.Acquire(ctx, need); err != nil {
-		return nil, context.Cause(ctx)
+		return nil, true, context.Cause(ctx)
 	}
 	return sync.OnceFunc(func() {
 		if need >= largeImage {
 			debug.FreeOSMemory() // the next one may be as large
 		}
 		d.room.Release(need)
-	}), nil
+	}), true, nil
 }
 
 // decode is reserve and decodeImage.
 func (d imageDecoder) decode(ctx context.Context, data []byte) (img image.Image, release func(), err error) {
-	free, err := d.reserve(ctx, data)
+	free, _, err := d.reserve(ctx, data)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -81,14 +81,14 @@ func TestImagesWaitForRoom(t *testing.T) {
 	ctx, leave := context.WithCancel(t.Context())
 	leave()
 	large := pngHead(4096, 4096, 8, 2, 0)
-	if _, err := d.reserve(ctx, large); !errors.Is(err, context.Canceled) {
+	if _, _, err := d.reserve(ctx, large); !errors.Is(err, context.Canceled) {
 		t.Errorf("without room: %v", err)
 	}
 	if _, _, err := d.decode(t.Context(), read(t, "picture.jpg")); err != nil {
 		t.Errorf("a small one waits: %v", err)
 	}
 	d.room.Release(d.size)
-	free, err := d.reserve(t.Context(), large)
+	free, _, err := d.reserve(t.Context(), large)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -41,13 +42,13 @@ type Server struct {
 	sig         delivery.Signature
 	path        string // of the model
 	images      imageDecoder
+	slow        func() // see Worker
 	golden      Golden
 	description Description
 	thresholds  map[string]float64  // lowest returned score by class; nil: no thresholds
 	imageSlots  chan struct{}       // held while an image's file is in memory
 	files       *semaphore.Weighted // bytes of these files
 	filesSize   int64
-	inputs      sync.Pool // of *[]float32, tensors of one image
 	mux         *http.ServeMux
 }
 
@@ -120,6 +121,7 @@ func (w Worker) Open(ctx context.Context, bundleDir string) (*Server, error) {
 		sig:        sig,
 		path:       filepath.Join(bundleDir, delivery.ModelFile),
 		images:     newDecoder(w.JPEG, w.Memory),
+		slow:       w.Slow,
 		golden:     golden,
 		thresholds: thresholds,
 		imageSlots: make(chan struct{}, 2*cores(w.Threads)+max(w.Batch, 1)),
@@ -130,10 +132,6 @@ func (w Worker) Open(ctx context.Context, bundleDir string) (*Server, error) {
 	var err error
 	if s.engine, err = w.engine(ctx, s.path, data, sig, golden); err != nil {
 		return nil, err
-	}
-	s.inputs.New = func() any {
-		input := make([]float32, 3*sig.Width*sig.Height)
-		return &input
 	}
 	s.description = s.describe(cores(w.Threads))
 	s.description.Provider = cmp.Or(w.Provider, Provider)
@@ -147,12 +145,14 @@ func (w Worker) Open(ctx context.Context, bundleDir string) (*Server, error) {
 	return s, nil
 }
 
-// engine loads the model, replays its golden on each session, and begins to take calls.
+// engine loads the model and replays its golden on each session.
 func (w Worker) engine(ctx context.Context, path string, data []byte, sig delivery.Signature,
 	golden Golden) (*engine, error) {
 	threads := cores(w.Threads)
-	e := &engine{slots: make(chan struct{}, threads), batch: 1, wait: w.BatchWait, stuck: w.Stuck,
-		stuckAfter: cmp.Or(w.StuckAfter, 10*time.Second)}
+	e := &engine{places: threads, free: threads, arrived: make(chan struct{}, 1), batch: 1, wait: w.BatchWait,
+		stuck: w.Stuck, stuckAfter: cmp.Or(w.StuckAfter, 10*time.Second),
+		inputs: sync.Pool{New: func() any { return new([]float32) }}}
+	cpu := cmp.Or(w.Provider, Provider) == Provider
 	if w.Batch > 1 {
 		inputs, _, err := w.Runtime.Describe(data)
 		if err != nil {
@@ -167,13 +167,12 @@ func (w Worker) engine(ctx context.Context, path string, data []byte, sig delive
 		return nil, err
 	}
 	// A GPU computes one run after the other, and its memory may not hold the model twice.
-	if e.crowd = e.alone; threads > 1 && cmp.Or(w.Provider, Provider) == Provider {
+	if e.crowd = e.alone; threads > 1 && cpu {
 		if e.crowd, err = w.load(path, data, sig, 1); err != nil {
 			return nil, errors.Join(err, e.alone.model.Close())
 		}
 	}
-	e.apart = e.batch > 1 || cmp.Or(w.Provider, Provider) != Provider
-	if e.decode = e.slots; e.apart {
+	if !cpu {
 		e.decode = make(chan struct{}, threads)
 	}
 	err = e.alone.replay(ctx, golden)
@@ -183,7 +182,6 @@ func (w Worker) engine(ctx context.Context, path string, data []byte, sig delive
 	if err == nil && e.batch > 1 && !e.alone.separates(ctx, golden) {
 		e.batch = 1
 	}
-	e.start()
 	if err != nil {
 		return nil, errors.Join(err, e.close())
 	}
@@ -251,62 +249,71 @@ func (s *Server) Infer(ctx context.Context, data []byte, score float64) (found D
 	e := s.engine
 	e.calls.Add(1)
 	defer e.calls.Add(-1)
-	began := time.Now()
-	free, err := s.images.reserve(ctx, data) // before a place among those that decode, which it would keep from others
+	free, large, err := s.images.reserve(ctx, data) // before a place for a run, which it would keep from others
 	if err != nil {
 		return Detections{}, timing, err
 	}
 	defer free()
-	if err := acquire(ctx, e.decode); err != nil {
-		return Detections{}, timing, err
+	r := s.outputs(ctx, data, free, large)
+	timing = r.timing
+	timing.Pre, timing.Decode = r.pre, r.filled.decode
+	if r.err != nil {
+		return Detections{}, timing, r.err
 	}
-	decoding := true
-	defer func() {
-		if decoding {
-			<-e.decode
-		}
-	}()
-	queued := time.Since(began)
-	began = time.Now()
-	img, release, err := decodeImage(data, s.images.jpeg)
-	if err != nil {
-		return Detections{}, timing, &ImageError{Why: err.Error()}
-	}
-	decoded := time.Since(began)
-	width, height := img.Bounds().Dx(), img.Bounds().Dy()
-	input := s.inputs.Get().(*[]float32)
-	fillTensor(img, s.sig, *input)
-	release()
-	free()
-	pre := time.Since(began)
-
-	var boxes, logits []float32
-	if e.apart {
-		<-e.decode
-		decoding = false
-		boxes, logits, timing, err = e.run(ctx, *input)
-	} else {
-		var b, l Tensor
-		b, l, timing.Infer, err = e.compute(ctx, *input, 1)
-		boxes, logits, timing.Batch = b.Data, l.Data, 1
-	}
-	timing.Pre, timing.Decode = pre, decoded
-	timing.Queue += queued
-	if err != nil {
-		return Detections{}, timing, err // not Put: a batch may still read it
-	}
-	s.inputs.Put(input)
-	began = time.Now()
-	list, err := decode(s.sig, boxes, logits, width, height)
+	began := time.Now()
+	list, err := decodeAbove(s.sig, r.boxes, r.logits, r.width, r.height, score)
 	if err != nil {
 		return Detections{}, timing, &ModelError{s.path, err.Error()}
 	}
-	if i := slices.IndexFunc(list, func(d detection) bool { return d.score < score }); i >= 0 {
-		list = list[:i] // the highest score is first
-	}
-	found = Detections{width, height, s.aboveThreshold(withClasses(s.sig, list))}
+	found = Detections{r.width, r.height, s.aboveThreshold(withClasses(s.sig, list))}
 	timing.Post = time.Since(began)
 	return found, timing, nil
+}
+
+// outputs returns the model's outputs for an image. free gives back the room for its pixels, and large
+// says that it takes long to decode.
+func (s *Server) outputs(ctx context.Context, data []byte, free func(), large bool) result {
+	e := s.engine
+	fill := func(input []float32) (f filled, err error) {
+		if s.slow != nil && bytes.HasPrefix(data, pngStart) {
+			s.slow()
+		}
+		began := time.Now()
+		img, release, err := decodeImage(data, s.images.jpeg)
+		if err != nil {
+			return f, &ImageError{Why: err.Error()}
+		}
+		f.decode = time.Since(began)
+		f.width, f.height = img.Bounds().Dx(), img.Bounds().Dy()
+		fillTensor(img, s.sig, input)
+		release()
+		free()
+		f.pre = time.Since(began)
+		return f, nil
+	}
+	if e.decode == nil {
+		c := newCall(ctx, fill)
+		c.leads = large
+		return e.do(c)
+	}
+	arrived := time.Now()
+	if err := acquire(ctx, e.decode); err != nil {
+		return result{err: err}
+	}
+	queued := time.Since(arrived)
+	input := e.inputs.Get().(*[]float32)
+	part := e.part(input, 0)
+	f, err := fill(part)
+	<-e.decode
+	r := result{filled: f, err: err}
+	if err == nil {
+		r.boxes, r.logits, r.timing, r.err = e.run(ctx, part)
+	}
+	if r.err == nil { // otherwise a run may still read it
+		e.inputs.Put(input)
+	}
+	r.timing.Queue += queued
+	return r
 }
 
 // aboveThreshold drops detections below the threshold of their class. It is used for serving only: evaluation

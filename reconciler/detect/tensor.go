@@ -91,8 +91,7 @@ func (s *Server) Run(ctx context.Context, input Tensor) (boxes, logits Tensor, t
 		return Tensor{[]int64{1, int64(len(b) / 4), 4}, b}, Tensor{[]int64{1, int64(len(l)) / slots, slots}, l}, timing,
 			err
 	}
-	boxes, logits, queued, ran, err := s.engine.once(ctx, input.Data, int(n), time.Now())
-	return boxes, logits, Timing{Queue: queued, Infer: ran, Batch: int(n)}, err
+	return s.engine.once(ctx, input.Data, int(n))
 }
 
 func batchText(n int) string {

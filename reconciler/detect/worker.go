@@ -57,6 +57,10 @@ type Worker struct {
 	Stuck      func()
 	StuckAfter time.Duration
 
+	// Slow, if not nil, is called before a server decodes a file by Go's own code, which takes the time of several JPEG
+	// files.
+	Slow func()
+
 	// Provider names what computes the model, for descriptions; empty: Provider.
 	Provider string
 	TensorRT string // its version, with an engine of it
@@ -101,6 +105,9 @@ func (w Worker) load(path string, data []byte, sig delivery.Signature, threads i
 	}
 	return &loaded{path, model, newDecoder(w.JPEG, w.Memory), sig}, nil
 }
+
+// numbers is how many numbers the tensor of one image has.
+func (l *loaded) numbers() int { return 3 * l.sig.Height * l.sig.Width }
 
 // run runs the model on the tensors of n images and returns boxes and logits. Their shapes are checked against the
 // signature, whatever the file declares.
@@ -165,7 +172,7 @@ func (l *loaded) separates(ctx context.Context, g Golden) bool {
 	if err != nil {
 		return false
 	}
-	return g.check(l.sig, part(boxes.Data, 0, 2), part(logits.Data, 0, 2)) == nil
+	return g.check(l.sig, share(boxes.Data, 0, 2), share(logits.Data, 0, 2)) == nil
 }
 
 // declared is what a model's file declares.
