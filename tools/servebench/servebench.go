@@ -58,6 +58,7 @@ func main() {
 type figure struct {
 	p50, p99  time.Duration
 	perSecond float64
+	cpu       time.Duration // for an image
 }
 
 // A server is what is measured.
@@ -153,7 +154,8 @@ func run(ctx context.Context) error {
 				if err != nil {
 					return err
 				}
-				log.Printf("bare: %d loops of %d threads, batch %d: %.0f/s", s.loops, s.threads, batch, f.perSecond)
+				log.Printf("bare: %d loops of %d threads, batch %d: %.0f/s, CPU %.2f ms", s.loops, s.threads, batch,
+					f.perSecond, ms(f.cpu))
 				if f.perSecond > most.perSecond {
 					most, setting = f, fmt.Sprintf("%d loops of %d threads, batch %d", s.loops, s.threads, batch)
 				}
@@ -168,13 +170,15 @@ func run(ctx context.Context) error {
 		}
 	}
 	bareAlone, bareCrowd := middle(aloneBare), middle(crowdBare)
-	fmt.Printf("| | threads | p50, 1 client (ms) | of bare | images/s, %d clients | of bare | p99 (ms) |\n", *clients)
-	fmt.Println("| --- | --- | --- | --- | --- | --- | --- |")
-	fmt.Printf("| bare loop, best setting | %s | %.2f | | %.1f | | |\n", best, ms(bareAlone.p50), bareCrowd.perSecond)
+	fmt.Printf("| | threads | p50, 1 client (ms) | of bare | images/s, %d clients | of bare | p99 (ms) | CPU (ms) |\n",
+		*clients)
+	fmt.Println("| --- | --- | --- | --- | --- | --- | --- | --- |")
+	fmt.Printf("| bare loop, best setting | %s | %.2f | | %.1f | | | %.2f |\n", best, ms(bareAlone.p50),
+		bareCrowd.perSecond, ms(bareCrowd.cpu))
 	for _, s := range servers {
 		a, c := middle(s.alone), middle(s.crowd)
 		fmt.Printf(
-			"| %s | %d | %.2f | %+.1f %% | %.1f | %.1f %% | %.1f |\n",
+			"| %s | %d | %.2f | %+.1f %% | %.1f | %.1f %% | %.1f | %.2f |\n",
 			s.name,
 			s.threads,
 			ms(a.p50),
@@ -182,6 +186,7 @@ func run(ctx context.Context) error {
 			c.perSecond,
 			100*c.perSecond/bareCrowd.perSecond,
 			ms(c.p99),
+			ms(c.cpu),
 		)
 	}
 	return nil
@@ -195,6 +200,8 @@ func middle(list []figure) figure {
 	m := list[len(list)/2]
 	slices.SortFunc(list, func(a, b figure) int { return int(1e3 * (a.perSecond - b.perSecond)) })
 	m.perSecond = list[len(list)/2].perSecond
+	slices.SortFunc(list, func(a, b figure) int { return int(a.cpu - b.cpu) })
+	m.cpu = list[len(list)/2].cpu
 	return m
 }
 
@@ -218,7 +225,7 @@ func bare(ctx context.Context, runtime detect.Runtime, pictures [][]byte, thread
 	defer model.Close()
 	shape := []int64{int64(batch), 3, int64(sig.Height), int64(sig.Width)}
 	one := 3 * sig.Height * sig.Width
-	return load(*seconds/2, loops, batch, func() (func(i int) error, error) {
+	return load(*seconds/2, loops, batch, os.Getpid(), func() (func(i int) error, error) {
 		var rgb []byte
 		input := make([]float32, batch*one)
 		return func(i int) error {
@@ -268,8 +275,8 @@ func stretch(rgb []byte, width, height int, sig delivery.Signature, out []float3
 }
 
 // load makes calls from several goroutines for a time, after a fifth of it to warm up. Each goroutine has what begin
-// returns. Each call counts as n images.
-func load(d time.Duration, loops, n int, begin func() (call func(i int) error, err error)) (figure, error) {
+// returns. Each call counts as n images. The processor's time is that of a process and its children.
+func load(d time.Duration, loops, n, process int, begin func() (call func(i int) error, err error)) (figure, error) {
 	calls := make([]func(int) error, loops)
 	for i := range calls {
 		var err error
@@ -304,14 +311,65 @@ func load(d time.Duration, loops, n int, begin func() (call func(i int) error, e
 		return all
 	}
 	measure(d / 5)
+	used, err := cpu(process)
+	if err != nil {
+		return figure{}, err
+	}
 	began := time.Now()
 	all := measure(d)
 	took := time.Since(began)
+	after, err := cpu(process)
+	if err != nil {
+		return figure{}, err
+	}
 	if err, ok := failed.Load().(error); ok {
 		return figure{}, err
 	}
 	slices.Sort(all)
-	return figure{all[len(all)/2], all[len(all)*99/100], float64(len(all)*n) / took.Seconds()}, nil
+	images := len(all) * n
+	return figure{all[len(all)/2], all[len(all)*99/100], float64(images) / took.Seconds(),
+		(after - used) / time.Duration(images)}, nil
+}
+
+// cpu returns how much of the processors' time a process and its children have had, in steps of 10 ms.
+func cpu(process int) (time.Duration, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", process))
+	if err != nil {
+		return 0, err
+	}
+	const user, system = 11, 12 // after the name, which may have spaces
+	values := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
+	ticks := int64(0)
+	for _, i := range []int{user, system} {
+		n, err := strconv.ParseInt(values[i], 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		ticks += n
+	}
+	sum := time.Duration(ticks) * 10 * time.Millisecond
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", process))
+	if err != nil {
+		return 0, err
+	}
+	for _, list := range lists {
+		children, err := os.ReadFile(list)
+		if err != nil {
+			continue // the thread has ended
+		}
+		for child := range strings.FieldsSeq(string(children)) {
+			id, err := strconv.Atoi(child)
+			if err != nil {
+				return 0, err
+			}
+			more, err := cpu(id)
+			if err != nil {
+				return 0, err
+			}
+			sum += more
+		}
+	}
+	return sum, nil
 }
 
 func (s *server) measure(ctx context.Context, pictures [][]byte) error {
@@ -375,11 +433,11 @@ func (s *server) measure(ctx context.Context, pictures [][]byte) error {
 			return err
 		}, nil
 	}
-	alone, err := load(*seconds, 1, 1, ask)
+	alone, err := load(*seconds, 1, 1, cmd.Process.Pid, ask)
 	if err != nil {
 		return err
 	}
-	crowd, err := load(*seconds, *clients, 1, ask)
+	crowd, err := load(*seconds, *clients, 1, cmd.Process.Pid, ask)
 	if err != nil {
 		return err
 	}
