@@ -21,7 +21,7 @@ var serverDocs = map[string]map[string]string{
 			"processors by default.",
 		"trainers":  "A folder of trainers to use in place of the built-in ones: see docs/trainers.md.",
 		"python":    "The Python that runs trainers.",
-		"terraform": "The Terraform binary; the one on PATH by default.",
+		"terraform": "The program of Terraform or OpenTofu; terraform on PATH by default.",
 		"keys":      "The files of the signing keys.",
 		"commits":   "The author of AOB's commits, and the key that signs them.",
 		"heartbeat": "How long a run may be without a heartbeat before it counts as dead.",

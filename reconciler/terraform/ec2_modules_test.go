@@ -19,10 +19,7 @@ var modulesDir = filepath.Join("..", "..", "infra", "terraform")
 
 // All modules are formatted as Terraform formats.
 func TestModulesAreFormatted(t *testing.T) {
-	terraform, err := exec.LookPath("terraform")
-	if err != nil {
-		t.Skip("no terraform on PATH: install Terraform 1.10 or newer to run this test")
-	}
+	terraform := program(t)
 	out, err := exec.Command(terraform, "fmt", "-check", "-diff", "-recursive", modulesDir).CombinedOutput()
 	if err != nil {
 		t.Errorf("run terraform fmt -recursive infra/terraform:\n%s", out)
@@ -238,10 +235,7 @@ func TestSchemaIsTheRealOne(t *testing.T) {
 		t.Skip("takes seconds: run it without -short")
 	}
 	t.Parallel()
-	terraform, err := exec.LookPath("terraform")
-	if err != nil {
-		t.Skip("no terraform on PATH: install Terraform 1.10 or newer to run this test")
-	}
+	terraform := program(t)
 	const head = "terraform {\n  required_providers {\n    aws = { source = \"hashicorp/aws\" }\n  }\n}\n"
 	dir := filepath.Join(t.TempDir(), "stack")
 	s, err := Module{Exec: terraform, Mirror: providers(t),

@@ -117,7 +117,7 @@ var mutations = [][]mutation{
 provider "aws" {
   region = "us-east-1"
 }`, `aws_iam_role_policy.more: no such resource is allowed`},
-		{"outputs.tf", ``, ``, `provider registry.terraform.io/hashicorp/aws is configured in the module`},
+		{"outputs.tf", ``, ``, `/hashicorp/aws is configured in the module`},
 	},
 	{ // how many there are
 		{"main.tf", "  ebs_optimized                        = true\n", "  ebs_optimized = true\n  count = 2\n",

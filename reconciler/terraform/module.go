@@ -25,11 +25,11 @@ import (
 
 // A Module is a Terraform module that comes with AOB.
 type Module struct {
-	Exec  string // the terraform program
+	Exec  string // the program of Terraform or OpenTofu
 	Files fs.FS  // the module's files, at the root
 
-	// Mirror is a folder with the providers of the module, as "terraform providers mirror" makes it; "" for a module
-	// that needs none.
+	// Mirror is a folder with the providers of the module, as "terraform providers mirror" makes it, or "tofu providers
+	// mirror" for OpenTofu; "" for a module that needs none.
 	Mirror string
 	// Backend has the settings of the module's backend; nil for a module that keeps its state in the stack's folder.
 	Backend map[string]string
@@ -131,7 +131,8 @@ func (m Module) Reopen(dir string, policy Policy, env map[string]string) (*Stack
 func (m Module) check() error {
 	if _, err := exec.LookPath(m.Exec); err != nil || !filepath.IsAbs(m.Exec) {
 		return delivery.Blockedf(
-			"install Terraform 1.5 or newer and give its absolute path in the server's configuration",
+			"install Terraform 1.5, OpenTofu 1.10, or a newer one, and give its absolute path in the server's "+
+				"configuration",
 			"no terraform program at %q", m.Exec)
 	}
 	return nil

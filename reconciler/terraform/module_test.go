@@ -2,6 +2,7 @@ package terraform
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"io/fs"
 	"os"
@@ -15,6 +16,16 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
+// program returns the path of terraform, or of OpenTofu where AOB_TERRAFORM names it: make test-tofu.
+func program(t *testing.T) string {
+	t.Helper()
+	path, err := exec.LookPath(cmp.Or(os.Getenv("AOB_TERRAFORM"), "terraform"))
+	if err != nil {
+		t.Skip("no terraform on PATH: install Terraform 1.10 or newer to run this test")
+	}
+	return path
+}
+
 // Whatever is changed about the module, the plan is refused, with the reason,
 // before anything is applied.
 func TestPolicyRefuses(t *testing.T) {
@@ -22,10 +33,7 @@ func TestPolicyRefuses(t *testing.T) {
 		t.Skip("takes seconds: run it without -short")
 	}
 	t.Parallel()
-	terraform, err := exec.LookPath("terraform")
-	if err != nil {
-		t.Skip("no terraform on PATH: install Terraform 1.5 or newer to run this test")
-	}
+	terraform := program(t)
 	main, err := os.ReadFile(filepath.Join(moduleDir, "main.tf"))
 	if err != nil {
 		t.Fatal(err)
@@ -232,12 +240,9 @@ func TestBoundedLog(t *testing.T) {
 
 // Terraform's own words reach the error, in one line and cut to size.
 func TestTerraformError(t *testing.T) {
-	terraform, err := exec.LookPath("terraform")
-	if err != nil {
-		t.Skip("no terraform on PATH: install Terraform 1.5 or newer to run this test")
-	}
+	terraform := program(t)
 	s, err := Module{Exec: terraform, Files: fstest.MapFS{"main.tf": {Data: []byte(`variable "folder" {` +
-		"\n")}}}.Create(filepath.Join(t.TempDir(), "stack"), nil, Policy{}, nil)
+		"\n")}}}.Create(filepath.Join(t.TempDir(), "stack"), struct{}{}, Policy{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,7 @@ import (
 
 // A Trainer trains through a Terraform module, which launches and ends trainers on a machine.
 type Trainer struct {
-	Terraform string  // absolute path of the terraform program
+	Terraform string  // absolute path of the program of Terraform or OpenTofu
 	Module    fs.FS   // the module's files
 	AOB       string  // absolute path of the aob program, which modules call as $AOB
 	Machine   Machine // that the module launches on

@@ -57,6 +57,11 @@ func run(m *testing.M) int {
 			panic(err)
 		}
 	}
+	defer func() {
+		for _, dir := range mirrors {
+			os.RemoveAll(dir)
+		}
+	}()
 	return m.Run()
 }
 
@@ -106,10 +111,7 @@ const moduleDir = "../../infra/terraform/train-local"
 // of testdata in a new folder.
 func setup(t *testing.T, run map[string]any) (*Trainer, trainer.Request) {
 	t.Helper()
-	terraform, err := exec.LookPath("terraform")
-	if err != nil {
-		t.Skip("no terraform on PATH: install Terraform 1.5 or newer to run this test")
-	}
+	terraform := program(t)
 	python, err := exec.Command("python3", "-c", "import sys; print(sys.executable)").Output()
 	if err != nil {
 		t.Skip("no python3 on PATH: install it to run this test")
