@@ -44,6 +44,11 @@ require (
 require github.com/aws/aws-sdk-go-v2/service/pricing v1.51.6
 
 require (
+	github.com/aws/aws-sdk-go-v2/service/iam v1.66.0 // indirect
+	github.com/aws/aws-sdk-go-v2/service/servicequotas v1.43.12 // indirect
+)
+
+require (
 	github.com/42wim/httpsig v1.2.4 // indirect
 	github.com/CycloneDX/cyclonedx-go v0.12.0
 	github.com/ProtonMail/go-crypto v1.5.2 // indirect

@@ -28,17 +28,23 @@ import (
 func newDoctorCommand() *cobra.Command {
 	var o output
 	var config string
+	var onlyAWS bool
 	c := &cobra.Command{
 		Use:   "doctor --config FILE",
 		Short: "Check what the server needs around it, and say what to do",
 		Long: `Doctor checks what aob serve needs: the tools that train and evaluate, the locations of
 datasets, free disk space, the clock, the trackers, the repository, and on the forge the token, what
 AOB may do, the webhook, branch protection and the owners of gates. It changes nothing,
-and works beside a running server. The exit status is 1 if something is wrong.`,
+and works beside a running server. The exit status is 1 if something is wrong.
+
+With --aws it checks what trainings on instances of AWS need, and nothing else: credentials,
+each permission, the subnet's way to S3, buckets, the image, quotas, prices and Terraform's
+provider. See docs/aws.md.`,
 		Example: "  aob doctor --config aob.yaml\n" +
+			"  aob doctor --config aob.yaml --aws\n" +
 			"  aob doctor --config aob.yaml -o json | jq '.[] | select(.state == \"failed\")'",
 		RunE: func(c *cobra.Command, _ []string) error {
-			list := diagnose(c.Context(), config)
+			list := diagnose(c.Context(), config, onlyAWS)
 			if err := o.print(c.OutOrStdout(), list, func(t *terminal) { t.diagnoses(list) }); err != nil {
 				return err
 			}
@@ -56,6 +62,7 @@ and works beside a running server. The exit status is 1 if something is wrong.`,
 	}
 	o.register(c)
 	c.Flags().StringVar(&config, "config", "aob.yaml", "the server's configuration `file`")
+	c.Flags().BoolVar(&onlyAWS, "aws", false, "check what trainings on instances of AWS need, and nothing else")
 	return c
 }
 
@@ -88,8 +95,8 @@ func diagnosed(check, text string, err error) diagnosis {
 	return d
 }
 
-// diagnose checks all that the server of a configuration needs.
-func diagnose(ctx context.Context, config string) []diagnosis {
+// diagnose checks all that the server of a configuration needs, or its account of AWS alone.
+func diagnose(ctx context.Context, config string, onlyAWS bool) []diagnosis {
 	s, err := loadServer(config)
 	if bad, ok := errors.AsType[delivery.Complaints](err); ok {
 		var list []diagnosis
@@ -101,6 +108,13 @@ func diagnose(ctx context.Context, config string) []diagnosis {
 	list := []diagnosis{diagnosed("configuration", config+" can be read", err)}
 	if err != nil {
 		return list
+	}
+	if onlyAWS {
+		if s.AWS == nil || s.AWS.Train == nil {
+			return append(list, diagnosed("aws", "", delivery.Blockedf("add aws: with train: to "+config+
+				", as docs/aws.md shows", "the configuration names no place where instances start")))
+		}
+		return append(list, diagnoseAWS(ctx, s)...)
 	}
 	list = append(list, diagnoseMachine(ctx, s)...)
 	list = append(list, diagnoseAddresses(s)...)
@@ -340,7 +354,8 @@ func readMain(ctx context.Context, s intent.Server) (in delivery.Intent, at time
 		return in, at, err
 	}
 	in, complaints := intent.Parse(files, intent.Options{Trainers: trainers, Datasets: datasetNames(s),
-		Trackers: append([]string{}, s.Track.Trackers()...), Zone: knownZone})
+		Trackers: append([]string{}, s.Track.Trackers()...), Instances: append([]string{}, instancesOf(s)...),
+		Zone: knownZone})
 	if len(complaints) > 0 {
 		return in, at, delivery.Blockedf("correct it on "+s.Main, "%s (and %d more)", complaints[0], len(complaints)-1)
 	}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -57,7 +59,7 @@ func TestDoctorSaysWhatIsMissing(t *testing.T) {
 		", metrics: \"127.0.0.1:8371\"", "").Replace(string(config))
 	write(w.Config, text+"terraform: "+python+"-none\ndetector: {binary: "+python+"-none}\n", 0o644)
 
-	list := diagnose(t.Context(), w.Config)
+	list := diagnose(t.Context(), w.Config, false)
 	for _, want := range []diagnosis{
 		{Check: "configuration", State: diagnosisOK},
 		{Check: "terraform", State: diagnosisFailed, Text: "no such file"},
@@ -126,7 +128,7 @@ func TestDoctorOfAWrongConfiguration(t *testing.T) {
 		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		out, err := json.Marshal(diagnose(t.Context(), config))
+		out, err := json.Marshal(diagnose(t.Context(), config, false))
 		if err != nil || !strings.Contains(string(out), want) {
 			t.Errorf("%s: %s, %v", text, out, err)
 		}
@@ -169,7 +171,7 @@ func TestDoctorAsksGitea(t *testing.T) {
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
 	for range 20 { // Gitea takes a repository for empty for a moment after the first push
-		if list = diagnose(t.Context(), config); is(list, "forge", diagnosisOK, "") {
+		if list = diagnose(t.Context(), config, false); is(list, "forge", diagnosisOK, "") {
 			break
 		}
 		<-tick.C
@@ -187,13 +189,64 @@ func TestDoctorAsksGitea(t *testing.T) {
 		}
 	}
 	server.Protect(t, repo, "main", "aob/release")
-	if list = diagnose(t.Context(), config); is(list, "branch protection", diagnosisFailed, "") {
+	if list = diagnose(t.Context(), config, false); is(list, "branch protection", diagnosisFailed, "") {
 		t.Errorf("main is protected: %+v", list)
 	}
 	if err := os.WriteFile(token, []byte("wrong"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if list = diagnose(t.Context(), config); !is(list, "forge", diagnosisFailed, "token") {
+	if list = diagnose(t.Context(), config, false); !is(list, "forge", diagnosisFailed, "token") {
 		t.Errorf("a wrong token: %+v", list)
+	}
+}
+
+// awsConfig is a configuration that trains in an account.
+const awsConfig = `repository: intent.git
+aws:
+  controller: acme
+  regions: [eu-central-1]
+  train: {account: "123456789012", vpc: vpc-01234567, subnet: subnet-01234567, runs: acme-runs, states: acme-states,
+    providers: providers}
+`
+
+// aob doctor --aws says what is missing of an account, and of Terraform's provider, and checks nothing else.
+func TestDoctorOfAnAccount(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Amzn-Errortype", "AccessDeniedException")
+		w.WriteHeader(http.StatusForbidden)
+	}))
+	defer server.Close()
+	t.Setenv("AWS_ENDPOINT_URL", server.URL)
+	t.Setenv("AWS_ACCESS_KEY_ID", "id")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "key")
+	for _, c := range []struct {
+		name, config string
+		want         []diagnosis
+	}{
+		{"without an account", "repository: intent.git\n", []diagnosis{{Check: "aws", Text: "names no place where " +
+			"instances start", Do: "as docs/aws.md shows"}}},
+		{"with nothing", awsConfig, []diagnosis{
+			{Check: "aws provider", Text: "cannot search", Do: "terraform providers mirror"},
+			{Check: "aws credentials", Text: "GetCallerIdentity"},
+		}},
+	} {
+		config := filepath.Join(t.TempDir(), "aob.yaml")
+		if err := os.WriteFile(config, []byte(c.config), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		list := diagnose(t.Context(), config, true)
+		for _, d := range list {
+			if !strings.HasPrefix(d.Check, "aws") && d.Check != "configuration" {
+				t.Errorf("%s: it checks %s", c.name, d.Check)
+			}
+		}
+		for _, want := range c.want {
+			if !slices.ContainsFunc(list, func(d diagnosis) bool {
+				return d.Check == want.Check && d.State == diagnosisFailed && strings.Contains(d.Text, want.Text) &&
+					strings.Contains(d.Do, want.Do)
+			}) {
+				t.Errorf("%s: no line says %+v:\n%+v", c.name, want, list)
+			}
+		}
 	}
 }

@@ -120,7 +120,7 @@ func TestInitOfADataset(t *testing.T) {
 			t.Errorf("%s: the gate is not frozen: %v", branch, err)
 		}
 	}
-	if bad := slices.DeleteFunc(diagnose(t.Context(), w.Config), func(d diagnosis) bool {
+	if bad := slices.DeleteFunc(diagnose(t.Context(), w.Config, false), func(d diagnosis) bool {
 		return d.Check != "dataset dir:pallets-2026" && !strings.HasPrefix(d.Check, "owners")
 	}); len(bad) != 2 || bad[0].State != diagnosisOK || bad[1].State != diagnosisOK {
 		t.Errorf("the doctor says %+v", bad)

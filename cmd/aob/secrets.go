@@ -27,7 +27,11 @@ const secretPrefix = "AOB_SECRET_"
 var awsVariables = []string{"AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_CONFIG_FILE",
 	"AWS_SHARED_CREDENTIALS_FILE", "AWS_CA_BUNDLE", "AWS_ROLE_ARN", "AWS_ROLE_SESSION_NAME",
 	"AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-	"AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"}
+	"AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", awsEndpoint}
+
+// awsKeys are the variables of credentials themselves. The runner of a training on an instance gets them: no trainer
+// runs beside it.
+var awsKeys = []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"}
 
 // runnerEnv returns the environment of runners: a few variables of the server, and the secrets that a run needs.
 func runnerEnv(s intent.Server, trainers intent.Trainers) run.Environment {
@@ -43,8 +47,13 @@ func runnerEnv(s intent.Server, trainers intent.Trainers) run.Environment {
 			return nil, err
 		}
 		env := slices.Clone(base)
-		if spec.Training() == nil || s.Files != "" { // a trainer does not read buckets, and its runner may
-			for _, name := range awsVariables {
+		variables := awsVariables
+		paid := spec.Train != nil && delivery.PaidModule(spec.Train.Machine)
+		if paid {
+			variables = append(slices.Clone(awsVariables), awsKeys...)
+		}
+		if spec.Training() == nil || s.Files != "" || paid { // a trainer does not read buckets, and its runner may
+			for _, name := range variables {
 				if v, ok := os.LookupEnv(name); ok {
 					env = append(env, name+"="+v)
 				}

@@ -175,14 +175,15 @@ func newStages(s intent.Server) (*work.Stages, error) {
 	for _, w := range s.Weights {
 		weights[w.Base().SHA256] = w.File
 	}
+	machines := map[string]work.Trainer{delivery.TrainLocal: &terraform.Trainer{Terraform: tf, Module: trainlocal.Files,
+		AOB: self, Machine: terraform.Local{AOB: self}}}
+	if len(instancesOf(s)) > 0 {
+		machines[delivery.TrainAWSEC2] = awsTrainer{settings: s, terraform: tf, aob: self}
+	}
 	return &work.Stages{
 		Datasets: datasets(s), Files: files, Weights: weights,
 		Trainers: st.trainers(), Python: s.Python, Environments: environments, Containers: containersOf(s),
-		Secrets: runSecrets(),
-		Machines: map[string]work.Trainer{
-			"train-local": &terraform.Trainer{Terraform: tf, Module: trainlocal.Files, AOB: self,
-				Machine: terraform.Local{AOB: self}},
-		},
+		Secrets: runSecrets(), Machines: machines,
 		Detector: detector, Bundles: bundles, Heartbeat: time.Duration(s.Heartbeat), Log: newLog(),
 	}, nil
 }

@@ -1,14 +1,17 @@
-# What the server may do: the calls of train-aws-ec2 and of the sweeper.
+# What the server may do: the calls of train-aws-ec2, of sweeps, of prices and of aob doctor --aws. reconciler/cloud has
+# each of them in needs.go, and tests compare the two.
 locals {
   controller = [
     {
       Sid    = "Look"
       Effect = "Allow"
       Action = [
-        "ec2:DescribeImages", "ec2:DescribeInstanceAttribute", "ec2:DescribeInstanceTypes", "ec2:DescribeInstances",
-        "ec2:DescribeLaunchTemplateVersions", "ec2:DescribeLaunchTemplates", "ec2:DescribeSecurityGroups",
-        "ec2:DescribeSpotInstanceRequests", "ec2:DescribeSpotPriceHistory", "ec2:DescribeSubnets", "ec2:DescribeTags",
-        "ec2:DescribeVolumes", "ec2:DescribeVpcs", "pricing:GetProducts", "scheduler:ListScheduleGroups",
+        "ec2:DescribeImages", "ec2:DescribeInstanceAttribute", "ec2:DescribeInstanceTypeOfferings",
+        "ec2:DescribeInstanceTypes", "ec2:DescribeInstances", "ec2:DescribeLaunchTemplateVersions",
+        "ec2:DescribeLaunchTemplates", "ec2:DescribeNetworkInterfaces", "ec2:DescribeRouteTables",
+        "ec2:DescribeSecurityGroups", "ec2:DescribeSpotInstanceRequests", "ec2:DescribeSpotPriceHistory",
+        "ec2:DescribeSubnets", "ec2:DescribeTags", "ec2:DescribeVolumes", "pricing:GetProducts",
+        "scheduler:ListScheduleGroups", "scheduler:ListSchedules", "servicequotas:GetServiceQuota",
       ]
       Resource = ["*"]
     },
@@ -77,14 +80,30 @@ locals {
       } }
     },
     {
-      Sid    = "End"
+      Sid    = "Own"
       Effect = "Allow"
       Action = [
-        "ec2:AuthorizeSecurityGroupEgress", "ec2:CancelSpotInstanceRequests", "ec2:DeleteLaunchTemplate",
-        "ec2:DeleteSecurityGroup", "ec2:DeleteVolume", "ec2:RevokeSecurityGroupEgress", "ec2:TerminateInstances",
+        "ec2:AuthorizeSecurityGroupEgress", "ec2:DeleteLaunchTemplate", "ec2:DeleteSecurityGroup",
+        "ec2:RevokeSecurityGroupEgress",
       ]
       Resource  = ["${local.ec2}:*/*"]
       Condition = local.own
+    },
+    # Sweeps end what is this server's in every region.
+    {
+      Sid       = "End"
+      Effect    = "Allow"
+      Action    = ["ec2:CancelSpotInstanceRequests", "ec2:DeleteVolume", "ec2:TerminateInstances"]
+      Resource  = ["${local.arn}:ec2:*:${var.account}:*/*"]
+      Condition = local.own
+    },
+    # The first spot instance of an account needs AWS's own role for them.
+    {
+      Sid       = "Spot"
+      Effect    = "Allow"
+      Action    = ["iam:CreateServiceLinkedRole"]
+      Resource  = ["${local.iam}:role/aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot"]
+      Condition = { StringEquals = { "iam:AWSServiceName" = "spot.amazonaws.com" } }
     },
     # Roles of runs have the names of runs, and are within the boundary.
     {
@@ -115,21 +134,38 @@ locals {
       } }
     },
     {
-      Sid    = "Schedules"
-      Effect = "Allow"
-      Action = [
-        "scheduler:CreateSchedule", "scheduler:DeleteSchedule", "scheduler:GetSchedule", "scheduler:ListSchedules",
-        "scheduler:ListTagsForResource",
-      ]
-      Resource = [
-        "${local.arn}:scheduler:${var.region}:${var.account}:schedule/*/train-*",
-        "${local.arn}:scheduler:${var.region}:${var.account}:schedule-group/aob-*",
-      ]
+      Sid      = "Schedules"
+      Effect   = "Allow"
+      Action   = ["scheduler:CreateSchedule", "scheduler:DeleteSchedule", "scheduler:GetSchedule"]
+      Resource = ["${local.arn}:scheduler:*:${var.account}:schedule/*/train-*"]
+    },
+    {
+      Sid      = "ScheduleGroups"
+      Effect   = "Allow"
+      Action   = ["scheduler:ListTagsForResource"]
+      Resource = ["${local.arn}:scheduler:*:${var.account}:schedule-group/aob-*"]
+    },
+    {
+      Sid       = "EndScheduleGroups"
+      Effect    = "Allow"
+      Action    = ["scheduler:DeleteScheduleGroup"]
+      Resource  = ["${local.arn}:scheduler:*:${var.account}:schedule-group/aob-*"]
+      Condition = local.own
+    },
+    # aob doctor --aws asks what this role is allowed.
+    {
+      Sid      = "Itself"
+      Effect   = "Allow"
+      Action   = ["iam:GetRole", "iam:SimulatePrincipalPolicy"]
+      Resource = ["${local.iam}:role/aob/${local.name}"]
     },
     {
       Sid    = "Files"
       Effect = "Allow"
-      Action = ["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:ListBucket", "s3:PutObject"]
+      Action = [
+        "s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetBucketPublicAccessBlock", "s3:GetBucketVersioning",
+        "s3:GetEncryptionConfiguration", "s3:GetObject", "s3:ListBucket", "s3:PutObject",
+      ]
       Resource = flatten([
         for b in [var.runs_bucket, var.states_bucket, var.bundles_bucket] :
         ["${local.arn}:s3:::${b}", "${local.arn}:s3:::${b}/*"]

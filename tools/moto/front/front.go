@@ -28,6 +28,10 @@ type Front struct {
 	// Prices are dollars an hour, by region and instance, as "eu-west-1 g5.xlarge": on demand, and then the spot
 	// prices of the region's zones. Moto has none.
 	Prices map[string][]float64
+	// Policy is the policy of whoever calls, for simulations of what it allows. Moto has none.
+	Policy string
+	// Quotas are the account's quotas by their codes. Moto has none of EC2.
+	Quotas map[string]float64
 	// Before and After are called around each call that reaches moto, with its name, as in TerminateInstances.
 	Before, After func(name string)
 
@@ -90,6 +94,10 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	switch {
+	case service == "iam" && form.Get("Action") == "SimulatePrincipalPolicy" && f.Policy != "":
+		f.simulate(w, form)
+	case service == "servicequotas" && f.Quotas != nil:
+		f.quota(w, body)
 	case service == "pricing" && f.Prices != nil:
 		f.products(w, body)
 	case service != "ec2":
