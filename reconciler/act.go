@@ -24,15 +24,27 @@ import (
 // maxTakenPause is the longest pause before a step is taken again that succeeded and is still planned.
 const maxTakenPause = time.Minute
 
-// act takes the steps in order. It returns how many succeeded, and the errors by step key. A failed step does not stop
-// the others, and is tried again after a pause. A step that succeeded is not taken again at once, because its effect
-// may take a while to show.
-func (r *Reconciler) act(ctx context.Context, steps []plan.Step) (done int, failed map[string]error) {
+// slice is how long a turn takes steps. The next turn, which follows at once, takes the rest, so that a pull request
+// which has just come gets its first status soon, however many steps there are for others.
+const slice = 500 * time.Millisecond
+
+// act takes the steps in order. It returns how many succeeded, and the errors by step key; left is true if the slice or
+// ctx ended before the last step. A failed step does not stop the others, and is tried again after a pause. A step that
+// succeeded is not taken again at once, because its effect may take a while to show.
+func (r *Reconciler) act(ctx context.Context, steps []plan.Step) (done int, failed map[string]error, left bool) {
 	failed = map[string]error{}
 	planned := map[string]bool{}
 	for _, s := range steps {
+		planned[s.Key()] = true
+	}
+	start := r.Now()
+	for _, s := range steps {
 		key := s.Key()
-		planned[key] = true
+		if ctx.Err() != nil || r.Now().Sub(start) > slice {
+			left = true
+			r.turn.Soon("steps are left")
+			break
+		}
 		if r.pushes.Has(key) {
 			r.stillFailing(key, failed) // it is being pushed
 			continue
@@ -58,7 +70,7 @@ func (r *Reconciler) act(ctx context.Context, steps []plan.Step) (done int, fail
 		}
 	}
 	maps.DeleteFunc(r.taken, func(key string, _ taken) bool { return !planned[key] })
-	return done, failed
+	return done, failed, left
 }
 
 // stillFailing keeps the last error of a step while it is tried again, so that it stays shown.

@@ -76,17 +76,17 @@ func (r *Reconciler) Reconcile(ctx context.Context) (again time.Time, err error)
 	if r.Blobs != nil && len(p.CheckStore) > 0 {
 		r.Blobs.Ask(p.CheckStore...)
 	}
-	done, shown := 0, p
+	done, left, shown := 0, false, p
 	if r.watchOnly == nil {
 		var failed map[string]error
-		done, failed = r.act(ctx, p.Steps)
+		done, failed, left = r.act(ctx, p.Steps)
 		err = errors.Join(r.report(ctx, p, failed), stepErrors(failed), r.history.KeepQuarantine(ctx),
 			r.keepSpends(ctx, &world))
 		shown.Proposals = withAllFailures(p, failed)
 		r.outbox.Note(ctx, &world, &p)
 	}
 	r.turn.Note(stepTrouble, err)
-	r.settle(p, done, err, start)
+	r.settle(p, done, left, err, start)
 	r.last.Store(&view.Snapshot{World: world, Plan: shown, At: start})
 	r.Metrics.Turn(r.Now().Sub(start), len(p.Steps), err)
 	return r.nextTurn(), err
@@ -157,12 +157,14 @@ func (r *Reconciler) requestReads(p plan.Plan) {
 }
 
 // settle stores the plan of a turn, and when the next turn is due.
-func (r *Reconciler) settle(p plan.Plan, done int, err error, start time.Time) {
+func (r *Reconciler) settle(p plan.Plan, done int, left bool, err error, start time.Time) {
 	r.observed.plan = p
 	r.requestReads(p)
 	r.turn.At(p.Wake, "the plan waits for this time")
 	r.board.Settle(start)
-	r.retry.Forget(start, r.pushes.Has)
+	if !left { // of a step that is left nobody knows yet whether it would fail again
+		r.retry.Forget(start, r.pushes.Has)
+	}
 	r.turn.At(r.retry.Earliest(r.pushes.Has), "a step that failed is tried again")
 	if done > 0 {
 		r.turn.Soon("the steps that were taken change the world")

@@ -15,7 +15,7 @@ import (
 	"github.com/autonomos/aob/reconciler/words"
 )
 
-// report posts the plan's reports. If one post fails, the others are made all the same.
+// report posts the plan's reports. If one post fails, the others are made all the same. It stops when ctx ends.
 func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]error) error {
 	var errs []error
 	speaks := speakers(p)
@@ -26,6 +26,9 @@ func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]
 	}
 	r.board.Rank(p, speaks)
 	for _, pr := range p.Proposals {
+		if ctx.Err() != nil {
+			return errors.Join(append(errs, ctx.Err())...)
+		}
 		if !pr.Stale && pr.PR.Head != "" { // a damaged head has no commit
 			errs = append(errs, r.reportPull(ctx, pr, withFailures(pr, stuck), speaks[pr.PR.Head] == pr.PR.Number,
 				proposals[pr.PR.Number]))

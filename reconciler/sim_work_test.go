@@ -28,10 +28,17 @@ type simRuns struct {
 	ends   int
 	fail   map[delivery.RunKind]string // kinds that end failed, with the reason
 	newer  delivery.Digest             // a run that a newer aob has written
+
+	starts  int    // calls of Start
+	started func() // called by Start; may be nil
 }
 
 func (r *simRuns) Start(_ context.Context, spec delivery.RunSpec) error {
 	defer r.sim.effect()()
+	r.starts++
+	if r.started != nil {
+		r.started()
+	}
 	if spec.Key == r.newer {
 		return delivery.CheckFormat("run "+spec.Key.Short(), 2, 1)
 	}

@@ -716,7 +716,7 @@ func TestSuccessfulStepIsNotRepeatedAtOnce(t *testing.T) {
 	step := plan.EndRun{Run: delivery.DigestOf("run", 1)}
 	var at []int
 	for second := range 60 {
-		if done, _ := s.loop.act(t.Context(), []plan.Step{step}); done > 0 {
+		if done, _, _ := s.loop.act(t.Context(), []plan.Step{step}); done > 0 {
 			at = append(at, second)
 		}
 		s.now = s.now.Add(time.Second)
@@ -725,7 +725,7 @@ func TestSuccessfulStepIsNotRepeatedAtOnce(t *testing.T) {
 		t.Errorf("taken at seconds %v, want %v", at, want)
 	}
 	s.loop.act(t.Context(), nil) // not planned any more
-	if done, _ := s.loop.act(t.Context(), []plan.Step{step}); done != 1 {
+	if done, _, _ := s.loop.act(t.Context(), []plan.Step{step}); done != 1 {
 		t.Error("a step that is planned anew waits")
 	}
 }
