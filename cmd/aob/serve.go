@@ -226,8 +226,8 @@ func (p *server) openStores(ctx context.Context) (err error) {
 	}
 	p.closers = append(p.closers, func() error {
 		if err := p.bundles.Fold(context.Background()); err != nil {
-			p.log.Warn("index.json of the store is not up to date: other tools and older versions of aob miss the newest "+
-				"statements", "error", err.Error())
+			p.log.Warn("index.json of the store is not up to date: other tools and older versions of aob miss the "+
+				"newest statements", "error", err.Error())
 		}
 		return nil
 	})

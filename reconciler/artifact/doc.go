@@ -23,11 +23,11 @@
 //	DIR/.lock                                               lock for changes of index.json
 //
 // Several processes may write at the same time. A blob is written to ingest, fsynced and renamed to its digest, so a
-// blob is complete or absent. Its entry is added to index.log under the lock, after all blobs that it names are durable.
-// Open, [Store.Fold] and a log that has grown long replace index.json, with the entries of the log, and remove it. A
-// process that is killed leaves a valid layout and at most some files in ingest. The next [Open] removes those whose
-// writer is dead: a live writer holds a lock on its file. Package oras-go rewrites index.json in place, without lock
-// and fsync, so this package does its own writing. oras-go can read the result.
+// blob is complete or absent. Its entry is added to index.log under the lock, after all blobs that it names are
+// durable. Open, [Store.Fold] and a log that has grown long replace index.json, with the entries of the log, and
+// remove the log. A process that is killed leaves a valid layout and at most some files in ingest. The next [Open]
+// removes those whose writer is dead: a live writer holds a lock on its file. Package oras-go rewrites index.json in
+// place, without lock and fsync, so this package does its own writing. oras-go can read the result.
 //
 // The folder is not trusted: every read is checked against digest and length. If index.json is missing, Open rebuilds
 // it from the blobs. An annotation of index.json, the seal, is a digest of its entries. If it does not match, because

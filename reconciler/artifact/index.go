@@ -106,7 +106,8 @@ func (ix *index) add(e ocispec.Descriptor) {
 	if _, double := ix.at[digest]; double {
 		return // for example another tag of the same manifest
 	}
-	if _, err := delivery.ParseDigest(clip(string(digest))); err != nil || e.MediaType != ocispec.MediaTypeImageManifest {
+	if _, err := delivery.ParseDigest(clip(string(digest))); err != nil ||
+		e.MediaType != ocispec.MediaTypeImageManifest {
 		return
 	}
 	ix.at[digest] = len(ix.manifests) - 1
@@ -162,8 +163,8 @@ func (s *Store) currentIndex() (*index, error) {
 		}
 		read, err := s.readLog(ix)
 		if err != nil {
-			return nil, fmt.Errorf("bundles in %s: %s: %w; remove %s: it is rebuilt from the blobs", s.dir, logFile, err,
-				ocispec.ImageIndexFile)
+			return nil, fmt.Errorf("bundles in %s: %s: %w; remove %s: it is rebuilt from the blobs", s.dir, logFile,
+				err, ocispec.ImageIndexFile)
 		}
 		s.index = ix
 		if !read {

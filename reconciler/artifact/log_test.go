@@ -21,7 +21,8 @@ func TestLog(t *testing.T) {
 	s, other := open(t, dir), open(t, dir)
 	before := tree(t, dir)["index.json"]
 	for i := range 3 {
-		if _, err := s.Attach(t.Context(), one, "application/vnd.test.log", fmt.Append(nil, "envelope ", i)); err != nil {
+		envelope := fmt.Append(nil, "envelope ", i)
+		if _, err := s.Attach(t.Context(), one, "application/vnd.test.log", envelope); err != nil {
 			t.Fatal(err)
 		}
 		for _, s := range []*artifact.Store{s, other} {
@@ -138,7 +139,8 @@ func TestLongLogIsFolded(t *testing.T) {
 	dir, one, _ := layout(t)
 	s := open(t, dir)
 	for i := range 200 {
-		if _, err := s.Attach(t.Context(), one, "application/vnd.test.log", fmt.Append(nil, "envelope ", i)); err != nil {
+		envelope := fmt.Append(nil, "envelope ", i)
+		if _, err := s.Attach(t.Context(), one, "application/vnd.test.log", envelope); err != nil {
 			t.Fatal(err)
 		}
 	}

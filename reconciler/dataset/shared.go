@@ -1,7 +1,7 @@
 package dataset
 
-// This file keeps fetched datasets in a bucket too, so that another machine need not fetch them from their source. Below
-// the prefix of the bucket it has
+// This file keeps fetched datasets in a bucket too, so that another machine need not fetch them from their source.
+// Below the prefix of the bucket it has
 //
 //	datasets/files/SHA256   a file, whatever versions have it
 //	datasets/SOURCE/KEY     the list of a version's files, which is written last

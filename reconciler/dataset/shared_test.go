@@ -122,11 +122,11 @@ func (a sourceOf) Open(ctx context.Context, ref Reference) (Version, error) {
 	return a.machine.Open(ctx, ref)
 }
 
-var sharedFiles = map[string]string{"train/" + AnnotationsFile: `{"images":[]}`, "train/a.png": "a", "train/b.png": "bb",
-	"valid/" + AnnotationsFile: "{}"}
+var sharedFiles = map[string]string{"train/" + AnnotationsFile: `{"images":[]}`, "train/a.png": "a",
+	"train/b.png": "bb", "valid/" + AnnotationsFile: "{}"}
 
-// What one machine has fetched, another has from the bucket, also while the source does not answer. A later version adds
-// what is new in it.
+// What one machine has fetched, another has from the bucket, also while the source does not answer. A later version
+// adds what is new in it.
 func TestSharedDatasets(t *testing.T) {
 	connect := connectTo(t, versitytest.Start(t), "shared")
 	first, second := newMachine(t, connect), newMachine(t, connect)

@@ -32,9 +32,9 @@ var serverDocs = map[string]map[string]string{
 		"weights": "The base weights that models may start from, by the names that they use in train.from.",
 		"containers": "The trainers that run in containers, in place of an environment of Python packages: see " +
 			"docs/trainers.md.",
-		"files": "Where the files of runs are that later runs and readers need, and the datasets that were fetched from " +
-			"Roboflow, as s3://BUCKET/PREFIX?region=NAME&endpoint=https://HOST&secrets=NAME, of which all but the " +
-			"bucket may be left out; the state folder by default.",
+		"files": "Where the files of runs are that later runs and readers need, and the datasets that were fetched " +
+			"from Roboflow, as s3://BUCKET/PREFIX?region=NAME&endpoint=https://HOST&secrets=NAME, of which all but " +
+			"the bucket may be left out; the state folder by default.",
 		"aws":   "The account of AWS in which models may be trained. Without it nothing in the cloud is used.",
 		"track": "The experiment trackers that models may name, by kind and name; mlflow is the only kind.",
 	},

@@ -19,8 +19,8 @@ import (
 type Request struct {
 	Dir string // the run's folder, absolute; the trainer's output is in Dir/output
 
-	// RunJSON returns what the trainer is to do, which becomes run.json, the trainer's one argument. place returns where
-	// a path of this machine is on the trainer's machine; RunJSON calls it for every path.
+	// RunJSON returns what the trainer is to do, which becomes run.json, the trainer's one argument. place returns
+	// where a path of this machine is on the trainer's machine; RunJSON calls it for every path.
 	RunJSON func(place func(path string) string) any
 
 	Python  string            // absolute path of the interpreter itself, not of a shim; "" in a container
