@@ -47,6 +47,8 @@ type Models interface {
 	// Lease returns the model that serves now. It serves until done is called, also if another one takes its place
 	// in the meantime. If none serves, the error is an Unavailable.
 	Lease(ctx context.Context) (facts *Facts, model Model, done func(), err error)
+	// Serving returns the facts of the model that serves now, without waiting for one.
+	Serving() (Facts, error)
 }
 
 // Unavailable says that no model serves now, and for how long callers should wait.
@@ -391,13 +393,12 @@ func (a *API) facts(r *http.Request) (*Facts, error) {
 	return facts, nil
 }
 
-// ready returns an error if requests should go to another server.
-func (a *API) ready(r *http.Request) error {
+// ready returns the facts of the model, or an error if requests should go to another server.
+func (a *API) ready() (Facts, error) {
 	if a.ending() {
-		return Unavailable{Why: "this server is ending"}
+		return Facts{}, Unavailable{Why: "this server is ending"}
 	}
-	_, err := a.facts(r)
-	return err
+	return a.o.Models.Serving()
 }
 
 type status struct {
@@ -409,8 +410,8 @@ func (a *API) healthz(w http.ResponseWriter, _ *http.Request) error {
 	return nil
 }
 
-func (a *API) readyz(w http.ResponseWriter, r *http.Request) error {
-	if err := a.ready(r); err != nil {
+func (a *API) readyz(w http.ResponseWriter, _ *http.Request) error {
+	if _, err := a.ready(); err != nil {
 		return err
 	}
 	writeJSON(w, http.StatusOK, status{"ready"})

@@ -98,6 +98,9 @@ func (o *one) Lease(context.Context) (*Facts, Model, func(), error) {
 	return &o.Facts, o.Model, func() {}, nil
 }
 
+// Serving implements Models.
+func (o *one) Serving() (Facts, error) { return o.Facts, nil }
+
 func newTestAPI(m Model, change func(*Options)) *API {
 	o := Options{Models: &one{testFacts(), m}, Version: "1.2"}
 	if change != nil {
@@ -716,6 +719,8 @@ func (none) Lease(context.Context) (*Facts, Model, func(), error) {
 	return nil, nil, nil, Unavailable{Why: "the model is loading"}
 }
 
+func (none) Serving() (Facts, error) { return Facts{}, Unavailable{Why: "the model is loading"} }
+
 func TestNoModel(t *testing.T) {
 	a := newTestAPI(nil, func(o *Options) { o.Models = none{} })
 	for _, route := range routes {
@@ -743,6 +748,8 @@ func (c *changing) Lease(context.Context) (*Facts, Model, func(), error) {
 	c.n++
 	return f, &fake{}, func() {}, nil
 }
+
+func (c *changing) Serving() (Facts, error) { return *c.facts[0], nil }
 
 func TestModelChangesDuringRequest(t *testing.T) {
 	one, same, other := testFacts(), testFacts(), testFacts()

@@ -37,8 +37,8 @@ func (a *API) v2Live(w http.ResponseWriter, _ *http.Request) error {
 	return nil
 }
 
-func (a *API) v2Ready(w http.ResponseWriter, r *http.Request) error {
-	if err := a.ready(r); err != nil {
+func (a *API) v2Ready(w http.ResponseWriter, _ *http.Request) error {
+	if _, err := a.ready(); err != nil {
 		return err
 	}
 	writeJSON(w, http.StatusOK, map[string]bool{"ready": true})
@@ -74,7 +74,7 @@ func (a *API) v2Model(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *API) v2ModelReady(w http.ResponseWriter, r *http.Request) error {
-	facts, err := a.facts(r)
+	facts, err := a.ready()
 	if err != nil {
 		return err
 	}

@@ -372,7 +372,7 @@ func notSent(err error) bool {
 	return ok && e.Op == "dial"
 }
 
-// Serving returns what serves now, without waiting for a model.
+// Serving implements Models.
 func (h *Host) Serving() (Facts, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

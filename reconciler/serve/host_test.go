@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -379,6 +380,12 @@ func TestHostWithoutModel(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	patient := newHost(t, n, HostOptions{Patience: time.Hour})
+	a := New(Options{Models: patient})
+	for _, path := range []string{"/readyz", "/readiness", "/v2/health/ready", "/v2/models/m/ready"} { // these do not wait
+		if resp, body := call(t, a, httptest.NewRequest("GET", path, nil)); resp.StatusCode != 503 {
+			t.Errorf("%s: %d %s", path, resp.StatusCode, body)
+		}
+	}
 	ctx, leave := context.WithCancel(t.Context())
 	leave()
 	if _, _, _, err := patient.Lease(ctx); !errors.Is(err, context.Canceled) {

@@ -113,8 +113,16 @@ func histogram(name, help string, edges []float64, labels prometheus.Labels) pro
 		NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 160}
 }
 
-// of returns the metrics of a model, and registers them when it is seen first.
+// of returns the metrics of a model; nil if it has none, because it is retired. The answer of a call that was with a
+// process that has ended may come after that.
 func (m *Metrics) of(f *Facts, role string) *modelMetrics {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.models[modelKey{f.Version, role}]
+}
+
+// begin returns the metrics of a model, and registers them if it has none.
+func (m *Metrics) begin(f *Facts, role string) *modelMetrics {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	key := modelKey{f.Version, role}
@@ -213,6 +221,9 @@ type measured struct {
 	role    string
 }
 
+// Serving implements Models.
+func (c *measured) Serving() (Facts, error) { return c.models.Serving() }
+
 // Lease implements Models.
 func (c *measured) Lease(ctx context.Context) (*Facts, Model, func(), error) {
 	facts, model, done, err := c.models.Lease(ctx)
@@ -255,9 +266,12 @@ func (c measuredModel) Run(ctx context.Context, input detect.Tensor) ([]detect.T
 func (c measuredModel) call(ctx context.Context, t detect.Timing, images int, took time.Duration, err error) {
 	m, role := c.of.metrics, c.of.role
 	one := m.of(c.facts, role)
+	if one == nil {
+		return
+	}
 	one.calls.WithLabelValues(outcomeOf(ctx, err)).Inc()
 	if m.nv != nil && role == "main" {
-		m.nv.call(c.facts, t, images, took, err)
+		m.callNV(c.facts, t, images, took, err)
 	}
 	if err != nil {
 		return
@@ -285,7 +299,14 @@ func outcomeOf(ctx context.Context, err error) string {
 	return "model"
 }
 
-func (n *nvMetrics) call(f *Facts, t detect.Timing, images int, took time.Duration, err error) {
+// callNV counts a call of the main model. The lock keeps Retired from ending the series in between.
+func (m *Metrics) callNV(f *Facts, t detect.Timing, images int, took time.Duration, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.models[modelKey{f.Version, "main"}] == nil {
+		return
+	}
+	n := m.nv
 	add := func(c *prometheus.CounterVec, v float64) { c.WithLabelValues(f.Name, f.Version).Add(v) }
 	if err != nil {
 		add(n.failure, 1)
@@ -303,6 +324,9 @@ func (n *nvMetrics) call(f *Facts, t detect.Timing, images int, took time.Durati
 // detections counts what a model sees.
 func (m *Metrics) detections(f *Facts, role string, found detect.Detections) {
 	one := m.of(f, role)
+	if one == nil {
+		return
+	}
 	pixels := float64(max(1, found.Width)) * float64(max(1, found.Height))
 	for _, b := range found.Boxes {
 		one.confidence.Observe(b.Score)
@@ -325,11 +349,11 @@ func entropyOf(p float64) float64 {
 
 // Serves begins the series of a model, and says whether its process serves now.
 func (m *Metrics) Serves(role string, f Facts, now bool) {
-	ready := m.of(&f, role).ready
+	one := m.begin(&f, role)
 	if now {
-		ready.Set(1)
+		one.ready.Set(1)
 	} else {
-		ready.Set(0)
+		one.ready.Set(0)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -33,6 +34,8 @@ func TestMetrics(t *testing.T) {
 	model := &still{facts: Facts{Name: "m", Version: "r1", Classes: []string{"a"},
 		Edges: delivery.Edges{Confidence: []float64{0.5, 1}}},
 		boxes: []delivery.Box{box("a", 0.9, 0, 0, 3, 3), box("a", 0.5, 0, 0, 9, 9), box("unknown", 0.1, 0, 0, 1, 1)}}
+	m.Serves("shadow", model.facts, true)
+	m.Serves("main", model.facts, true)
 	main := m.Calls("main", model)
 	ask(t, main, 0)
 	ask(t, main, 0.4)
@@ -49,8 +52,6 @@ func TestMetrics(t *testing.T) {
 	}
 	model.err = nil
 	ask(t, m.Calls("shadow", model), 0)
-	m.Serves("shadow", model.facts, true)
-	m.Serves("main", model.facts, true)
 	m.Serves("main", model.facts, false)
 	m.Compared(ShadowResult{Outcome: "dropped"})
 	m.Compared(ShadowResult{Outcome: "compared", Agreement: Agreement{Images: 1, First: 3, Second: 2, Matched: 2,
@@ -103,6 +104,7 @@ func TestMetrics(t *testing.T) {
 	for range 100 {
 		old := model.facts
 		model.facts.Version += "x"
+		m.Serves("main", model.facts, true)
 		ask(t, main, 0)
 		m.Retired("main", old)
 	}
@@ -112,6 +114,25 @@ func TestMetrics(t *testing.T) {
 	}
 	if lines := strings.Count(after, "\n"); lines > before {
 		t.Errorf("%d lines, before %d", lines, before)
+	}
+}
+
+// The answer of a model that is retired meanwhile begins no series: nothing would end them.
+func TestLateAnswer(t *testing.T) {
+	registry := prometheus.NewPedanticRegistry()
+	m := NewMetrics(registry, true)
+	model := &still{facts: Facts{Name: "m", Version: "r1", Classes: []string{"a"}},
+		boxes: []delivery.Box{box("a", 0.9, 0, 0, 3, 3)}, hold: make(chan struct{})}
+	m.Serves("main", model.facts, true)
+	main := m.Calls("main", model)
+	var late sync.WaitGroup
+	late.Go(func() { ask(t, main, 0) })
+	m.Serves("main", model.facts, false)
+	m.Retired("main", model.facts)
+	close(model.hold)
+	late.Wait()
+	if got := scrape(t, registry); strings.Contains(got, `"r1"`) {
+		t.Errorf("a retired model has series:\n%s", got)
 	}
 }
 

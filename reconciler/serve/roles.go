@@ -89,6 +89,9 @@ func (r *Roles) Lease(ctx context.Context) (*Facts, Model, func(), error) {
 	return (*r.current.Load()).Lease(ctx)
 }
 
+// Serving implements Models.
+func (r *Roles) Serving() (Facts, error) { return r.main.Serving() }
+
 // ServeHTTP implements http.Handler.
 func (r *Roles) ServeHTTP(w http.ResponseWriter, req *http.Request) { r.mux.ServeHTTP(w, req) }
 

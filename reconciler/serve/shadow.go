@@ -94,6 +94,9 @@ func (s *Shadow) Lease(ctx context.Context) (*Facts, Model, func(), error) {
 	return facts, shadowed{model, s, facts}, done, nil
 }
 
+// Serving implements Models.
+func (s *Shadow) Serving() (Facts, error) { return s.o.Main.Serving() }
+
 // shadowed is the main model.
 type shadowed struct {
 	Model

@@ -89,6 +89,8 @@ func (s *still) Lease(context.Context) (*Facts, Model, func(), error) {
 	return &s.facts, s, func() {}, nil
 }
 
+func (s *still) Serving() (Facts, error) { return s.facts, nil }
+
 func (s *still) Detect(ctx context.Context, _ []byte, score float64) (detect.Detections, detect.Timing, error) {
 	if s.hold != nil {
 		select {
