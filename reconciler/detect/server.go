@@ -163,21 +163,25 @@ func (w Worker) engine(ctx context.Context, path string, data []byte, sig delive
 		}
 	}
 	var err error
-	if e.alone, err = w.load(path, data, sig, threads); err != nil {
+	// A GPU computes one run after the other, and its memory may not hold the model twice.
+	one := threads
+	if cpu {
+		one = 1
+	}
+	if e.crowd, err = w.load(path, data, sig, one); err != nil {
 		return nil, err
 	}
-	// A GPU computes one run after the other, and its memory may not hold the model twice.
-	if e.crowd = e.alone; threads > 1 && cpu {
-		if e.crowd, err = w.load(path, data, sig, 1); err != nil {
-			return nil, errors.Join(err, e.alone.model.Close())
+	e.alone = e.crowd
+	// On one thread first: while a model that computes without end is loaded, the others keep the other cores.
+	if err = e.crowd.replay(ctx, golden); err == nil && one < threads {
+		var all *loaded
+		if all, err = w.load(path, data, sig, threads); err == nil {
+			e.alone = all
+			err = all.replay(ctx, golden)
 		}
 	}
 	if !cpu {
 		e.decode = make(chan struct{}, threads)
-	}
-	err = e.alone.replay(ctx, golden)
-	if err == nil && e.crowd != e.alone {
-		err = e.crowd.replay(ctx, golden)
 	}
 	if err == nil && e.batch > 1 && !e.alone.separates(ctx, golden) {
 		e.batch = 1
