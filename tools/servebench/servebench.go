@@ -13,6 +13,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -28,6 +29,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -59,6 +61,7 @@ type figure struct {
 	p50, p99  time.Duration
 	perSecond float64
 	cpu       time.Duration // for an image
+	own       time.Duration // of this process, the same
 }
 
 // A server is what is measured.
@@ -126,7 +129,7 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	runtime, err := onnx.Open(library)
+	ort, err := onnx.Open(library)
 	if err != nil {
 		return err
 	}
@@ -134,11 +137,11 @@ func run(ctx context.Context) error {
 	var best string
 	for round := range *rounds {
 		log.Printf("round %d of %d", round+1, *rounds)
-		one, err := bare(ctx, runtime, pictures, cores, 1, 1)
+		one, err := bare(ctx, ort, pictures, cores, 1, 1)
 		if err != nil {
 			return err
 		}
-		two, err := bare(ctx, runtime, pictures, 1, 1, 1)
+		two, err := bare(ctx, ort, pictures, 1, 1, 1)
 		if err != nil {
 			return err
 		}
@@ -150,7 +153,7 @@ func run(ctx context.Context) error {
 		most, setting := figure{}, ""
 		for _, s := range []struct{ threads, loops int }{{1, cores}, {cores, 1}, {cores, 2}, {1, cores + 1}} {
 			for _, batch := range []int{1, 4, 8} {
-				f, err := bare(ctx, runtime, pictures, s.threads, s.loops, batch)
+				f, err := bare(ctx, ort, pictures, s.threads, s.loops, batch)
 				if err != nil {
 					return err
 				}
@@ -206,7 +209,7 @@ func middle(list []figure) figure {
 }
 
 // bare runs loops at the same time in this process, without a server: decode, resize, run.
-func bare(ctx context.Context, runtime detect.Runtime, pictures [][]byte, threads, loops, batch int) (figure, error) {
+func bare(ctx context.Context, ort detect.Runtime, pictures [][]byte, threads, loops, batch int) (figure, error) {
 	var sig delivery.Signature
 	data, err := os.ReadFile(filepath.Join(*bundle, delivery.SignatureFile))
 	if err == nil {
@@ -218,7 +221,7 @@ func bare(ctx context.Context, runtime detect.Runtime, pictures [][]byte, thread
 	if data, err = os.ReadFile(filepath.Join(*bundle, delivery.ModelFile)); err != nil {
 		return figure{}, err
 	}
-	model, err := runtime.Load(data, sig.Input, []string{sig.Boxes, sig.Logits}, threads)
+	model, err := ort.Load(data, sig.Input, []string{sig.Boxes, sig.Logits}, threads)
 	if err != nil {
 		return figure{}, err
 	}
@@ -315,9 +318,17 @@ func load(d time.Duration, loops, n, process int, begin func() (call func(i int)
 	if err != nil {
 		return figure{}, err
 	}
+	own, err := ownCPU()
+	if err != nil {
+		return figure{}, err
+	}
 	began := time.Now()
 	all := measure(d)
 	took := time.Since(began)
+	ownAfter, err := ownCPU()
+	if err != nil {
+		return figure{}, err
+	}
 	after, err := cpu(process)
 	if err != nil {
 		return figure{}, err
@@ -326,9 +337,16 @@ func load(d time.Duration, loops, n, process int, begin func() (call func(i int)
 		return figure{}, err
 	}
 	slices.Sort(all)
-	images := len(all) * n
-	return figure{all[len(all)/2], all[len(all)*99/100], float64(images) / took.Seconds(),
-		(after - used) / time.Duration(images)}, nil
+	images := time.Duration(len(all) * n)
+	return figure{all[len(all)/2], all[len(all)*99/100], float64(images) / took.Seconds(), (after - used) / images,
+		(ownAfter - own) / images}, nil
+}
+
+// ownCPU returns how much of the processors' time this process has had, without its children.
+func ownCPU() (time.Duration, error) {
+	var used syscall.Rusage
+	err := syscall.Getrusage(syscall.RUSAGE_SELF, &used)
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano()), err
 }
 
 // cpu returns how much of the processors' time a process and its children have had, in steps of 10 ms.
@@ -370,6 +388,33 @@ func cpu(process int) (time.Duration, error) {
 		}
 	}
 	return sum, nil
+}
+
+// answered reads an answer, which has to be 200. It parses no more of it than it needs.
+func answered(answers *bufio.Reader) error {
+	size := -1
+	status, err := answers.ReadString('\n')
+	for line := []byte(status); err == nil && len(bytes.TrimSpace(line)) > 0; line, err = answers.ReadSlice('\n') {
+		name, value, _ := bytes.Cut(line, []byte(":"))
+		if bytes.EqualFold(name, []byte("content-length")) {
+			if size, err = strconv.Atoi(string(bytes.TrimSpace(value))); err != nil {
+				return err
+			}
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if size < 0 {
+		return errors.New("an answer does not state its length")
+	}
+	if !strings.HasPrefix(status, "HTTP/1.1 200") {
+		body := make([]byte, size)
+		_, err := io.ReadFull(answers, body)
+		return errors.Join(err, fmt.Errorf("%s: %s", strings.TrimSpace(status), body))
+	}
+	_, err = answers.Discard(size)
+	return err
 }
 
 func (s *server) measure(ctx context.Context, pictures [][]byte) error {
@@ -422,17 +467,10 @@ func (s *server) measure(ctx context.Context, pictures [][]byte) error {
 			if _, err := conn.Write(requests[i%len(requests)]); err != nil {
 				return err
 			}
-			resp, err := http.ReadResponse(answers, nil)
-			if err != nil {
-				return err
-			}
-			body, err := io.ReadAll(resp.Body)
-			if err == nil && resp.StatusCode != http.StatusOK {
-				err = fmt.Errorf("%s: %s", resp.Status, body)
-			}
-			return err
+			return answered(answers)
 		}, nil
 	}
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // one is enough, and wakes up less often
 	alone, err := load(*seconds, 1, 1, cmd.Process.Pid, ask)
 	if err != nil {
 		return err
@@ -441,6 +479,7 @@ func (s *server) measure(ctx context.Context, pictures [][]byte) error {
 	if err != nil {
 		return err
 	}
+	log.Printf("%s: %.0f/s, CPU %.2f ms, and the clients %.2f", s.name, crowd.perSecond, ms(crowd.cpu), ms(crowd.own))
 	s.alone, s.crowd = append(s.alone, alone), append(s.crowd, crowd)
 	return nil
 }
