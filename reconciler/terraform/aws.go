@@ -90,8 +90,12 @@ func (m *AWS) Prepare(ctx context.Context, req trainer.Request, next Next) (Laun
 
 // say writes a status of which the trainer knows nothing.
 func say(req trainer.Request, text string) error {
-	return durable.WriteJSON(filepath.Join(req.Dir, outputDir, statusFile), delivery.RunStatus{Phase: "starting",
-		Message: text, Heartbeat: time.Now().UTC()})
+	status := delivery.RunStatus{Phase: "starting", Message: text, Heartbeat: time.Now().UTC()}
+	if err := durable.WriteJSON(filepath.Join(req.Dir, outputDir, statusFile), status); err != nil ||
+		req.Progress == nil {
+		return err
+	}
+	return req.Progress(status)
 }
 
 // values returns the module's values for an attempt.

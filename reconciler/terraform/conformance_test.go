@@ -26,8 +26,9 @@ type bench struct {
 	}
 	req trainer.Request // for the trainer of testdata, in a new folder
 
-	environment func(t *testing.T) map[string]string // of the trainer that was launched last
+	environment func(t *testing.T) map[string]string // of the trainer that was launched last; nil: it gets no secrets
 	kill        func(t *testing.T)                   // kills the trainer that runs, with no chance to say anything
+	enough      func() error                         // ends an endless training
 }
 
 // Every machine keeps the promises of trainer.Request. A new one has its entry here.
@@ -44,6 +45,12 @@ func TestMachines(t *testing.T) {
 			conform(t, machine)
 		})
 	}
+	t.Run("train-aws-ec2", func(t *testing.T) {
+		if os.Getenv("AOB_AWS") == "" {
+			t.Skip("takes minutes: make test-aws runs it")
+		}
+		conform(t, ec2Bench(startRegion(t, nil)))
+	})
 }
 
 // conform is the suite. start gives a bench for a run.json of the trainer in testdata.
@@ -82,7 +89,7 @@ func conform(t *testing.T, start func(t *testing.T, run map[string]any) bench) {
 			}
 			return nil
 		}
-		if err := enough(b.req); err != nil {
+		if err := b.enough(); err != nil {
 			t.Fatal(err)
 		}
 		if trained, err := b.trainer.Train(t.Context(), b.req); err != nil || trained.Attempts != 2 || first < 2 {
@@ -105,7 +112,7 @@ func conform(t *testing.T, start func(t *testing.T, run map[string]any) bench) {
 		if _, blocked := errors.AsType[delivery.Blocked](err); err == nil || blocked {
 			t.Fatalf("killed: %v, want an error after which it is tried again", err)
 		}
-		if err := enough(b.req); err != nil {
+		if err := b.enough(); err != nil {
 			t.Fatal(err)
 		}
 		if trained, err := b.trainer.Train(t.Context(), b.req); err != nil || trained.Attempts != 2 {
@@ -139,13 +146,17 @@ func conform(t *testing.T, start func(t *testing.T, run map[string]any) bench) {
 		b := start(t, map[string]any{"mode": "quiet"})
 		const canary = "canary-93c1"
 		b.req.Secrets = map[string]string{"TRAIN_KEY": canary}
-		if _, err := b.trainer.Train(t.Context(), b.req); err != nil {
+		_, err := b.trainer.Train(t.Context(), b.req)
+		if b.environment == nil {
+			if _, blocked := errors.AsType[delivery.Blocked](err); !blocked {
+				t.Fatalf("%v, want Blocked", err)
+			}
+		} else if err != nil {
 			t.Fatal(err)
-		}
-		if env := b.environment(t); env["TRAIN_KEY"] != "a secret of 11" {
+		} else if env := b.environment(t); env["TRAIN_KEY"] != "a secret of 11" {
 			t.Errorf("the trainer got %q", env)
 		}
-		err := filepath.WalkDir(b.req.Dir, func(path string, e fs.DirEntry, err error) error {
+		err = filepath.WalkDir(b.req.Dir, func(path string, e fs.DirEntry, err error) error {
 			if err != nil || !e.Type().IsRegular() {
 				return err
 			}
@@ -196,7 +207,7 @@ func localBench(t *testing.T, run map[string]any) bench {
 		}
 		return list[len(list)-1].dir
 	}
-	return bench{trainer: local, req: req,
+	return bench{trainer: local, req: req, enough: func() error { return enough(req) },
 		environment: func(t *testing.T) (env map[string]string) {
 			_, text, _ := strings.Cut(lines(t, filepath.Join(last(t), trainerLog))[0], " ")
 			if err := json.Unmarshal([]byte(text), &env); err != nil {

@@ -12,7 +12,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -24,6 +23,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
+	"github.com/autonomos/aob/tools/moto/front"
 	"github.com/autonomos/aob/tools/moto/mototest"
 	"github.com/autonomos/aob/tools/venvtest"
 )
@@ -104,13 +104,14 @@ func newBoot(t *testing.T, m *mototest.Server, spec map[string]any, change func(
 	for name, data := range inputs {
 		m.Put(t, v.Bucket, v.Inputs+name, string(data))
 	}
-	me, err := user.Current()
-	if err != nil {
+	b.data = strings.NewReplacer("AOB_SECONDS='15'", "AOB_SECONDS='1'").Replace(v.UserData())
+	bin := b.home + ".bin"
+	if err := front.Programs(t, bin, b.home, b.calls); err != nil {
 		t.Fatal(err)
 	}
-	b.data = strings.NewReplacer("AOB_USER='nobody'", "AOB_USER='"+me.Username+"'", "AOB_SECONDS='15'", "AOB_SECONDS='1'").Replace(v.UserData())
-	bin := b.programs(t)
-	metadata := httptest.NewServer(http.HandlerFunc(b.metadata))
+	metadata := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		front.Metadata(w, r, b.notice.Load())
+	}))
 	t.Cleanup(metadata.Close)
 	b.env = []string{"PATH=" + bin + ":/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + b.home, "AWS_ENDPOINT_URL=" + m.URL,
 		"AWS_ACCESS_KEY_ID=id", "AWS_SECRET_ACCESS_KEY=key", "AWS_EC2_METADATA_SERVICE_ENDPOINT=" + metadata.URL}
@@ -131,47 +132,6 @@ func environment(t *testing.T) []byte {
 		t.Fatal(err)
 	}
 	return out.Bytes()
-}
-
-// programs makes the folder of programs that only write down what they are told.
-func (b *boot) programs(t *testing.T) string {
-	t.Helper()
-	bin := b.home + ".bin"
-	if err := os.MkdirAll(bin, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	note := "#!/bin/sh\necho \"${0##*/} $*\" >>" + b.calls + "\n"
-	trainer := "for last; do case $last in */environment/bin/python | python3) run=1 ;; esac\n" +
-		"[ -z \"$run\" ] || set -- \"$@\" \"$last\"; shift; done\n" // drops the options before the program
-	for name, text := range map[string]string{
-		"shutdown":    "",
-		"systemctl":   "[ \"$1\" != stop ] || kill -TERM \"$(cat " + b.home + ".trainer)\"\n",
-		"systemd-run": "echo $$ >" + b.home + ".trainer\n" + trainer + "cd " + b.home + "/output && exec \"$@\"\n",
-		"docker": "[ \"$1\" != login ] || cat >/dev/null\n[ \"$1\" != run ] || {\n" + trainer +
-			"cd " + b.home + "/output && exec \"$@\"\n}\n",
-	} {
-		if err := os.WriteFile(filepath.Join(bin, name), []byte(note+text), 0o700); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.Symlink(venvtest.Program(t, "awscli", "aws"), filepath.Join(bin, "aws")); err != nil {
-		t.Fatal(err)
-	}
-	return bin
-}
-
-// metadata answers as the instance metadata service, version 2.
-func (b *boot) metadata(w http.ResponseWriter, r *http.Request) {
-	switch {
-	case r.Method == http.MethodPut && r.URL.Path == "/latest/api/token":
-		fmt.Fprint(w, "token")
-	case r.Header.Get("X-aws-ec2-metadata-token") != "token":
-		w.WriteHeader(http.StatusUnauthorized)
-	case r.URL.Path == "/latest/meta-data/spot/instance-action" && b.notice.Load():
-		fmt.Fprint(w, `{"action":"terminate","time":"2036-11-30T18:00:00Z"}`)
-	default:
-		w.WriteHeader(http.StatusNotFound)
-	}
 }
 
 // start starts the user data as cloud-init does: as a file.
@@ -251,7 +211,8 @@ func TestBoot(t *testing.T) {
 		want := []string{"shutdown -P +480",
 			"systemctl link HOME/aob-expiry.service", "systemctl link HOME/aob-watchdog.service",
 			"systemctl daemon-reload", "systemctl enable --now HOME/aob-expiry.timer HOME/aob-watchdog.timer",
-			"systemd-run --quiet --pipe --wait --collect --unit aob-trainer --uid " + userName(t) +
+			"chown -R nobody HOME/output",
+			"systemd-run --quiet --pipe --wait --collect --unit aob-trainer --uid nobody" +
 				" --property PrivateNetwork=yes --property NoNewPrivileges=yes --property ProtectSystem=strict" +
 				" --property ReadWritePaths=HOME/output --property WorkingDirectory=HOME/output" +
 				" HOME/environment/bin/python HOME/input/trainer/train.py HOME/input/run.json",
@@ -397,13 +358,4 @@ func wantText(t *testing.T, what, got, want string) {
 	if got != want {
 		t.Errorf("%s: %q, want %q", what, got, want)
 	}
-}
-
-func userName(t *testing.T) string {
-	t.Helper()
-	me, err := user.Current()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return me.Username
 }

@@ -61,18 +61,17 @@ step() {
 	tell || log "the log was not copied"
 }
 
-# tell copies the logs of this attempt.
+# tell copies what says how this attempt goes.
 tell() {
-	aws s3 sync --only-show-errors "$AOB_HOME/boot" "s3://$AOB_BUCKET/${AOB_OUTPUTS}boot/$AOB_ATTEMPT" \
-		--exclude exit.json
+	aws s3 sync --only-show-errors --no-follow-symlinks "$AOB_HOME/boot" \
+		"s3://$AOB_BUCKET/${AOB_OUTPUTS}boot/$AOB_ATTEMPT" --exclude exit.json
 }
 
-# upload copies the output. status.json comes last, and belongs to this attempt alone.
+# upload copies the output, and after it the heartbeat as it was before: what that says is there, is there.
 upload() {
+	[ ! -f "$AOB_HOME/output/status.json" ] || cp -P "$AOB_HOME/output/status.json" "$AOB_HOME/boot/status.json"
 	aws s3 sync --only-show-errors --no-follow-symlinks "$AOB_HOME/output" "s3://$AOB_BUCKET/$AOB_OUTPUTS" \
-		--exclude 'boot/*' --exclude status.json &&
-		aws s3 sync --only-show-errors --no-follow-symlinks "$AOB_HOME/output" \
-			"s3://$AOB_BUCKET/${AOB_OUTPUTS}boot/$AOB_ATTEMPT" --exclude '*' --include status.json && tell
+		--exclude 'boot/*' --exclude status.json && tell
 }
 
 # fetch gets the inputs and checks that they are exactly what the run was approved with.

@@ -1,5 +1,5 @@
 // Package front stands between a client and moto, and answers as Amazon does where moto does not: it refuses calls that
-// come too fast, splits lists into pages, keeps client tokens, and shows changes late.
+// come too fast, splits lists into pages, keeps client tokens, shows changes late, and runs what instances are told to.
 //
 // Only tests import it.
 package front
@@ -34,6 +34,10 @@ type Front struct {
 	Quotas map[string]float64
 	// Before and After are called around each call that reaches moto, with its name, as in TerminateInstances.
 	Before, After func(name string)
+	// Answer may answer a call of EC2 in place of moto; it reports whether it has. nil for none.
+	Answer func(w http.ResponseWriter, name string) bool
+	// Instances run what instances are told to; nil for instances that do nothing, as moto's.
+	Instances *Instances
 
 	mu     sync.Mutex
 	all    int
@@ -59,6 +63,9 @@ func (f *Front) Start(t testing.TB, to string) string {
 	}
 	f.to, f.counts, f.seen = address, map[string]int{}, map[string][]byte{}
 	f.stale, f.tokens = map[string]int{}, map[string]made{}
+	if f.Instances != nil {
+		f.Instances.start(t, to)
+	}
 	server := httptest.NewServer(f)
 	t.Cleanup(server.Close)
 	return server.URL
@@ -170,7 +177,16 @@ func (f *Front) ec2(w http.ResponseWriter, r *http.Request, form url.Values, reg
 		_, _ = w.Write(before.answer)
 		return
 	}
+	if f.Answer != nil && f.Answer(w, name) {
+		return
+	}
+	if f.Instances != nil && name == "TerminateInstances" {
+		f.Instances.terminating(form)
+	}
 	answer := f.forward(w, r, []byte(form.Encode()), name)
+	if f.Instances != nil && name == "RunInstances" && answer != nil {
+		f.Instances.ran(form, region, answer)
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
