@@ -29,11 +29,11 @@ func (a *Account) Variables(ctx context.Context) (map[string]string, error) {
 	if c.SessionToken != "" {
 		list["AWS_SESSION_TOKEN"] = c.SessionToken
 	}
-	if a.at.Endpoint != "" {
-		list["AWS_ENDPOINT_URL"] = a.at.Endpoint
-	}
 	if bundle := os.Getenv("AWS_CA_BUNDLE"); bundle != "" {
 		list["AWS_CA_BUNDLE"] = bundle
+	}
+	if a.at.Endpoint != "" {
+		list["AWS_ENDPOINT_URL"] = a.at.Endpoint
 	}
 	return list, nil
 }

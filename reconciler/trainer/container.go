@@ -99,20 +99,26 @@ func (c Containers) Has(ctx context.Context, image string) bool {
 	return err == nil
 }
 
+// Named returns the container of an image by its digest, which may not be on this machine.
+func (c Containers) Named(digest delivery.Digest) (Container, error) {
+	for _, with := range slices.Sorted(maps.Keys(c.Images)) {
+		if DigestOf(c.Images[with]) == digest {
+			return Container{Engine: c.Engine, Image: c.Images[with], Limits: c.Limits}, nil
+		}
+	}
+	return Container{}, delivery.Blockedf("have the server's operator put it back under containers.images in its "+
+		"configuration, or push again, so that the server's current image is used",
+		"the server no longer has the image with digest %s", digest.Short())
+}
+
 // Prepare returns the container of an image, and pulls the image if it is missing. Its errors are [delivery.Blocked] if
 // another attempt would fail too.
 func (c Containers) Prepare(ctx context.Context, digest delivery.Digest, progress func(Making)) (Container, error) {
-	image := ""
-	for _, with := range slices.Sorted(maps.Keys(c.Images)) {
-		if DigestOf(c.Images[with]) == digest {
-			image = c.Images[with]
-		}
-	}
+	named, err := c.Named(digest)
+	image := named.Image
 	switch {
-	case image == "":
-		return Container{}, delivery.Blockedf("have the server's operator put it back under containers.images in its "+
-			"configuration, or push again, so that the server's current image is used",
-			"the server no longer has the image with digest %s", digest.Short())
+	case err != nil:
+		return Container{}, err
 	case c.Engine == "":
 		return Container{}, errNoEngine
 	case c.Has(ctx, image):
@@ -124,7 +130,7 @@ func (c Containers) Prepare(ctx context.Context, digest delivery.Digest, progres
 			return Container{}, fmt.Errorf("the image %s cannot be pulled: %w", image, err)
 		}
 	}
-	return Container{Engine: c.Engine, Image: image, Limits: c.Limits}, nil
+	return named, nil
 }
 
 // pull pulls an image. The engine checks its digest.

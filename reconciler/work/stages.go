@@ -55,6 +55,7 @@ type Environments interface {
 
 // Containers prepares the containers of trainers, as [trainer.Containers] does.
 type Containers interface {
+	Named(image delivery.Digest) (trainer.Container, error)
 	Prepare(ctx context.Context, image delivery.Digest, progress func(trainer.Making)) (trainer.Container, error)
 }
 
@@ -320,7 +321,14 @@ func (s *Stages) runTrainer(ctx context.Context, r *run.Run, input delivery.Trai
 		return none, delivery.Blockedf("push again, so that the server's current trainer is used",
 			"trainer %s of files %s is not on this server", input.Spec.Train.With, input.Trainer.Short())
 	}
+	if delivery.PaidModule(input.Machine) && ask.Variant != nil {
+		input.Machine = delivery.TrainLocal // a variant is made in minutes, and nobody was asked what it costs
+	}
 	python, container, err := s.surroundings(ctx, r, input)
+	if err != nil {
+		return none, err
+	}
+	secrets, err := s.trainerSecrets(input)
 	if err != nil {
 		return none, err
 	}
@@ -341,8 +349,23 @@ func (s *Stages) runTrainer(ctx context.Context, r *run.Run, input delivery.Trai
 	ask.Key, ask.Seed, ask.Dataset, ask.Output = r.Spec.Key, input.Seed, prepared, output
 	ask.Spec = trainerSpec{input.Spec.Classes.Names(), spec}
 	return machine.Train(ctx, trainer.Request{Dir: r.Dir, RunJSON: ask.at, Python: python, Container: container,
-		Script: script, Inputs: ask.inputs(), Secrets: s.Secrets, Quote: r.Spec.Quote, Heartbeat: s.Heartbeat,
+		Script: script, Inputs: ask.inputs(), Secrets: secrets, Quote: r.Spec.Quote, Heartbeat: s.Heartbeat,
 		Limit: time.Duration(input.Limit), Stage: r.Stage, Progress: r.Progress})
+}
+
+// trainerSecrets returns the secrets that a trainer asks for. The run may have more, as those of the store of files.
+func (s *Stages) trainerSecrets(input delivery.TrainRun) (map[string]string, error) {
+	described, err := trainer.Described(s.Trainers, input.Trainer, input.Spec.Train.With)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	list := map[string]string{}
+	for _, name := range described.Secrets {
+		if value, ok := s.Secrets[name]; ok {
+			list[name] = value
+		}
+	}
+	return list, nil
 }
 
 // A packed is a model that was inspected and stored as a bundle.
@@ -392,6 +415,10 @@ func (s *Stages) surroundings(ctx context.Context, r *run.Run, input delivery.Tr
 	case input.Environment.Image == "":
 		python, err = s.python(ctx, r, input, progress)
 		return python, nil, err
+	}
+	if delivery.PaidModule(input.Machine) { // the instance pulls it itself
+		c, err := s.Containers.Named(input.Environment.Image)
+		return "", &c, err
 	}
 	if err := r.Stage(delivery.StageEnvironment); err != nil {
 		return "", nil, err

@@ -36,6 +36,8 @@ type Front struct {
 	Before, After func(name string)
 	// Answer may answer a call of EC2 in place of moto; it reports whether it has. nil for none.
 	Answer func(w http.ResponseWriter, name string) bool
+	// S3 is the address of a store that gets the calls of S3 in place of moto; "" for moto.
+	S3 string
 	// Instances run what instances are told to; nil for instances that do nothing, as moto's.
 	Instances *Instances
 
@@ -80,6 +82,16 @@ func (f *Front) Count(name string) int {
 
 // ServeHTTP implements http.Handler.
 func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if service, _ := signedFor(r); service == "s3" && f.S3 != "" {
+		store, err := url.Parse(f.S3)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		proxy := httputil.ReverseProxy{Rewrite: func(p *httputil.ProxyRequest) { p.SetURL(store); p.Out.Host = p.In.Host }}
+		proxy.ServeHTTP(w, r)
+		return
+	}
 	body, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
