@@ -47,7 +47,7 @@
 //     without progress the run fails.
 //
 // Progress is a stage or an epoch that no attempt reached before. After an attempt with progress there is no pause.
-// Without progress the pause starts at 0.25 s and doubles up to 5 min.
+// Without progress the pause starts at 0.25 s and doubles up to 5 min. A delivery.Wait asks for a longer one.
 package run
 
 import (

@@ -38,6 +38,8 @@ type entry struct {
 	Result  delivery.Digest  `json:"result,omitempty"`
 	Process *durable.Process `json:"process,omitempty"`
 	State   string           `json:"state,omitempty"` // id of the state folder whose server started Process
+
+	Pause delivery.Duration `json:"pause,omitempty"` // after an error, before the next attempt
 }
 
 // The limits of attempts without progress.
@@ -201,10 +203,11 @@ func (h history) now() history {
 
 // pause returns how long after the last entry the next attempt may begin.
 func (h history) pause() time.Duration {
+	asked := time.Duration(h.last.Pause)
 	if h.idle < 2 {
-		return 0
+		return asked
 	}
-	return min(firstPause<<min(h.idle-2, 20), maxPause)
+	return max(asked, min(firstPause<<min(h.idle-2, 20), maxPause))
 }
 
 // A journal is written only by the process that holds the run's lock.

@@ -127,7 +127,8 @@ type endCause struct{ event, why, do string }
 func (c endCause) Error() string { return c.why }
 
 // Do calls work and records how the attempt ended: done, with the result as JSON;
-// failed, for a delivery.Blocked error; or to be retried, for any other error.
+// failed, for a delivery.Blocked error; or to be retried, for any other error, and for a delivery.Wait not before its
+// time.
 //
 // The context is canceled on SIGTERM, on SIGINT, by end.json, and after the spec's limit. It may be canceled before
 // work is called: then work must only clean up what an earlier attempt left. So work that launches processes must clean
@@ -180,7 +181,11 @@ func (r *Run) ending(ctx context.Context, err error) entry {
 	if blocked, ok := errors.AsType[delivery.Blocked](err); ok {
 		return entry{Event: eventFailed, Error: r.public(blocked.What), Do: r.public(blocked.Do)}
 	}
-	return entry{Event: eventError, Error: r.public(err.Error())}
+	e := entry{Event: eventError, Error: r.public(err.Error())}
+	if wait, ok := errors.AsType[delivery.Wait](err); ok {
+		e.Error, e.Pause = r.public(wait.What), delivery.Duration(wait.For)
+	}
+	return e
 }
 
 // serverPath matches an absolute path: what is before it, and its last part.

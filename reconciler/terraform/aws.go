@@ -66,6 +66,9 @@ func (m *AWS) Prepare(ctx context.Context, req trainer.Request, next Next) (Laun
 	if err != nil {
 		return Launching{}, err
 	}
+	if err := m.clear(ctx, v); err != nil {
+		return Launching{}, err
+	}
 	note := func(text string) error { return say(req, text) }
 	if err := stage(req, "upload"); err != nil {
 		return Launching{}, err
@@ -77,7 +80,7 @@ func (m *AWS) Prepare(ctx context.Context, req trainer.Request, next Next) (Laun
 	return Launching{Launch: launch{Argv: []string{"train-aws-ec2"}}, Vars: v, Policy: v.Policy(),
 		Tell: func(text string) { _ = note(text) }, // a line that is not shown is no reason to end
 		Explain: func(err error) error {
-			return explainApply(err, v)
+			return explainApply(err, v, len(next.Earlier))
 		},
 		Applied: func(output func(string, any) error) error {
 			var id string
@@ -86,6 +89,29 @@ func (m *AWS) Prepare(ctx context.Context, req trainer.Request, next Next) (Laun
 			}
 			return say(req, "instance "+id+" boots")
 		}}, nil
+}
+
+// clear removes what an attempt of the same number has left that nothing here knows of any more, as after a loss of the
+// server's disk: it would be taken for what this attempt tells.
+func (m *AWS) clear(ctx context.Context, v EC2) error {
+	things, err := m.Things.OfRun(ctx, v.Region, v.Controller, v.Run)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(things, delivery.Thing.Costs) {
+		if err := m.end(ctx, v); err != nil {
+			return err
+		}
+	}
+	var keys []string
+	err = m.Objects.List(ctx, v.boot(), func(key string, _ int64, _ string) error {
+		keys = append(keys, key)
+		return nil
+	})
+	for _, key := range keys {
+		err = errors.Join(err, m.Objects.Remove(ctx, key))
+	}
+	return err
 }
 
 // say writes a status of which the trainer knows nothing.
@@ -212,8 +238,11 @@ var (
 	noQuota = regexp.MustCompile(`\b(VcpuLimitExceeded|InstanceLimitExceeded)\b`)
 )
 
-// explainApply returns the error of an apply for people.
-func explainApply(err error, v EC2) error {
+// firstWait is the time after the first lack of capacity; it doubles.
+const firstWait = time.Minute
+
+// explainApply returns the error of an apply for people. before is how many attempts were lost before this one.
+func explainApply(err error, v EC2, before int) error {
 	var step stepError
 	text := err.Error()
 	if errors.As(err, &step) {
@@ -221,10 +250,11 @@ func explainApply(err error, v EC2) error {
 	}
 	switch code := noCapacity.FindString(text); {
 	case code == "SpotMaxPriceTooLow":
-		return lostf(LostCapacity, "no spot instance %s is to be had in %s for at most $%s an hour", v.InstanceType,
-			v.Region, v.MaxPrice)
+		return lostError{LostCapacity, delivery.Wait{For: firstWait << min(before, 10), What: fmt.Sprintf(
+			"no spot instance %s is to be had in %s for at most $%s an hour", v.InstanceType, v.Region, v.MaxPrice)}}
 	case code != "":
-		return lostf(LostCapacity, "AWS has no %s to give in %s at the moment (%s)", v.InstanceType, v.Region, code)
+		return lostError{LostCapacity, delivery.Wait{For: firstWait << min(before, 10), What: fmt.Sprintf(
+			"AWS has no %s to give in %s at the moment (%s)", v.InstanceType, v.Region, code)}}
 	}
 	if code := noQuota.FindString(text); code != "" {
 		return delivery.Blockedf("ask AWS for more: Service Quotas, Amazon EC2, in region "+v.Region,
@@ -284,8 +314,7 @@ func (m *AWS) instance(ctx context.Context, v EC2) (*delivery.Thing, error) {
 	return found, nil
 }
 
-// Stop implements [Machine]: it ends everything with the tags of the run, until the account says several times that
-// there is nothing. It needs no state of Terraform.
+// Stop implements [Machine]. It needs no state of Terraform.
 func (m *AWS) Stop(ctx context.Context, attempt string) error {
 	v, err := m.ofAttempt(attempt)
 	if errors.Is(err, os.ErrNotExist) || err == nil && copied(attempt) {
@@ -294,6 +323,11 @@ func (m *AWS) Stop(ctx context.Context, attempt string) error {
 	if err != nil {
 		return err
 	}
+	return m.end(ctx, v)
+}
+
+// end ends everything with the tags of a run, until the account says several times that there is nothing.
+func (m *AWS) end(ctx context.Context, v EC2) error {
 	began, gone := time.Now(), 0
 	for {
 		things, err := m.Things.OfRun(ctx, v.Region, v.Controller, v.Run)

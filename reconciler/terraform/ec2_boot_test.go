@@ -106,7 +106,7 @@ func newBoot(t *testing.T, m *mototest.Server, spec map[string]any, change func(
 	}
 	b.data = strings.NewReplacer("AOB_SECONDS='15'", "AOB_SECONDS='1'").Replace(v.UserData())
 	bin := b.home + ".bin"
-	if err := front.Programs(t, bin, b.home, b.calls); err != nil {
+	if err := front.Programs(t, bin, b.home, b.home); err != nil {
 		t.Fatal(err)
 	}
 	metadata := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -205,7 +205,8 @@ func (u *upload) tar(ctx context.Context, name string, entries []entry) error {
 	if len(entries) == 0 {
 		return nil
 	}
-	p := &parts{name: name, dir: u.dir, send: func(part string, f *os.File, size int64, sum [sha256.Size]byte) error {
+	p := &parts{name: name, dir: u.dir, most: partSize, send: func(part string, f *os.File, size int64,
+		sum [sha256.Size]byte) error {
 		return u.object(ctx, part, f, size, sum)
 	}}
 	defer p.discard()
@@ -267,9 +268,10 @@ func pack(ctx context.Context, w *tar.Writer, e entry) error {
 	})
 }
 
-// parts cuts what is written into files of partSize, and sends each when it is full.
+// parts cuts what is written into files of a size, and sends each when it is full.
 type parts struct {
 	name, dir string
+	most      int64 // bytes of a part
 	send      func(part string, f *os.File, size int64, sum [sha256.Size]byte) error
 
 	number int
@@ -287,13 +289,13 @@ func (p *parts) Write(data []byte) (n int, err error) {
 			}
 			p.digest, p.size = sha256.New(), 0
 		}
-		piece := data[n:min(len(data), n+int(partSize-p.size))]
+		piece := data[n:min(len(data), n+int(p.most-p.size))]
 		if _, err := p.file.Write(piece); err != nil {
 			return n, err
 		}
 		p.digest.Write(piece)
 		n, p.size = n+len(piece), p.size+int64(len(piece))
-		if p.size == partSize {
+		if p.size == p.most {
 			if err := p.close(); err != nil {
 				return n, err
 			}

@@ -27,7 +27,8 @@ import (
 
 // Instances run the user data of instances, each as a child process in place of a machine. Programs that change a
 // machine (shutdown, systemctl, systemd-run, docker, chown) only write down what they are told; aws, tar, curl and the
-// trainer are the real ones. A new instance finds the folder of its user data's AOB_HOME empty, as a new disk is.
+// trainer are the real ones. A new instance finds the folder of its user data's AOB_HOME empty, as a new disk is: a
+// folder below /opt is one of its own, in a mount namespace.
 type Instances struct {
 	// S3 has the environment by which aws on an instance reaches the store, as AWS_ENDPOINT_URL and keys.
 	S3 []string
@@ -47,7 +48,8 @@ type Instances struct {
 
 // An instance is one child process.
 type instance struct {
-	id, home string
+	id       string
+	files    string // what the names of its files begin with
 	region   string
 	command  *exec.Cmd
 	ended    chan struct{}
@@ -97,14 +99,12 @@ func (i *Instances) boot(id, region, data string) error {
 	if home == nil {
 		return fmt.Errorf("its user data has no AOB_HOME")
 	}
-	n := &instance{id: id, home: home[1], region: region, ended: make(chan struct{})}
-	for _, left := range []string{"", ".trainer"} {
-		if err := os.RemoveAll(n.home + left); err != nil {
-			return err
-		}
+	n := &instance{id: id, files: filepath.Join(i.dir, id), region: region, ended: make(chan struct{})}
+	if err := os.RemoveAll(home[1]); err != nil {
+		return err
 	}
-	bin := filepath.Join(i.dir, id)
-	if err := Programs(i.t, bin, n.home, filepath.Join(i.dir, id+".calls")); err != nil {
+	bin := n.files + ".bin"
+	if err := Programs(i.t, bin, home[1], n.files); err != nil {
 		return err
 	}
 	n.metadata = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -113,13 +113,21 @@ func (i *Instances) boot(id, region, data string) error {
 		i.mu.Unlock()
 		Metadata(w, r, notice)
 	}))
-	script := filepath.Join(i.dir, id+".part-001") // a file, as cloud-init has it
+	script := n.files + ".part-001" // a file, as cloud-init has it
 	data = strings.Replace(data, "AOB_SECONDS='15'", "AOB_SECONDS='3'", 1)
 	if err := os.WriteFile(script, []byte(data), 0o700); err != nil {
 		return err
 	}
 	n.command = exec.Command(script)
-	n.command.Env = append([]string{"PATH=" + bin + ":/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + n.home,
+	if name, is := strings.CutPrefix(home[1], "/opt/"); is {
+		disk := n.files + ".disk"
+		if err := os.MkdirAll(disk, 0o700); err != nil {
+			return err
+		}
+		n.command = exec.Command("unshare", "--mount", "--map-root-user", "/bin/sh", "-c", "mount -t tmpfs tmpfs /opt && "+
+			"mkdir -p /opt/"+name+" && mount --bind "+disk+" /opt/"+name+" && exec "+script)
+	}
+	n.command.Env = append([]string{"PATH=" + bin + ":/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + home[1],
 		"AWS_EC2_METADATA_SERVICE_ENDPOINT=" + n.metadata.URL}, i.S3...)
 	if i.Log != nil {
 		n.command.Stdout, n.command.Stderr = i.Log, i.Log
@@ -204,7 +212,7 @@ func (i *Instances) Trainer(id string) int {
 	if n == nil {
 		return 0
 	}
-	text, err := os.ReadFile(n.home + ".trainer")
+	text, err := os.ReadFile(n.files + ".trainer")
 	if err != nil {
 		return 0
 	}
@@ -226,22 +234,23 @@ func (i *Instances) Running() (n int) {
 	return n
 }
 
-// Programs makes the folder of programs of an instance. What they are told is added to the file calls.
-func Programs(t testing.TB, bin, home, calls string) error {
+// Programs makes the folder of programs of an instance. What they are told is added to the file FILES.calls, and
+// FILES.trainer gets the process of the trainer.
+func Programs(t testing.TB, bin, home, files string) error {
 	if err := os.MkdirAll(bin, 0o700); err != nil {
 		return err
 	}
-	note := "#!/bin/sh\necho \"${0##*/} $*\" >>" + calls + "\n"
+	note := "#!/bin/sh\necho \"${0##*/} $*\" >>" + files + ".calls\n"
 	trainer := "for last; do case $last in */environment/bin/python | python3) run=1 ;; esac\n" +
 		"[ -z \"$run\" ] || set -- \"$@\" \"$last\"; shift; done\n" + // drops the options before the program
-		"echo $$ >" + home + ".trainer\ncd " + home + "/output && exec \"$@\"\n"
+		"echo $$ >" + files + ".trainer\ncd " + home + "/output && exec \"$@\"\n"
 	for name, text := range map[string]string{
 		"shutdown":    "",
 		"chown":       "",
-		"systemctl":   "[ \"$1\" != stop ] || kill -TERM \"$(cat " + home + ".trainer)\"\n",
+		"systemctl":   "[ \"$1\" != stop ] || kill -TERM \"$(cat " + files + ".trainer)\"\n",
 		"systemd-run": trainer,
 		"docker": "[ \"$1\" != login ] || cat >/dev/null\n" +
-			"[ \"$1\" != stop ] || kill -TERM \"$(cat " + home + ".trainer)\"\n[ \"$1\" != run ] || {\n" + trainer +
+			"[ \"$1\" != stop ] || kill -TERM \"$(cat " + files + ".trainer)\"\n[ \"$1\" != run ] || {\n" + trainer +
 			"}\n",
 	} {
 		if err := os.WriteFile(filepath.Join(bin, name), []byte(note+text), 0o700); err != nil {

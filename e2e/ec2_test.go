@@ -1,0 +1,217 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	awsfront "github.com/autonomos/aob/tools/moto/front"
+	"github.com/autonomos/aob/tools/moto/mototest"
+	"github.com/autonomos/aob/tools/versitygw/versitytest"
+)
+
+// An account is an account of AWS: moto behind the front, with versitygw for S3. Its instances do what their user data
+// says.
+type account struct {
+	url, vpc, subnet, providers string
+	instances                   *awsfront.Instances
+	front                       *awsfront.Front
+	ec2                         *ec2.Client
+}
+
+const (
+	accountRegion = "eu-central-1"
+	accountNumber = "123456789012" // moto's
+)
+
+func newAccount(t *testing.T) *account {
+	t.Helper()
+	if out, err := exec.Command("unshare", "--mount", "--map-root-user", "mount", "-t", "tmpfs", "tmpfs",
+		"/opt").CombinedOutput(); err != nil {
+		t.Skipf("no mount namespaces for instances: %v: %s", err, lastLine(out))
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	moto, store := mototest.Start(t), versitytest.Start(t)
+	keys := []string{"AWS_ACCESS_KEY_ID=" + versitytest.KeyID, "AWS_SECRET_ACCESS_KEY=" + versitytest.Key}
+	a := &account{providers: filepath.Join(cache, "aob", "awsprovider"),
+		instances: &awsfront.Instances{S3: append(keys, "AWS_ENDPOINT_URL="+store.URL)}}
+	a.front = &awsfront.Front{Instances: a.instances, S3: store.URL,
+		Prices: map[string][]float64{accountRegion + " g5.xlarge": {1.258, 0.612, 0.65}}}
+	a.url = a.front.Start(t, moto.URL)
+	store.Bucket(t, "acme-runs")
+	store.Bucket(t, "acme-states")
+	a.ec2 = ec2.New(ec2.Options{Region: accountRegion, BaseEndpoint: &a.url,
+		Credentials: credentials.NewStaticCredentialsProvider("id", "key", "")})
+	subnets, err := a.ec2.DescribeSubnets(t.Context(), &ec2.DescribeSubnetsInput{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.subnet, a.vpc = *subnets.Subnets[0].SubnetId, *subnets.Subnets[0].VpcId
+	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", filepath.Join(a.providers, "registry.terraform.io",
+		"hashicorp", "aws", "5.32.0", runtime.GOOS+"_"+runtime.GOARCH, "terraform-provider-aws_v5.32.0"), ".")
+	build.Dir = filepath.Join("..", "tools", "awsprovider")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the provider: %v\n%s", err, out)
+	}
+	return a
+}
+
+// configuration is what the server's configuration says of the account.
+func (a *account) configuration() string {
+	return fmt.Sprintf(`aws:
+  controller: acme
+  regions: [%s]
+  train: {account: "%s", vpc: %s, subnet: %s, amiName: "amzn2-ami-hvm-2.0.*", runs: acme-runs, states: acme-states,
+    providers: %s}
+`, accountRegion, accountNumber, a.vpc, a.subnet, a.providers)
+}
+
+// env is how the server reaches the account.
+func (a *account) env() []string {
+	return append([]string{"AWS_ENDPOINT_URL=" + a.url, "AWS_EC2_METADATA_DISABLED=true"}, a.instances.S3[:2]...)
+}
+
+// none checks that the account has no instance any more.
+func (a *account) none(t *testing.T) {
+	t.Helper()
+	out, err := a.ec2.DescribeInstances(t.Context(), &ec2.DescribeInstancesInput{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range out.Reservations {
+		for _, i := range r.Instances {
+			if i.State.Name != "terminated" {
+				t.Errorf("instance %s is %s", *i.InstanceId, i.State.Name)
+			}
+		}
+	}
+}
+
+// A pull request trains on a spot instance, once somebody agrees to the price. The instance is taken away in the
+// middle, another one goes on from the checkpoint, and the model is judged and released as any other. Nothing is left.
+func TestEC2(t *testing.T) {
+	if os.Getenv("AOB_AWS") == "" {
+		t.Skip("takes minutes: make test-aws runs it")
+	}
+	n := findPrograms(t)
+	a := newAccount(t)
+	w := newWorkshop(t, n, "ec2", map[string]string{"README.md": "# What our devices run\n"})
+	w.env = a.env()
+	writeFiles(t, w.path("shapes"), colors(t))
+	environment := w.path("environment")
+	if out, err := exec.Command(python, "-m", "venv", "--without-pip", "--system-site-packages",
+		environment).CombinedOutput(); err != nil {
+		t.Skipf("%s has no venv: %v: %s", python, err, lastLine(out))
+	}
+	w.start(t, func() string {
+		return fmt.Sprintf(workshopConfiguration, w.address, w.counters, w.path("shapes"),
+			filepath.Join(w.bin, "aob-detect"), w.library, w.terraform, filepath.Join(environment, "bin", "python")) +
+			a.configuration()
+	})
+	w.clone.push(t, "first", "colors: a first model", map[string]string{"models/colors.yaml": `apiVersion: aob/v1
+kind: Model
+name: colors
+dataset: {dir: shapes}
+classes: [red, blue]
+train:
+  with: tiny@1
+  resolution: 128
+  epochs: 1000
+  batch: {effective: 2}
+  args: {channels: 4}
+  machine: {terraform: train-aws-ec2, instance: g5.xlarge, spot: only, limit: 2h, maxCost: $3}
+`, "gates/any.yaml": `apiVersion: aob/v1
+kind: Gate
+name: any
+covers: [colors]
+classes: [red, blue]
+evaluate: {dataset: {dir: shapes}, split: test}
+checks:
+  - {metric: size, max: 20MB}
+`})
+	number := w.goes(t, "first")
+	epoch := func(least int) {
+		until(t, func() error {
+			pr, err := w.pull(t.Context(), "first")
+			if err == nil && pr.State == delivery.CheckFailure {
+				return fatal{errors.New(pr.Text)}
+			}
+			for _, r := range pr.Runs {
+				if r.Kind == delivery.RunTrain && r.Epoch >= least {
+					return nil
+				}
+			}
+			return errors.Join(err, fmt.Errorf("the training is not in epoch %d: %s", least, pr.Text))
+		})
+	}
+	epoch(1)
+	first := a.instances.Last()
+	a.instances.Interrupt(first)
+	pr := w.green(t, "first")
+	if a.instances.Last() == first || a.front.Count("RunInstances") != 2 {
+		t.Errorf("%d instances were run, the last is %s", a.front.Count("RunInstances"), a.instances.Last())
+	}
+	if len(pr.Models) != 1 || pr.Models[0].Bundle == "" {
+		t.Errorf("no bundle on the pull request: %+v", pr.Models)
+	}
+	a.none(t)
+	if out := w.aob(t, "cost"); !strings.Contains(out, "colors") || !strings.Contains(out, "$") {
+		t.Errorf("aob cost says\n%s", out)
+	}
+	w.aob(t, "explain", "pr", fmt.Sprint(number))
+	w.merge(t, pr)
+	until(t, func() error {
+		if out := w.aob(t, "status"); !strings.Contains(out, "colors") || !strings.Contains(out, "version 1") {
+			return fmt.Errorf("aob status says\n%s", out)
+		}
+		return nil
+	})
+	w.close(t)
+}
+
+var goFor = regexp.MustCompile(`(/aob run [0-9a-f]+)`)
+
+// goes waits until a branch's pull request asks for a go, checks that nothing has started, and gives it.
+func (w *workshop) goes(t *testing.T, branch string) (number int) {
+	t.Helper()
+	var ask []string
+	until(t, func() error {
+		pr, err := w.pull(t.Context(), branch)
+		if err != nil {
+			return err
+		}
+		number = pr.Number
+		if pr.State == delivery.CheckFailure {
+			return fatal{errors.New(pr.Text)}
+		}
+		out := w.quiet("pr", "show", fmt.Sprint(number))
+		if ask = goFor.FindStringSubmatch(out); ask == nil {
+			return fmt.Errorf("it asks for nothing:\n%s", out)
+		}
+		t.Logf("aob pr show %d\n%s", number, out)
+		return nil
+	})
+	w.aob(t, "pr", "ask", fmt.Sprint(number), ask[1])
+	return number
+}
+
+// quiet runs a command of people, and returns what it prints.
+func (w *workshop) quiet(args ...string) string {
+	cmd := exec.Command(filepath.Join(w.bin, "aob"), args...)
+	cmd.Env = append(w.environment(), "AOB_SOCKET="+w.path("state", "aob.sock"))
+	out, _ := cmd.CombinedOutput() // an error is text too
+	return string(out)
+}
