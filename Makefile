@@ -2,6 +2,7 @@
 # make check        what a change needs: formatting, vet, staticcheck, the fast tests (under a minute)
 # make test         everything that passes in CI
 # make test-rfdetr  the trainer rfdetr on the real package (10 minutes on two cores; 7 GB of disk, once)
+# make test-aws     trainings on instances of EC2 against moto: lost ones, the contract suite, a pull request
 # make bench        the figures of BENCHMARKS.md
 # make bench-coco   aob eval beside other evaluators, where Python can import them
 # make bench-data   aob data check on 100,000 images beside sha256sum (2 GB of disk)
@@ -21,7 +22,7 @@ SHELL := /bin/sh
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/aob
 export PATH := $(PATH):$(CACHE)/bin
 
-.PHONY: demo check test test-rfdetr rfdetr-epochs test-seeds test-faults test-security test-tofu bench bench-data bench-serve serve-bundle test-swaps test-mutations soak bench-hostile bench-coco bench-intervals build tools test-tools schemas
+.PHONY: demo check test test-rfdetr test-aws test-aws-rfdetr rfdetr-epochs test-seeds test-faults test-security test-tofu bench bench-data bench-serve serve-bundle test-swaps test-mutations soak bench-hostile bench-coco bench-intervals build tools test-tools schemas
 
 build:
 	CGO_ENABLED=0 go build -trimpath -o bin/aob ./cmd/aob
@@ -61,6 +62,15 @@ test: test-tools build
 test-rfdetr: tools build rfdetr-epochs
 	/usr/bin/python3 -m unittest discover -v -s trainers/rfdetr
 	AOB_RFDETR=1 go test ./reconciler/detect ./e2e -run "TestTrainerContract|TestRFDETR" -v -timeout 1h
+
+test-aws: test-tools build
+	AOB_AWS=1 go test ./reconciler/terraform ./e2e -run "TestMachines/train-aws-ec2|TestTrainerOnEC2|TestLostInstances|TestEC2$$" \
+		-v -timeout 1h
+
+# The same pull request with RF-DETR on the real package, whose environment goes through S3 (6 GB).
+test-aws-rfdetr: test-tools build
+	bin/aob trainer install rfdetr@1.11.2
+	AOB_AWS=1 AOB_RFDETR=1 go test ./e2e -run "TestEC2RFDETR$$" -v -timeout 2h
 
 # Environments of old versions of rfdetr, made once (1 GB each).
 rfdetr-epochs: build

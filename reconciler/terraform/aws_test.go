@@ -197,6 +197,14 @@ func TestTrainerOnEC2(t *testing.T) {
 	}
 }
 
+// slow skips a test that make test-aws runs.
+func slow(t *testing.T) {
+	t.Helper()
+	if os.Getenv("AOB_AWS") == "" {
+		t.Skip("takes minutes: make test-aws runs it")
+	}
+}
+
 // ec2Bench trains on instances.
 func ec2Bench(r *region) func(t *testing.T, run map[string]any) bench {
 	return func(t *testing.T, run map[string]any) bench {
@@ -213,6 +221,7 @@ func ec2Bench(r *region) func(t *testing.T, run map[string]any) bench {
 
 // What AWS does to an attempt is told apart from what the training is to blame for.
 func TestLostInstances(t *testing.T) {
+	slow(t)
 	var answer atomic.Pointer[func(http.ResponseWriter, string) bool]
 	boots := true
 	r := startRegion(t, func(f *front.Front) {

@@ -46,9 +46,7 @@ func TestMachines(t *testing.T) {
 		})
 	}
 	t.Run("train-aws-ec2", func(t *testing.T) {
-		if os.Getenv("AOB_AWS") == "" {
-			t.Skip("takes minutes: make test-aws runs it")
-		}
+		slow(t)
 		conform(t, ec2Bench(startRegion(t, nil)))
 	})
 }

@@ -11,8 +11,34 @@
 // # On EC2
 //
 // [EC2] has the values of the module train-aws-ec2, and the [Policy] for them. The plan must have these values, one by
-// one, so a module that loses a property which keeps a GPU from leaking, or the account safe, is not applied.
-// Nothing trains through it yet.
+// one, so a module that loses a property which keeps a GPU from leaking, or the account safe, is not applied. [AWS]
+// trains through it. In the bucket of runs, below the prefix of the run:
+//
+//	input/             what the instance reads; SHA256SUMS lists it, and its digest is a value of the module
+//	output/            what the trainer writes, also what earlier attempts have left
+//	output/boot/N/     what attempt N tells: status.json, trainer.log, boot.log; exit.json is written last
+//
+// The bucket of states has RUN/N.tfstate. An attempt goes like this:
+//
+//  1. What the run still has in the account is ended. The inputs that are not in the bucket yet are uploaded, folders as
+//     parts of a tar file. run.json has the paths of the instance.
+//  2. The module is planned, checked and applied. Its values are in the attempt's folder before that, so that whoever
+//     finds the folder knows the tags. No instance may live longer than the ceiling pays for.
+//  3. The files that tell how the training goes are copied from the bucket every 15 seconds. Only names of the run
+//     contract are read, in bounded sizes.
+//  4. The stack is destroyed, everything with the tags of the run is ended until the account lists nothing three times,
+//     and if the training is done, its model and checkpoint are copied.
+//
+// The limits of an attempt:
+//
+//	nothing is heard of the instance for 10 minutes     the boot is stuck
+//	nothing new is heard for 15 minutes                 the trainer hangs
+//	the spot instance is taken away, or AWS ends it     the next attempt goes on from the checkpoint
+//	AWS has no instance                                 tried again after a minute, then after twice as long
+//
+// After five of these a person must act, and the error says what to do. A spot instance that may be replaced by one on
+// demand is, after two interruptions or one lack of capacity. While AWS does not answer, nothing is concluded from it.
+// An instance gets no secrets: a training that needs some is refused.
 //
 // # The trainer's process
 //
