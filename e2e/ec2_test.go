@@ -100,8 +100,7 @@ func (a *account) none(t *testing.T) {
 	}
 }
 
-// A pull request trains on a spot instance, once somebody agrees to the price. The instance is taken away in the
-// middle, another one goes on from the checkpoint, and the model is judged and released as any other. Nothing is left.
+// A pull request trains the tiny model on a spot instance.
 func TestEC2(t *testing.T) {
 	if os.Getenv("AOB_AWS") == "" {
 		t.Skip("takes minutes: make test-aws runs it")
@@ -109,21 +108,15 @@ func TestEC2(t *testing.T) {
 	n := findPrograms(t)
 	a := newAccount(t)
 	w := newWorkshop(t, n, "ec2", map[string]string{"README.md": "# What our devices run\n"})
-	w.env = a.env()
 	writeFiles(t, w.path("shapes"), colors(t))
 	environment := w.path("environment")
 	if out, err := exec.Command(python, "-m", "venv", "--without-pip", "--system-site-packages",
 		environment).CombinedOutput(); err != nil {
 		t.Skipf("%s has no venv: %v: %s", python, err, lastLine(out))
 	}
-	w.start(t, func() string {
-		return fmt.Sprintf(workshopConfiguration, w.address, w.counters, w.path("shapes"),
-			filepath.Join(w.bin, "aob-detect"), w.library, w.terraform, filepath.Join(environment, "bin", "python")) +
-			a.configuration()
-	})
-	w.clone.push(t, "first", "colors: a first model", map[string]string{"models/colors.yaml": `apiVersion: aob/v1
+	w.promoteOn(t, a, w.path("shapes"), filepath.Join(environment, "bin", "python"), `apiVersion: aob/v1
 kind: Model
-name: colors
+name: cells
 dataset: {dir: shapes}
 classes: [red, blue]
 train:
@@ -132,32 +125,72 @@ train:
   epochs: 1000
   batch: {effective: 2}
   args: {channels: 4}
-  machine: {terraform: train-aws-ec2, instance: g5.xlarge, spot: only, limit: 2h, maxCost: $3}
-`, "gates/any.yaml": `apiVersion: aob/v1
+`)
+}
+
+// The same with RF-DETR on the real package, whose environment goes through S3.
+func TestEC2RFDETR(t *testing.T) {
+	if os.Getenv("AOB_AWS") == "" || os.Getenv("AOB_RFDETR") == "" {
+		t.Skip("takes minutes and 30 GB of disk: make test-aws-rfdetr runs it")
+	}
+	n := find(t)
+	a := newAccount(t)
+	w := newWorkshop(t, n, "ec2-rfdetr", map[string]string{"README.md": "# What our devices run\n"})
+	w.usersPackages(t)
+	w.promoteOn(t, a, n.bccd, python, `apiVersion: aob/v1
+kind: Model
+name: cells
+dataset: {dir: shapes}
+classes: [RBC, WBC, Platelets]
+train:
+  with: rfdetr@1.11.2
+  architecture: rf-detr-nano
+  resolution: 96
+  epochs: 3
+  batch: {effective: 32, step: 8}
+  args: {dec_layers: 1, num_queries: 20, num_select: 20, group_detr: 1, multi_scale: "off", num_workers: 0}
+`)
+}
+
+// promoteOn opens a pull request with a model, whose training starts on a spot instance once somebody agrees to the
+// price. The instance is taken away in the middle, another one goes on from the checkpoint, and the model is judged and
+// released as any other. Nothing is left in the account.
+func (w *workshop) promoteOn(t *testing.T, a *account, dataset, interpreter, model string) {
+	t.Helper()
+	w.env = append(w.env, a.env()...)
+	w.start(t, func() string {
+		return fmt.Sprintf(workshopConfiguration, w.address, w.counters, dataset, filepath.Join(w.bin, "aob-detect"),
+			w.library, w.terraform, interpreter) + a.configuration()
+	})
+	_, classes, _ := strings.Cut(model, "classes: ")
+	classes, _, _ = strings.Cut(classes, "\n")
+	w.clone.push(t, "first", "cells: a first model", map[string]string{"models/cells.yaml": model +
+		"  machine: {terraform: train-aws-ec2, instance: g5.xlarge, spot: only, limit: 2h, maxCost: $3}\n",
+		"gates/any.yaml": `apiVersion: aob/v1
 kind: Gate
 name: any
-covers: [colors]
-classes: [red, blue]
+covers: [cells]
+classes: ` + classes + `
 evaluate: {dataset: {dir: shapes}, split: test}
 checks:
-  - {metric: size, max: 20MB}
+  - {metric: size, max: 150MB}
 `})
 	number := w.goes(t, "first")
-	epoch := func(least int) {
-		until(t, func() error {
-			pr, err := w.pull(t.Context(), "first")
-			if err == nil && pr.State == delivery.CheckFailure {
-				return fatal{errors.New(pr.Text)}
-			}
-			for _, r := range pr.Runs {
-				if r.Kind == delivery.RunTrain && r.Epoch >= least {
-					return nil
-				}
-			}
-			return errors.Join(err, fmt.Errorf("the training is not in epoch %d: %s", least, pr.Text))
-		})
+	if a.front.Count("RunInstances") > 0 {
+		t.Error("an instance was run before anybody agreed to it")
 	}
-	epoch(1)
+	until(t, func() error {
+		pr, err := w.pull(t.Context(), "first")
+		if err == nil && pr.State == delivery.CheckFailure {
+			return fatal{errors.New(pr.Text)}
+		}
+		for _, r := range pr.Runs {
+			if r.Kind == delivery.RunTrain && r.Epoch > 0 {
+				return nil
+			}
+		}
+		return errors.Join(err, fmt.Errorf("the training has finished no epoch: %s", pr.Text))
+	})
 	first := a.instances.Last()
 	a.instances.Interrupt(first)
 	pr := w.green(t, "first")
@@ -168,13 +201,13 @@ checks:
 		t.Errorf("no bundle on the pull request: %+v", pr.Models)
 	}
 	a.none(t)
-	if out := w.aob(t, "cost"); !strings.Contains(out, "colors") || !strings.Contains(out, "$") {
+	if out := w.aob(t, "cost"); !strings.Contains(out, "cells") || !strings.Contains(out, "$") {
 		t.Errorf("aob cost says\n%s", out)
 	}
 	w.aob(t, "explain", "pr", fmt.Sprint(number))
 	w.merge(t, pr)
 	until(t, func() error {
-		if out := w.aob(t, "status"); !strings.Contains(out, "colors") || !strings.Contains(out, "version 1") {
+		if out := w.quiet("status"); !strings.Contains(out, "cells") || !strings.Contains(out, "version 1") {
 			return fmt.Errorf("aob status says\n%s", out)
 		}
 		return nil

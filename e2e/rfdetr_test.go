@@ -29,25 +29,8 @@ func TestRFDETR(t *testing.T) {
 	if err != nil {
 		t.Skipf("the shared data are missing (set AOB_SHARED): %v", err)
 	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		t.Fatal(err)
-	}
 	w := newWorkshop(t, findPrograms(t), "rfdetr", map[string]string{"README.md": "# What our devices run\n"})
-	// The packages are those of the user, and not installed anew.
-	own := filepath.Join(w.dir, ".cache", "aob")
-	if err := os.MkdirAll(own, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{"environments", "uv"} {
-		if err := os.Symlink(filepath.Join(cache, "aob", name), filepath.Join(own, name)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if made, err := filepath.Glob(filepath.Join(own, "environments", "*", "environment.json")); err != nil ||
-		len(made) == 0 {
-		t.Skip("the trainer's packages are missing: bin/aob trainer install rfdetr@1.11.2")
-	}
+	w.usersPackages(t)
 	w.open(t, images, "ward")
 	w.clone.push(t, "first", "cells: a first model", map[string]string{"models/cells.yaml": `apiVersion: aob/v1
 kind: Model
@@ -110,4 +93,26 @@ checks:
 	w.merge(t, pr)
 	w.converged(t, 1)
 	w.close(t)
+}
+
+// usersPackages has the server use the trainer's packages of the user, which are not installed anew.
+func (w *workshop) usersPackages(t *testing.T) {
+	t.Helper()
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := filepath.Join(w.dir, ".cache", "aob")
+	if err := os.MkdirAll(own, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"environments", "uv"} {
+		if err := os.Symlink(filepath.Join(cache, "aob", name), filepath.Join(own, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if made, err := filepath.Glob(filepath.Join(own, "environments", "*", "environment.json")); err != nil ||
+		len(made) == 0 {
+		t.Skip("the trainer's packages are missing: bin/aob trainer install rfdetr@1.11.2")
+	}
 }

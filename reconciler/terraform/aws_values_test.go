@@ -156,6 +156,7 @@ func TestHowAnAttemptEnded(t *testing.T) {
 		{143, exitedKilled}:                     LostEnded,
 		{1, "the inputs could not be fetched"}:  LostBoot,
 		{1, "the instance could not be set up"}: LostBoot,
+		{125, exitedItself}:                     LostBoot,
 		{0, exitedItself}:                       "",
 		{3, exitedItself}:                       "",
 		{137, exitedItself}:                     "",

@@ -137,6 +137,8 @@ func (e exited) explain(attempt string) error {
 		return lostf(LostEnded, "%s before the trainer was done", reasons[LostEnded])
 	case e.Reason != exitedItself:
 		return lostf(LostBoot, "%s: %s", reasons[LostBoot], e.Reason)
+	case e.Code == 125:
+		return lostf(LostBoot, "%s: the image could not be fetched or started", reasons[LostBoot])
 	case e.Code == 126:
 		return delivery.Blockedf("run the trainer in a container, or have the server use the Python of the AMI",
 			"the Python of the trainer's environment does not run on the instance")

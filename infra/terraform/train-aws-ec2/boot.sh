@@ -111,9 +111,9 @@ train() {
 		step "fetch the image"
 		registry=${AOB_IMAGE%%/*}
 		case $registry in
-		*.dkr.ecr.*) aws ecr get-login-password | docker login --username AWS --password-stdin "$registry" ;;
+		*.dkr.ecr.*) aws ecr get-login-password | docker login --username AWS --password-stdin "$registry" || exit 125 ;;
 		esac
-		docker pull --quiet "$AOB_IMAGE"
+		docker pull --quiet "$AOB_IMAGE" || exit 125 # as docker does where the fault is not the program's
 		step "train"
 		exec docker run --rm --name aob-trainer --gpus all --network none --cap-drop ALL \
 			--security-opt no-new-privileges --shm-size 8g --user "$(id -u "$AOB_USER")" \
