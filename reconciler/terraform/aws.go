@@ -74,9 +74,14 @@ func (m *AWS) Prepare(ctx context.Context, req trainer.Request, next Next) (Laun
 		return Launching{}, err
 	}
 	up := &upload{objects: m.Objects, at: v.Inputs, dir: filepath.Join(req.Dir, "upload"), note: note}
-	if v.Manifest, err = up.inputs(ctx, req, a.Home, v.Image == ""); err != nil {
+	manifest, err := up.inputs(ctx, req, a.Home, v.Image == "")
+	if err == nil { // the upload may have taken long, and the instance lives from now on
+		v, err = m.values(req, next, time.Now())
+	}
+	if err != nil {
 		return Launching{}, err
 	}
+	v.Manifest = manifest
 	return Launching{Launch: launch{Argv: []string{"train-aws-ec2"}}, Vars: v, Policy: v.Policy(),
 		Tell: func(text string) { _ = note(text) }, // a line that is not shown is no reason to end
 		Explain: func(err error) error {
