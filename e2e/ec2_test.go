@@ -44,7 +44,7 @@ func newAccount(t *testing.T) *account {
 	if err != nil {
 		t.Fatal(err)
 	}
-	moto, store := mototest.Start(t), versitytest.Start(t)
+	moto, store := mototest.Start(t), versitytest.StartIn(t, accountRegion)
 	keys := []string{"AWS_ACCESS_KEY_ID=" + versitytest.KeyID, "AWS_SECRET_ACCESS_KEY=" + versitytest.Key}
 	a := &account{providers: filepath.Join(cache, "aob", "awsprovider"),
 		instances: &awsfront.Instances{S3: append(keys, "AWS_ENDPOINT_URL="+store.URL)}}

@@ -37,6 +37,12 @@ type Server struct {
 // Start starts a server, waits until it answers, and stops it when the test ends.
 func Start(t testing.TB) *Server {
 	t.Helper()
+	return StartIn(t, "us-east-1")
+}
+
+// StartIn starts a server in a region.
+func StartIn(t testing.TB, region string) *Server {
+	t.Helper()
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		t.Fatal(err)
@@ -51,7 +57,7 @@ func Start(t testing.TB) *Server {
 	}
 	address := free.Addr().String()
 	free.Close()
-	command := exec.Command(program, "--access", KeyID, "--secret", Key, "--port", address, "--region", "us-east-1",
+	command := exec.Command(program, "--access", KeyID, "--secret", Key, "--port", address, "--region", region,
 		"--quiet", "posix", t.TempDir())
 	command.Stderr = os.Stderr
 	command.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}
@@ -65,7 +71,7 @@ func Start(t testing.TB) *Server {
 		<-ended
 	})
 	s := &Server{URL: "http://" + address}
-	s.client = s3.New(s3.Options{Region: "us-east-1", BaseEndpoint: &s.URL, UsePathStyle: true,
+	s.client = s3.New(s3.Options{Region: region, BaseEndpoint: &s.URL, UsePathStyle: true,
 		Credentials: credentials.NewStaticCredentialsProvider(KeyID, Key, "")})
 	for deadline := time.Now().Add(time.Minute); ; {
 		if _, err = s.client.ListBuckets(context.Background(), &s3.ListBucketsInput{}); err == nil {
