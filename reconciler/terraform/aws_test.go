@@ -42,7 +42,7 @@ type region struct {
 func startRegion(t *testing.T, change func(*front.Front)) *region {
 	t.Helper()
 	r := &region{emulator: startEmulator(t)}
-	s := versitytest.Start(t)
+	s := versitytest.StartIn(t, testRegion)
 	r.instances = &front.Instances{S3: []string{"AWS_ENDPOINT_URL=" + s.URL, "AWS_ACCESS_KEY_ID=" + versitytest.KeyID,
 		"AWS_SECRET_ACCESS_KEY=" + versitytest.Key}}
 	r.front = &front.Front{Instances: r.instances}
@@ -51,10 +51,10 @@ func startRegion(t *testing.T, change func(*front.Front)) *region {
 	}
 	r.URL = r.front.Start(t, r.URL)
 	s.Bucket(t, "runs")
-	r.store = s3.New(s3.Options{Region: "us-east-1", BaseEndpoint: &s.URL, UsePathStyle: true,
+	r.store = s3.New(s3.Options{Region: testRegion, BaseEndpoint: &s.URL, UsePathStyle: true,
 		Credentials: credentials.NewStaticCredentialsProvider(versitytest.KeyID, versitytest.Key, "")})
 	var err error
-	if r.objects, err = cloud.OpenBucket(t.Context(), cloud.Address{Bucket: "runs", Endpoint: s.URL,
+	if r.objects, err = cloud.OpenBucket(t.Context(), cloud.Address{Bucket: "runs", Region: testRegion, Endpoint: s.URL,
 		KeyID: versitytest.KeyID, Key: versitytest.Key}); err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,7 @@
 set -eu
 umask 022
 PATH=$PATH:/usr/local/bin
+export AWS_DEFAULT_REGION="$AWS_REGION" # as older versions of aws want it
 
 log() { printf '%s %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$*"; }
 
