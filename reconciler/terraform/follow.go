@@ -22,19 +22,20 @@ import (
 
 // A brought is a file that is brought from the bucket.
 type brought struct {
-	name string
-	most int64 // bytes
-	tail bool  // of a larger one, the end is enough; else it is left out
+	name  string
+	most  int64 // bytes
+	tail  bool  // of a larger one, the end is enough; else it is left out
+	heard bool  // of this attempt: a change of it is a sign of life
 }
 
 var (
 	// telling are the files of an attempt that say how it goes, in boot/ATTEMPT/.
-	telling = []brought{{trainerLog, 1 << 20, true}, {"boot.log", 1 << 20, true}}
+	telling = []brought{{trainerLog, 1 << 20, true, true}, {"boot.log", 1 << 20, true, true}}
 	// growing are files of the output that people look at while the trainer runs.
-	growing = []brought{{"metrics.jsonl", 16 << 20, false}, {"log.txt", 4 << 20, true}}
+	growing = []brought{{"metrics.jsonl", 16 << 20, false, false}, {"log.txt", 4 << 20, true, false}}
 	// lasting are the other files of the output.
-	lasting = []brought{{"train.json", 1 << 20, false}, {"variant.json", 1 << 20, false},
-		{"model.onnx", 8 << 30, false}, {"checkpoint", 32 << 30, false}}
+	lasting = []brought{{"train.json", 1 << 20, false, false}, {"variant.json", 1 << 20, false, false},
+		{"model.onnx", 8 << 30, false, false}, {"checkpoint", 32 << 30, false, false}}
 )
 
 // An exited is exit.json of boot.sh.
@@ -165,7 +166,7 @@ func (m *AWS) follow(ctx context.Context, req trainer.Request, v EC2, attempt st
 	}
 	// Last: it says that the rest is there.
 	return m.bring(ctx, v.boot()+statusFile, filepath.Join(output, statusFile), brought{statusFile,
-		delivery.MaxRunStatus, false})
+		delivery.MaxRunStatus, false, true})
 }
 
 // Collect implements [Machine].
@@ -226,7 +227,10 @@ func (m *AWS) bring(ctx context.Context, key, to string, b brought) error {
 	if m.versions == nil {
 		m.versions = map[string]string{}
 	}
-	m.versions[key], m.heard = version, time.Now()
+	m.versions[key] = version
+	if b.heard {
+		m.heard = time.Now()
+	}
 	return nil
 }
 
