@@ -122,7 +122,7 @@ classes: [red, blue]
 train:
   with: tiny@1
   resolution: 128
-  epochs: 1000
+  epochs: 600
   batch: {effective: 2}
   args: {channels: 4}
 `)

@@ -143,6 +143,7 @@ func (i *Instances) boot(id, region, data string) error {
 		_ = n.command.Wait() // however it ended
 		_ = syscall.Kill(-n.command.Process.Pid, syscall.SIGKILL)
 		n.metadata.Close()
+		_ = os.RemoveAll(n.files + ".disk") // its volume is deleted with it; a rest goes with the test
 		close(n.ended)
 		i.terminate(n) // a shutdown terminates an instance
 	}()
