@@ -60,6 +60,8 @@ func runnerMain(dir string) error {
 			return nil, fmt.Errorf("look: %w", delivery.Blocked{What: "no dataset", Do: "name one"})
 		case "error":
 			return nil, errors.New("the registry is away")
+		case "later":
+			return nil, fmt.Errorf("apply: %w", delivery.Wait{For: time.Hour, What: "no machine is free"})
 		case "wait":
 			<-ctx.Done()
 			return nil, fmt.Errorf("in between: %w", context.Cause(ctx))
@@ -429,6 +431,17 @@ func TestErrorIsTriedAgain(t *testing.T) {
 		t.Fatalf("third start: %v, want a short wait", err)
 	}
 	want(t, b.state(t, s), delivery.RunDied, 2, "the registry is away")
+}
+
+// Work may ask for a pause before it is tried again.
+func TestPauseThatWorkAsksFor(t *testing.T) {
+	b := newBench(t)
+	s := spec("later")
+	want(t, b.run(t, s), delivery.RunDied, 1, "no machine is free")
+	wait, ok := errors.AsType[delivery.Wait](b.Start(t.Context(), s))
+	if !ok || wait.For < 50*time.Minute || wait.For > time.Hour || wait.What != "no machine is free" {
+		t.Errorf("%+v, want to wait for an hour", wait)
+	}
 }
 
 func TestLimit(t *testing.T) {
