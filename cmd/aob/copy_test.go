@@ -75,7 +75,7 @@ func TestCopiedStateOnlyWatches(t *testing.T) {
 	rehearsal.end(t)
 	original.status(t) // it still answers
 
-	if err := serve(t.Context(), at("a", "copy.yaml"), true); err == nil ||
+	if err := serve(t.Context(), at("a", "copy.yaml"), "", true); err == nil ||
 		!strings.Contains(err.Error(), "an aob serve works in the original") {
 		t.Errorf("taken over while the original works: %v", err)
 	}
@@ -102,7 +102,7 @@ func serveFor(t *testing.T, config string, adopt bool, socket string) *serving {
 	ctx, cancel := context.WithCancel(t.Context())
 	s := &serving{web.NewClient(socket), cancel, make(chan error, 1)}
 	t.Cleanup(cancel)
-	go func() { s.done <- serve(ctx, config, adopt) }()
+	go func() { s.done <- serve(ctx, config, "", adopt) }()
 	for {
 		_, err := s.Plan(ctx)
 		if err == nil {

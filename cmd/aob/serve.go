@@ -45,7 +45,7 @@ import (
 
 // newServeCommand returns the command that runs the server.
 func newServeCommand() *cobra.Command {
-	var config string
+	var config, debug string
 	var adopt bool
 	c := &cobra.Command{
 		Use:   "serve --config FILE",
@@ -59,12 +59,14 @@ server. Serve detects a copy and only watches: it starts no run, ends none, push
 nothing and publishes nothing. If the original server is lost or will not run again,
 --adopt-state takes the copy over.`,
 		Example: "  aob init world\n  aob serve --config world/aob.yaml",
-		RunE:    func(c *cobra.Command, _ []string) error { return serve(c.Context(), config, adopt) },
+		RunE:    func(c *cobra.Command, _ []string) error { return serve(c.Context(), config, debug, adopt) },
 	}
 	c.Flags().StringVar(&config, "config", "aob.yaml",
 		"the server's configuration `file`; aob schema server lists its fields")
 	c.Flags().BoolVar(&adopt, "adopt-state", false,
 		"take over a copied state folder; the original server must not run any more")
+	c.Flags().StringVar(&debug, "debug-address", "",
+		"serve profiles for go tool pprof on this `address` of this machine, such as 127.0.0.1:6060")
 	return c
 }
 
@@ -72,13 +74,14 @@ func newLog() *slog.Logger {
 	return slog.New(slog.NewJSONHandler(delivery.LogWriter{W: os.Stderr}, nil))
 }
 
-func serve(ctx context.Context, config string, adopt bool) (err error) {
+func serve(ctx context.Context, config, debug string, adopt bool) (err error) {
 	log := newLog()
 	p, err := openServer(ctx, config, adopt, log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
+	p.web.DebugAddress = debug
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var background sync.WaitGroup

@@ -25,6 +25,7 @@ type Server struct {
 	Site           Site
 	Address        Address // of the site
 	MetricsAddress string  // for /metrics over plain HTTP; empty: no metrics
+	DebugAddress   string  // for profiles, of this machine; empty: none
 
 	// Listens is called after the site's listener is open, with a context that is done when it closes. It may be nil.
 	Listens func(context.Context)
@@ -62,6 +63,15 @@ func (s Server) Run(ctx context.Context) error {
 		mux.Handle("GET /metrics", s.Metrics.Handler())
 		handlers[l], limits[l] = mux, SiteLimits()
 		s.Log.Info("metrics", "address", l.Addr().String())
+	}
+	if s.DebugAddress != "" {
+		l, err := ListenDebug(s.DebugAddress)
+		if err != nil {
+			return err
+		}
+		defer l.Close()
+		handlers[l], limits[l] = Debug(), SocketLimits()
+		s.Log.Info("profiles", "address", "http://"+l.Addr().String()+"/debug/pprof/")
 	}
 	s.Log.Info("listening", "site", site.Addr().String(), "socket", s.Socket)
 

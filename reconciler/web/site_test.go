@@ -339,13 +339,16 @@ func TestServerRuns(t *testing.T) {
 	metrics := web.NewMetrics()
 	server := web.Server{Source: newMemorySource(), Metrics: metrics, Log: logger(t.Output()),
 		Socket: filepath.Join(dir, "aob.sock"), Address: web.Address{Address: "127.0.0.1:0"},
-		MetricsAddress: "127.0.0.1:0"}
+		MetricsAddress: "127.0.0.1:0", DebugAddress: "127.0.0.1:0"}
 	ctx, cancel := context.WithCancel(t.Context())
-	metricsAt := ""
+	metricsAt, profilesAt := "", ""
 	listening := make(chan struct{})
 	server.Log = logger(writerFunc(func(p []byte) (int, error) {
 		if _, address, ok := strings.Cut(string(p), "msg=metrics address="); ok {
 			metricsAt = strings.TrimSpace(address)
+		}
+		if _, address, ok := strings.Cut(string(p), "msg=profiles address="); ok {
+			profilesAt = strings.TrimSpace(address)
 		}
 		if strings.Contains(string(p), "listening") {
 			close(listening)
@@ -370,6 +373,26 @@ func TestServerRuns(t *testing.T) {
 	resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		t.Errorf("metrics: %s", resp.Status)
+	}
+	for host, want := range map[string]int{"": http.StatusOK, "attacker.example:6060": http.StatusForbidden} {
+		req, err := http.NewRequestWithContext(t.Context(), "GET", profilesAt+"heap", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = host
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("profiles for host %q: %s, want %d", host, resp.Status, want)
+		}
+	}
+	for _, address := range []string{"0.0.0.0:6060", ":6060", "example.com:6060", "127.0.0.1"} {
+		if _, err := web.ListenDebug(address); !blocked(err, "--debug-address") {
+			t.Errorf("profiles on %s: %v", address, err)
+		}
 	}
 	if err := server.Run(t.Context()); !blocked(err, "another aob serve") {
 		t.Errorf("a second server: %v", err)
