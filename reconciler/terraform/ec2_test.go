@@ -186,7 +186,7 @@ func (e *emulator) testTrainOnEC2(t *testing.T) {
 
 	// A terraform that was killed leaves its lock in the bucket.
 	e.Put(t, "states", "runs/r.tfstate.tflock", `{"ID":"0d3c5a4e-7f0e-4e7b-9a53-2f6a3b8c9d10","Operation":"`+
-		`OperationTypeApply","Info":"","Who":"aob@gone","Version":"1.11.4","Created":"2026-11-30T00:00:00Z",`+
+		`OperationTypeApply","Info":"","Who":"aob@gone","Version":"1.11.4","Created":"2026-11-01T00:00:00Z",`+
 		`"Path":"states/runs/r.tfstate"}`)
 	if err := s.Destroy(t.Context()); err != nil {
 		t.Fatal(err)

@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -149,7 +148,7 @@ func (s *Stack) Plan(ctx context.Context) error {
 
 func (s *Stack) plan(ctx context.Context) error {
 	err := s.step(ctx, "plan", func(ctx context.Context, tf *tfexec.Terraform) error {
-		_, err := tf.Plan(ctx, tfexec.Out(planFile), tfexec.LockTimeout("30s"))
+		_, err := tf.Plan(ctx, tfexec.Out(planFile), tfexec.LockTimeout(s.lockWait()))
 		return err
 	})
 	if err != nil {
@@ -176,10 +175,10 @@ func (s *Stack) Apply(ctx context.Context) error {
 	return s.step(ctx, "apply", func(ctx context.Context, tf *tfexec.Terraform) error {
 		if s.Tell != nil {
 			told := &events{log: s.log, tell: s.Tell}
-			err := tf.ApplyJSON(ctx, told, tfexec.DirOrPlan(planFile), tfexec.LockTimeout("30s"))
+			err := tf.ApplyJSON(ctx, told, tfexec.DirOrPlan(planFile), tfexec.LockTimeout(s.lockWait()))
 			return told.explain(err)
 		}
-		return tf.Apply(ctx, tfexec.DirOrPlan(planFile), tfexec.LockTimeout("30s"))
+		return tf.Apply(ctx, tfexec.DirOrPlan(planFile), tfexec.LockTimeout(s.lockWait()))
 	})
 }
 
@@ -204,6 +203,7 @@ func (s *Stack) Output(ctx context.Context, name string, into any) error {
 }
 
 // Destroy destroys what was applied. It may be repeated. It first waits for earlier Terraform processes of the folder.
+// The lock that a killed one has left is removed; that of a process elsewhere is respected until it is old.
 func (s *Stack) Destroy(ctx context.Context) error {
 	if err := s.idle(ctx); err != nil {
 		return err
@@ -211,6 +211,9 @@ func (s *Stack) Destroy(ctx context.Context) error {
 	_, err := os.Stat(filepath.Join(s.dir, stateFile))
 	if s.backend == nil && errors.Is(err, os.ErrNotExist) {
 		return nil // nothing was applied
+	}
+	if s.backend != nil && !exists(filepath.Join(s.dir, planFile)) {
+		return nil // nothing can have been applied, and a killed process may have copied half of the module
 	}
 	// A killed terraform leaves its lock info file. The kernel's lock on the state, which
 	// decides, is gone with the process.
@@ -221,45 +224,23 @@ func (s *Stack) Destroy(ctx context.Context) error {
 		return err
 	}
 	err = s.destroy(ctx)
-	if lock := staleLock(err); s.backend != nil && lock != "" {
-		// The state is this stack's alone, and no terraform of it is left: a killed one left the lock.
-		if err := s.step(ctx, "force-unlock", func(ctx context.Context, tf *tfexec.Terraform) error {
-			return tf.ForceUnlock(ctx, lock)
-		}); err != nil {
-			return err
-		}
-		err = s.destroy(ctx)
+	lock, held := heldLock(err)
+	if s.backend == nil || !held || !lock.stale(time.Now()) {
+		return err
 	}
-	return err
+	if err := s.step(ctx, "force-unlock", func(ctx context.Context, tf *tfexec.Terraform) error {
+		return tf.ForceUnlock(ctx, lock.id)
+	}); err != nil {
+		return err
+	}
+	return s.destroy(ctx)
 }
 
 func (s *Stack) destroy(ctx context.Context) error {
-	wait := "30s"
-	if s.backend != nil {
-		wait = "0s" // a lock file that is there was left
-	}
 	return s.step(ctx, "destroy", func(ctx context.Context, tf *tfexec.Terraform) error {
-		return tf.Destroy(ctx, tfexec.LockTimeout(wait))
+		return tf.Destroy(ctx, tfexec.LockTimeout(s.lockWait()))
 	})
 }
-
-// staleLock returns the id of the lock that an error of Terraform is about; "" for another error.
-func staleLock(err error) string {
-	if err == nil || !strings.Contains(err.Error(), "Error acquiring the state lock") {
-		return ""
-	}
-	var whole stepError
-	if !errors.As(err, &whole) {
-		return ""
-	}
-	id := lockID.FindStringSubmatch(whole.err.Error())
-	if id == nil {
-		return ""
-	}
-	return id[1]
-}
-
-var lockID = regexp.MustCompile(`(?m)ID:\s+([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\s*$`)
 
 func (s *Stack) initialise(ctx context.Context, tf *tfexec.Terraform) error {
 	options := []tfexec.InitOption{tfexec.Upgrade(false)}
@@ -310,6 +291,9 @@ func (s *Stack) failed(ctx context.Context, step string, err error) error {
 		// err is not printed: terraform-exec 0.26 returns an error whose Error method
 		// panics if the program succeeded just as the context ended.
 		return fmt.Errorf("terraform %s was interrupted: %w", step, context.Cause(ctx))
+	}
+	if lock, held := lockIn(err); held {
+		return stepError{fmt.Sprintf("terraform %s: %s (full log: %s)", step, lock, s.log.path), err}
 	}
 	text := strings.Join(strings.Fields(strings.Map(func(r rune) rune {
 		if strings.ContainsRune("│╷╵", r) {
