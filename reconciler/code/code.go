@@ -617,6 +617,8 @@ var (
 		"are on both sides of {boundMs} ms")
 	LatencyNoProfile = fact("latency.noProfile", "no fleet on the target branch that runs {model} has profiles, so "+
 		"all of them is none; name some under profiles: in the fleet's file or in the check")
+	LatencyOtherVariant = fact("latency.otherVariant", "on {name} the fleets run the variant {variant} of {model}, "+
+		"and not this one")
 	BoundInvalid = fact("check.boundInvalid", "{text}")
 	DropAllowed  = fact("drop.allowed", compared+"[ >= {bound}; "+elsewhere+"|, at worst {low+} >= {bound}]")
 	DropFound    = fact("drop.found", compared+"[ < {bound}; "+elsewhere+"|, at best {high+} < {bound} ({sure})]")

@@ -77,6 +77,7 @@ type Input struct {
 	Anchors map[string]Anchor // by version, such as pallets@12, and fp32 for a variant
 
 	Profiles []string           // that all stands for in checks of latency
+	Others   map[string]string  // profiles where fleets run another variant alone, which is the value
 	Benches  map[string]Benched // by profile, for Profiles and those that checks name
 }
 
@@ -134,7 +135,7 @@ func Judge(name string, g delivery.Gate, in Input) delivery.Verdict {
 			v.Inputs = append(v.Inputs, a.Measured.Key, a.CompareKey)
 		}
 	}
-	for _, profile := range LatencyProfiles(g.Checks, in.Profiles) {
+	for _, profile := range LatencyProfiles(g.Checks, in.Profiles, in.Others) {
 		if b := in.Benches[profile].Bench; b != nil {
 			v.Inputs = append(v.Inputs, delivery.DigestOf("bench", *b))
 		}

@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/autonomos/aob/reconciler/code"
@@ -30,23 +31,26 @@ func NoData(b delivery.Bench, quantile string) delivery.Fact {
 }
 
 // LatencyProfiles lists the hardware profiles that checks of latency are about, sorted. all are those that all stands
-// for.
-func LatencyProfiles(checks []delivery.GateCheck, all []string) []string {
+// for, and others those where the bundle does not run.
+func LatencyProfiles(checks []delivery.GateCheck, all []string, others map[string]string) []string {
 	var names []string
 	for _, c := range checks {
 		if ofProfile(c) {
-			names = append(names, profiles(c, all)...)
+			names = append(names, profiles(c, all, others)...)
 		}
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
 }
 
-func profiles(c delivery.GateCheck, all []string) []string {
+func profiles(c delivery.GateCheck, all []string, others map[string]string) []string {
 	if c.Profiles.All {
 		return all
 	}
-	return c.Profiles.Names
+	return slices.DeleteFunc(slices.Clone(c.Profiles.Names), func(name string) bool {
+		_, other := others[name]
+		return other
+	})
 }
 
 // Awaited says which latencies must be measured before a bundle is judged by a gate. Checks that are ignored where they
@@ -56,7 +60,7 @@ func Awaited(g delivery.Gate, in Input) (list []delivery.Fact) {
 		if !ofProfile(c) || c.Unsure == "ignore" {
 			continue
 		}
-		for _, profile := range profiles(c, in.Profiles) {
+		for _, profile := range profiles(c, in.Profiles, in.Others) {
 			why := noData(c, profile, in.Benches[profile])
 			if !why.IsZero() && !slices.ContainsFunc(list, why.Is) {
 				list = append(list, why)
@@ -80,10 +84,15 @@ func noData(c delivery.GateCheck, profile string, b Benched) delivery.Fact {
 
 // latency judges a quantile on each profile by itself. Its repeats stand for what another bench would measure.
 func latency(c delivery.GateCheck, limit float64, in Input) (list []delivery.CheckVerdict) {
-	names := profiles(c, in.Profiles)
+	names := profiles(c, in.Profiles, in.Others)
 	if len(names) == 0 {
+		why := fact(code.LatencyNoProfile, delivery.Values{Metric: c.Metric, Model: in.Model})
+		if others := slices.Sorted(maps.Keys(in.Others)); len(others) > 0 {
+			why = fact(code.LatencyOtherVariant, delivery.Values{Metric: c.Metric, Model: in.Model, Names: others[:1],
+				Variant: in.Others[others[0]]})
+		}
 		return []delivery.CheckVerdict{{Metric: c.Metric, Limit: &limit, Outcome: delivery.NotApplicable,
-			Because: []delivery.Fact{fact(code.LatencyNoProfile, delivery.Values{Metric: c.Metric, Model: in.Model})}}}
+			Because: []delivery.Fact{why}}}
 	}
 	for _, profile := range names {
 		v := delivery.CheckVerdict{Check: describe(c) + " on " + profile, Metric: c.Metric, Limit: &limit}

@@ -35,6 +35,13 @@ func TestLatency(t *testing.T) {
 		awaited delivery.Code
 	}{
 		{"no profile", of("review"), gate.Input{}, delivery.NotApplicable, code.LatencyNoProfile, ""},
+		{"another variant's", of("review", "nano"), gate.Input{Others: map[string]string{"nano": "int8"}},
+			delivery.NotApplicable, code.LatencyOtherVariant, ""},
+		{"all are another variant's", of("review"), gate.Input{Others: map[string]string{"nano": "int8"}},
+			delivery.NotApplicable, code.LatencyOtherVariant, ""},
+		{"one of two is another variant's", of("review", "nano", "agx"), gate.Input{
+			Others: map[string]string{"nano": "int8"}, Benches: map[string]gate.Benched{
+				"agx": {Bench: repeats("agx", .03, .03, .03, .03, .03)}}}, delivery.Pass, code.LatencyWithin, ""},
 		{"fast", of("review", "nano"), gate.Input{Benches: map[string]gate.Benched{
 			"nano": {Bench: repeats("nano", .03, .033, .03, .03, .03)}}}, delivery.Pass, code.LatencyWithin, ""},
 		{"slow", of("review"), gate.Input{Profiles: []string{"nano"}, Benches: map[string]gate.Benched{

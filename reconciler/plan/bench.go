@@ -14,28 +14,50 @@ import (
 	"github.com/autonomos/aob/reconciler/gate"
 )
 
-// benches returns the hardware profiles of main's fleets that run a model, and what is known of a bundle on the
-// profiles that a gate is about. A pull request does not choose the profiles.
-func (m *maker) benches(model string, bundle delivery.Digest, g delivery.Gate, ask bool) ([]string,
-	map[string]gate.Benched) {
-	names := m.w.names(model)
-	all := map[string]bool{}
-	for _, f := range m.w.Main.Intent.Fleets {
-		if slices.Contains(names, f.Runs) {
-			for profile := range f.Profiles {
-				all[profile] = true
+// benches sets what a gate's checks of latency need: the hardware profiles of main's fleets that run this variant of
+// the model, those that run other variants alone, and what is known of the bundle on the profiles that the gate is
+// about. A pull request does not choose the profiles.
+func (m *maker) benches(in *gate.Input, g delivery.Gate, ask bool) {
+	names, variant := m.w.names(in.Model), m.formatOf(in.Bundle)
+	mine, others := map[string]bool{}, map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(m.w.Main.Intent.Fleets)) {
+		f := m.w.Main.Intent.Fleets[name]
+		if !slices.Contains(names, f.Runs) {
+			continue
+		}
+		for profile := range f.Profiles {
+			if f.Ships() == variant {
+				mine[profile] = true
+			} else {
+				others[profile] = f.Ships()
 			}
 		}
 	}
-	profiles := slices.Sorted(maps.Keys(all))
-	var known map[string]gate.Benched
-	for _, profile := range gate.LatencyProfiles(g.Checks, profiles) {
-		if known == nil {
-			known = map[string]gate.Benched{}
+	maps.DeleteFunc(others, func(profile, _ string) bool { return mine[profile] })
+	in.Profiles, in.Others = slices.Sorted(maps.Keys(mine)), others
+	for _, profile := range gate.LatencyProfiles(g.Checks, in.Profiles, in.Others) {
+		if in.Benches == nil {
+			in.Benches = map[string]gate.Benched{}
 		}
-		known[profile] = m.bench(bundle, profile, ask)
+		in.Benches[profile] = m.bench(in.Bundle, profile, ask)
 	}
-	return profiles, known
+}
+
+// formatOf returns which variant of a model a bundle is, also before it is released.
+func (m *maker) formatOf(bundle delivery.Digest) string {
+	if variant, ok := m.variantOf(bundle); ok {
+		return variant
+	}
+	for _, r := range m.w.Evidence.Resolved {
+		if r.Result.Bundle == bundle {
+			bundle = r.Input.Valid.Bundle
+			break
+		}
+	}
+	if v, ok := m.w.Evidence.variantOf(bundle); ok {
+		return v.Input.Variant
+	}
+	return delivery.FP32
 }
 
 // maxBenches is how often a bench device measures a bundle whose benches say nothing.

@@ -290,7 +290,7 @@ func (m *maker) gateInput(mdl delivery.Model, g delivery.Gate, score delivery.Sc
 	if t, ok := m.w.Evidence.Training(bundle); ok {
 		in.Licences = t.Training.Input.Licences
 	}
-	in.Profiles, in.Benches = m.benches(mdl.Name, bundle, g, ask)
+	m.benches(&in, g, ask)
 	return in
 }
 

@@ -381,7 +381,7 @@ func TestHostWithoutModel(t *testing.T) {
 	}
 	patient := newHost(t, n, HostOptions{Patience: time.Hour})
 	a := New(Options{Models: patient})
-	for _, path := range []string{"/readyz", "/readiness", "/v2/health/ready", "/v2/models/m/ready"} { // these do not wait
+	for _, path := range []string{"/readyz", "/readiness", "/v2/health/ready", "/v2/models/m/ready"} { // at once
 		if resp, body := call(t, a, httptest.NewRequest("GET", path, nil)); resp.StatusCode != 503 {
 			t.Errorf("%s: %d %s", path, resp.StatusCode, body)
 		}
