@@ -37,10 +37,14 @@ const largeImage = 64 << 20
 // smallImage is the memory of an image that waits for no room, in bytes: 4 Mpx.
 const smallImage = 16 << 20
 
+// quickImage is an image that takes no longer to decode than a JPEG file of so many pixels.
+const quickImage = 4 << 20
+
 // reserve waits for room for an image's pixels, and free gives it back; it may be called again. Small images do not
-// wait behind large ones. A wrong image is an *ImageError without a path.
-func (d imageDecoder) reserve(ctx context.Context, data []byte) (free func(), large bool, err error) {
-	need, err := memoryOf(data, d.jpeg)
+// wait behind large ones. slow says that an image takes so long to decode that others should not wait for it. A wrong
+// image is an *ImageError without a path.
+func (d imageDecoder) reserve(ctx context.Context, data []byte) (free func(), slow bool, err error) {
+	need, work, err := costOf(data, d.jpeg)
 	if err == nil && need > d.size {
 		err = fmt.Errorf("its pixels take %s of memory, and this process has %s for images",
 			delivery.Bytes(need>>20<<20), delivery.Bytes(d.size>>20<<20))
@@ -49,7 +53,7 @@ func (d imageDecoder) reserve(ctx context.Context, data []byte) (free func(), la
 		return nil, false, &ImageError{Why: err.Error()}
 	}
 	if need <= smallImage {
-		return func() {}, false, nil
+		return func() {}, work > quickImage, nil
 	}
 	if err := d.room.Acquire(ctx, need); err != nil {
 		return nil, true, context.Cause(ctx)
@@ -79,8 +83,9 @@ func (d imageDecoder) decode(ctx context.Context, data []byte) (img image.Image,
 // maxScanned limits the pixels of all scans of a JPEG file together. Files of cameras have 1 to 12 scans.
 const maxScanned = 16 * MaxPixels
 
-// memoryOf returns how many bytes decoding an image takes, by its header. What is no image takes none.
-func memoryOf(data []byte, decoder JPEG) (int64, error) {
+// costOf returns how many bytes decoding an image takes, by its header, and how much time: as much as a JPEG file of so
+// many pixels. What is no image takes none.
+func costOf(data []byte, decoder JPEG) (memory, work int64, err error) {
 	switch {
 	case bytes.HasPrefix(data, jpegStart):
 		width, height, err := decoder.Size(data)
@@ -88,34 +93,36 @@ func memoryOf(data []byte, decoder JPEG) (int64, error) {
 			err = checkSize(width, height)
 		}
 		if err != nil {
-			return 0, imageError("JPEG", err)
+			return 0, 0, imageError("JPEG", err)
 		}
 		pixels := int64(width) * int64(height)
 		scans := scansOf(data)
 		if pixels*int64(scans) > maxScanned {
-			return 0, fmt.Errorf("JPEG of %d x %d pixels in %d scans, want at most %d Mpx in all scans together", width,
+			return 0, 0, fmt.Errorf("JPEG of %d x %d pixels in %d scans, want at most %d Mpx in all scans together", width,
 				height, scans, maxScanned>>20)
 		}
 		if scans > 1 { // the library keeps the coefficients of three channels until the last scan
-			return pixels * (4 + 3*2), nil
+			return pixels * (4 + 3*2), pixels * int64(scans), nil
 		}
-		return pixels * 4, nil // CMYK has four
+		return pixels * 4, pixels, nil // CMYK has four
 	case bytes.HasPrefix(data, pngStart) && len(data) >= 29:
 		// The header has width, height, depth, colour type, compression, filter and interlace.
 		width, height := binary.BigEndian.Uint32(data[16:]), binary.BigEndian.Uint32(data[20:])
 		if err := checkSize(int(width), int(height)); err != nil {
-			return 0, imageError("PNG", err)
+			return 0, 0, imageError("PNG", err)
 		}
-		need := int64(width) * int64(height) * 4
+		const slower = 8 // Go's decoder is so many times
+		pixels := int64(width) * int64(height)
+		need := pixels * 4
 		if depth := data[24]; depth == 16 {
 			need *= 2
 		}
 		if interlace := data[28]; interlace != 0 {
 			need *= 2
 		}
-		return need, nil
+		return need, slower * pixels, nil
 	}
-	return 0, nil
+	return 0, 0, nil
 }
 
 // scansOf counts the scans of a JPEG file. Segments before the first are skipped: they may contain another picture.

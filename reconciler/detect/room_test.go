@@ -53,7 +53,7 @@ func TestImagesLargerThanMemory(t *testing.T) {
 		{"a JPEG's start", jpegStart, 0, 0, "truncated"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if need, err := memoryOf(c.data, decoder); need != c.need {
+			if need, _, err := costOf(c.data, decoder); need != c.need {
 				t.Errorf("%d bytes, %v; want %d", need, err, c.need)
 			}
 			d := newDecoder(decoder, c.memory)
@@ -69,6 +69,39 @@ func TestImagesLargerThanMemory(t *testing.T) {
 				t.Error("the room is not free again")
 			}
 		})
+	}
+}
+
+// No other image waits for one that takes long to decode, however little memory that takes.
+func TestSlowImages(t *testing.T) {
+	jpeg := read(t, "picture.jpg")
+	scan, frame := bytes.Index(jpeg, []byte("\xff\xda")), bytes.Index(jpeg, []byte("\xff\xc0"))
+	sized := func(width, height uint16, scans int) []byte {
+		file := append(bytes.Clone(jpeg[:scan]), bytes.Repeat(jpeg[scan:], scans)...)
+		binary.BigEndian.PutUint16(file[frame+5:], height)
+		binary.BigEndian.PutUint16(file[frame+7:], width)
+		return file
+	}
+	d := newDecoder(decoder, 1<<30)
+	for name, c := range map[string]struct {
+		data []byte
+		slow bool
+	}{
+		"JPEG":                 {sized(2000, 2000, 1), false},
+		"a large JPEG":         {sized(3000, 2000, 1), true},
+		"JPEG in 4 scans":      {sized(1000, 1000, 4), false},
+		"JPEG in 20 scans":     {sized(1000, 1000, 20), true},
+		"PNG":                  {pngHead(640, 480, 8, 2, 0), false},
+		"PNG of a megapixel":   {pngHead(1000, 1000, 8, 2, 0), true},
+		"what is no image":     {[]byte("text"), false},
+		"an image of no bytes": {nil, false},
+	} {
+		free, slow, err := d.reserve(t.Context(), c.data)
+		if err != nil || slow != c.slow {
+			t.Errorf("%s: slow is %v, %v", name, slow, err)
+			continue
+		}
+		free()
 	}
 }
 

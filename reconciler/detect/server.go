@@ -253,12 +253,12 @@ func (s *Server) Infer(ctx context.Context, data []byte, score float64) (found D
 	e := s.engine
 	e.calls.Add(1)
 	defer e.calls.Add(-1)
-	free, large, err := s.images.reserve(ctx, data) // before a place for a run, which it would keep from others
+	free, slow, err := s.images.reserve(ctx, data) // before a place for a run, which it would keep from others
 	if err != nil {
 		return Detections{}, timing, err
 	}
 	defer free()
-	r := s.outputs(ctx, data, free, large)
+	r := s.outputs(ctx, data, free, slow)
 	timing = r.timing
 	timing.Pre, timing.Decode = r.pre, r.filled.decode
 	if r.err != nil {
@@ -274,9 +274,9 @@ func (s *Server) Infer(ctx context.Context, data []byte, score float64) (found D
 	return found, timing, nil
 }
 
-// outputs returns the model's outputs for an image. free gives back the room for its pixels, and large
+// outputs returns the model's outputs for an image. free gives back the room for its pixels, and slow
 // says that it takes long to decode.
-func (s *Server) outputs(ctx context.Context, data []byte, free func(), large bool) result {
+func (s *Server) outputs(ctx context.Context, data []byte, free func(), slow bool) result {
 	e := s.engine
 	fill := func(input []float32) (f filled, err error) {
 		if s.slow != nil && bytes.HasPrefix(data, pngStart) {
@@ -297,7 +297,7 @@ func (s *Server) outputs(ctx context.Context, data []byte, free func(), large bo
 	}
 	if e.decode == nil {
 		c := newCall(ctx, fill)
-		c.leads = large
+		c.leads = slow
 		return e.do(c)
 	}
 	arrived := time.Now()
