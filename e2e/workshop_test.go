@@ -149,8 +149,8 @@ func (w *workshop) start(t *testing.T, text func() string) {
 	w.answers(t)
 }
 
-// startAgent starts a device's agent.
-func (w *workshop) startAgent(t *testing.T, device string) {
+// startAgent starts a device's agent, with more flags.
+func (w *workshop) startAgent(t *testing.T, device string, flags ...string) {
 	t.Helper()
 	server, detector := "http://"+w.address, w.detector
 	if w.through != nil {
@@ -161,11 +161,11 @@ func (w *workshop) startAgent(t *testing.T, device string) {
 	}
 	token := filepath.Join(w.logs, device+".token")
 	writeToken(t, w.bin, w.path("aob.yaml"), w.ring, device, token)
+	args := []string{"run", "--server", server, "--ring", w.ring, "--device", device, "--label", "site=" + w.ring,
+		"--state", w.path(device), "--trust", w.path("state", "keys", "desired.key.pub"), "--token-file", token,
+		"--detector", detector, "--library", w.library, "--threads", "1", "--heartbeat", "1s"}
 	w.agents[device] = launch(t, filepath.Join(w.logs, device+".log"), w.environment(),
-		filepath.Join(w.bin, "aob-agent"), "run",
-		"--server", server, "--ring", w.ring, "--device", device, "--label", "site="+w.ring, "--state", w.path(device),
-		"--trust", w.path("state", "keys", "desired.key.pub"), "--token-file", token,
-		"--detector", detector, "--library", w.library, "--threads", "1", "--heartbeat", "1s")
+		filepath.Join(w.bin, "aob-agent"), append(args, flags...)...)
 }
 
 func (w *workshop) serverLog() string { return filepath.Join(w.logs, "serve.log") }
