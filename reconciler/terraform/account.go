@@ -83,6 +83,8 @@ type Things interface {
 	EndThing(ctx context.Context, region string, thing delivery.Thing) error
 	// EndSchedule removes a schedule. A missing one is no error.
 	EndSchedule(ctx context.Context, region, group, name string) error
+	// EndRest ends what an attempt has besides: security group, launch template, roles. It may be repeated.
+	EndRest(ctx context.Context, region, controller, run, attempt string) error
 }
 
 // Objects are a bucket. [cloud.Bucket] is one.

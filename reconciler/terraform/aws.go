@@ -351,7 +351,13 @@ func (m *AWS) end(ctx context.Context, v EC2) error {
 			gone = 0
 		}
 		if gone >= lists {
-			return m.Things.EndSchedule(ctx, v.Region, v.ScheduleGroup, v.Run)
+			// A security group can be deleted when the last of the instance is gone.
+			err := errors.Join(m.Things.EndSchedule(ctx, v.Region, v.ScheduleGroup, v.Run),
+				m.Things.EndRest(ctx, v.Region, v.Controller, v.Run, v.name()))
+			if err == nil {
+				return nil
+			}
+			failed = append(failed, err)
 		}
 		if _, blocked := errors.AsType[delivery.Blocked](errors.Join(failed...)); blocked {
 			return errors.Join(failed...)

@@ -220,6 +220,10 @@ func (s *Stack) Destroy(ctx context.Context) error {
 	if err := os.Remove(filepath.Join(s.dir, stateLockFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
+	// A killed init leaves half a record of the backend, or half a provider, which a later one refuses.
+	if err := os.RemoveAll(s.env["TF_DATA_DIR"]); err != nil {
+		return err
+	}
 	if err := s.step(ctx, "init", s.initialise); err != nil {
 		return err
 	}
