@@ -13,6 +13,7 @@
 # make bench-hostile  a promotion beside attacks (ten minutes)
 # make test-seeds   2,000 random orders of events against the loop (12 minutes of a core)
 # make test-security  every cell of docs/security.md, on a real Gitea and on the local forge
+# make test-aws-kills  a training on EC2 that is killed at each of 53 calls (ten minutes of a core)
 # make test-tofu   the tests of Terraform modules with OpenTofu, which is built once (five minutes of a core)
 # make test-faults  a fleet behind faulty proxies, for ten minutes
 # make bench-intervals  whether intervals hold what they promise, by simulation (an hour of a core)
@@ -22,7 +23,7 @@ SHELL := /bin/sh
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/aob
 export PATH := $(PATH):$(CACHE)/bin
 
-.PHONY: demo check test test-rfdetr test-aws test-aws-rfdetr rfdetr-epochs test-seeds test-faults test-security test-tofu bench bench-data bench-serve serve-bundle test-swaps test-mutations soak bench-hostile bench-coco bench-intervals build tools test-tools schemas
+.PHONY: demo check test test-rfdetr test-aws test-aws-rfdetr rfdetr-epochs test-seeds test-faults test-security test-tofu test-aws-kills bench bench-data bench-serve serve-bundle test-swaps test-mutations soak bench-hostile bench-coco bench-intervals build tools test-tools schemas
 
 build:
 	CGO_ENABLED=0 go build -trimpath -o bin/aob ./cmd/aob
@@ -123,6 +124,9 @@ test-seeds:
 
 test-security: test-tools
 	AOB_SECURITY=1 go test ./e2e -run 'TestSecurityTable|TestEditedComments|TestDeletedFork' -v -timeout 2h
+
+test-aws-kills: test-tools
+	AOB_KILLS=all go test ./reconciler/terraform -run TestKilledOnAWS -count=1 -v -timeout 1h
 
 test-tofu: test-tools
 	AOB_TERRAFORM=$$(tools/tofu/install.sh) go test ./reconciler/terraform -count=1 -timeout 30m

@@ -37,6 +37,8 @@ func TestMain(m *testing.M) {
 			err = Launch(os.Args[2])
 		case "train":
 			err = trainAsRunner(os.Args[2])
+		case "train-on-aws":
+			err = trainOnAWS(context.Background(), os.Args[2])
 		default:
 			os.Exit(run(m))
 		}

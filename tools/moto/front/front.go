@@ -15,7 +15,9 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // A Front is a server in front of another one. Its fields are set before it is used.
@@ -32,7 +34,9 @@ type Front struct {
 	Policy string
 	// Quotas are the account's quotas by their codes. Moto has none of EC2.
 	Quotas map[string]float64
-	// Before and After are called around each call that reaches moto, with its name, as in TerminateInstances.
+	// Before and After are called around each call that reaches moto, with its name, as in TerminateInstances, or
+	// "PUT /bucket/key" for a service without names. One that panics with http.ErrAbortHandler leaves the call
+	// without an answer: Before keeps it from moto, After only from the client.
 	Before, After func(name string)
 	// Answer may answer a call of EC2 in place of moto; it reports whether it has. nil for none.
 	Answer func(w http.ResponseWriter, name string) bool
@@ -40,6 +44,8 @@ type Front struct {
 	S3 string
 	// Instances run what instances are told to; nil for instances that do nothing, as moto's.
 	Instances *Instances
+
+	ahead atomic.Int64 // nanoseconds
 
 	mu     sync.Mutex
 	all    int
@@ -88,11 +94,14 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, err.Error(), http.StatusBadGateway)
 			return
 		}
-		proxy := httputil.ReverseProxy{Rewrite: func(p *httputil.ProxyRequest) { p.SetURL(store); p.Out.Host = p.In.Host }}
+		proxy := httputil.ReverseProxy{Rewrite: func(p *httputil.ProxyRequest) {
+			p.SetURL(store)
+			p.Out.Host = p.In.Host
+		}}
 		proxy.ServeHTTP(w, r)
 		return
 	}
-	body, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 64<<20))
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
@@ -100,7 +109,7 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	service, region := signedFor(r)
 	form, _ := url.ParseQuery(string(body))
 	name := form.Get("Action")
-	if service != "ec2" {
+	if name == "" {
 		name = r.Method + " " + r.URL.Path
 	}
 	f.mu.Lock()
@@ -120,7 +129,7 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case service == "pricing" && f.Prices != nil:
 		f.products(w, body)
 	case service != "ec2":
-		f.forward(w, r, body, name)
+		f.forward(w, r, body, name, func([]byte) {})
 	case name == "DescribeSpotPriceHistory" && f.Prices != nil:
 		f.spotPrices(w, form, region)
 	default:
@@ -195,25 +204,28 @@ func (f *Front) ec2(w http.ResponseWriter, r *http.Request, form url.Values, reg
 	if f.Instances != nil && name == "TerminateInstances" {
 		f.Instances.terminating(form)
 	}
-	answer := f.forward(w, r, []byte(form.Encode()), name)
+	answer := f.forward(w, r, []byte(form.Encode()), name, func(answer []byte) {
+		if name == "RunInstances" && answer != nil { // also if the answer is lost on its way
+			f.mu.Lock()
+			f.tokens[token] = made{form.Encode(), answer}
+			f.mu.Unlock()
+		}
+	})
 	if f.Instances != nil && name == "RunInstances" && answer != nil {
 		f.Instances.ran(form, region, answer)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	switch {
-	case lists:
+	if lists {
 		f.seen[key] = answer
-	case name == "RunInstances" && answer != nil:
-		f.tokens[token] = made{form.Encode(), answer}
-		fallthrough
-	default:
+	} else {
 		f.stale[region] = f.Stale
 	}
 }
 
-// forward sends a call on. It returns the answer, if it is no error.
-func (f *Front) forward(w http.ResponseWriter, r *http.Request, body []byte, name string) (answer []byte) {
+// forward sends a call on. It returns the answer, if it is no error. made is called with it before the client has it.
+func (f *Front) forward(w http.ResponseWriter, r *http.Request, body []byte, name string,
+	made func(answer []byte)) (answer []byte) {
 	if f.Before != nil {
 		f.Before(name)
 	}
@@ -228,7 +240,11 @@ func (f *Front) forward(w http.ResponseWriter, r *http.Request, body []byte, nam
 			if got.StatusCode == http.StatusOK {
 				answer = data
 			}
+			made(answer)
 			got.Body = io.NopCloser(bytes.NewReader(data))
+			if ahead := time.Duration(f.ahead.Load()); ahead > 0 {
+				got.Header.Set("Date", time.Now().Add(ahead).UTC().Format(http.TimeFormat))
+			}
 			if f.After != nil {
 				f.After(name)
 			}
