@@ -58,7 +58,7 @@ const pricingRegion = "us-east-1"
 
 // Price asks what an instance costs in a region now.
 func (a *Account) Price(ctx context.Context, region, instance string) (delivery.Price, error) {
-	p := delivery.Price{Region: region, Instance: instance, At: time.Now().UTC(), Source: "AWS"}
+	p := delivery.Price{Region: region, Instance: instance, At: time.Now().UTC(), Source: sourceAWS}
 	client := pricing.NewFromConfig(a.config, func(o *pricing.Options) { o.Region = pricingRegion })
 	input := &pricing.GetProductsInput{ServiceCode: aws.String("AmazonEC2"), MaxResults: aws.Int32(100)}
 	for field, value := range map[string]string{"instanceType": instance, "regionCode": region,
@@ -170,10 +170,15 @@ type knownPrice struct {
 const (
 	priceLasts = time.Hour
 	priceTime  = 2 * time.Minute // of one question
+	priceOld   = 24 * time.Hour  // from then on people are told its date
 )
 
+// sourceAWS is the source of a price that AWS has said.
+const sourceAWS = "AWS"
+
 // Of returns the last known price of an instance, and asks for it anew if it is old. It returns at once. The price is
-// that of AOB's table until AWS answers, and if it refuses; without a price an error says what to do.
+// that of AOB's table until AWS answers, and if it refuses; an old one says so in its source. Without a price an error
+// says what to do.
 func (p *Prices) Of(region, instance string) (delivery.Price, error) {
 	key := [2]string{region, instance}
 	p.mu.Lock()
@@ -190,7 +195,11 @@ func (p *Prices) Of(region, instance string) (delivery.Price, error) {
 		go p.ask(region, instance)
 	}
 	p.known[key] = k
-	return k.price, k.err
+	price := k.price
+	if price.Source == sourceAWS && time.Since(price.At) > priceOld {
+		price.Source += " on " + price.At.UTC().Format(time.DateOnly) + ", since it does not answer"
+	}
+	return price, k.err
 }
 
 func (p *Prices) ask(region, instance string) {
@@ -204,8 +213,11 @@ func (p *Prices) ask(region, instance string) {
 	p.mu.Lock()
 	k := p.known[[2]string{region, instance}]
 	k.asking, k.asked = false, time.Now()
-	if price.OnDemand > 0 { // the spot price may be missing
+	switch {
+	case price.OnDemand > 0: // the spot price may be missing
 		k.price, k.err = price, nil
+	case k.err != nil: // the table does not have it either
+		k.err = err
 	}
 	p.known[[2]string{region, instance}] = k
 	p.mu.Unlock()

@@ -76,6 +76,21 @@ func TestPrice(t *testing.T) {
 	if p, err := prices.Of("eu-central-1", "g7.new"); err != nil || p.OnDemand != 3*delivery.Dollar {
 		t.Errorf("after the answer: %+v, %v", p, err)
 	}
+	if _, err := prices.Of("eu-west-1", "g7.new"); err == nil {
+		t.Error("a price that nobody knows")
+	}
+	<-woken
+	if _, err := prices.Of("eu-west-1", "g7.new"); err == nil || !strings.Contains(err.Error(), "AWS has no price for") {
+		t.Errorf("after a refusal of what the table does not have: %v, want AWS's own reason", err)
+	}
+	// A price that AWS has not confirmed for a day says so.
+	key := [2]string{"eu-central-1", "g7.new"}
+	old := prices.known[key]
+	old.price.At = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
+	prices.known[key] = old
+	if p, err := prices.Of(key[0], key[1]); err != nil || p.Source != "AWS on 2026-11-01, since it does not answer" {
+		t.Errorf("of an old price: %+v, %v", p, err)
+	}
 }
 
 func FuzzHourly(f *testing.F) {
