@@ -222,14 +222,14 @@ func (l *Listing) requests(a *Account) func(context.Context, string, string) err
 // groupPrefix is what the names of AOB's groups of schedules begin with. A group has tags, and a schedule has none.
 const groupPrefix = "aob-"
 
-// schedules lists groups of schedules with the tag of a run, and the schedules of those without it, whose names are
-// runs.
+// schedules lists groups of schedules with the tag of a run, the schedules of those without it, whose names are runs,
+// and those of the default group.
 func (l *Listing) schedules(a *Account) func(context.Context, string, string) error {
 	return func(ctx context.Context, region, controller string) error {
 		client := a.scheduler(region)
 		groups := scheduler.NewListScheduleGroupsPaginator(client, &scheduler.ListScheduleGroupsInput{
 			NamePrefix: aws.String(groupPrefix)})
-		return pages(groups.HasMorePages, func() error {
+		err := pages(groups.HasMorePages, func() error {
 			page, err := groups.NextPage(ctx)
 			if err != nil {
 				return err
@@ -258,6 +258,7 @@ func (l *Listing) schedules(a *Account) func(context.Context, string, string) er
 			}
 			return nil
 		})
+		return errors.Join(err, l.ungrouped(ctx, a, region, controller))
 	}
 }
 

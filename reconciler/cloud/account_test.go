@@ -17,6 +17,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	iamtypes "github.com/aws/aws-sdk-go-v2/service/iam/types"
 	"github.com/aws/aws-sdk-go-v2/service/scheduler"
 	schedulertypes "github.com/aws/aws-sdk-go-v2/service/scheduler/types"
 
@@ -238,6 +240,16 @@ func TestSweepEndsAllKinds(t *testing.T) {
 		return *out.SpotInstanceRequests[0].SpotInstanceRequestId
 	}
 	plans := m.scheduler(region)
+	plan := func(group, run, role string) {
+		_, err := plans.CreateSchedule(t.Context(), &scheduler.CreateScheduleInput{GroupName: &group, Name: &run,
+			ScheduleExpression: aws.String("at(2026-12-01T00:00:00)"),
+			FlexibleTimeWindow: &schedulertypes.FlexibleTimeWindow{Mode: "OFF"},
+			Target: &schedulertypes.Target{Arn: aws.String("arn:aws:scheduler:::aws-sdk:ec2:terminateInstances"),
+				RoleArn: aws.String("arn:aws:iam::1:role/" + role)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 	group := func(name, controller string) {
 		_, err := plans.CreateScheduleGroup(t.Context(), &scheduler.CreateScheduleGroupInput{Name: &name,
 			Tags: []schedulertypes.Tag{{Key: aws.String(TagController), Value: &controller}}})
@@ -245,14 +257,24 @@ func TestSweepEndsAllKinds(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, run := range []string{"train-over", "train-on"} {
-			_, err := plans.CreateSchedule(t.Context(), &scheduler.CreateScheduleInput{GroupName: &name, Name: &run,
-				ScheduleExpression: aws.String("at(2026-12-01T00:00:00)"), FlexibleTimeWindow: &schedulertypes.
-							FlexibleTimeWindow{Mode: "OFF"}, Target: &schedulertypes.Target{Arn: aws.String(
-					"arn:aws:scheduler:::aws-sdk:ec2:terminateInstances"),
-					RoleArn: aws.String("arn:aws:iam::1:role/x")}})
-			if err != nil {
-				t.Fatal(err)
-			}
+			plan(name, run, "x")
+		}
+	}
+	// In the default group a schedule is whose role it has.
+	for _, s := range []struct{ run, role, controller string }{{"train-over", "aob-train-over-1-end", "aob"},
+		{"train-on", "aob-train-on-2-end", "aob"}, {"train-theirs", "aob-train-theirs-1-end", "other"},
+		{"train-other-role", "aob-train-over-1-end", ""}, {"train-no-role", "aob-train-no-role-1-end", ""}} {
+		plan("default", s.run, "aob/"+s.role)
+		if s.controller == "" {
+			continue
+		}
+		tags := []iamtypes.Tag{{Key: aws.String(TagController), Value: &s.controller},
+			{Key: aws.String(TagRun), Value: &s.run}}
+		_, err := iam.NewFromConfig(m.config, func(o *iam.Options) { o.Region = region }).CreateRole(t.Context(),
+			&iam.CreateRoleInput{RoleName: &s.role, Path: aws.String("/aob/"), Tags: tags,
+				AssumeRolePolicyDocument: aws.String("{}")})
+		if err != nil {
+			t.Fatal(err)
 		}
 	}
 	group("aob-main", "aob")
@@ -280,10 +302,10 @@ func TestSweepEndsAllKinds(t *testing.T) {
 			}
 		}
 	}
-	if want := []string{requestOver, over, volumeOver, "aob-main/train-over"}; !slices.Equal(ids, want) {
+	if want := []string{requestOver, over, volumeOver, "aob-main/train-over", "default/train-over"}; !slices.Equal(ids, want) {
 		t.Errorf("ended %v, want %v", ids, want)
 	}
-	if got := len(s.Found()); got != 4 {
+	if got := len(s.Found()); got != 5 {
 		t.Errorf("%d orphans were found", got)
 	}
 	left, err := client.DescribeVolumes(t.Context(), &ec2.DescribeVolumesInput{VolumeIds: []string{volumeOther}})
@@ -294,7 +316,7 @@ func TestSweepEndsAllKinds(t *testing.T) {
 		t.Errorf("ended %v", ended)
 	}
 	if list, err := plans.ListSchedules(t.Context(), &scheduler.ListSchedulesInput{}); err != nil ||
-		len(list.Schedules) != 3 {
+		len(list.Schedules) != 7 {
 		t.Errorf("%d schedules are left, %v", len(list.Schedules), err)
 	}
 }

@@ -80,7 +80,8 @@ func TestPrice(t *testing.T) {
 		t.Error("a price that nobody knows")
 	}
 	<-woken
-	if _, err := prices.Of("eu-west-1", "g7.new"); err == nil || !strings.Contains(err.Error(), "AWS has no price for") {
+	if _, err := prices.Of("eu-west-1", "g7.new"); err == nil ||
+		!strings.Contains(err.Error(), "AWS has no price for") {
 		t.Errorf("after a refusal of what the table does not have: %v, want AWS's own reason", err)
 	}
 	// A price that AWS has not confirmed for a day says so.

@@ -1,0 +1,80 @@
+package cloud
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/scheduler"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// The group of schedules that every account has, and what the names of AOB's schedules in it begin with. The module
+// train-aws-ec2 uses it unless it is given another one.
+const (
+	defaultGroup = "default"
+	runPrefix    = "train-"
+)
+
+// ungrouped lists the schedules of the default group. Neither they nor the group have tags, but the role of a schedule
+// has: whose it is, and of which run. A schedule whose role is gone or is not this server's to read is nobody's.
+func (l *Listing) ungrouped(ctx context.Context, a *Account, region, controller string) error {
+	client := a.scheduler(region)
+	identities := iam.NewFromConfig(a.config, func(o *iam.Options) { o.Region = region })
+	p := scheduler.NewListSchedulesPaginator(client, &scheduler.ListSchedulesInput{GroupName: aws.String(defaultGroup),
+		NamePrefix: aws.String(runPrefix)})
+	return pages(p.HasMorePages, func() error {
+		page, err := p.NextPage(ctx)
+		if err != nil {
+			return err
+		}
+		for _, listed := range page.Schedules {
+			run := aws.ToString(listed.Name)
+			s, err := client.GetSchedule(ctx, &scheduler.GetScheduleInput{GroupName: aws.String(defaultGroup),
+				Name: &run})
+			if gone(err) || refused(err) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			role := roleOf(s, run)
+			if role == "" {
+				continue
+			}
+			got, err := identities.GetRole(ctx, &iam.GetRoleInput{RoleName: &role})
+			if refused(err) || err != nil && unless(err, noEntity) == nil {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			if ofRun(got.Role.Tags, controller, run) {
+				l.Items = append(l.Items, Item{Kind: delivery.OrphanSchedule, ID: defaultGroup + "/" + run,
+					Region: region, State: string(s.State), Tags: map[string]string{TagController: controller, TagRun: run}})
+			}
+		}
+		return nil
+	})
+}
+
+// roleOf returns the role of a schedule that ends the instance of a run; "" of another schedule.
+func roleOf(s *scheduler.GetScheduleOutput, run string) string {
+	if s.Target == nil || !strings.HasSuffix(aws.ToString(s.Target.Arn), ":aws-sdk:ec2:terminateInstances") {
+		return ""
+	}
+	_, role, ours := strings.Cut(aws.ToString(s.Target.RoleArn), ":role/aob/")
+	if !ours || !strings.HasPrefix(role, "aob-"+run+"-") || !strings.HasSuffix(role, "-end") {
+		return ""
+	}
+	return role
+}
+
+// refused reports whether an error says that the server's role may not make a call.
+func refused(err error) bool {
+	_, blocked := errors.AsType[delivery.Blocked](explainCall("", err))
+	return blocked
+}
