@@ -1,8 +1,12 @@
 package terraform
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +14,12 @@ import (
 	"testing"
 	"testing/fstest"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/smithy-go"
+
+	"github.com/autonomos/aob/tools/moto/front"
 	"github.com/autonomos/aob/tools/moto/mototest"
 	"github.com/autonomos/aob/tools/venvtest"
 )
@@ -189,7 +199,10 @@ func githubOIDC(t *testing.T) terraformModule {
 func (e *emulator) testModuleOfPeople(t *testing.T, m terraformModule) {
 	module := onDisk(t, m.name)
 	dir := filepath.Join(t.TempDir(), "stack")
-	s, err := e.module(module, m.name+".tfstate").Create(dir, m.values, m.policy, e.env())
+	plain, secure, certificate := (&front.Front{}).StartTLS(t, e.URL) // the buckets are reached by https alone
+	env := e.env()
+	env["AWS_ENDPOINT_URL"], env["AWS_CA_BUNDLE"] = secure, certificate
+	s, err := e.module(module, m.name+".tfstate").Create(dir, m.values, m.policy, env)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,11 +219,36 @@ func (e *emulator) testModuleOfPeople(t *testing.T, m terraformModule) {
 	if out := e.terraformOutput(t, s, "plan", "-detailed-exitcode"); !strings.Contains(out, "No changes") {
 		t.Errorf("what was applied is not as planned:\n%s", out)
 	}
+	if m.name == "artifacts" {
+		wantOnlyTLS(t, plain, secure, certificate)
+	}
 	if err := s.Destroy(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if out := e.terraformOutput(t, s, "state", "list"); out != "" {
 		t.Errorf("after destroying, the state has\n%s", out)
+	}
+}
+
+// wantOnlyTLS checks that the buckets of artifacts answer https, and refuse http.
+func wantOnlyTLS(t *testing.T, plain, secure, certificate string) {
+	t.Helper()
+	text, err := os.ReadFile(certificate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(text)
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
+	for _, bucket := range []string{"acme-aob-bundles", "acme-aob-runs", "acme-aob-states"} {
+		for address, want := range map[string]string{secure: "NoSuchKey", plain: "AccessDenied"} {
+			_, err := s3.New(s3.Options{Region: testRegion, BaseEndpoint: &address, UsePathStyle: true,
+				HTTPClient: client, Credentials: credentials.NewStaticCredentialsProvider("id", "key", "")}).GetObject(t.Context(),
+				&s3.GetObjectInput{Bucket: &bucket, Key: aws.String("x")})
+			if api, ok := errors.AsType[smithy.APIError](err); !ok || api.ErrorCode() != want {
+				t.Errorf("%s at %s: %v, want %s", bucket, address, err, want)
+			}
+		}
 	}
 }
 

@@ -1,5 +1,5 @@
 // Package front stands between a client and moto, and answers as Amazon does where moto does not: it refuses calls that
-// come too fast, splits lists into pages, keeps client tokens, shows changes late, and runs what instances are told to.
+// come too fast, splits lists into pages, keeps client tokens, shows changes late, minds the policies of buckets, and runs what instances are told to.
 //
 // Only tests import it.
 package front
@@ -53,7 +53,10 @@ type Front struct {
 	seen   map[string][]byte // lists, as they were last
 	stale  map[string]int    // by region: so many lists are still old
 	tokens map[string]made
-	to     *url.URL
+
+	policies map[string]string // by bucket
+
+	to *url.URL
 }
 
 // made is what a client token has made.
@@ -70,7 +73,7 @@ func (f *Front) Start(t testing.TB, to string) string {
 		t.Fatal(err)
 	}
 	f.to, f.counts, f.seen = address, map[string]int{}, map[string][]byte{}
-	f.stale, f.tokens = map[string]int{}, map[string]made{}
+	f.stale, f.tokens, f.policies = map[string]int{}, map[string]made{}, map[string]string{}
 	if f.Instances != nil {
 		f.Instances.start(t, to)
 	}
@@ -122,6 +125,7 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	switch {
+	case service == "s3" && f.bucketPolicy(w, r, body):
 	case service == "iam" && form.Get("Action") == "SimulatePrincipalPolicy" && f.Policy != "":
 		f.simulate(w, form)
 	case service == "servicequotas" && f.Quotas != nil:
