@@ -191,11 +191,11 @@ checks:
 		}
 		return errors.Join(err, fmt.Errorf("the training has finished no epoch: %s", pr.Text))
 	})
-	first := a.instances.Last()
+	first := a.instances.Last("/opt/aob")
 	a.instances.Interrupt(first)
 	pr := w.green(t, "first")
-	if a.instances.Last() == first || a.front.Count("RunInstances") != 2 {
-		t.Errorf("%d instances were run, the last is %s", a.front.Count("RunInstances"), a.instances.Last())
+	if a.instances.Last("/opt/aob") == first || a.front.Count("RunInstances") != 2 {
+		t.Errorf("%d instances were run, the last is %s", a.front.Count("RunInstances"), a.instances.Last("/opt/aob"))
 	}
 	if len(pr.Models) != 1 || pr.Models[0].Bundle == "" {
 		t.Errorf("no bundle on the pull request: %+v", pr.Models)

@@ -2,7 +2,9 @@ package terraform
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
@@ -64,7 +66,7 @@ func startRegion(t *testing.T, change func(*front.Front)) *region {
 	}
 	r.account = Account{Controller: "aob.example", ID: testAccount, Region: testRegion, VPC: r.vpc, Subnet: r.subnet,
 		AMIName: "amzn2-ami-hvm-2.0.*", Runs: "runs", States: "states", Mirror: r.mirror, Endpoint: r.URL,
-		Home: filepath.Join(t.TempDir(), "aob"), Every: 200 * time.Millisecond}
+		Every: 200 * time.Millisecond}
 	folder := filepath.Join(t.TempDir(), "environment")
 	if out, err := exec.Command("python3", "-m", "venv", "--without-pip", folder).CombinedOutput(); err != nil {
 		t.Skipf("no python3 with venv: install it to run this test: %v: %s", err, out)
@@ -76,7 +78,10 @@ func startRegion(t *testing.T, change func(*front.Front)) *region {
 // trainer returns a trainer in the account, and a request for the trainer of testdata in a new folder.
 func (r *region) trainer(t *testing.T, run map[string]any) (*Trainer, trainer.Request) {
 	t.Helper()
-	dir := filepath.Join(t.TempDir(), "train-0123456789abcdef0123456789abcdef")
+	name := fmt.Sprintf("train-%x", sha256.Sum256([]byte(t.Name())))[:38]
+	dir := filepath.Join(t.TempDir(), name)
+	account := r.account
+	account.Home = filepath.Join(t.TempDir(), "aob")
 	script := filepath.Join(t.TempDir(), "files", "train.py")
 	dataset := filepath.Join(t.TempDir(), "prepared")
 	for path, from := range map[string]string{script: "testdata/train.py", filepath.Join(dataset, "train", "a b.txt"): ""} {
@@ -99,14 +104,18 @@ func (r *region) trainer(t *testing.T, run map[string]any) (*Trainer, trainer.Re
 	}
 	run["output"] = filepath.Join(dir, outputDir)
 	t.Cleanup(func() {
-		if n := r.instances.Running(); n > 0 {
-			t.Errorf("%d instances run at the end", n)
+		if id := r.instances.Last(account.Home); r.instances.Running(id) {
+			t.Errorf("instance %s runs at the end", id)
 		}
-		if list := r.emulator.instances(t); len(list) > 0 {
-			t.Errorf("the account has %d instances at the end", len(list))
+		for _, i := range r.emulator.instances(t) {
+			for _, tag := range i.Tags {
+				if *tag.Key == cloud.TagRun && *tag.Value == name {
+					t.Errorf("the account has instance %s at the end", *i.InstanceId)
+				}
+			}
 		}
 	})
-	return &Trainer{Terraform: r.terraform, Module: trainawsec2.Files, Machine: &AWS{Account: r.account, Things: r.things,
+	return &Trainer{Terraform: r.terraform, Module: trainawsec2.Files, Machine: &AWS{Account: account, Things: r.things,
 			Objects: r.objects}}, trainer.Request{Dir: dir, Python: r.python, Script: script, Inputs: []string{dataset},
 			RunJSON: func(place func(string) string) any {
 				run["dataset"] = place(dataset)
@@ -116,6 +125,9 @@ func (r *region) trainer(t *testing.T, run map[string]any) (*Trainer, trainer.Re
 			Quote: &delivery.Quote{By: "ada", Pull: 7, Instance: "g5.xlarge", Region: testRegion, Spot: true,
 				PerHour: delivery.Dollars(1.006), Ceiling: 12 * delivery.Dollar}}
 }
+
+// home is AOB's folder on the instances of a trainer, by which the instances are told apart.
+func home(t *Trainer) string { return t.Machine.(*AWS).Account.Home }
 
 // put writes an object of a run's output, as its instance would.
 func (r *region) put(t *testing.T, req trainer.Request, name, data string) {
@@ -147,7 +159,7 @@ func TestTrainerOnEC2(t *testing.T) {
 		}
 		if s.Epoch > 2 && !interrupted {
 			interrupted = true
-			r.instances.Interrupt(r.instances.Last())
+			r.instances.Interrupt(r.instances.Last(home(local)))
 		}
 		return nil
 	}
@@ -212,7 +224,7 @@ func ec2Bench(r *region) func(t *testing.T, run map[string]any) bench {
 		return bench{trainer: local, req: req,
 			enough: func() error { r.put(t, req, "enough", ""); return nil },
 			kill: func(t *testing.T) {
-				if err := syscall.Kill(r.instances.Trainer(r.instances.Last()), syscall.SIGKILL); err != nil {
+				if err := syscall.Kill(r.instances.Trainer(r.instances.Last(home(local))), syscall.SIGKILL); err != nil {
 					t.Error(err)
 				}
 			}}
@@ -283,7 +295,7 @@ func TestLostInstances(t *testing.T) {
 		local, req := r.trainer(t, map[string]any{"mode": "hang"})
 		req.Progress = func(s delivery.RunStatus) error {
 			if s.Phase == "training" {
-				r.instances.Kill(r.instances.Last())
+				r.instances.Kill(r.instances.Last(home(local)))
 			}
 			return nil
 		}

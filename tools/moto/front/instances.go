@@ -43,7 +43,7 @@ type Instances struct {
 
 	mu   sync.Mutex
 	all  map[string]*instance
-	last string
+	last map[string]string // by AOB_HOME
 }
 
 // An instance is one child process.
@@ -61,7 +61,7 @@ type instance struct {
 const Grace = 20 * time.Second
 
 func (i *Instances) start(t testing.TB, moto string) {
-	i.t, i.dir, i.all = t, t.TempDir(), map[string]*instance{}
+	i.t, i.dir, i.all, i.last = t, t.TempDir(), map[string]*instance{}, map[string]string{}
 	i.client = ec2.New(ec2.Options{BaseEndpoint: &moto, Region: "us-east-1",
 		Credentials: credentials.NewStaticCredentialsProvider("id", "key", "")})
 	t.Cleanup(func() {
@@ -137,7 +137,7 @@ func (i *Instances) boot(id, region, data string) error {
 		return err
 	}
 	i.mu.Lock()
-	i.all[id], i.last = n, id
+	i.all[id], i.last[home[1]] = n, id
 	i.mu.Unlock()
 	go func() {
 		_ = n.command.Wait() // however it ended
@@ -183,11 +183,11 @@ func (i *Instances) get(id string) *instance {
 	return i.all[id]
 }
 
-// Last returns the instance that was booted last; "" before the first.
-func (i *Instances) Last() string {
+// Last returns the instance with an AOB_HOME that was booted last; "" before the first.
+func (i *Instances) Last(home string) string {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return i.last
+	return i.last[home]
 }
 
 // Interrupt tells a spot instance that it is taken away, as the metadata service does two minutes before.
@@ -221,18 +221,18 @@ func (i *Instances) Trainer(id string) int {
 	return pid
 }
 
-// Running returns how many instances run.
-func (i *Instances) Running() (n int) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	for _, one := range i.all {
-		select {
-		case <-one.ended:
-		default:
-			n++
-		}
+// Running reports whether an instance runs.
+func (i *Instances) Running(id string) bool {
+	n := i.get(id)
+	if n == nil {
+		return false
 	}
-	return n
+	select {
+	case <-n.ended:
+		return false
+	default:
+		return true
+	}
 }
 
 // Programs makes the folder of programs of an instance. What they are told is added to the file FILES.calls, and
