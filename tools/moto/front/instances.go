@@ -55,6 +55,7 @@ type instance struct {
 	ended    chan struct{}
 	metadata *httptest.Server
 	notice   bool
+	called   bool // a call terminates it
 }
 
 // Grace is how long an instance may take to end when it is terminated, before it is killed.
@@ -144,8 +145,13 @@ func (i *Instances) boot(id, region, data string) error {
 		_ = syscall.Kill(-n.command.Process.Pid, syscall.SIGKILL)
 		n.metadata.Close()
 		_ = os.RemoveAll(n.files + ".disk") // its volume is deleted with it; a rest goes with the test
+		i.mu.Lock()
+		called := n.called
+		i.mu.Unlock()
+		if !called {
+			i.terminate(n) // a shutdown terminates an instance
+		}
 		close(n.ended)
-		i.terminate(n) // a shutdown terminates an instance
 	}()
 	return nil
 }
@@ -165,6 +171,9 @@ func (i *Instances) terminating(form url.Values) {
 		if n == nil {
 			continue
 		}
+		i.mu.Lock()
+		n.called = true
+		i.mu.Unlock()
 		if pid := i.Trainer(n.id); pid > 0 {
 			_ = syscall.Kill(pid, syscall.SIGTERM)
 		}
