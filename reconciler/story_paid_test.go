@@ -55,17 +55,19 @@ func (s *sim) offer(files map[string]string) string {
 // paid returns the runs on instances that were started.
 func (s *sim) paid() (list []delivery.RunState) {
 	for _, key := range s.runs.keys() {
-		if r := s.runs.states[key]; r.Spec.Train != nil && delivery.PaidModule(r.Spec.Train.Machine) {
+		r := s.runs.states[key]
+		if train := r.Spec.Training(); train != nil && delivery.PaidModule(train.Machine) {
 			list = append(list, *r)
 		}
 	}
 	return list
 }
 
-// A go for the very thing that was asked for starts it once: the other stories fail for their reasons alone.
+// A go for the very thing that was asked for starts it once: the other stories fail for their reasons alone. Variants
+// are made of it on the server's own machine.
 func TestGoStartsAnInstance(t *testing.T) {
 	s := paying(t)
-	commit := s.offer(map[string]string{"models/shapes.yaml": paidModel(8, "")})
+	commit := s.offer(map[string]string{"models/shapes.yaml": paidModel(8, "") + "variants: [fp32, fp16]\n"})
 	s.want("first", delivery.CheckPending, code.CostQuote, "g5.xlarge spot", "never more than $11")
 	s.forge.comment(1, "maintainer", "/aob run "+s.asked(commit))
 	s.settle()
@@ -74,6 +76,9 @@ func TestGoStartsAnInstance(t *testing.T) {
 	if len(list) != 1 || list[0].Attempt != 1 || list[0].Spec.Quote.By != "maintainer" ||
 		list[0].Spec.Quote.Ceiling != 11*delivery.Dollar {
 		t.Errorf("started %+v", list)
+	}
+	if s.started(delivery.RunVariant) != 1 {
+		t.Errorf("%d variants were made", s.started(delivery.RunVariant))
 	}
 }
 

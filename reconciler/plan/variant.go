@@ -61,6 +61,9 @@ func (m *maker) makeVariant(r *progress, name string) (made delivery.MadeVariant
 	}
 	train.Spec, train.Trainer, train.Environment = now.Spec, now.Trainer, now.Environment
 	train.Machine, train.Limit = now.Machine, now.Limit
+	if delivery.PaidModule(train.Machine) { // it takes minutes, and nobody has agreed to another instance
+		train.Machine = delivery.TrainLocal
+	}
 	if train.Training == now.Training { // the data run of that time may be gone
 		train.Data = now.Data
 	}
