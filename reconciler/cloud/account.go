@@ -72,7 +72,7 @@ func OpenAccount(ctx context.Context, at AccountAddress) (*Account, error) {
 			return nil, ctx.Err()
 		}
 		return nil, delivery.Blockedf("give the server's user a credentials file or its machine a role",
-			"there are no credentials of AWS")
+			"there are no credentials of AWS: %s", delivery.PlainText(err.Error(), 300))
 	}
 	c.HTTPClient = guarded(c.HTTPClient, at.Endpoint)
 	if at.Endpoint != "" {

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -370,5 +371,40 @@ func TestPolicyAllowsWhatIsNeeded(t *testing.T) {
 		"ec2:RunInstances is not allowed on arn:aws:ec2:eu-west-1:123456789012:instance/*: it is for the start of "+
 		"instances; a policy denies it") {
 		t.Errorf("with an action that is denied:\n%s", said)
+	}
+}
+
+// docs/aws.md lists each action that the module's policies allow, and no other.
+func TestPageListsEachPermission(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "aws.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(page), "\n## Permissions\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	action := regexp.MustCompile(`[a-z0-9]+:[A-Z][A-Za-z]+`)
+	listed := action.FindAllString(section, -1)
+	allowed := map[string]bool{}
+	for _, name := range []string{"controller", "boundary"} {
+		data, err := os.ReadFile(filepath.Join("..", "terraform", "testdata", "policies", name+".json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var policy struct{ Statement []struct{ Action []string } }
+		if err := json.Unmarshal(data, &policy); err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range policy.Statement {
+			for _, a := range s.Action {
+				if allowed[a] = true; !slices.Contains(listed, a) {
+					t.Errorf("the page does not list %s, which the policy %s allows", a, name)
+				}
+			}
+		}
+	}
+	for _, a := range listed {
+		if !allowed[a] {
+			t.Errorf("the page lists %s, which no policy allows", a)
+		}
 	}
 }

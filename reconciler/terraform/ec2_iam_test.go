@@ -21,7 +21,7 @@ import (
 )
 
 // A guard is moto that checks which actions a user's policy allows. It knows no conditions and few resources, and takes
-// all signed calls of the scheduler for forged: reconciler/cloud compares those. Another moto answers for the scheduler.
+// signed calls of the scheduler for forged: reconciler/cloud compares those. Another moto answers for the scheduler.
 type guard struct {
 	*emulator
 	iam     *iam.Client // of a user who may do everything

@@ -141,10 +141,12 @@ func artifacts() terraformModule {
 func githubOIDC(t *testing.T) terraformModule {
 	t.Helper()
 	const iam = "arn:aws:iam::" + testAccount
+	server := []string{iam + ":user/server"}
 	trust := policyText(document{"Effect": "Allow", "Action": "sts:AssumeRoleWithWebIdentity",
 		"Principal": document{"Federated": iam + ":oidc-provider/token.actions.githubusercontent.com"},
 		"Condition": document{"StringEquals": document{"token.actions.githubusercontent.com:aud": "sts.amazonaws.com",
-			"token.actions.githubusercontent.com:sub": "repo:acme/models:environment:aob"}}})
+			"token.actions.githubusercontent.com:sub": "repo:acme/models:environment:aob"}}},
+		document{"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": document{"AWS": server}})
 	text := func(name string) string {
 		data, err := os.ReadFile(filepath.Join("testdata", "policies", name+".json"))
 		if err != nil {
@@ -164,8 +166,7 @@ func githubOIDC(t *testing.T) terraformModule {
 		{Address: "aws_iam_policy.boundary", Values: document{"name": "aob-aob.example-boundary", "path": "/aob/",
 			"description": "AOB: the bounds of the roles of trainings.", "policy": text("boundary"),
 			"tags": bucketTags}},
-		{Address: "aws_iam_role.controller", Values: role("aob-aob.example", "AOB: the server, from GitHub Actions.",
-			43200)},
+		{Address: "aws_iam_role.controller", Values: role("aob-aob.example", "AOB: the server.", 43200)},
 		{Address: "aws_iam_role_policy.controller", Values: document{"name": "controller", "role": "aob-aob.example",
 			"policy": text("controller")}},
 		{Address: "aws_iam_role.images", Values: role("aob-aob.example-images",
@@ -176,11 +177,12 @@ func githubOIDC(t *testing.T) terraformModule {
 	for i := range all {
 		all[i].Provider = awsProvider
 	}
-	return terraformModule{"github-oidc", map[string]any{"repository": "acme/models", "controller": "aob.example",
-		"account": testAccount, "region": testRegion, "runs_bucket": "acme-aob-runs",
+	return terraformModule{"github-oidc", map[string]any{"repository": "acme/models", "principals": server,
+		"controller": "aob.example",
+		"account":    testAccount, "region": testRegion, "runs_bucket": "acme-aob-runs",
 		"states_bucket":  "acme-aob-states",
 		"bundles_bucket": "acme-aob-bundles"}, Policy{Resources: all}, []mutation{
-		{"main.tf", `"repo:${var.repository}:environment:${var.environment}"`, `"repo:${var.repository}:*"`,
+		{"main.tf", `"repo:${repository}:environment:${var.environment}"`, `"repo:${repository}:*"`,
 			`aws_iam_role.controller: assume_role_policy: want`},
 		{"main.tf", `  client_id_list  = ["sts.amazonaws.com"]`, `  client_id_list = ["x"]`, `client_id_list: want`},
 		{"controller.tf", `"ec2:MetadataHttpTokens"        = "required"`, ``,

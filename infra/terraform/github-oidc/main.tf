@@ -1,4 +1,4 @@
-# Roles for GitHub Actions without long-lived keys, and the bounds of all roles that AOB makes.
+# The role of the AOB server, roles for GitHub Actions without long-lived keys, and the bounds of all roles that AOB makes.
 #
 # controller: the AOB server. It may run train-aws-ec2, and end what has its tag.
 # images: a workflow that pushes the images of trainers.
@@ -35,18 +35,23 @@ locals {
   # What has the tag of this server.
   own = { StringEquals = { "aws:ResourceTag/aob:controller" = var.controller } }
 
-  trust = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Effect    = "Allow"
-      Action    = "sts:AssumeRoleWithWebIdentity"
-      Principal = { Federated = "${local.iam}:oidc-provider/${local.github}" }
-      Condition = { StringEquals = {
-        "${local.github}:aud" = "sts.amazonaws.com"
-        "${local.github}:sub" = "repo:${var.repository}:environment:${var.environment}"
-      } }
-    }]
-  })
+  jobs = [for repository in compact([var.repository]) : {
+    Effect    = "Allow"
+    Action    = "sts:AssumeRoleWithWebIdentity"
+    Principal = { Federated = "${local.iam}:oidc-provider/${local.github}" }
+    Condition = { StringEquals = {
+      "${local.github}:aud" = "sts.amazonaws.com"
+      "${local.github}:sub" = "repo:${repository}:environment:${var.environment}"
+    } }
+  }]
+
+  principals = [for list in [sort(var.principals)] : {
+    Effect    = "Allow"
+    Action    = "sts:AssumeRole"
+    Principal = { AWS = list }
+  } if length(list) > 0]
+
+  trust = jsonencode({ Version = "2012-10-17", Statement = concat(local.jobs, local.principals) })
 }
 
 # AWS checks GitHub's certificate itself; the provider wants a thumbprint, which is not used.
@@ -99,11 +104,18 @@ resource "aws_iam_policy" "boundary" {
 resource "aws_iam_role" "controller" {
   name                 = local.name
   path                 = "/aob/"
-  description          = "AOB: the server, from GitHub Actions."
+  description          = "AOB: the server."
   max_session_duration = 43200
   assume_role_policy   = local.trust
   tags                 = local.tags
   depends_on           = [aws_iam_openid_connect_provider.github]
+
+  lifecycle {
+    precondition {
+      condition     = var.repository != "" || length(var.principals) > 0
+      error_message = "Somebody must be able to take the role: give repository, principals or both."
+    }
+  }
 }
 
 resource "aws_iam_role_policy" "controller" {

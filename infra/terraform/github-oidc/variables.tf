@@ -1,11 +1,24 @@
 variable "repository" {
-  description = "The repository on GitHub, OWNER/NAME."
+  description = "The repository on GitHub whose jobs may take the roles, OWNER/NAME; none by default."
   type        = string
   nullable    = false
+  default     = ""
 
   validation {
-    condition     = can(regex("^[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}$", var.repository))
+    condition     = can(regex("^([A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100})?$", var.repository))
     error_message = "The repository must be OWNER/NAME."
+  }
+}
+
+variable "principals" {
+  description = "The ARNs of users and roles of the account that may take the roles, as that of the server's machine."
+  type        = set(string)
+  nullable    = false
+  default     = []
+
+  validation {
+    condition     = alltrue([for p in var.principals : can(regex("^arn:[a-z-]+:iam::[0-9]{12}:(user|role)/[A-Za-z0-9/_+=,.@-]+$", p))])
+    error_message = "A principal must be the ARN of a user or a role, arn:aws:iam::ACCOUNT:user/NAME."
   }
 }
 
