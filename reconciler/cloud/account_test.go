@@ -302,7 +302,8 @@ func TestSweepEndsAllKinds(t *testing.T) {
 			}
 		}
 	}
-	if want := []string{requestOver, over, volumeOver, "aob-main/train-over", "default/train-over"}; !slices.Equal(ids, want) {
+	want := []string{requestOver, over, volumeOver, "aob-main/train-over", "default/train-over"}
+	if !slices.Equal(ids, want) {
 		t.Errorf("ended %v, want %v", ids, want)
 	}
 	if got := len(s.Found()); got != 5 {

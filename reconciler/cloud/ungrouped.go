@@ -54,7 +54,8 @@ func (l *Listing) ungrouped(ctx context.Context, a *Account, region, controller 
 			}
 			if ofRun(got.Role.Tags, controller, run) {
 				l.Items = append(l.Items, Item{Kind: delivery.OrphanSchedule, ID: defaultGroup + "/" + run,
-					Region: region, State: string(s.State), Tags: map[string]string{TagController: controller, TagRun: run}})
+					Region: region, State: string(s.State),
+					Tags: map[string]string{TagController: controller, TagRun: run}})
 			}
 		}
 		return nil

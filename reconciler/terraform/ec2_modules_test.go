@@ -244,9 +244,9 @@ func wantOnlyTLS(t *testing.T, plain, secure, certificate string) {
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
 	for _, bucket := range []string{"acme-aob-bundles", "acme-aob-runs", "acme-aob-states"} {
 		for address, want := range map[string]string{secure: "NoSuchKey", plain: "AccessDenied"} {
-			_, err := s3.New(s3.Options{Region: testRegion, BaseEndpoint: &address, UsePathStyle: true,
-				HTTPClient: client, Credentials: credentials.NewStaticCredentialsProvider("id", "key", "")}).GetObject(t.Context(),
-				&s3.GetObjectInput{Bucket: &bucket, Key: aws.String("x")})
+			store := s3.New(s3.Options{Region: testRegion, BaseEndpoint: &address, UsePathStyle: true,
+				HTTPClient: client, Credentials: credentials.NewStaticCredentialsProvider("id", "key", "")})
+			_, err := store.GetObject(t.Context(), &s3.GetObjectInput{Bucket: &bucket, Key: aws.String("x")})
 			if api, ok := errors.AsType[smithy.APIError](err); !ok || api.ErrorCode() != want {
 				t.Errorf("%s at %s: %v, want %s", bucket, address, err, want)
 			}

@@ -1,5 +1,6 @@
 // Package front stands between a client and moto, and answers as Amazon does where moto does not: it refuses calls that
-// come too fast, splits lists into pages, keeps client tokens, shows changes late, minds the policies of buckets, and runs what instances are told to.
+// come too fast, splits lists into pages, keeps client tokens, shows changes late, minds the policies of buckets, fires
+// schedules, and runs what instances are told to.
 //
 // Only tests import it.
 package front
