@@ -490,6 +490,8 @@ func runs(r delivery.RunState, now time.Time) delivery.Fact {
 		f.Names = []string{strings.ReplaceAll(r.Spec.Training().Spec.Train.With, "@", " ")}
 	case r.Spec.Kind == delivery.RunEval && s.Batches > 0:
 		f = fact(code.RunEvaluating, values{Count: s.Batch, Total: s.Batches})
+	case r.Spec.Quote != nil && r.Stage == "training" && s.Phase == "starting" && s.Message != "":
+		f = fact(code.RunAtStage, values{Stage: s.Message}) // as long as an instance boots
 	case r.Stage != "":
 		f = fact(code.RunAtStage, values{Stage: r.Stage})
 	}
