@@ -97,8 +97,9 @@ fetch() {
 	for name in data environment; do
 		[ -f "input/$name.tar.000" ] || continue
 		mkdir -p "$name"
-		cat input/"$name".tar.* | tar -xf - -C "$name"
-		rm input/"$name".tar.*
+		for part in input/"$name".tar.*; do # the disk need not hold it twice
+			cat "$part" && rm "$part"
+		done | tar -xf - -C "$name"
 	done
 	step "fetch what an earlier attempt left"
 	aws s3 sync --only-show-errors "s3://$AOB_BUCKET/$AOB_OUTPUTS" "$AOB_HOME/output" --exclude 'boot/*'
