@@ -52,7 +52,9 @@ func (m *maker) quote(r *progress, spec delivery.RunSpec) (q delivery.Quote, why
 	q.PerHour = price.PerHour(machine.Spot == delivery.SpotOnly)
 	short, long, basis := m.lasts(r, spec)
 	limit := time.Duration(machine.Limit)
-	q.Shortest, q.Longest, q.Basis = delivery.Duration(min(short, limit)), delivery.Duration(min(long, limit)), basis
+	q.Shortest, q.Longest = delivery.Duration(min(short, limit).Round(time.Second)),
+		delivery.Duration(min(long, limit).Round(time.Second))
+	q.Basis = basis
 	q.Low, q.High = price.PerHour(q.Spot).For(min(short, limit)), q.PerHour.For(min(long, limit))
 	q.Ceiling = ceilingOf(r.model, price)
 	return q, delivery.Fact{}
