@@ -29,6 +29,7 @@ input, and prints both as JSON lines.`,
 
   # a bundle's folder out of a model
   aob-detect inspect model.onnx | jq 'select(.inspected).inspected' >inspected.json
+  mkdir bundle
   jq .signature inspected.json >bundle/signature.json
   jq '[.signature.slots[] | select(. != "")]' inspected.json >bundle/labels.json
   jq -r .golden inspected.json | base64 -d >bundle/golden.bin
