@@ -1,4 +1,5 @@
 # make demo         the whole story on this machine, after installing what it needs
+# make demo-aws     the story of a model that trains on a GPU instance, against moto: no account (five minutes)
 # make check        what a change needs: formatting, vet, staticcheck, the fast tests (under a minute)
 # make test         everything that passes in CI
 # make test-rfdetr  the trainer rfdetr on the real package (10 minutes on two cores; 7 GB of disk, once)
@@ -23,7 +24,7 @@ SHELL := /bin/sh
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/aob
 export PATH := $(PATH):$(CACHE)/bin
 
-.PHONY: demo check test test-rfdetr test-aws test-aws-rfdetr rfdetr-epochs test-seeds test-faults test-security test-tofu test-aws-kills bench bench-data bench-serve serve-bundle test-swaps test-mutations soak bench-hostile bench-coco bench-intervals build tools test-tools schemas
+.PHONY: demo demo-aws check test test-rfdetr test-aws test-aws-rfdetr rfdetr-epochs test-seeds test-faults test-security test-tofu test-aws-kills bench bench-data bench-serve serve-bundle test-swaps test-mutations soak bench-hostile bench-coco bench-intervals build tools test-tools schemas
 
 build:
 	CGO_ENABLED=0 go build -trimpath -o bin/aob ./cmd/aob
@@ -43,6 +44,11 @@ test-tools: tools
 
 demo: tools build
 	go run ./demo
+
+demo-aws: tools build
+	tools/versitygw/install.sh >/dev/null
+	for tool in moto awscli; do tools/venv.sh $$tool >/dev/null || exit 1; done
+	AOB_DEMO_AWS=1 go test ./demo -run TestDemoOnAWS -count=1 -v -timeout 30m
 
 # Everything is cached by what it reads, so a change costs what depends on it. The slow tests skip with -short.
 check:

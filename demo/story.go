@@ -25,7 +25,7 @@ const (
 
 // run runs all chapters.
 func (s *story) run(ctx context.Context) error {
-	if err := s.prepare(ctx); err != nil {
+	if err := s.prepare(ctx, nil); err != nil {
 		return err
 	}
 
@@ -74,8 +74,9 @@ func (s *story) release(ctx context.Context, version int, branch, subject string
 	return s.fleet(ctx, version)
 }
 
-// prepare checks the tools, creates the repository and the dataset, and starts the server and the agents.
-func (s *story) prepare(ctx context.Context) error {
+// prepare checks the tools, creates the repository and the dataset, and starts the server and the agents. account adds
+// an account to the server's configuration; it may be nil.
+func (s *story) prepare(ctx context.Context, account func() (string, error)) error {
 	s.chapter("Setup on one machine")
 	if err := s.step("tools", func() (string, error) { return s.tools(ctx) }); err != nil {
 		return err
@@ -88,6 +89,11 @@ func (s *story) prepare(ctx context.Context) error {
 		return "an intent repository and a dataset of shapes in " + short(s.worldDir()), err
 	}); err != nil {
 		return err
+	}
+	if account != nil {
+		if err := s.step("account", account); err != nil {
+			return err
+		}
 	}
 	if err := s.step("aob serve", func() (string, error) {
 		return "running with the local forge", s.startServer(ctx)
