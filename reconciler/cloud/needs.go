@@ -73,8 +73,9 @@ func Needs(controller string, regions []string, place *Place) []Need {
 			Need{sweep, []string{"ec2:DeleteVolume"}, ec2 + "volume/vol-0123456789abcdef0", own},
 			Need{sweep, []string{"ec2:CancelSpotInstanceRequests"}, ec2 + "spot-instances-request/sir-01234567", own},
 			Need{sweep, []string{"scheduler:ListTagsForResource", "scheduler:DeleteScheduleGroup"}, group, own},
-			Need{sweep, []string{"scheduler:DeleteSchedule"}, arn + ":scheduler:" + region + ":" + account +
-				":schedule/aob-runs/" + anyRun, nil})
+			Need{sweep, []string{"scheduler:DeleteSchedule", "scheduler:GetSchedule"}, arn + ":scheduler:" + region +
+				":" + account + ":schedule/default/" + anyRun, nil},
+			Need{sweep, []string{"iam:GetRole"}, arn + ":iam::" + account + ":role/aob/aob-" + anyRun + "-1-end", nil})
 	}
 	if place != nil {
 		list = append(list, place.needs(controller, arn, regions[0])...)
@@ -137,6 +138,8 @@ func (p *Place) needs(controller, arn, region string) []Need {
 			role, nil},
 		{roles, []string{"iam:AddRoleToInstanceProfile", "iam:CreateInstanceProfile", "iam:DeleteInstanceProfile",
 			"iam:GetInstanceProfile", "iam:RemoveRoleFromInstanceProfile", "iam:TagInstanceProfile"}, profile, nil},
+		{roles, []string{"iam:GetRole"}, accountIAM + "role/aob-" + anyRun + "-1", nil}, // one that is gone
+		{roles, []string{"iam:GetInstanceProfile"}, accountIAM + "instance-profile/aob-" + anyRun + "-1", nil},
 		{roles, []string{"iam:PassRole"}, role, map[string]string{"iam:PassedToService": "ec2.amazonaws.com"}},
 		{roles, []string{"iam:PassRole"}, role, map[string]string{"iam:PassedToService": "scheduler.amazonaws.com"}},
 		{"the schedules that end instances", []string{"scheduler:CreateSchedule", "scheduler:DeleteSchedule",

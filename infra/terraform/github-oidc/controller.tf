@@ -124,6 +124,13 @@ locals {
       ]
       Resource = ["${local.iam}:role/aob/aob-train-*", "${local.iam}:instance-profile/aob/aob-train-*"]
     },
+    # AWS asks about a role that is gone without its path.
+    {
+      Sid      = "GoneRoles"
+      Effect   = "Allow"
+      Action   = ["iam:GetInstanceProfile", "iam:GetRole"]
+      Resource = ["${local.iam}:role/aob-train-*", "${local.iam}:instance-profile/aob-train-*"]
+    },
     {
       Sid      = "PassRoles"
       Effect   = "Allow"
