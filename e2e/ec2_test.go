@@ -215,7 +215,8 @@ checks:
 	w.close(t)
 }
 
-var goFor = regexp.MustCompile(`(/aob run [0-9a-f]+)`)
+// goFor finds the code of a go. What people see is broken into lines.
+var goFor = regexp.MustCompile(`/aob run\s+([0-9a-f]+)`)
 
 // goes waits until a branch's pull request asks for a go, checks that nothing has started, and gives it.
 func (w *workshop) goes(t *testing.T, branch string) (number int) {
@@ -237,7 +238,7 @@ func (w *workshop) goes(t *testing.T, branch string) (number int) {
 		t.Logf("aob pr show %d\n%s", number, out)
 		return nil
 	})
-	w.aob(t, "pr", "ask", fmt.Sprint(number), ask[1])
+	w.aob(t, "pr", "ask", fmt.Sprint(number), "/aob run "+ask[1])
 	return number
 }
 
