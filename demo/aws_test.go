@@ -135,7 +135,7 @@ func (s *story) onAWS(t *testing.T) error {
 		return err
 	}
 	s.chapter("PR 1: a model that trains on a GPU instance")
-	p, err := s.propose(ctx, "first-model", "shapes: train on an instance", replace(initialEpochs, "epochs: 40",
+	p, err := s.propose(ctx, "first-model", "shapes: train on an instance", replace(initialEpochs, "epochs: 16",
 		"machine: {limit: 30m}", "machine: {terraform: train-aws-ec2, instance: g5.xlarge, spot: only, limit: 2h, "+
 			"maxCost: $3}"))
 	if err != nil {
