@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -130,4 +131,26 @@ func TestStateLock(t *testing.T) {
 	if err := holder.Destroy(t.Context()); err != nil {
 		t.Errorf("with an old lock of another machine: %v", err)
 	}
+}
+
+// A provider that outlives its terraform does not keep the attempt from being ended.
+func TestOrphanedProvider(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
+	t.Parallel()
+	s := &Stack{dir: t.TempDir(), env: map[string]string{"TF_DATA_DIR": t.TempDir()}}
+	env := []string{"PATH=" + path, "TF_PLUGIN_MAGIC_COOKIE=x", "TF_DATA_DIR=" + s.env["TF_DATA_DIR"]}
+	provider := exec.Command("sleep", "1000")
+	provider.Env = env
+	if err := provider.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer provider.Process.Kill()
+	ended := make(chan struct{})
+	go func() { _ = provider.Wait(); close(ended) }()
+	if err := s.idle(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	<-ended
 }

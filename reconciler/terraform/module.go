@@ -72,6 +72,9 @@ func (m Module) cliConfig() string {
 // Terraform loses its record of resources that it was creating.
 const interruptWait = 10 * time.Minute
 
+// orphanWait is how long a provider whose terraform was killed may end its call.
+const orphanWait = 10 * time.Second
+
 // maxTerraformLog is the largest size of terraform.log, in bytes.
 const maxTerraformLog = 1 << 20
 
@@ -256,11 +259,16 @@ func (s *Stack) initialise(ctx context.Context, tf *tfexec.Terraform) error {
 
 // idle waits until no terraform of the folder and no command of one is left. terraform-exec may return while an
 // interrupted terraform is still ending, and the commands of a killed one may run a little longer.
+// A provider whose terraform was killed may live for ever, so it is killed after a while.
 func (s *Stack) idle(ctx context.Context) error {
+	began := time.Now()
 	for {
 		left, err := carrying("TF_DATA_DIR=" + s.env["TF_DATA_DIR"])
 		if err != nil || len(left) == 0 {
 			return err
+		}
+		if time.Since(began) > orphanWait {
+			endOrphans(left)
 		}
 		select {
 		case <-ctx.Done():

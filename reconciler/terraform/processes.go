@@ -3,8 +3,11 @@ package terraform
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"strconv"
+	"strings"
+	"syscall"
 
 	"github.com/autonomos/aob/reconciler/durable"
 )
@@ -44,4 +47,31 @@ func carrying(variable string) ([]durable.Process, error) {
 		}
 	}
 	return list, nil
+}
+
+// endOrphans kills those of the processes that are providers of Terraform and whose parent is none of them.
+func endOrphans(left []durable.Process) {
+	alive := map[int]bool{}
+	for _, p := range left {
+		alive[p.PID] = true
+	}
+	for _, p := range left {
+		env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", p.PID))
+		if err != nil || !bytes.Contains(append([]byte{0}, env...), []byte("\x00TF_PLUGIN_MAGIC_COOKIE=")) {
+			continue
+		}
+		if parent, err := parentOf(p.PID); err == nil && !alive[parent] {
+			_ = p.Signal(syscall.SIGKILL) // one that has ended since is no error
+		}
+	}
+}
+
+func parentOf(pid int) (parent int, err error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	_, text, _ := strings.Cut(string(status), "\nPPid:")
+	_, err = fmt.Sscan(text, &parent)
+	return parent, err
 }
