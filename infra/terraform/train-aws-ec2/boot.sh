@@ -68,11 +68,12 @@ tell() {
 		"s3://$AOB_BUCKET/${AOB_OUTPUTS}boot/$AOB_ATTEMPT" --exclude exit.json
 }
 
-# upload copies the output, and after it the heartbeat as it was before: what that says is there, is there.
+# upload copies the output, and after it the heartbeat as it was before: what that says is there, is there. Files that
+# are being written have names with a dot in front.
 upload() {
 	[ ! -f "$AOB_HOME/output/status.json" ] || cp -P "$AOB_HOME/output/status.json" "$AOB_HOME/boot/status.json"
 	aws s3 sync --only-show-errors --no-follow-symlinks "$AOB_HOME/output" "s3://$AOB_BUCKET/$AOB_OUTPUTS" \
-		--exclude 'boot/*' --exclude status.json && tell
+		--exclude 'boot/*' --exclude status.json --exclude '.*' && tell
 }
 
 # fetch gets the inputs and checks that they are exactly what the run was approved with.
