@@ -68,7 +68,7 @@ between two commas for a slot without a class:
 	c.Flags().StringVar(&r.classesFile, "classes-file", "", "a `file` with the class of each slot in a line, or a "+
 		"JSON list of them; or the COCO annotation file that a model without metadata was trained with")
 	c.Flags().StringVar(&r.version, "rfdetr", "",
-		"the `version` of RF-DETR that trained a model without metadata, as 1.9.1")
+		"the `version` of RF-DETR that trained the model, as 1.9.1; by default that of its metadata")
 	c.Flags().StringVar(&r.name, "name", "", "the `name` of the model and of its weights; the file's by default")
 	c.Flags().StringVar(&r.licence, "licence", "", "the `licence` of the model by its SPDX name, as Apache-2.0")
 	c.Flags().StringVar(&r.dataset, "dataset", "",
@@ -97,12 +97,17 @@ type imported struct {
 	Layout   string        `json:"layout"`   // which slots have no class, in words
 	Name     string        `json:"name"`
 	Licence  string        `json:"licence,omitempty"`
-	Weights  string        `json:"weights"` // the lines of the server's configuration
-	Known    bool          `json:"known"`   // the configuration has them already
+	Version  string        `json:"version,omitempty"` // of RF-DETR; "" if it is not known
+	Clip     bool          `json:"clip"`              // boxes are cut to the image
+	Weights  string        `json:"weights"`           // the lines of the server's configuration
+	Known    bool          `json:"known"`             // the configuration has them already
 	Config   string        `json:"config"`
 	Model    string        `json:"model"`             // the text of models/NAME.yaml
 	Written  string        `json:"written,omitempty"` // its path
 	Notes    []string      `json:"notes,omitempty"`
+
+	clipped bool   // the file itself says that boxes are cut
+	clipBy  string // what says it; "" for an assumption, which is a note
 }
 
 func (r importRequest) run(ctx context.Context, messages io.Writer) (imported, error) {
@@ -184,6 +189,9 @@ func (r importRequest) describe(
 		return err
 	}
 	m.Inputs, m.Outputs, m.Metadata = d.Inputs, d.Outputs, d.Metadata
+	if m.Version = r.version; m.Version == "" {
+		m.Version = d.Producer
+	}
 	switch {
 	case d.Metadata:
 		if err := given.agree(r.file, d.Signature.Slots); err != nil {
@@ -210,7 +218,28 @@ func (r importRequest) describe(
 	}
 	m.Slots = slices.Clone(d.Signature.Slots)
 	m.Layout = detect.SlotLayout(m.Slots)
-	return nil
+	return m.clip(d)
+}
+
+// clip decides whether boxes are cut to the image, as predict() of the version does that trained the model.
+func (m *imported) clip(d detect.Declaration) (err error) {
+	before15 := m.Slots[0] == "" && m.Slots[len(m.Slots)-1] != "" && !slices.Equal(m.Slots, detect.COCOSlots())
+	switch {
+	case d.Own || d.Signature.Clip: // the file says it
+		m.Clip, m.clipped, m.clipBy = d.Signature.Clip, d.Signature.Clip, "by the file's metadata"
+	case m.Version != "":
+		m.Clip, err = detect.Clips(m.Version)
+		m.clipBy = "as predict() of RF-DETR " + m.Version + " does"
+	case m.Metadata: // no export of RF-DETR, which names its version
+	case before15:
+		m.Notes = append(m.Notes, "boxes that leave the image stay as they are, as predict() of RF-DETR before 1.5 "+
+			"leaves them; --rfdetr names another version")
+	default:
+		m.Clip = true
+		m.Notes = append(m.Notes, "boxes are cut to the image, as predict() of RF-DETR does since "+
+			detect.ClippedSince+"; if an older version trained the model, name it with --rfdetr")
+	}
+	return err
 }
 
 // lines makes the lines of the server's configuration.
@@ -300,6 +329,9 @@ func (r importRequest) model(server *intent.Server, m *imported) error {
 // args is the line of the model's file for what a file without metadata does not say.
 func (r importRequest) args(m *imported) (string, error) {
 	if m.Metadata {
+		if m.Clip && !m.clipped {
+			return "  args: {clip: true} # boxes are cut to the image\n", nil
+		}
 		return "", nil
 	}
 	args := "slots: " + delivery.FlowList(m.Slots)
@@ -314,6 +346,9 @@ func (r importRequest) args(m *imported) (string, error) {
 	} else if m.Slots[0] == "" && m.Slots[len(m.Slots)-1] != "" {
 		m.Notes = append(m.Notes, "if RF-DETR before 1.5 trained the model, add resize: uint8-antialias to args: its "+
 			"training resized pictures as Pillow does")
+	}
+	if m.Clip {
+		args += ", clip: true"
 	}
 	return "  args: {" + args + "} # the class of each slot\n", nil
 }
@@ -375,6 +410,10 @@ func (t *terminal) imported(m imported) {
 		if name != "" {
 			t.printf("%7d %s\n", i, name)
 		}
+	}
+	if m.clipBy != "" {
+		what := map[bool]string{true: "cut to the image", false: "not cut to the image"}[m.Clip]
+		t.printf("boxes   %s, %s\n", what, m.clipBy)
 	}
 	for _, note := range m.Notes {
 		t.paragraph("", "note: "+note)

@@ -48,9 +48,10 @@ func (r importRequest) given() (givenClasses, error) {
 	default:
 		g.from = ""
 	}
-	if g.version != "" && g.categories == nil {
-		return g, hinted{errors.New("--rfdetr needs the annotation file that the model was trained with"),
-			"name it: --classes-file train/_annotations.coco.json"}
+	if g.version != "" {
+		if _, err := detect.Clips(g.version); err != nil {
+			return g, fmt.Errorf("--rfdetr: %w", err)
+		}
 	}
 	return g, g.check()
 }

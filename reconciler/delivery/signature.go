@@ -1,8 +1,8 @@
 package delivery
 
 // SignatureVersion is the newest Signature.SchemaVersion that this version of AOB reads. Version 1 has no scale, no
-// clip and no edges.
-const SignatureVersion = 2
+// clip and no edges. From version 3 on the file's metadata has an entry of AOB's own, which older versions do not read.
+const SignatureVersion = 3
 
 // Files of a bundle.
 const (
@@ -16,7 +16,7 @@ const (
 // A Signature describes the inputs and outputs of a bundle's ONNX file. It is a superset of RF-DETR's rfdetr_inference
 // metadata. Outputs and classes are matched by name, never by position or shape.
 type Signature struct {
-	SchemaVersion int       `json:"schemaVersion" check:"min=1,max=2"` // 1 to SignatureVersion
+	SchemaVersion int       `json:"schemaVersion" check:"min=1,max=3"` // 1 to SignatureVersion
 	Input         string    `json:"input" check:"port"`                // input
 	Boxes         string    `json:"boxes" check:"port"`                // dets: [N,Q,4] cx,cy,w,h in 0..1
 	Logits        string    `json:"logits" check:"port"`               // labels: [N,Q,slots]

@@ -14,8 +14,22 @@ import (
 )
 
 // MetadataKey is the entry of an ONNX file's metadata that describes the model's input and outputs.
-// RF-DETR writes it since version 1.10.
+// RF-DETR writes and reads it since version 1.12, and its readers refuse a field that they do not know.
 const MetadataKey = "rfdetr_inference"
+
+// OwnKey is the entry with what AOB says besides, so that RF-DETR's readers take the file too.
+const OwnKey = "aob_signature"
+
+// entries are the two entries of a model's metadata; "" for one that it has not.
+type entries struct{ description, own string }
+
+// entriesOf reads the entries of a model's file.
+func (w Worker) entriesOf(model []byte) (e entries, err error) {
+	if e.description, err = w.Runtime.Metadata(model, MetadataKey); err == nil {
+		e.own, err = w.Runtime.Metadata(model, OwnKey)
+	}
+	return e, err
+}
 
 // A Port is an input or output of a model, as declared in its file.
 type Port struct {
@@ -24,10 +38,20 @@ type Port struct {
 	Shape []int64 `json:"shape"` // -1 if the size is not fixed
 }
 
+// ownMetadata is what RF-DETR's description has no field for. Versions of AOB before the entry aob_signature wrote these
+// fields into rfdetr_inference.
+type ownMetadata struct {
+	ResizeDType  *string `json:"resize_dtype"`        // float32 or uint8
+	ClipBoxes    bool    `json:"clip_boxes"`          // boxes are cut to the image
+	BackgroundID *int    `json:"background_class_id"` // as in RF-DETR's decoder: -1 is the last slot
+}
+
 // metadata is the part of rfdetr_inference that the contract depends on. A nil pointer means that the
 // field is missing, and RF-DETR's default applies.
 type metadata struct {
+	ownMetadata
 	SchemaVersion   int               `json:"schema_version"`
+	Producer        string            `json:"producer_version"` // of RF-DETR
 	Task            string            `json:"task"`
 	InputShape      []int64           `json:"input_shape"` // N,3,H,W; -1 if not fixed
 	InputLayout     *string           `json:"input_layout"`
@@ -40,15 +64,12 @@ type metadata struct {
 	ChannelOrder    *string           `json:"channel_order"`
 	Interpolation   *string           `json:"resize_interpolation"`
 	Antialias       bool              `json:"resize_antialias"`
-	ResizeDType     *string           `json:"resize_dtype"` // AOB's own: float32 or uint8
-	ClipBoxes       bool              `json:"clip_boxes"`   // AOB's own
 	ClassNames      []string          `json:"class_names"`
 	ClassIDToName   map[string]string `json:"class_id_to_name"`
 	NumClasses      int               `json:"num_classes"`
 	NumSelect       int               `json:"num_select"`
 	SelectionPolicy *string           `json:"selection_policy"`
 	BoxFormat       *string           `json:"box_format"`
-	BackgroundID    *int              `json:"background_class_id"` // as in RF-DETR's decoder: -1 is the last slot
 }
 
 const (
@@ -56,23 +77,50 @@ const (
 	maxEdges    = 100 // of one histogram
 )
 
-// signatureOf returns the signature of a model from what its file declares. An error says which part
-// of the contract is broken.
-func signatureOf(entry string, inputs, outputs []Port) (delivery.Signature, error) {
-	var none delivery.Signature
-	if entry == "" {
-		return none, fmt.Errorf("it has no %s metadata, so its classes and its input are unknown; export it with "+
-			"RF-DETR 1.10 or later, or with one of AOB's trainers", MetadataKey)
+// parseMetadata reads the entries of a model that has a description.
+func parseMetadata(e entries) (m metadata, err error) {
+	if e.description == "" {
+		return m, fmt.Errorf("it has no %s metadata, so its classes and its input are unknown; export it with "+
+			"RF-DETR 1.12 or later, or with one of AOB's trainers", MetadataKey)
 	}
-	if len(entry) > maxMetadata {
-		return none, fmt.Errorf("its %s metadata has %d bytes; want at most %d", MetadataKey, len(entry), maxMetadata)
+	fail := func(key string, err error) (metadata, error) {
+		return metadata{}, fmt.Errorf("its %s metadata: %w", key, err)
 	}
-	var m metadata
-	if err := json.Unmarshal([]byte(entry), &m); err != nil {
-		return none, fmt.Errorf("its %s metadata: %w", MetadataKey, err)
+	for key, entry := range map[string]string{MetadataKey: e.description, OwnKey: e.own} {
+		if len(entry) > maxMetadata {
+			return m, fmt.Errorf("its %s metadata has %d bytes; want at most %d", key, len(entry), maxMetadata)
+		}
+	}
+	if err := json.Unmarshal([]byte(e.description), &m); err != nil {
+		return fail(MetadataKey, err)
+	}
+	if e.own != "" {
+		own := struct {
+			SchemaVersion int `json:"schema_version"`
+			ownMetadata
+		}{ownMetadata: m.ownMetadata}
+		// A field that is not known here may say how boxes are computed.
+		if err := delivery.ParseJSON([]byte(e.own), &own); err != nil {
+			return fail(OwnKey, err)
+		}
+		if own.SchemaVersion != 1 {
+			return fail(OwnKey, fmt.Errorf("schema_version is %d, want 1", own.SchemaVersion))
+		}
+		m.ownMetadata = own.ownMetadata
 	}
 	if err := m.check(); err != nil {
-		return none, fmt.Errorf("its %s metadata: %w", MetadataKey, err)
+		return fail(MetadataKey, err)
+	}
+	return m, nil
+}
+
+// signatureOf returns the signature of a model from what its file declares. An error says which part
+// of the contract is broken.
+func signatureOf(e entries, inputs, outputs []Port) (delivery.Signature, error) {
+	var none delivery.Signature
+	m, err := parseMetadata(e)
+	if err != nil {
+		return none, err
 	}
 
 	sig := delivery.Signature{
@@ -93,7 +141,10 @@ func signatureOf(entry string, inputs, outputs []Port) (delivery.Signature, erro
 	if m.PixelScale != nil && math.Abs(*m.PixelScale-1.0/255) > 1e-12 {
 		sig.Scale = *m.PixelScale
 	}
-	if sig.Scale != 0 || sig.Clip {
+	switch {
+	case e.own != "":
+		sig.SchemaVersion = 3
+	case sig.Scale != 0 || sig.Clip:
 		sig.SchemaVersion = 2
 	}
 	if m.InputName != nil {

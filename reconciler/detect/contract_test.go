@@ -29,6 +29,7 @@ func TestSignatureOf(t *testing.T) {
 	for _, c := range []struct {
 		name     string
 		metadata map[string]any // replaces; nil value removes
+		own      string         // AOB's own entry
 		ports    func(in, out []Port) ([]Port, []Port)
 		want     func(*delivery.Signature)
 		refused  string
@@ -69,6 +70,27 @@ func TestSignatureOf(t *testing.T) {
 		{name: "resized as half floats", metadata: map[string]any{"resize_dtype": "float16"}, refused: "resize_dtype"},
 		{name: "clipped", metadata: map[string]any{"clip_boxes": true},
 			want: func(s *delivery.Signature) { s.SchemaVersion, s.Clip = 2, true }},
+		{name: "an entry of AOB", own: `{"schema_version":1}`,
+			want: func(s *delivery.Signature) { s.SchemaVersion = 3 }},
+		{name: "an entry of AOB that says all", own: `{"schema_version":1,"clip_boxes":true,"resize_dtype":"uint8",` +
+			`"background_class_id":1}`, want: func(s *delivery.Signature) {
+			s.SchemaVersion, s.Clip, s.Resize.DType, s.Background = 3, true, "uint8", 1
+		}},
+		{name: "both entries", metadata: map[string]any{"clip_boxes": true, "resize_dtype": "uint8"},
+			own: `{"schema_version":1,"clip_boxes":false}`, want: func(s *delivery.Signature) {
+				s.SchemaVersion, s.Resize.DType = 3, "uint8"
+			}},
+		{name: "a newer entry of AOB", own: `{"schema_version":2}`, refused: "aob_signature metadata: schema_version is 2"},
+		{name: "an entry of AOB without a version", own: `{}`, refused: "schema_version is 0"},
+		{name: "an entry of AOB with an unknown field", own: `{"schema_version":1,"flip":true}`,
+			refused: `aob_signature metadata: json: unknown field "flip"`},
+		{name: "an entry of AOB that is none", own: `{`, refused: "aob_signature metadata: unexpected EOF"},
+		{name: "two entries of AOB in one", own: `{"schema_version":1}{}`, refused: "data after it"},
+		{name: "a huge entry of AOB", own: strings.Repeat(" ", maxMetadata+1), refused: "want at most"},
+		{name: "half floats in the entry of AOB", own: `{"schema_version":1,"resize_dtype":"float16"}`,
+			refused: "resize_dtype"},
+		{name: "a background past the end in the entry of AOB", own: `{"schema_version":1,"background_class_id":9}`,
+			refused: "background_class_id is 9"},
 		{name: "bicubic", metadata: map[string]any{"resize_interpolation": "bicubic"}, refused: "resize_interpolation"},
 		{name: "pixels of 0 to 255", metadata: map[string]any{"pixel_scale": 1},
 			want: func(s *delivery.Signature) { s.SchemaVersion, s.Scale = 2, 1 }},
@@ -161,7 +183,7 @@ func TestSignatureOf(t *testing.T) {
 			if c.ports != nil {
 				in, out = c.ports(in, out)
 			}
-			got, err := signatureOf(string(entry), in, out)
+			got, err := signatureOf(entries{string(entry), c.own}, in, out)
 			if c.refused != "" {
 				if err == nil || !strings.Contains(err.Error(), c.refused) {
 					t.Fatalf("got %v, want %q", err, c.refused)
@@ -190,17 +212,19 @@ func TestSignatureOfNoMetadata(t *testing.T) {
 		strings.Repeat(" ", maxMetadata+1): "want at most",
 		`{"task": 3}`:                      "cannot unmarshal",
 	} {
-		if _, err := signatureOf(entry, in, out); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := signatureOf(entries{entry, ""}, in, out); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.20q: got %v, want %q", entry, err, want)
 		}
 	}
 }
 
 func FuzzSignatureOf(f *testing.F) {
-	f.Add(testMetadata)
-	f.Fuzz(func(t *testing.T, entry string) {
+	f.Add(testMetadata, "")
+	f.Add(testMetadata, `{"schema_version":1,"clip_boxes":true}`)
+	f.Fuzz(func(t *testing.T, entry, own string) {
 		in, out := testPorts()
-		sig, err := signatureOf(entry, in, out)
+		producerOf(entries{entry, own})
+		sig, err := signatureOf(entries{entry, own}, in, out)
 		if err == nil {
 			err = checkSignature(sig)
 			if err != nil {
@@ -218,7 +242,7 @@ var spoilt = map[string]func(*delivery.Signature){
 	"NUL":               func(s *delivery.Signature) { s.Logits = "a\x00b" },
 	"no width":          func(s *delivery.Signature) { s.Width = 0 },
 	"huge height":       func(s *delivery.Signature) { s.Height = 1 << 20 },
-	"a later schema":    func(s *delivery.Signature) { s.SchemaVersion = 3 },
+	"a later schema":    func(s *delivery.Signature) { s.SchemaVersion = 4 },
 	"clip in version 1": func(s *delivery.Signature) { s.Clip = true },
 	"scale, version 1":  func(s *delivery.Signature) { s.Scale = 1 },
 	"edges, version 1":  func(s *delivery.Signature) { s.Edges.Area = []float64{1} },

@@ -17,6 +17,7 @@ import (
 type fileRuntime struct {
 	pureRuntime
 	entry    string
+	own      string // AOB's own entry
 	in, out  []Port
 	count    func() int64
 	slots    int64
@@ -25,7 +26,12 @@ type fileRuntime struct {
 
 func (r fileRuntime) Describe([]byte) ([]Port, []Port, error) { return r.in, r.out, r.describe }
 
-func (r fileRuntime) Metadata([]byte, string) (string, error) { return r.entry, nil }
+func (r fileRuntime) Metadata(_ []byte, name string) (string, error) {
+	if name == OwnKey {
+		return r.own, nil
+	}
+	return r.entry, nil
+}
 
 func (r fileRuntime) Load([]byte, string, []string, int) (Model, error) {
 	return pureRuntime{run: func(context.Context, Tensor) ([]Tensor, error) {
@@ -58,6 +64,11 @@ func TestWorkerDescribe(t *testing.T) {
 		{name: "metadata", file: fileRuntime{entry: testMetadata}, want: `["red" "" "blue" ""]`},
 		{name: "metadata is not replaced", file: fileRuntime{entry: testMetadata}, slots: names,
 			want: `["red" "" "blue" ""]`},
+		{name: "an entry of AOB", file: fileRuntime{entry: testMetadata, own: `{"schema_version":1}`},
+			want: `["red" "" "blue" ""]`},
+		{name: "an entry of AOB that is none", file: fileRuntime{entry: testMetadata, own: "[]"}, fail: true,
+			want: "its aob_signature metadata"},
+		{name: "an entry of AOB alone", file: fileRuntime{own: "[]"}, want: ""},
 		{name: "no metadata", want: ""},
 		{name: "named slots", slots: names, want: `["" "a" "b" ""]`},
 		{name: "open sizes", slots: names, ports: open, want: `["" "a" "b" ""]`},
@@ -143,6 +154,10 @@ func TestWorkerDescribe(t *testing.T) {
 			if err != nil || got.Slots != 4 || said != c.want || got.Metadata != (c.file.entry != "") {
 				t.Errorf("got %+v, %v; want the slots %s", got, err, c.want)
 			}
+			if producer := map[bool]string{true: "1.10.1"}[got.Metadata]; got.Producer != producer ||
+				got.Own != (c.file.own != "" && got.Metadata) {
+				t.Errorf("by %q, own %t; want by %q", got.Producer, got.Own, producer)
+			}
 			if err := got.check(c.slots); err != nil {
 				t.Errorf("the caller refuses it: %v", err)
 			}
@@ -170,9 +185,11 @@ func TestDescribeChecksTheChild(t *testing.T) {
 		want  string
 	}{
 		"another message": {`{"done":1}`, nil, "unexpected message"},
-		"no slots":        {`{"described":{` + ports + `,"slots":0,"metadata":false}}`, nil, "0 slots"},
-		"many slots":      {`{"described":{` + ports + `,"slots":4097,"metadata":false}}`, nil, "4097 slots"},
-		"no signature":    {`{"described":{` + ports + `,"slots":2,"metadata":true}}`, nil, "no signature"},
+		"a producer": {`{"described":{` + ports + `,"slots":2,"metadata":false,"producer":"1.9\u001b[2J"}}`, nil,
+			"is no version"},
+		"no slots":     {`{"described":{` + ports + `,"slots":0,"metadata":false}}`, nil, "0 slots"},
+		"many slots":   {`{"described":{` + ports + `,"slots":4097,"metadata":false}}`, nil, "4097 slots"},
+		"no signature": {`{"described":{` + ports + `,"slots":2,"metadata":true}}`, nil, "no signature"},
 		"still no signature": {`{"described":{` + ports + `,"slots":2,"metadata":false}}`, []string{"a", ""},
 			"no signature"},
 		"a name": {`{"described":{"inputs":[],"outputs":[{"name":"a\u001b[2J","type":"","shape":[]}],"slots":2,` +

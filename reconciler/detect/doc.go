@@ -25,8 +25,11 @@
 // A score is the sigmoid of a logit. Unnamed slots and the background slot are left out of the Q x slots pairs, and the
 // top K of the rest are kept (Signature.Select), sorted by score; equal scores keep the order of the tensor. So one
 // query can give several boxes. Negative sizes count as zero. Boxes are scaled to the original image; where the
-// signature says so they are clipped to it. predict() of RF-DETR 1.9.1 and 1.11.2 clips, that of 1.4.3 does not. There
-// is no non-maximum suppression.
+// signature says so they are clipped to it, as predict() of RF-DETR does since 1.8.3 ([Clips]). There is no non-maximum
+// suppression.
+//
+// A file describes itself in the entry rfdetr_inference of its metadata, in RF-DETR's own schema. RF-DETR 1.12 refuses
+// a file with other fields there, so what AOB says besides is in the entry aob_signature.
 //
 // Images are JPEG or PNG. Transparency is dropped, 16-bit channels are cut to their upper 8 bits, and the EXIF
 // orientation, colour profiles and gamma are ignored, as in training with Pillow. The pixels are those of Pillow's

@@ -44,6 +44,8 @@ type Declaration struct {
 	Outputs   []Port              `json:"outputs"`
 	Slots     int                 `json:"slots"`               // of the logits
 	Metadata  bool                `json:"metadata"`            // its file says which slot is which class
+	Own       bool                `json:"own,omitempty"`       // and has the entry that AOB's trainers write
+	Producer  string              `json:"producer,omitempty"`  // the version of RF-DETR that its metadata names
 	Signature *delivery.Signature `json:"signature,omitempty"` // nil if it is unknown which slot is which class
 }
 
@@ -76,6 +78,8 @@ func (d Declaration) check(slots []string) error {
 		}
 	}
 	switch {
+	case len(d.Producer) > maxVersion || leadingNumber.FindString(d.Producer) != d.Producer:
+		return fmt.Errorf("%.60q is no version", d.Producer)
 	case d.Slots < 1 || d.Slots > maxSlots:
 		return fmt.Errorf("%d slots, want 1 to %d", d.Slots, maxSlots)
 	case d.Signature == nil && (d.Metadata || len(slots) > 0):

@@ -22,14 +22,14 @@ func parseSignature(data []byte) (delivery.Signature, error) {
 // golden does not show: it has tensors, and no pixels. A file without metadata says nothing. Edges are in the signature
 // alone.
 func (w Worker) agree(model []byte, sig delivery.Signature) error {
-	entry, err := w.Runtime.Metadata(model, MetadataKey)
+	found, err := w.entriesOf(model)
 	if err != nil {
 		return fmt.Errorf("does not load: %w", err)
 	}
-	if entry == "" {
+	if found.description == "" {
 		return nil
 	}
-	own, err := signatureOf(entry, []Port{{sig.Input, "float32", []int64{-1, 3, int64(sig.Height), int64(sig.Width)}}},
+	own, err := signatureOf(found, []Port{{sig.Input, "float32", []int64{-1, 3, int64(sig.Height), int64(sig.Width)}}},
 		[]Port{{sig.Boxes, "float32", []int64{-1, -1, 4}},
 			{sig.Logits, "float32", []int64{-1, -1, int64(len(sig.Slots))}}})
 	if err == nil {

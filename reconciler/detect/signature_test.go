@@ -37,17 +37,22 @@ func signatures(t testing.TB) map[string]delivery.Signature {
 	t.Helper()
 	made := map[string]delivery.Signature{"by hand": testSignature()}
 	in, out := testPorts()
-	for name, change := range map[string]map[string]any{
-		"RF-DETR itself":  {},
-		"trainers/rfdetr": {"background_class_id": -1, "input_layout": "NCHW", "num_classes": 4},
-		"trainers/tiny": {"task": "detection", "variant": "tiny", "background_class_id": -1, "patch_size": nil,
+	for name, c := range map[string]struct {
+		change map[string]any
+		own    string
+	}{
+		"RF-DETR itself": {},
+		"trainers/rfdetr": {map[string]any{"input_layout": "NCHW", "num_classes": 4},
+			`{"clip_boxes":true,"schema_version":1}`},
+		"trainers/rfdetr before aob_signature": {map[string]any{"background_class_id": -1, "num_classes": 4}, ""},
+		"trainers/tiny": {map[string]any{"task": "detection", "variant": "tiny", "patch_size": nil,
 			"class_names": []string{"red", "green", "blue"}, "class_id_to_name": map[string]string{"0": "red",
-				"1": "green", "2": "blue"}},
-		"trainers/import": {"variant": "imported", "resize_dtype": "uint8", "resize_antialias": true, "num_classes": 4,
-			"class_names": []string{"red", "", "blue", ""}},
-		"pixels of bytes, and boxes cut": {"pixel_scale": 1, "clip_boxes": true},
+				"1": "green", "2": "blue"}}, ""},
+		"trainers/import": {map[string]any{"variant": "imported", "resize_antialias": true, "num_classes": 4,
+			"class_names": []string{"red", "", "blue", ""}}, `{"schema_version":1,"resize_dtype":"uint8"}`},
+		"pixels of bytes, and boxes cut": {map[string]any{"pixel_scale": 1, "clip_boxes": true}, ""},
 	} {
-		sig, err := signatureOf(changed(t, change), in, out)
+		sig, err := signatureOf(entries{changed(t, c.change), c.own}, in, out)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -179,7 +184,7 @@ func TestHostileSignatures(t *testing.T) {
 func TestSignatureSaysWhatMetadataSays(t *testing.T) {
 	const changes, refused, nothing = "changes the signature", "is refused", "says nothing"
 	in, out := testPorts()
-	before, err := signatureOf(testMetadata, in, out)
+	before, err := signatureOf(entries{testMetadata, ""}, in, out)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +230,7 @@ func TestSignatureSaysWhatMetadataSays(t *testing.T) {
 		t.Errorf("the table has %q, and RF-DETR writes %q", got, want)
 	}
 	for field, c := range table {
-		after, err := signatureOf(changed(t, map[string]any{field: c.value}), in, out)
+		after, err := signatureOf(entries{changed(t, map[string]any{field: c.value}), ""}, in, out)
 		got := nothing
 		if err != nil {
 			got = refused
@@ -295,7 +300,12 @@ type bareRuntime struct {
 	entry string
 }
 
-func (r bareRuntime) Metadata([]byte, string) (string, error) { return r.entry, nil }
+func (r bareRuntime) Metadata(_ []byte, name string) (string, error) {
+	if name == OwnKey {
+		return "", nil
+	}
+	return r.entry, nil
+}
 
 func TestLargestBatch(t *testing.T) {
 	for entry, want := range map[string]int{

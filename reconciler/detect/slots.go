@@ -93,6 +93,27 @@ func ResizeOf(version string) (string, error) {
 	return "", err
 }
 
+// ClippedSince is the first version of RF-DETR whose predict() cuts boxes to the image.
+const ClippedSince = "1.8.3"
+
+// Clips says whether predict() of a version of RF-DETR cuts boxes to the image. An error means that there is no such
+// version.
+func Clips(version string) (bool, error) {
+	number, err := versionNumber(version)
+	return err == nil && slices.Compare(number, []int{1, 8, 3}) >= 0, err
+}
+
+// producerOf returns the version of RF-DETR that a model's metadata names; "" for none.
+func producerOf(e entries) string {
+	m, err := parseMetadata(e)
+	if err != nil || len(m.Producer) > maxVersion {
+		return ""
+	}
+	return leadingNumber.FindString(m.Producer)
+}
+
+const maxVersion = 40
+
 // slotRules are versions with each rule of SlotsOfCategories, and what a person calls them.
 var slotRules = []struct{ version, name string }{
 	{"1.4", "before 1.5"}, {"1.5", "1.5 to 1.9.1"}, {"1.9.2", "since 1.9.2"},

@@ -162,3 +162,15 @@ func FuzzSlotsOfCategories(f *testing.F) {
 		}
 	})
 }
+
+func TestClips(t *testing.T) {
+	for version, want := range map[string]bool{"1.0": false, "1.4.0.post0": false, "1.8": false, "1.8.2": false,
+		"1.8.3": true, "1.9.1": true, "1.11.2": true, "1.12.0rc1": true, "2": true} {
+		if got, err := Clips(version); err != nil || got != want {
+			t.Errorf("%s: %t, %v", version, got, err)
+		}
+	}
+	if _, err := Clips("newest"); err == nil {
+		t.Error("newest: no error")
+	}
+}

@@ -179,7 +179,7 @@ func (l *loaded) separates(ctx context.Context, g Golden) bool {
 type declared struct {
 	data            []byte
 	inputs, outputs []Port
-	entry           string // its metadata; "" if it has none
+	entries         entries
 }
 
 func (w Worker) declared(path string) (d declared, err error) {
@@ -187,7 +187,7 @@ func (w Worker) declared(path string) (d declared, err error) {
 		return d, fmt.Errorf("model %s: %w", path, err)
 	}
 	if d.inputs, d.outputs, err = w.Runtime.Describe(d.data); err == nil {
-		d.entry, err = w.Runtime.Metadata(d.data, MetadataKey)
+		d.entries, err = w.entriesOf(d.data)
 	}
 	if err != nil {
 		return d, &ModelError{path, fmt.Sprintf("does not load: %v", err)}
@@ -214,7 +214,7 @@ func (w Worker) Inspect(ctx context.Context, path string) (Inspection, error) {
 	if err != nil {
 		return Inspection{}, err
 	}
-	sig, err := signatureOf(d.entry, d.inputs, d.outputs)
+	sig, err := signatureOf(d.entries, d.inputs, d.outputs)
 	if err != nil {
 		return Inspection{}, &ModelError{path, err.Error()}
 	}
@@ -240,12 +240,13 @@ func (w Worker) Describe(ctx context.Context, path string, slots []string) (Decl
 	if err != nil {
 		return Declaration{}, err
 	}
-	found := Declaration{Inputs: d.inputs, Outputs: d.outputs, Metadata: d.entry != ""}
+	found := Declaration{Inputs: d.inputs, Outputs: d.outputs, Metadata: d.entries.description != ""}
 	var sig delivery.Signature
 	switch {
 	case found.Metadata:
-		sig, err = signatureOf(d.entry, d.inputs, d.outputs)
-		found.Slots = len(sig.Slots)
+		sig, err = signatureOf(d.entries, d.inputs, d.outputs)
+		found.Slots, found.Own = len(sig.Slots), d.entries.own != ""
+		found.Producer = producerOf(d.entries)
 	case len(slots) > 0:
 		sig, err = signatureOfSlots(slots, d.inputs, d.outputs)
 		found.Slots = len(sig.Slots)

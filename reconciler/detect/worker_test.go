@@ -32,7 +32,9 @@ func (pureRuntime) Describe([]byte) ([]Port, []Port, error) {
 	return in, out, nil
 }
 
-func (pureRuntime) Metadata([]byte, string) (string, error) { return testMetadata, nil }
+func (pureRuntime) Metadata(_ []byte, name string) (string, error) {
+	return map[string]string{MetadataKey: testMetadata}[name], nil
+}
 
 func (r pureRuntime) Load(model []byte, _ string, _ []string, _ int) (Model, error) {
 	if string(model) != "model" {

@@ -446,9 +446,9 @@ func TestBundleOfLaterVersionIsHeld(t *testing.T) {
 	d := l.boot(l.dir())
 	l.publish(1, v1.target)
 	l.phase(1, delivery.DeviceHealthy, v1.target)
-	l.set(v2, func(b *bundle) { b.signature = `{"schemaVersion": 3, "more": true}` })
+	l.set(v2, func(b *bundle) { b.signature = `{"schemaVersion": 4, "more": true}` })
 	l.publish(2, v2.target)
-	const why = "signature.json has schemaVersion 3, and this aob-agent reads up to 2; update aob-agent and aob-detect"
+	const why = "signature.json has schemaVersion 4, and this aob-agent reads up to 3; update aob-agent and aob-detect"
 	reports := l.until(why, func(r delivery.Report) bool { return strings.Contains(r.Blocked, why) })
 	if r := reports[len(reports)-1]; r.Failed != "" || r.Bundle != v1.target.Bundle {
 		t.Errorf("reports %+v", r)

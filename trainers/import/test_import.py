@@ -24,9 +24,19 @@ sys.path.insert(0, str(HERE))
 import train
 
 
+# What RF-DETR's own description may have: its reader in 1.12 refuses other fields.
+RFDETR_FIELDS = set(
+    "schema_version producer_version format task variant backend input_shape input_layout input_dtype input_name "
+    "max_batch_size outputs means stds pixel_scale channel_order resize_interpolation resize_antialias class_names "
+    "class_id_to_name num_classes num_select selection_policy box_format num_keypoints_per_class trace_alpha "
+    "upsample_masks_to_image_size patch_size num_windows".split()
+)
+
+
 def model(
-    width: int = 3, metadata: Any = None, logits: str = "labels", fixed: bool = True, open_queries: bool = False
-) -> bytes:
+    width: int = 3, metadata: Any = None, logits: str = "labels", fixed: bool = True, open_queries: bool = False,
+    own: Any = None,
+) -> bytes:  # fmt: skip
     """A file with RF-DETR's ports, which computes nothing. RF-DETR 1.4 writes the sizes of open_queries."""
     port = helper.make_tensor_value_info
     slots = width if fixed else "n"
@@ -37,9 +47,9 @@ def model(
         o.name, TensorProto.FLOAT, [1, 5, n], [0.0] * 5 * n)) for o, n in zip(outputs, (4, width))]  # fmt: skip
     graph = helper.make_graph(zero, "g", [port("input", TensorProto.FLOAT, [1, 3, 64, 96])], outputs)
     made = helper.make_model(graph, producer_name="pytorch", producer_version="2.15")
-    if metadata is not None:
-        entry = made.metadata_props.add()
-        entry.key, entry.value = train.METADATA, json.dumps(metadata)
+    for key, value in ((train.METADATA, metadata), (train.OWN, own)):
+        if value is not None:
+            made.metadata_props.add(key=key, value=json.dumps(value))
     return made.SerializeToString()
 
 
@@ -61,10 +71,11 @@ class ImportTest(unittest.TestCase):
         with contextlib.redirect_stderr(errors):
             return train.main([str(self.folder / "run.json")]), errors.getvalue()
 
-    def entry(self, output: str) -> dict[str, Any]:
+    def entry(self, output: str, key: str = train.METADATA) -> dict[str, Any]:
         made = onnx.load(str(self.folder / output / "model.onnx"))
-        (value,) = [e.value for e in made.metadata_props if e.key == train.METADATA]
-        return json.loads(value)
+        values = [e.value for e in made.metadata_props if e.key == key]
+        self.assertLessEqual(len(values), 1)
+        return json.loads(values[0]) if values else {}
 
     def test_slots_of_each_kind_of_export(self) -> None:
         for output, width, slots, want in (
@@ -103,10 +114,41 @@ class ImportTest(unittest.TestCase):
             done = self.run_with(model(3), ["a"], f"resize{i}", slots=["", "a", "b"], **given)
             self.assertEqual(done, (0, ""))
             entry = self.entry(f"resize{i}")
-            self.assertEqual((entry["resize_antialias"], entry.get("resize_dtype")), want)
+            own = self.entry(f"resize{i}", train.OWN)
+            self.assertEqual((entry["resize_antialias"], own.get("resize_dtype")), want)
+            self.assertLessEqual(set(entry), RFDETR_FIELDS)
         status, said = self.run_with(model(3), ["a"], "other", slots=["", "a", "b"], resize="bicubic")
         self.assertEqual(status, 1)
         self.assertIn("args.resize: must be one of float32, ", said)
+
+    def test_clip(self) -> None:
+        """AOB's own entry says whether boxes are cut to the image; RF-DETR's has no field for it."""
+        named = {"class_id_to_name": {"0": "a", "1": "b"}}
+        own = {"schema_version": 1, "clip_boxes": True}
+        for output, data, args, want in (
+            ("plain", model(3), {"slots": ["a", "b", ""]}, {}),
+            ("no", model(3), {"slots": ["a", "b", ""], "clip": False}, {}),
+            ("yes", model(3), {"slots": ["a", "b", ""], "clip": True}, own),
+            ("both", model(3), {"slots": ["a", "b", ""], "clip": True, "resize": "uint8"},
+             own | {"resize_dtype": "uint8"}),
+            ("one entry", model(3, own={"other": 1}), {"slots": ["a", "b", ""], "clip": True}, own),
+            ("described", model(3, named), {"clip": True}, own),
+            ("described, no", model(3, named), {"clip": False}, {}),
+            ("said", model(3, named, own=own), {"clip": True}, own),
+            ("said in theirs", model(3, named | {"clip_boxes": True}), {"clip": True}, {}),
+        ):  # fmt: skip
+            with self.subTest(output):
+                self.assertEqual(self.run_with(data, ["b", "a"], output, **args), (0, ""))
+                self.assertEqual(self.entry(output, train.OWN), want)
+        for i, (data, clip, want) in enumerate((
+            (model(3, named, own=own), False, "args.clip says False, and the file's metadata says True"),
+            (model(3, named, own={"schema_version": 1}), True, "args.clip says True, and the file's metadata says"),
+            (model(3, named, own=[]), True, "the file's aob_signature metadata is no object"),
+            (model(3, named), 1, "spec.train.args.clip: must be true or false"),
+        )):  # fmt: skip
+            status, said = self.run_with(data, ["a"], f"clip{i}", clip=clip)
+            self.assertEqual(status, 1)
+            self.assertIn(want, said)
 
     def test_a_file_with_metadata_stays_as_it_is(self) -> None:
         data = model(3, {"class_id_to_name": {"0": "a", "1": "b"}})

@@ -18,7 +18,7 @@ from typing import Any
 import onnx
 
 TRAINER = "import@1"
-METADATA = "rfdetr_inference"
+METADATA, OWN = "rfdetr_inference", "aob_signature"  # RF-DETR's readers refuse a field of ours in theirs
 INPUT, BOXES, LOGITS = "input", "dets", "labels"
 MOST = 10_000  # queries, and slots, of a file; each takes memory here and where the model runs
 MEANS, STDS = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -76,11 +76,13 @@ def read(file: Path) -> dict[str, Any]:
     if "weights" not in run:
         raise Bad("spec.train.from: must name weights of the server's configuration, which are the ONNX file")
     fields("weights", run["weights"], {"file", "sha256"})
-    args = fields("spec.train.args", train.get("args", {}), set(), {"slots", "select", "resize"})
+    args = fields("spec.train.args", train.get("args", {}), set(), {"slots", "select", "resize", "clip"})
     if "slots" in args:
         names("spec.train.args.slots", args["slots"], empty=True)
     if args.get("resize", RESIZES[0]) not in RESIZES:
         raise Bad(f"spec.train.args.resize: must be one of {', '.join(RESIZES)}")
+    if not isinstance(args.get("clip", False), bool):
+        raise Bad("spec.train.args.clip: must be true or false")
     return run
 
 
@@ -119,19 +121,41 @@ def written(graph: onnx.ModelProto, args: dict[str, Any], width: int, queries: i
         raise Bad(f"args.slots has {len(slots)} names, and output {LOGITS} has {width} slots; name each of them, with "
                   '"" for a slot without a class')  # fmt: skip
     dtype, _, antialias = args.get("resize", RESIZES[0]).partition("-")
-    entry = graph.metadata_props.add()
-    entry.key = METADATA
-    entry.value = json.dumps({
+    graph.metadata_props.add(key=METADATA, value=json.dumps({
         "schema_version": 1, "format": "onnx", "task": "detect", "variant": "imported",
         "input_shape": [-1, 3, *sizes(graph.graph.input, INPUT)[1:]], "input_name": INPUT,
         "outputs": {"pred_boxes": BOXES, "pred_logits": LOGITS}, "means": MEANS, "stds": STDS, "pixel_scale": 1 / 255,
         "channel_order": "RGB", "resize_interpolation": "bilinear", "resize_antialias": bool(antialias),
-        **({} if dtype == "float32" else {"resize_dtype": dtype}), "class_names": slots,
-        "class_id_to_name": {str(i): name for i, name in enumerate(slots) if name}, "num_classes": width,
+        "class_names": slots, "class_id_to_name": {str(i): name for i, name in enumerate(slots) if name}, "num_classes": width,
         "num_select": args.get("select", min(queries or 300, 300)), "selection_policy": "all_logits",
-        "box_format": "cxcywh_normalized", **({} if slots[-1] else {"background_class_id": -1}),
-    }, sort_keys=True)  # fmt: skip
+        "box_format": "cxcywh_normalized",
+    }, sort_keys=True))  # fmt: skip
+    for entry in [e for e in graph.metadata_props if e.key == OWN]:
+        graph.metadata_props.remove(entry)
+    own = {} if dtype == "float32" else {"resize_dtype": dtype}
+    if args.get("clip"):
+        own["clip_boxes"] = True
+    if own:
+        graph.metadata_props.add(key=OWN, value=json.dumps({"schema_version": 1, **own}, sort_keys=True))
     return slots
+
+
+def clipped(graph: onnx.ModelProto, described: dict[str, Any], clip: bool) -> bool:
+    """Makes the metadata say what args.clip does; whether that has changed the file."""
+    owns = [e.value for e in graph.metadata_props if e.key == OWN]
+    try:
+        own = json.loads(owns[-1]) if owns else {"schema_version": 1}
+    except (ValueError, RecursionError) as e:
+        raise Bad(f"the file's {OWN} metadata: {e}") from None
+    if not isinstance(own, dict):
+        raise Bad(f"the file's {OWN} metadata is no object")
+    said = own.get("clip_boxes", described.get("clip_boxes"))
+    if said is None and clip and not owns:
+        graph.metadata_props.add(key=OWN, value=json.dumps({**own, "clip_boxes": True}, sort_keys=True))
+        return True
+    if bool(said) != clip:
+        raise Bad(f"args.clip says {clip}, and the file's metadata says {bool(said)}; remove or correct args.clip")
+    return False
 
 
 def imported(run: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
@@ -154,12 +178,15 @@ def imported(run: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
     entries = [e.value for e in graph.metadata_props if e.key == METADATA]
     if entries:
         try:
-            slots = slots_of(json.loads(entries[0]), width)
+            described = json.loads(entries[-1])  # the last one counts, as in ONNX Runtime
+            slots = slots_of(described, width)
         except (ValueError, RecursionError) as e:
             raise Bad(f"the file's {METADATA} metadata: {e}") from None
         given = args.get("slots", slots)
         if given + [""] * (width - len(given)) != slots:
             raise Bad(f"args.slots says {given}, and the file's metadata says {slots}; remove or correct args.slots")
+        if "clip" in args and clipped(graph, described, args["clip"]):
+            data = graph.SerializeToString(deterministic=True)
     else:
         slots = written(graph, args, width, queries)
         data = graph.SerializeToString(deterministic=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,16 @@ import classes as class_map
 
 OPSET = 17
 INPUT, BOXES, LOGITS = "input", "dets", "labels"
-METADATA = "rfdetr_inference"
+METADATA, OWN = "rfdetr_inference", "aob_signature"
 
 
 def metadata(
     detector: Any, variant: str, sizes: tuple[int, int], names: dict[int, str], version: str
 ) -> dict[str, Any]:
-    """RF-DETR's own description of an exported detector; what its predict() does before and after the graph."""
+    """RF-DETR's own description of an exported detector; what its predict() does before and after the graph.
+
+    RF-DETR reads it since 1.12, and refuses fields that it does not know; own_metadata() has AOB's.
+    """
     config = detector.model_config
     return {
         "schema_version": 1,
@@ -45,10 +49,15 @@ def metadata(
         "num_select": min(config.num_select, sizes[0] * sizes[1]),
         "selection_policy": "all_logits",
         "box_format": "cxcywh_normalized",
-        "background_class_id": -1,  # the last slot
         "patch_size": config.patch_size,
         "num_windows": config.num_windows,
     }
+
+
+def own_metadata(version: str) -> dict[str, Any]:
+    """What RF-DETR's description has no field for: since 1.8.3, its predict() cuts boxes to the image."""
+    numbers = [int(n) for n in re.findall(r"\d+", version)[:3]]
+    return {"schema_version": 1, "clip_boxes": numbers >= [1, 8, 3]}
 
 
 def to_onnx(detector: Any, variant: str, classes: list[str], version: str, folder: Path) -> bytes:
@@ -69,11 +78,11 @@ def to_onnx(detector: Any, variant: str, classes: list[str], version: str, folde
             raise class_map.Disagree(f"output {name} of the exported graph has the sizes {got}, want {want}")
         set_sizes(graph, name, want)
     names = class_map.check(list(classes), slots, classes)
-    for entry in [e for e in graph.metadata_props if e.key == METADATA]:
+    for entry in [e for e in graph.metadata_props if e.key in (METADATA, OWN)]:
         graph.metadata_props.remove(entry)
-    entry = graph.metadata_props.add()
-    entry.key = METADATA
-    entry.value = json.dumps(metadata(detector, variant, (queries, slots), names, version), sort_keys=True)
+    described = metadata(detector, variant, (queries, slots), names, version)
+    for key, value in ((METADATA, described), (OWN, own_metadata(version))):
+        graph.metadata_props.add(key=key, value=json.dumps(value, sort_keys=True))
     onnx.checker.check_model(graph)
     return graph.SerializeToString(deterministic=True)
 

@@ -31,6 +31,15 @@ EPOCHS = 3
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "aob"
 
 
+# What rfdetr_inference may have: the reader of RF-DETR 1.12 refuses other fields.
+RFDETR_FIELDS = set(
+    "schema_version producer_version format task variant backend input_shape input_layout input_dtype input_name "
+    "max_batch_size outputs means stds pixel_scale channel_order resize_interpolation resize_antialias class_names "
+    "class_id_to_name num_classes num_select selection_policy box_format num_keypoints_per_class trace_alpha "
+    "upsample_masks_to_image_size patch_size num_windows".split()
+)
+
+
 def python() -> str | None:
     """The Python that has the packages of the newest version."""
     if given := os.environ.get("AOB_RFDETR_PYTHON"):
@@ -205,13 +214,15 @@ class RunTest(unittest.TestCase):
             "import json, sys, onnxruntime\n"
             "s = onnxruntime.InferenceSession(sys.argv[1])\n"
             "print(json.dumps([[[p.name, p.type, p.shape[1:]] for p in (*s.get_inputs(), *s.get_outputs())],"
-            " json.loads(s.get_modelmeta().custom_metadata_map['rfdetr_inference'])]))",
+            " *(json.loads(s.get_modelmeta().custom_metadata_map[k]) for k in ('rfdetr_inference', 'aob_signature'))]))",
             str(self.folder / "whole" / "model.onnx"),
         ))  # fmt: skip
         self.assertEqual(found[0], [["input", "tensor(float)", [3, 96, 96]], ["dets", "tensor(float)", [20, 4]],
                                     ["labels", "tensor(float)", [20, 4]]])  # fmt: skip
         self.assertEqual(found[1]["class_id_to_name"], {"0": "RBC", "1": "WBC", "2": "Platelets"})
         self.assertEqual((found[1]["resize_antialias"], found[1]["num_classes"]), (False, 4))
+        self.assertLessEqual(set(found[1]), RFDETR_FIELDS)
+        self.assertEqual(found[2], {"schema_version": 1, "clip_boxes": True})
 
     def test_a_parents_classes_are_found_by_name(self) -> None:
         document = self.document("child", **{"from": "release", "epochs": 1})

@@ -16,7 +16,7 @@ INPUT, BOXES, LOGITS = "input", "dets", "labels"
 
 
 def metadata(model: Deployed, height: int, width: int, classes: list[str]) -> dict:
-    """RF-DETR's own description of an exported detector."""
+    """RF-DETR's own description of an exported detector. The last slot has no name, so it is the background."""
     return {
         "schema_version": 1,
         "format": "onnx",
@@ -37,7 +37,6 @@ def metadata(model: Deployed, height: int, width: int, classes: list[str]) -> di
         "num_select": model.queries,
         "selection_policy": "all_logits",
         "box_format": "cxcywh_normalized",
-        "background_class_id": -1,  # the last slot
     }
 
 
