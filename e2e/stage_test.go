@@ -108,6 +108,55 @@ func TestStages(t *testing.T) {
 		replace(t, filepath.Join(intent, "gates", "production.yaml"), `min: [0-9.]+`, "min: 0.0001")
 	})
 
+	t.Run("variant", func(t *testing.T) {
+		model := filepath.Join(intent, "models", "shapes.yaml")
+		out, err := p.command(train + "--variant fp16").CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "models/shapes.yaml does not list fp16 under variants") {
+			t.Errorf("%v: %s", err, out)
+		}
+		replace(t, model, `(?m)\z`, "variants: [fp32, fp16]\n")
+		defer replace(t, model, `variants: .*\n`, "")
+		gate := filepath.Join(intent, "gates", "production.yaml")
+		replace(t, gate, `checks:\n`, "checks:\n  - {metric: mAP, maxDrop: 0.9, against: fp32, unsure: ignore}\n")
+		run(t, train+"--variant fp16 >variants.json")
+		var trained struct {
+			Bundle   string
+			Variants []struct{ Variant, Bundle string }
+		}
+		read(t, p.path("variants.json"), &trained)
+		if len(trained.Variants) != 1 || trained.Variants[0].Variant != "fp16" ||
+			trained.Variants[0].Bundle == trained.Bundle {
+			t.Fatalf("got %+v", trained)
+		}
+		const eval = `aob eval --trained variants.json --config "$AOB_CONFIG" --dir "$AOB_INTENT" `
+		for _, variant := range []string{"fp32", "fp16"} {
+			want := strings.TrimPrefix(variant, "fp32")
+			run(t, eval+"--variant "+variant+" -o json >measured.json")
+			var measured struct {
+				Variant string
+				Gates   map[string]struct{ FP32 any }
+			}
+			read(t, p.path("measured.json"), &measured)
+			if measured.Variant != want || (measured.Gates["production"].FP32 != nil) != (want != "") {
+				t.Errorf("%s: got %+v", variant, measured)
+			}
+			said := run(t, `aob gate judge --scores measured.json --dir "$AOB_INTENT"`)
+			if !strings.Contains(said, "pass") {
+				t.Errorf("%s: %s", variant, said)
+			}
+		}
+		if out, err := p.command(eval + "--variant int8").CombinedOutput(); err == nil ||
+			!strings.Contains(string(out), "shapes was trained without the variant int8") {
+			t.Errorf("%v: %s", err, out)
+		}
+		replace(t, gate, `mAP, maxDrop: 0.9, against: fp32`, "AP50, min: 0.999")
+		defer replace(t, gate, `.*min: 0.999.*\n`, "")
+		if out, err := p.command(`aob gate judge --scores measured.json --dir "$AOB_INTENT"`).CombinedOutput(); err == nil ||
+			!strings.Contains(string(out), "aob: shapes fp16 fails gate production") {
+			t.Errorf("%v: %s", err, out)
+		}
+	})
+
 	t.Run("Prefect", func(t *testing.T) {
 		python := venvtest.Python(t, "prefect")
 		out := run(t, "exec "+python+" \"$FLOW\" shapes", "FLOW="+orchestrator(t, "prefect_flow.py"),

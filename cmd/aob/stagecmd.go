@@ -204,19 +204,21 @@ func newTrainCommand() *cobra.Command {
 	var o output
 	var w workshop
 	var seed int64
+	var variants []string
 	c := &cobra.Command{
 		Use:   "train MODEL",
 		Short: "Train a model of a repository on this machine, without a server",
 		Long: `Train checks the dataset of models/MODEL.yaml and trains it, as the server would for a
 pull request. It is a stage for workflow engines: -o json writes what aob eval reads.
 The same model is not trained twice in one folder of work, and an interrupted training
-goes on. Other number formats (variants: in the file) are not made: the next stages measure
-and judge FP32, and the server makes them for a pull request.
+goes on. --variant makes a number format that the file lists under variants: too, for
+aob eval --trained FILE --variant NAME; without it FP32 alone is made.
 
 Nothing is signed, so nothing can be released by it: a server measures again what a
 pull request proposes.`,
 		Example: `  aob train shapes --config world/aob.yaml --dir world/intent
-  aob train shapes --config aob.yaml --seed 2 -o json >trained.json`,
+  aob train shapes --config aob.yaml --seed 2 -o json >trained.json
+  aob train shapes --variant fp16,int8 -o json >trained.json`,
 		RunE: func(c *cobra.Command, args []string) error {
 			local, trainers, closed, err := w.openWork(c.Context(), c.ErrOrStderr())
 			if err != nil {
@@ -240,9 +242,18 @@ pull request proposes.`,
 			if err != nil {
 				return err
 			}
-			if made := mdl.Made(); len(made) > 0 {
-				printMessage(c.ErrOrStderr(), "%s: not made by this stage, which trains FP32; the server makes and "+
-					"judges them for a pull request", strings.Join(made, ", "))
+			for _, name := range variants {
+				v, err := local.Variant(c.Context(), mdl, trained, name)
+				if err != nil {
+					return err
+				}
+				trained.Variants = append(trained.Variants, v)
+			}
+			if left := slices.DeleteFunc(mdl.Made(), func(name string) bool {
+				return slices.Contains(variants, name)
+			}); len(left) > 0 {
+				printMessage(c.ErrOrStderr(), "not made: %s; --variant %s makes it, and the server does for a pull "+
+					"request", strings.Join(left, ", "), strings.Join(left, ","))
 			}
 			return o.print(c.OutOrStdout(), trained, func(t *terminal) { t.trained(trained) })
 		},
@@ -250,24 +261,36 @@ pull request proposes.`,
 	o.register(c)
 	w.register(c)
 	c.Flags().Int64Var(&seed, "seed", 0, "the seed; the model's first one by default")
+	c.Flags().StringSliceVar(&variants, "variant", nil, "also make these `variants` of the model: fp16, int8")
 	return c
 }
 
 func (t *terminal) trained(m stage.Trained) {
 	t.printf("%s: bundle %s, trained on %s, seed %d\n", m.Model, m.Bundle.Short(),
 		delivery.Count(m.Data.Images["train"], "image"), m.Seed)
+	for _, v := range m.Variants {
+		r := v.Result
+		t.printf("%s %s: bundle %s, %s, %d of %d boxes as FP32's", m.Model, v.Variant, v.Bundle.Short(),
+			delivery.Bytes(r.Size), r.Parity.Matched, r.Parity.Boxes)
+		if speed := r.Times.Speedup(); speed > 0 {
+			t.printf(", %.2f times as fast here", speed)
+		}
+		t.printf("\n")
+	}
 }
 
 // A measureRequest has the flags of aob eval --trained.
 type measureRequest struct {
 	workshop
-	file, baseline string
+	file, baseline, variant string
 }
 
 func (r *measureRequest) register(c *cobra.Command) {
 	r.workshop.register(c)
 	c.Flags().StringVar(&r.file, "trained", "", "what aob train -o json wrote, a `file`; - is the standard input")
 	c.Flags().StringVar(&r.baseline, "baseline", "", "with --trained: the `file` of the model to compare with")
+	c.Flags().StringVar(&r.variant, "variant", delivery.FP32,
+		"with --trained: the `variant` to measure, which aob train --variant made")
 }
 
 func (r *measureRequest) measure(c *cobra.Command, o output) error {
@@ -304,7 +327,7 @@ func (r *measureRequest) measure(c *cobra.Command, o output) error {
 			trained.Model),
 			"add one: aob gate freeze NAME --dataset SOURCE:NAME --covers " + trained.Model}
 	}
-	measured, err := local.Measure(c.Context(), trained, baseline, list)
+	measured, err := local.Measure(c.Context(), trained, r.variant, baseline, list)
 	if err != nil {
 		return err
 	}
@@ -312,6 +335,9 @@ func (r *measureRequest) measure(c *cobra.Command, o output) error {
 }
 
 func (t *terminal) scores(m stage.Measured) {
+	if m.Variant != "" {
+		t.printf("%s %s\n", m.Model, m.Variant)
+	}
 	rows := [][]cell{heading("GATE", "IMAGES", "mAP", "AP50", "AP75")}
 	for _, name := range slices.Sorted(maps.Keys(m.Gates)) {
 		scores := m.Gates[name].Scores.Scores
@@ -368,7 +394,9 @@ func newGateJudgeCommand() *cobra.Command {
 		Short: "Judge the scores of aob eval --trained by the gates of a repository",
 		Long: `Judge reads what aob eval --trained -o json wrote, and decides as the gates of the
 repository do. It fails if a check fails, or is unsure and the gate says that this
-counts as a fail. It signs nothing: a server judges again what a pull request proposes.`,
+counts as a fail. Scores of a variant are judged by the same gates, and checks against
+fp32 compare it with the model. It signs nothing: a server judges again what a pull
+request proposes.`,
 		Example: `  aob gate judge --scores scores.json
   aob eval --trained trained.json -o json | aob gate judge --scores - -o json >verdicts.json`,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -403,7 +431,8 @@ counts as a fail. It signs nothing: a server judges again what a pull request pr
 				return err
 			}
 			if len(failed) > 0 {
-				return hinted{fmt.Errorf("%s fails gate %s", measured.Model, strings.Join(failed, ", ")),
+				of := strings.TrimSpace(measured.Model + " " + measured.Variant)
+				return hinted{fmt.Errorf("%s fails gate %s", of, strings.Join(failed, ", ")),
 					"docs/gates.md says how a gate decides"}
 			}
 			return nil

@@ -64,12 +64,14 @@ type Trained struct {
 
 	Result     delivery.TrainResult               `json:"result"`
 	Thresholds map[string]delivery.OperatingPoint `json:"thresholds,omitempty"` // by class
+	Variants   []Variant                          `json:"variants,omitempty"`
 }
 
-// Measured has the scores of a trained model on the eval sets of its gates.
+// Measured has the scores of a trained model, or of a variant of it, on the eval sets of its gates.
 type Measured struct {
 	Stage    string                 `json:"stage"` // Eval
 	Model    string                 `json:"model"`
+	Variant  string                 `json:"variant,omitempty"` // empty for FP32
 	Bundle   delivery.Digest        `json:"bundle"`
 	Classes  delivery.Classes       `json:"classes"`
 	Licences []delivery.Licensed    `json:"licences,omitempty"` // of what the model is made of
@@ -84,6 +86,14 @@ type Measurement struct {
 	Baseline   *delivery.Scores        `json:"baseline,omitempty"`
 	Compare    *delivery.CompareResult `json:"compare,omitempty"`
 	CompareKey delivery.Digest         `json:"compareKey,omitempty"`
+	FP32       *Compare                `json:"fp32,omitempty"` // of a variant, where a check asks for it
+}
+
+// A Compare is the comparison of a variant with the model that it is made of.
+type Compare struct {
+	Scores  delivery.Scores        `json:"scores"` // of the model
+	Compare delivery.CompareResult `json:"compare"`
+	Key     delivery.Digest        `json:"key"`
 }
 
 // Train checks the dataset of a model and trains one of its seeds. Images in the eval sets of gates are left out, as
@@ -111,18 +121,8 @@ func (l *Local) Train(ctx context.Context, mdl delivery.Model, seed int64, gates
 	if len(mdl.Thresholds) == 0 {
 		return t, nil
 	}
-	valid, err := l.input(ctx, t, func(info plan.Bundle, without []delivery.Digest) delivery.EvalRun {
-		return l.Server.OwnInput(mdl, data.Valid, t.Bundle, info, without)
-	})
-	if err != nil {
-		return t, err
-	}
-	found, err := l.thresholds(ctx, mdl.Name, delivery.ThresholdRun{Valid: valid, Ask: mdl.Thresholds})
-	if err != nil {
-		return t, err
-	}
-	t.Bundle, t.Thresholds = found.Bundle, found.Points
-	return t, nil
+	t.Bundle, t.Thresholds, err = l.resolve(ctx, mdl, t, t.Bundle)
+	return t, err
 }
 
 // check checks a dataset, and returns the key of the run. It checks it again if its files have changed since.
@@ -207,11 +207,19 @@ func (l *Local) describe(ctx context.Context, bundle delivery.Digest) (plan.Bund
 }
 
 // Measure evaluates a trained model on the eval sets of gates, and compares it with another one, if there is one. The
-// gates must be those with which both were trained.
-func (l *Local) Measure(ctx context.Context, t Trained, against *Trained, gates map[string]delivery.Gate) (Measured,
-	error) {
+// gates must be those with which both were trained. variant is FP32 for the model itself.
+func (l *Local) Measure(ctx context.Context, t Trained, variant string, against *Trained,
+	gates map[string]delivery.Gate) (Measured, error) {
+	fp32 := t
+	t, err := t.As(variant)
 	m := Measured{Stage: Eval, Model: t.Model, Bundle: t.Bundle, Classes: t.Classes, Licences: t.Input.Licences,
 		Gates: map[string]Measurement{}}
+	if err != nil {
+		return m, err
+	}
+	if variant != delivery.FP32 {
+		m.Variant = variant
+	}
 	for _, name := range slices.Sorted(maps.Keys(gates)) {
 		one := Measurement{}
 		var err error
@@ -226,6 +234,11 @@ func (l *Local) Measure(ctx context.Context, t Trained, against *Trained, gates 
 		if against != nil {
 			m.Against = against.Bundle
 			if err := l.compare(ctx, &one, *against, gates[name]); err != nil {
+				return m, fmt.Errorf("gate %s: %w", name, err)
+			}
+		}
+		if m.Variant != "" && asksFP32(gates[name]) {
+			if one.FP32, err = l.compareWith(ctx, one.Scores, fp32, gates[name]); err != nil {
 				return m, fmt.Errorf("gate %s: %w", name, err)
 			}
 		}
@@ -258,16 +271,29 @@ func (l *Local) compare(ctx context.Context, m *Measurement, against Trained, g 
 	if against.Bundle == m.Scores.Input.Bundle {
 		return nil // nothing can have dropped
 	}
+	found, err := l.compareWith(ctx, m.Scores, against, g)
+	if err == nil {
+		m.Baseline, m.Compare, m.CompareKey = &found.Scores, &found.Compare, found.Key
+	}
+	return err
+}
+
+func (l *Local) compareWith(ctx context.Context, scores delivery.Scores, against Trained, g delivery.Gate) (*Compare,
+	error) {
 	base, err := l.score(ctx, against, g)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	input := plan.CompareInput(m.Scores, base, g)
-	m.Baseline, m.CompareKey = &base, delivery.CompareKey(input)
-	compared, err := result[delivery.CompareResult](ctx, l, delivery.RunSpec{Key: m.CompareKey,
-		Kind: delivery.RunCompare, Limit: l.Server.EvalTime, Compare: &input})
-	m.Compare = &compared
-	return err
+	input := plan.CompareInput(scores, base, g)
+	c := Compare{Scores: base, Key: delivery.CompareKey(input)}
+	c.Compare, err = result[delivery.CompareResult](ctx, l, delivery.RunSpec{Key: c.Key, Kind: delivery.RunCompare,
+		Limit: l.Server.EvalTime, Compare: &input})
+	return &c, err
+}
+
+// asksFP32 says whether a check of a gate compares variants with the model that they are made of.
+func asksFP32(g delivery.Gate) bool {
+	return slices.ContainsFunc(g.Checks, func(c delivery.GateCheck) bool { return c.Against == delivery.FP32 })
 }
 
 // Judge returns the verdict of a gate on what was measured. It reads no file. Checks against fixed versions do not
@@ -284,6 +310,10 @@ func Judge(name string, g delivery.Gate, m Measured) (delivery.Verdict, error) {
 	if one.Baseline != nil {
 		in.Baseline = &gate.Measured{Key: one.Baseline.Key, Scores: one.Baseline.Scores}
 		in.Compare, in.CompareKey = one.Compare, one.CompareKey
+	}
+	if f := one.FP32; f != nil {
+		in.Anchors = map[string]gate.Anchor{delivery.FP32: {Measured: gate.Measured{Key: f.Scores.Key,
+			Scores: f.Scores.Scores}, Compare: &f.Compare, CompareKey: f.Key}}
 	}
 	return gate.Judge(name, g, in), nil
 }
