@@ -370,3 +370,24 @@ func (r BenchResult) check() error {
 	}
 	return nil
 }
+
+// ComparesWith reports whether two benches, of two bundles, say which one is faster on a profile: one machine made both
+// with the same settings and with the built-in pictures, and both are sound.
+func (b Bench) ComparesWith(a Bench) bool {
+	return a.Profile == b.Profile && a.Hardware == b.Hardware && a.Fleet == b.Fleet && a.Device == b.Device &&
+		a.Machine.Settings() == b.Machine.Settings() &&
+		a.Settings.Version == BenchVersion && b.Settings.Version == BenchVersion &&
+		a.Settings.Pictures == "" && b.Settings.Pictures == "" &&
+		a.Fault("p50") == BenchSound && b.Fault("p50") == BenchSound
+}
+
+// FasterThan returns how many times as fast as another bundle this one is, from the image's file to the boxes. It
+// reports false unless it is faster by more than NoiseOfTimes, and each repeat is faster than every one of the other.
+func (b Bench) FasterThan(a Bench) (times float64, ok bool) {
+	mine, other := b.Result.Time(StageTotal, "p50"), a.Result.Time(StageTotal, "p50")
+	if !(mine.Value > 0) {
+		return 0, false
+	}
+	times = other.Value / mine.Value
+	return times, mine.Value <= (1-NoiseOfTimes)*other.Value && mine.High < other.Low
+}

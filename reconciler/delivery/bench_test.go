@@ -156,3 +156,38 @@ func FuzzBench(f *testing.F) {
 		}
 	})
 }
+
+func TestFasterThan(t *testing.T) {
+	slow := benchOf(0.0100, 0.0101, 0.0102, 0.0101, 0.0100)
+	fast := benchOf(0.0050, 0.0051, 0.0050, 0.0049, 0.0050)
+	if times, ok := fast.FasterThan(slow); !ok || math.Abs(times-2.02) > 1e-9 || !fast.ComparesWith(slow) {
+		t.Errorf("%v times, %t", times, ok)
+	}
+	for name, b := range map[string]Bench{
+		"slower":               slow,
+		"within the noise":     benchOf(0.0097, 0.0097, 0.0097, 0.0097, 0.0097),
+		"one repeat as slow":   benchOf(0.0050, 0.0101, 0.0050, 0.0049, 0.0050),
+		"no times":             benchOf(0, 0, 0, 0, 0),
+		"nothing was measured": benchOf(),
+	} {
+		if times, ok := b.FasterThan(slow); ok {
+			t.Errorf("%s: %v times as fast", name, times)
+		}
+	}
+	for name, change := range map[string]func(*Bench){
+		"another profile":   func(b *Bench) { b.Profile = "orin-nano-fp16" },
+		"another content":   func(b *Bench) { b.Hardware = Sum([]byte("other")) },
+		"another device":    func(b *Bench) { b.Device = "dock-2" },
+		"another mode":      func(b *Bench) { b.Machine.PowerMode = "1" },
+		"other pictures":    func(b *Bench) { b.Settings.Pictures = Sum([]byte("own")) },
+		"throttled":         func(b *Bench) { b.Result.Throttled = []string{"heat"} },
+		"too few repeats":   func(b *Bench) { b.Result.Repeats = b.Result.Repeats[:2] },
+		"another version":   func(b *Bench) { b.Settings.Version = 2 },
+		"repeats that vary": func(b *Bench) { *b = benchOf(0.001, 0.002, 0.003, 0.004, 0.005) },
+	} {
+		b := benchOf(0.0050, 0.0051, 0.0050, 0.0049, 0.0050)
+		if change(&b); b.ComparesWith(slow) || slow.ComparesWith(b) {
+			t.Errorf("%s: they are compared", name)
+		}
+	}
+}

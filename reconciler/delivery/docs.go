@@ -204,7 +204,8 @@ var Docs = map[string]map[string]string{
 		"variant": "Its number format.",
 		"bundle":  "The digest of its packaged model.",
 		"model":   "The digest of its ONNX file.",
-		"faster":  "How many times as fast as fp32 it is, by the target of fleets that this was measured for.",
+		"faster": "How many times as fast as fp32 it is, by what this was measured for: cloud, the processor of the " +
+			"server, or a hardware profile, by signed benches.",
 	},
 	"Measured": {
 		"gate":     "The gate.",

@@ -142,8 +142,8 @@ type ReleasedVariant struct {
 	Variant string `json:"variant" check:"oneof=fp16|int8"`
 	Bundle  Digest `json:"bundle" check:"digest"`
 	Model   Digest `json:"model" check:"digest"` // its model.onnx
-	// Faster says how many times as fast as FP32 it is, by the target of fleets that this was measured for. A target
-	// where it is not faster is not listed.
+	// Faster says how many times as fast as FP32 it is, by what this was measured for: cloud, which is the server's own
+	// processor, or a hardware profile of a fleet, by signed benches. What it is not faster on is not listed.
 	Faster map[string]float64 `json:"faster,omitempty" check:"optional,keys=name,min=1,max=1000000"`
 }
 

@@ -60,6 +60,19 @@ func (m *maker) formatOf(bundle delivery.Digest) string {
 	return delivery.FP32
 }
 
+// profilesOf lists the hardware profiles of main's fleets that run a model, which has these names.
+func (m *maker) profilesOf(names []string) []string {
+	all := map[string]bool{}
+	for _, f := range m.w.Main.Intent.Fleets {
+		if slices.Contains(names, f.Runs) {
+			for profile := range f.Profiles {
+				all[profile] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(all))
+}
+
 // maxBenches is how often a bench device measures a bundle whose benches say nothing.
 const maxBenches = 3
 
@@ -94,6 +107,30 @@ func (m *maker) bench(bundle delivery.Digest, profile string, ask bool) gate.Ben
 		return gate.Benched{Why: fact(code.BenchStale, missing)}
 	}
 	return gate.Benched{Why: fact(code.BenchMissing, missing)}
+}
+
+// fasterOn says how many times as fast a variant is as its model, on each of some hardware profiles where the signed
+// benches show that it is faster. The newest two count that one machine made of both with the same settings.
+func (m *maker) fasterOn(profiles []string, fp32, variant delivery.Digest) map[string]float64 {
+	faster, newest := map[string]float64{}, map[string]time.Time{}
+	for _, b := range m.w.Evidence.Benches[variant] {
+		for _, a := range m.w.Evidence.Benches[fp32] {
+			at := a.At
+			if b.At.After(at) {
+				at = b.At
+			}
+			if !slices.Contains(profiles, b.Profile) || !b.ComparesWith(a) || m.staleBench(a) || m.staleBench(b) ||
+				at.Before(newest[b.Profile]) {
+				continue
+			}
+			newest[b.Profile] = at
+			delete(faster, b.Profile)
+			if times, ok := b.FasterThan(a); ok {
+				faster[b.Profile] = round(times)
+			}
+		}
+	}
+	return faster
 }
 
 // staleBench reports whether a bench device had other settings or software when it last measured anything on this

@@ -2,7 +2,9 @@ package plan
 
 import (
 	"fmt"
+	"maps"
 	"testing"
+	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 )
@@ -58,5 +60,53 @@ func TestPlanDoesNotEncodeEveryPastRelease(t *testing.T) {
 	if a, b := allocs(few), allocs(many); b > 2*a {
 		t.Errorf("20 models with 20 releases: %.0f allocations; with 200 releases: %.0f, want less than twice as many",
 			a, b)
+	}
+}
+
+// The newest two benches that one machine made of both bundles count, on profiles of main's fleets.
+func TestFasterOn(t *testing.T) {
+	fp32, fp16 := delivery.Sum([]byte("fp32")), delivery.Sum([]byte("fp16"))
+	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	benched := func(of delivery.Digest, profile, device, mode string, minute int, ms float64) delivery.Bench {
+		b := delivery.Bench{BenchRun: delivery.BenchRun{Bundle: of, Profile: profile, Settings: delivery.GateBench()},
+			Machine: delivery.BenchMachine{PowerMode: mode}, Fleet: "north", Device: device,
+			At: at.Add(time.Duration(minute) * time.Minute)}
+		for range delivery.BenchRepeats {
+			b.Result.Repeats = append(b.Result.Repeats, delivery.BenchRepeat{
+				Stages: map[string]delivery.BenchTimes{delivery.StageTotal: {P50: ms / 1e3}}})
+		}
+		return b
+	}
+	for name, c := range map[string]struct {
+		fp32, fp16 []delivery.Bench
+		want       map[string]float64
+	}{
+		"nothing is measured": {},
+		"one is measured":     {fp16: []delivery.Bench{benched(fp16, "nano", "a", "", 0, 5)}},
+		"faster": {[]delivery.Bench{benched(fp32, "nano", "a", "", 0, 10), benched(fp32, "agx", "b", "", 0, 4)},
+			[]delivery.Bench{benched(fp16, "nano", "a", "", 1, 5), benched(fp16, "agx", "b", "", 1, 2)},
+			map[string]float64{"nano": 2, "agx": 2}},
+		"slower": {[]delivery.Bench{benched(fp32, "nano", "a", "", 0, 5)},
+			[]delivery.Bench{benched(fp16, "nano", "a", "", 1, 10)}, nil},
+		"the newest counts": {[]delivery.Bench{benched(fp32, "nano", "a", "", 0, 10)},
+			[]delivery.Bench{benched(fp16, "nano", "a", "", 1, 5), benched(fp16, "nano", "a", "", 2, 8)},
+			map[string]float64{"nano": 1.25}},
+		"the newest is slower": {[]delivery.Bench{benched(fp32, "nano", "a", "", 0, 10)},
+			[]delivery.Bench{benched(fp16, "nano", "a", "", 2, 12), benched(fp16, "nano", "a", "", 1, 5)}, nil},
+		"other devices": {[]delivery.Bench{benched(fp32, "nano", "a", "", 0, 10)},
+			[]delivery.Bench{benched(fp16, "nano", "b", "", 1, 5)}, nil},
+		"another power mode": {[]delivery.Bench{benched(fp32, "nano", "a", "", 0, 10)},
+			[]delivery.Bench{benched(fp16, "nano", "a", "1", 1, 5)}, nil},
+		"the mode has changed since": {
+			[]delivery.Bench{benched(fp32, "nano", "a", "", 0, 10), benched(fp32, "nano", "a", "1", 3, 10)},
+			[]delivery.Bench{benched(fp16, "nano", "a", "", 1, 5)}, nil},
+		"a profile of no fleet": {[]delivery.Bench{benched(fp32, "Nano: {", "a", "", 0, 10)},
+			[]delivery.Bench{benched(fp16, "Nano: {", "a", "", 1, 5)}, nil},
+	} {
+		m := &maker{w: World{Evidence: Evidence{Benches: map[delivery.Digest][]delivery.Bench{fp32: c.fp32,
+			fp16: c.fp16}}}}
+		if got := m.fasterOn([]string{"agx", "nano"}, fp32, fp16); !maps.Equal(got, c.want) {
+			t.Errorf("%s: got %v, want %v", name, got, c.want)
+		}
 	}
 }

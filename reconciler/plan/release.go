@@ -216,7 +216,7 @@ func (m *maker) releaseFile(r *progress, judgements []judgement) delivery.Releas
 	slices.SortFunc(file.Measured, func(a, b delivery.Measured) int { return strings.Compare(a.Gate, b.Gate) })
 	verdict := func(j judgement) delivery.Verdict { return j.verdict }
 	file.Measured = delivery.OneInterval(file.Measured, delivery.Each(judgements, verdict))
-	file.Variants = r.releasedVariants()
+	file.Variants = m.releasedVariants(r)
 	return file
 }
 

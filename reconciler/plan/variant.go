@@ -193,15 +193,19 @@ func (p *progress) waitsForVariants() (delivery.CheckState, delivery.Fact) {
 const TargetOfServer = "cloud"
 
 // releasedVariants returns the variants for the release file.
-func (p *progress) releasedVariants() []delivery.ReleasedVariant {
+func (m *maker) releasedVariants(p *progress) []delivery.ReleasedVariant {
 	var list []delivery.ReleasedVariant
 	for _, v := range p.Variants {
 		if !v.Passed {
 			continue
 		}
 		released := delivery.ReleasedVariant{Variant: v.Variant, Bundle: v.Bundle, Model: v.Made.Result.Model}
+		faster := m.fasterOn(m.profilesOf(p.names), p.Bundle, v.Bundle)
 		if t := v.Made.Result.Times; t.Faster() {
-			released.Faster = map[string]float64{TargetOfServer: round(t.Speedup())}
+			faster[TargetOfServer] = round(t.Speedup())
+		}
+		if len(faster) > 0 {
+			released.Faster = faster
 		}
 		list = append(list, released)
 	}
