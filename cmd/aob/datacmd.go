@@ -54,7 +54,7 @@ func (r *dataRequest) register(c *cobra.Command) {
 func (r *dataRequest) located(name, scenes string) (dataset.Located, error) {
 	catalog, d, err := r.find(name)
 	if err == nil && scenes != "" {
-		catalog.Scenes, err = dataset.ScenePattern(scenes)
+		catalog.Scenes, err = delivery.ScenePattern(scenes)
 	}
 	return dataset.Located{Catalog: catalog, Dataset: d}, err
 }

@@ -36,7 +36,8 @@ func TestGivenClasses(t *testing.T) {
 		{classes: "\xff", slots: 1, want: "slot 0: want the name of a class"},
 		{classes: strings.Repeat("x", 1<<16), slots: 1, want: "slot 0: want the name of a class"},
 		{classes: "a", file: "b\n", slots: 1, want: "--classes and --classes-file are both there"},
-		{classes: "a", version: "1.4.3", slots: 1, want: "--rfdetr needs the annotation file"},
+		{classes: "a", version: "1.4.3", slots: 1, want: `["a"]`},
+		{classes: "a", version: "newest", slots: 1, want: "--rfdetr: \"newest\" is not a version of RF-DETR"},
 
 		{file: "a\nb\n\n", slots: 3, want: `["a" "b" ""]`},
 		{file: "a\r\nb\r\n", slots: 2, want: `["a" "b"]`},

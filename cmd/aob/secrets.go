@@ -89,6 +89,9 @@ func secretsOf(s intent.Server, spec delivery.RunSpec, trainers intent.Trainers)
 	switch {
 	case spec.Data != nil:
 		from(spec.Data.Dataset)
+		if spec.Data.Before != nil {
+			from(*spec.Data.Before)
+		}
 		for _, e := range spec.Data.EvalSets {
 			from(e.Dataset)
 		}

@@ -32,6 +32,13 @@ func (catalog Catalog) Check(ctx context.Context, run delivery.DataRun, out stri
 	if catalog.Fetching == nil {
 		catalog.Fetching = progress
 	}
+	if run.Scenes != "" {
+		pattern, err := delivery.ScenePattern(run.Scenes)
+		if err != nil {
+			return c.result, err
+		}
+		catalog.Scenes = pattern
+	}
 	v, err := catalog.open(ctx, run.Dataset)
 	if err != nil && out == "" {
 		return c.unopened(err)
@@ -163,6 +170,11 @@ func (c *checker) check(ctx context.Context, catalog Catalog, v *version, run de
 		if err := c.drift(ctx, *before, v, splits); err != nil {
 			return err
 		}
+	} else if run.Before != nil {
+		c.driftOfMain(ctx, Located{catalog, *run.Before}, v, splits)
+	}
+	if err := ctx.Err(); err != nil {
+		return err
 	}
 	c.count(v, splits)
 	c.done()

@@ -217,6 +217,14 @@ func (c *checker) drift(ctx context.Context, before Located, v *version, splits 
 	return nil
 }
 
+// driftOfMain compares with main's version. One that cannot be had is no fault of the dataset, and holds up nothing.
+func (c *checker) driftOfMain(ctx context.Context, before Located, v *version, splits map[string]*split) {
+	if err := c.drift(ctx, before, v, splits); err != nil {
+		c.finding(delivery.LevelWarning, "no-drift", before.Dataset.String(), "is main's version, and the new one "+
+			"could not be compared with it: "+err.Error())
+	}
+}
+
 // text says how the measure has changed.
 func (d driftOf) text() string {
 	switch d.what {

@@ -86,6 +86,7 @@ var Rules = []Rule{
 		"image"},
 	{"box-drift", delivery.LevelWarning, "boxes of another size than in the version before"},
 	{"image-drift", delivery.LevelWarning, "images of another size than in the version before"},
+	{"no-drift", delivery.LevelWarning, "main's version cannot be had, so drift is not known"},
 	{"unlisted-file", delivery.LevelWarning, "an image that no annotation names, or labels that no image has"},
 	{"two-layouts", delivery.LevelWarning, "a folder with labels of two kinds; those of one are used"},
 	{codeShape, delivery.LevelWarning, "a shape that has no box, as points; it is left out"},

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"iter"
 	"maps"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,19 +21,6 @@ import (
 type scene struct {
 	site string    // "" if it is not known
 	at   time.Time // zero if it is not known
-}
-
-// ScenePattern reads a pattern for the paths of images, as in (?P<site>cam[0-9]+)_(?P<time>[0-9]{8}_[0-9]{6}).
-func ScenePattern(text string) (*regexp.Regexp, error) {
-	const do = `use the groups site and time, as in (?P<site>cam[0-9]+)_(?P<time>[0-9]{8}_[0-9]{6})`
-	pattern, err := regexp.Compile(text)
-	if err != nil {
-		return nil, delivery.Blockedf(do, "the pattern of scenes: %v", err)
-	}
-	if pattern.SubexpIndex("site") < 0 && pattern.SubexpIndex("time") < 0 {
-		return nil, delivery.Blockedf(do, "the pattern of scenes has no group site and no group time")
-	}
-	return pattern, nil
 }
 
 // scene returns where and when an image was taken: as its path says by the pattern, or else its annotation file.

@@ -9,11 +9,13 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/store"
 )
 
 // A made is an image of a dataset that a test makes.
@@ -153,7 +155,7 @@ func (o oddDataset) report(t *testing.T) (delivery.DataResult, Tables) {
 	c := folders("d", makeDataset(t, o.now))
 	if o.pattern != "" {
 		var err error
-		if c.Scenes, err = ScenePattern(o.pattern); err != nil {
+		if c.Scenes, err = delivery.ScenePattern(o.pattern); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -190,7 +192,7 @@ func TestOddDatasets(t *testing.T) {
 
 func TestScenePattern(t *testing.T) {
 	for _, text := range []string{"(", "cam[0-9]+"} {
-		if _, err := ScenePattern(text); err == nil || !strings.Contains(err.Error(), "groups site and time") {
+		if _, err := delivery.ScenePattern(text); err == nil || !strings.Contains(err.Error(), "groups site and time") {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
@@ -246,5 +248,37 @@ func TestDriftOfClusters(t *testing.T) {
 	}
 	if got := append(drifts(same, same), drifts(same, few)...); len(got) > 0 {
 		t.Errorf("of fewer clusters than an interval needs nothing is said: %+v", got)
+	}
+}
+
+// A data run of a server finds scenes and drift as the report of a folder does, and a version of main that is gone
+// holds up nothing.
+func TestCheckFindsScenesAndDrift(t *testing.T) {
+	for _, o := range oddDatasets() {
+		t.Run(o.name, func(t *testing.T) {
+			want, _ := o.report(t)
+			c := folders("d", makeDataset(t, o.now))
+			run := delivery.DataRun{Dataset: inDir("d"), Scenes: o.pattern}
+			if o.before != nil {
+				c.Locations["dir"]["before"] = makeDataset(t, o.before)
+				run.Before = &delivery.Dataset{Source: "dir", Path: "before"}
+			}
+			got, err := c.Check(t.Context(), run, filepath.Join(t.TempDir(), "prepared"), store.Folder(t.TempDir()), nil)
+			if err != nil || !reflect.DeepEqual(got.Findings, want.Findings) {
+				t.Errorf("%v\ngot  %+v\nwant %+v", err, got.Findings, want.Findings)
+			}
+			if want.Failed() {
+				return
+			}
+			run.Before = &delivery.Dataset{Source: "dir", Path: "gone"}
+			gone, err := c.Check(t.Context(), run, filepath.Join(t.TempDir(), "prepared"), store.Folder(t.TempDir()), nil)
+			if err != nil || gone.Training != got.Training {
+				t.Fatalf("%v: the training input is %s, want %s", err, gone.Training, got.Training)
+			}
+			f, ok := delivery.Find(gone.Findings, func(f delivery.Finding) bool { return f.Code == "no-drift" })
+			if !ok || f.Level != delivery.LevelWarning || f.Where != "dir:gone" {
+				t.Errorf("got %+v", gone.Findings)
+			}
+		})
 	}
 }

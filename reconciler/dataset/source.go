@@ -64,7 +64,7 @@ type Catalog struct {
 	// images that look the same are not found.
 	HeadersOnly bool
 	// Scenes matches the paths of images; its groups site and time say where and when they were taken. Without it the
-	// annotation files say so. See [ScenePattern].
+	// annotation files say so. See [delivery.ScenePattern].
 	Scenes *regexp.Regexp
 }
 

@@ -14,6 +14,9 @@ var Docs = map[string]map[string]string{
 		"dataset": "What it is trained on: a frozen version of COCO-format images, by a name that the server's " +
 			"configuration allows.",
 		"classes": "The classes to detect, in order; or a map from each class to the dataset's labels for it.",
+		"scenes": "A regular expression for the paths of images with the groups site and time, as in " +
+			"(?P<site>cam[0-9]+)_(?P<time>[0-9]{8}_[0-9]{6}). The check of the dataset warns about a site in train and " +
+			"in valid or test, and of images that were taken soon after one another. It is not part of the spec.",
 		"was": "The model's former name, in the pull request that renames it. Its gates, releases and quarantine " +
 			"continue under the new name, without training. Remove it once main has a release of the new name.",
 		"train": "How it is trained.",
@@ -21,7 +24,7 @@ var Docs = map[string]map[string]string{
 			"determined on the validation split. Changing one does not train the model again.",
 		"variants": "The number formats that are made of the trained model: fp32 is the model itself; fp16 and int8 " +
 			"are made from it without training, where the trainer can, and judged like it. The gates of fp32 decide " +
-			"about the release. The release file names the others that passed; fleets get fp32 for now.",
+			"about the release. The release file names the others that passed, and a fleet may run one of them.",
 		"track": "The experiment tracker that trainings and releases are copied to. It is not part of the spec.",
 	},
 	"Track": {

@@ -36,6 +36,7 @@ type Model struct {
 	RenamedFrom string     `json:"was,omitempty" check:"optional,name"`
 	Dataset     Dataset    `json:"dataset" check:"required"`
 	Classes     Classes    `json:"classes"`
+	Scenes      string     `json:"scenes,omitempty" check:"optional,scenes"` // see ScenePattern; not part of the spec
 	Train       Train      `json:"train"`
 	Thresholds  Thresholds `json:"thresholds,omitempty" check:"optional,nonempty,keys=class"`
 	Variants    []string   `json:"variants" default:"[fp32]" check:"nonempty,oneof=fp32|fp16|int8"`

@@ -55,6 +55,10 @@ type DataRun struct {
 	Dataset  Dataset   `json:"dataset"`
 	Classes  Classes   `json:"classes"`
 	EvalSets []EvalSet `json:"evalSets"` // sorted by String, without duplicates
+	// Before is the dataset of main's version of the model, to compare with; nil if it is the same, or there is none.
+	Before *Dataset `json:"before,omitempty"`
+	// Scenes is the pattern that finds site and time in the paths of images, see ScenePattern.
+	Scenes string `json:"scenes,omitempty"`
 }
 
 // DataResult is the result of a data run.

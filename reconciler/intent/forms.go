@@ -1,6 +1,7 @@
 package intent
 
 import (
+	"errors"
 	"regexp"
 	"strings"
 	"unicode/utf8"
@@ -15,6 +16,7 @@ type form struct {
 	want    string                    // for complaints
 	secret  bool                      // the text may be a pasted secret, so complaints do not repeat it
 	why     func(value string) string // the reason, for complaints; may be nil
+	valid   func(value string) bool   // besides the pattern; may be nil
 }
 
 // segment matches one part of a path, but not . or .., in the syntax that Go and JSON Schema have in common.
@@ -89,6 +91,9 @@ var forms = map[string]*form{
 	"time":    {pattern: regexp.MustCompile(`^(?:[01][0-9]|2[0-3]):[0-5][0-9]$`), want: `a time of day, as in "01:00"`},
 	"zone": {pattern: regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_+-]{0,31}(?:/[A-Za-z0-9_+-]{1,31}){0,2}$`),
 		want: "a time zone, as in Europe/Berlin or UTC"},
+	"scenes": {pattern: regexp.MustCompile(`^.*\(\?P?<(?:site|time)>.*$`), most: delivery.MaxScenePattern,
+		want: "a regular expression with the group site or time, as in '(?P<site>cam[0-9]+)_(?P<time>[0-9]{8}_[0-9]{6})'",
+		why:  whyScenes, valid: func(s string) bool { return whyScenes(s) == "" }},
 	"text": {pattern: regexp.MustCompile(`^[\s\S]+$`), most: 2000, want: "text of 1 to 2000 characters"},
 	"variable": {pattern: regexp.MustCompile(`^[A-Z_][A-Z0-9_]{0,63}$`), secret: true,
 		want: "the name of an environment variable in capitals, as in AOB_TOKEN, and not the secret itself"},
@@ -111,7 +116,16 @@ var forms = map[string]*form{
 
 // holds reports whether text is of the form.
 func (f *form) holds(s string) bool {
-	return (f.most == 0 || utf8.RuneCountInString(s) <= f.most) && f.pattern.MatchString(s)
+	return (f.most == 0 || utf8.RuneCountInString(s) <= f.most) && f.pattern.MatchString(s) &&
+		(f.valid == nil || f.valid(s))
+}
+
+func whyScenes(value string) string {
+	_, err := delivery.ScenePattern(value)
+	if blocked, ok := errors.AsType[delivery.Blocked](err); ok {
+		return blocked.What
+	}
+	return ""
 }
 
 func whyDataset(value string) string {

@@ -750,7 +750,13 @@ func content(m delivery.Model, e delivery.EvalSet) delivery.EvalSetContent {
 
 func (s *scene) data(file string) (delivery.DataRun, delivery.DataResult) {
 	m, gates := s.model(file)
-	ask := delivery.DataRun{Dataset: m.Dataset, Classes: m.Classes}
+	ask := delivery.DataRun{Dataset: m.Dataset, Classes: m.Classes, Scenes: m.Scenes}
+	for _, name := range []string{m.Name, m.RenamedFrom} {
+		if main, ok := s.Main.Intent.Models[name]; ok && main.Dataset != m.Dataset {
+			ask.Before = &main.Dataset
+			break
+		}
+	}
 	found := delivery.DataResult{Content: delivery.DigestOf("content", m.Dataset),
 		Training: delivery.DigestOf("training", []any{m.Dataset, m.Classes}), Images: map[string]int{"train": 100,
 			"valid": 30}}
@@ -765,6 +771,10 @@ func (s *scene) data(file string) (delivery.DataRun, delivery.DataResult) {
 
 // counts reads what a data run has found, and reports whether the line says it.
 func (s *scene) counts(found *delivery.DataResult) bool {
+	for _, code := range slices.DeleteFunc(strings.Split(s.value("warns"), ","), func(c string) bool { return c == "" }) {
+		found.Findings = append(found.Findings, delivery.Finding{Level: delivery.LevelWarning, Code: code, Count: 1,
+			Where: "a place", Text: "about " + code})
+	}
 	train := s.value("train")
 	if train == "" {
 		return false

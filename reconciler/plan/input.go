@@ -13,7 +13,7 @@ import (
 
 // DataInput returns the check of a model's dataset, and of the eval sets of gates.
 func DataInput(mdl delivery.Model, gates []delivery.Gate) delivery.DataRun {
-	input := delivery.DataRun{Dataset: mdl.Dataset, Classes: mdl.Classes}
+	input := delivery.DataRun{Dataset: mdl.Dataset, Classes: mdl.Classes, Scenes: mdl.Scenes}
 	for _, g := range gates {
 		input.EvalSets = append(input.EvalSets, g.Evaluate)
 	}

@@ -537,6 +537,12 @@ func (m *maker) readData(r *progress, gates []judged, fleets ...fleetGates) bool
 		gates = slices.Concat(gates, b.gates)
 	}
 	input := DataInput(r.model, delivery.Each(gates, func(j judged) delivery.Gate { return j.gate }))
+	for _, name := range r.names { // of main's model, by its former name too
+		if main, ok := m.w.Main.Intent.Models[name]; ok && main.Dataset != r.model.Dataset {
+			input.Before = &main.Dataset
+			break
+		}
+	}
 	r.dataKey = delivery.DataKey(input)
 	var stage Stage
 	r.data, stage = resultOf[delivery.DataResult](r.run, delivery.RunSpec{Key: r.dataKey, Kind: delivery.RunData,
@@ -560,11 +566,28 @@ func (m *maker) readData(r *progress, gates []judged, fleets ...fleetGates) bool
 	return stage.State == delivery.CheckSuccess
 }
 
+// What is said of a dataset in an aob/data status of its own: what has drifted since main's version, and scenes that
+// leak from train into what judges.
+var (
+	ofDrift  = []string{"label-drift", "box-drift", "image-drift", "no-drift"}
+	ofScenes = []string{"site-leak", "time-leak"}
+)
+
 // dataFact returns what a data run found.
 func dataFact(mdl delivery.Model, result delivery.DataResult) delivery.Fact {
 	return several(fact(code.DataReady, values{Dataset: mdl.Dataset.String(), Bundle: result.Content,
 		Counts: map[string]int{"train": result.Images["train"], "valid": result.Images["valid"],
-			"leftOut": result.LeftOut}}), findings(result.Findings, delivery.LevelWarning))
+			"leftOut": result.LeftOut}}), warnings(result.Findings, ofDrift), warnings(result.Findings, ofScenes),
+		findings(slices.DeleteFunc(slices.Clone(result.Findings), func(f delivery.Finding) bool {
+			return slices.Contains(ofDrift, f.Code) || slices.Contains(ofScenes, f.Code)
+		}), delivery.LevelWarning))
+}
+
+// warnings returns the first warning with one of some codes, and how many more there are.
+func warnings(list []delivery.Finding, codes []string) delivery.Fact {
+	return findings(slices.DeleteFunc(slices.Clone(list), func(f delivery.Finding) bool {
+		return !slices.Contains(codes, f.Code)
+	}), delivery.LevelWarning)
 }
 
 // withoutTruths returns why the gates' eval sets cannot decide: the first check that needs objects, on an eval set

@@ -67,6 +67,7 @@ var checkedOrOwn = []string{
 	"Measured.Gate",
 	"Measured.Metrics",
 	"Model.APIVersion", "Model.Kind", "Model.Name", "Model.Thresholds", "Model.Variants", "Model.RenamedFrom",
+	"DataRun.Scenes", "Model.Scenes",
 	"NewerStatements.Kind",
 	"OperatingPoint.Note", "Optimizer.Name", "Optimizer.Schedule", "Past.Commit", "Place.Boot", "Place.Installation",
 	"Place.Receipt", "Profile.Board", "Proposal.Bases", "Proposal.BothChanged", "Proposal.Approvals", "Proposal.Made",
