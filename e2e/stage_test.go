@@ -68,6 +68,30 @@ func TestStages(t *testing.T) {
 		}
 	})
 
+	t.Run("upgraded", func(t *testing.T) {
+		// The trainer of another version of AOB differs in a comment.
+		if err := os.CopyFS(p.path("world", "trainers"), os.DirFS(filepath.Join("..", "trainers"))); err != nil {
+			t.Fatal(err)
+		}
+		replace(t, p.path("world", "trainers", "tiny", "train.py"), `\z`, "# another version\n")
+		config := filepath.Join(world, "aob.yaml")
+		replace(t, config, `\z`, "trainers: trainers\n")
+		before, err := os.ReadFile(p.path("trained.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := p.command(train).CombinedOutput()
+		if err != nil || !strings.Contains(string(out), strings.TrimSpace(string(before))) ||
+			!strings.Contains(string(out), "trained before, with other files of tiny@1") {
+			t.Errorf("%v: the same training gives another result: %s", err, out)
+		}
+		fresh := run(t, train+"--fresh")
+		if fresh == string(before) || run(t, train) != fresh {
+			t.Errorf("--fresh: %s", fresh)
+		}
+		replace(t, config, `trainers: trainers\n`, "")
+	})
+
 	t.Run("killed", func(t *testing.T) {
 		// The command is killed once its training works; the next one waits for it, and trains nothing anew.
 		first := p.command("exec " + train + "--seed 2")

@@ -205,13 +205,15 @@ func newTrainCommand() *cobra.Command {
 	var w workshop
 	var seed int64
 	var variants []string
+	var fresh bool
 	c := &cobra.Command{
 		Use:   "train MODEL",
 		Short: "Train a model of a repository on this machine, without a server",
 		Long: `Train checks the dataset of models/MODEL.yaml and trains it, as the server would for a
 pull request. It is a stage for workflow engines: -o json writes what aob eval reads.
-The same model is not trained twice in one folder of work, and an interrupted training
-goes on. --variant makes a number format that the file lists under variants: too, for
+The same model is not trained twice in one folder of work, also after an upgrade of aob,
+and an interrupted training goes on. --fresh trains again with the present trainer.
+--variant makes a number format that the file lists under variants: too, for
 aob eval --trained FILE --variant NAME; without it FP32 alone is made.
 
 Nothing is signed, so nothing can be released by it: a server measures again what a
@@ -238,12 +240,17 @@ pull request proposes.`,
 			if !c.Flags().Changed("seed") {
 				seed = mdl.Train.Seeds[0]
 			}
-			trained, err := local.Train(c.Context(), mdl, seed, slices.Collect(maps.Values(gates(in, mdl.Name))))
+			trained, err := local.Train(c.Context(), mdl, seed, slices.Collect(maps.Values(gates(in, mdl.Name))),
+				fresh)
 			if err != nil {
 				return err
 			}
+			if t, ok := local.Server.Trainers[mdl.Train.With]; ok && t.Files != trained.Input.Trainer {
+				printMessage(c.ErrOrStderr(), "it was trained before, with other files of %s; --fresh trains it with the "+
+					"present ones", mdl.Train.With)
+			}
 			for _, name := range variants {
-				v, err := local.Variant(c.Context(), mdl, trained, name)
+				v, err := local.Variant(c.Context(), mdl, trained, name, fresh)
 				if err != nil {
 					return err
 				}
@@ -261,6 +268,7 @@ pull request proposes.`,
 	o.register(c)
 	w.register(c)
 	c.Flags().Int64Var(&seed, "seed", 0, "the seed; the model's first one by default")
+	c.Flags().BoolVar(&fresh, "fresh", false, "train again, with the present trainer")
 	c.Flags().StringSliceVar(&variants, "variant", nil, "also make these `variants` of the model: fp16, int8")
 	return c
 }

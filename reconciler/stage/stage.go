@@ -97,8 +97,10 @@ type Compare struct {
 }
 
 // Train checks the dataset of a model and trains one of its seeds. Images in the eval sets of gates are left out, as
-// the server does.
-func (l *Local) Train(ctx context.Context, mdl delivery.Model, seed int64, gates []delivery.Gate) (Trained, error) {
+// the server does. What the folder has trained is not trained again after an upgrade of AOB, unless fresh asks for the
+// present trainer.
+func (l *Local) Train(ctx context.Context, mdl delivery.Model, seed int64, gates []delivery.Gate, fresh bool) (Trained,
+	error) {
 	if mdl.Train.Start() == delivery.StartRelease {
 		return Trained{}, delivery.Blockedf("open a pull request with it, or name weights of the configuration",
 			"train.from: %s is known to a server alone", mdl.Train.From)
@@ -110,6 +112,14 @@ func (l *Local) Train(ctx context.Context, mdl delivery.Model, seed int64, gates
 	input, why := l.Server.TrainInput(mdl, seed, key, data)
 	if !why.IsZero() {
 		return Trained{}, errors.New(words.Text(why))
+	}
+	if fresh {
+		err = l.removeDone(delivery.TrainKey(input))
+	} else {
+		input, err = l.kept(input)
+	}
+	if err != nil {
+		return Trained{}, err
 	}
 	t := Trained{Stage: Train, Model: mdl.Name, Spec: mdl.SeedSpec(seed).Digest(), Seed: seed, Classes: mdl.Classes,
 		Input: input,

@@ -4,11 +4,13 @@ package stage
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/plan"
+	"github.com/autonomos/aob/reconciler/words"
 )
 
 // A Variant is a trained model in another number format.
@@ -20,17 +22,32 @@ type Variant struct {
 	Thresholds map[string]delivery.OperatingPoint `json:"thresholds,omitempty"` // by class; its own
 }
 
-// Variant makes a variant of a trained model, as the server does for a pull request.
-func (l *Local) Variant(ctx context.Context, mdl delivery.Model, t Trained, name string) (Variant, error) {
+// Variant makes a variant of a trained model, as the server does for a pull request: with the present trainer, unless
+// the folder has it already.
+func (l *Local) Variant(ctx context.Context, mdl delivery.Model, t Trained, name string, fresh bool) (Variant, error) {
 	v := Variant{Variant: name}
 	if !slices.Contains(mdl.Made(), name) {
 		return v, delivery.Blockedf("add it: variants: [fp32, "+name+"]",
 			"models/%s.yaml does not list %s under variants", mdl.Name, name)
 	}
+	now, why := l.Server.TrainInput(mdl, t.Seed, t.Input.Data, t.Data)
+	if !why.IsZero() {
+		return v, errors.New(words.Text(why))
+	}
+	train := t.Input
+	train.Trainer, train.Environment = now.Trainer, now.Environment
 	input := delivery.VariantRun{Variant: name, Bundle: t.Result.Bundle, Model: t.Result.Model,
-		Checkpoint: t.Result.Checkpoint, Train: t.Input}
-	v.Run = delivery.VariantKey(input)
+		Checkpoint: t.Result.Checkpoint, Train: train}
 	var err error
+	if fresh {
+		err = l.removeDone(delivery.VariantKey(input))
+	} else {
+		input, err = l.keptVariant(input)
+	}
+	if err != nil {
+		return v, err
+	}
+	v.Run = delivery.VariantKey(input)
 	if v.Result, err = result[delivery.VariantResult](ctx, l, delivery.RunSpec{Key: v.Run,
 		Kind: delivery.RunVariant, Limit: t.Input.Limit, Variant: &input}); err != nil {
 		return v, fmt.Errorf("variant %s of %s: %w", name, mdl.Name, err)
