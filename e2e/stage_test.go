@@ -175,8 +175,8 @@ func TestStages(t *testing.T) {
 		}
 		replace(t, gate, `mAP, maxDrop: 0.9, against: fp32`, "AP50, min: 0.999")
 		defer replace(t, gate, `.*min: 0.999.*\n`, "")
-		if out, err := p.command(`aob gate judge --scores measured.json --dir "$AOB_INTENT"`).CombinedOutput(); err == nil ||
-			!strings.Contains(string(out), "aob: shapes fp16 fails gate production") {
+		out, err = p.command(`aob gate judge --scores measured.json --dir "$AOB_INTENT"`).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "aob: shapes fp16 fails gate production") {
 			t.Errorf("%v: %s", err, out)
 		}
 	})

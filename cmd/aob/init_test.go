@@ -74,6 +74,41 @@ func gitOutput(t *testing.T, args ...string) string {
 	return string(out)
 }
 
+// A first model of RF-DETR has the resolution that its size is made for.
+func TestInitOfRFDETR(t *testing.T) {
+	data := ownDataset(t, map[string]int{"train": 30, "valid": 8, "test": 24})
+	for size, want := range map[string]int{"nano": 384, "rf-detr-small": 512, "medium": 576, "large": 704} {
+		size, err := sizeOfRFDETR(size)
+		if err != nil || size.resolution != want || !strings.HasPrefix(size.with, "rfdetr@") {
+			t.Errorf("%+v, %v; want %d", size, err, want)
+		}
+	}
+	dir := filepath.Join(t.TempDir(), "w")
+	w, err := initWorld(t.Context(), initRequest{dir: dir, python: "python3", dataset: data, rfdetr: "nano"}, io.Discard,
+		io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(w.Own.Needs, "rfdetr@") {
+		t.Errorf("it needs %q", w.Own.Needs)
+	}
+	v, err := validate(w.Clone, w.Config, "")
+	if err != nil || len(v.Complaints) > 0 {
+		t.Errorf("%v, %v", err, v.Complaints)
+	}
+	model, err := os.ReadFile(filepath.Join(w.Clone, "models", "pallets-2026.yaml"))
+	if err != nil || !strings.Contains(string(model), "architecture: rf-detr-nano\n  resolution: 384 ") {
+		t.Errorf("%v: %s", err, model)
+	}
+	for what, r := range map[string]initRequest{"has no size": {rfdetr: "base", dataset: data},
+		"needs a dataset": {rfdetr: "small"}} {
+		r.dir = filepath.Join(t.TempDir(), "w")
+		if _, err := initWorld(t.Context(), r, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), what) {
+			t.Errorf("%s: got %v", what, err)
+		}
+	}
+}
+
 // A dataset of the user's own gets a gate on main that they own, and a first model in a pull request.
 func TestInitOfADataset(t *testing.T) {
 	data := ownDataset(t, map[string]int{"train": 30, "valid": 8, "test": 24})

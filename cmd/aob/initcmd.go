@@ -43,8 +43,13 @@ has no train, valid and test split, splits.json is written into it, which divide
 Main gets a gate that judges on its test split and that you own. The branch first-model, which is pull
 request #1, has a model of its classes and a fleet.
 
+With --rfdetr the first model is RF-DETR, in the size rf-detr-small or the one that is
+named, with the resolution that it is made for. It trains from random weights until the
+server's configuration has base weights; docs/train.md says how.
+
 Without --dataset, Python needs NumPy and Pillow, which make the small dataset.`,
-		Example: "  aob init world\n  aob init pallets --dataset /data/pallets\n  aob serve --config world/aob.yaml",
+		Example: "  aob init world\n  aob init pallets --dataset /data/pallets\n" +
+			"  aob init pallets --dataset /data/pallets --rfdetr=nano\n  aob serve --config world/aob.yaml",
 		RunE: func(c *cobra.Command, args []string) error {
 			progress := c.OutOrStdout()
 			if o.json() {
@@ -62,6 +67,8 @@ Without --dataset, Python needs NumPy and Pillow, which make the small dataset.`
 	c.Flags().StringVar(&r.python, "python", "/usr/bin/python3", "the Python that runs trainers")
 	c.Flags().IntVar(&r.images, "images", 240, "training images in the small dataset; 0 writes none")
 	c.Flags().StringVar(&r.dataset, "dataset", "", "the `folder` of a dataset of yours")
+	c.Flags().StringVar(&r.rfdetr, "rfdetr", "", "with --dataset: let the first model be RF-DETR, of this `size`")
+	c.Flags().Lookup("rfdetr").NoOptDefVal = "small"
 	c.Flags().StringVar(&r.name, "name", "", "the model's `name`; by default that of the dataset's folder")
 	return c
 }
@@ -71,6 +78,7 @@ type initRequest struct {
 	dir, python   string
 	images        int
 	dataset, name string // of the user's own data
+	rfdetr        string // the size of RF-DETR; empty for the small detector
 }
 
 const serverTemplate = `# The server's configuration: aob serve --config %s
@@ -108,6 +116,7 @@ type builder struct {
 	progress io.Writer
 	messages io.Writer // for what is no part of the result
 	divided  string    // the file that divides the user's dataset, if it was written
+	size     rfdetrSize
 }
 
 // initWorld writes a world. After an error it removes what it has written.
@@ -135,7 +144,13 @@ func initWorld(ctx context.Context, r initRequest, progress, messages io.Writer)
 		}
 	}()
 	write := b.example
+	if b.rfdetr != "" && b.dataset == "" {
+		return w, hinted{errors.New("--rfdetr needs a dataset"), "name its folder with --dataset"}
+	}
 	if b.dataset != "" {
+		if b.size, err = sizeOfRFDETR(b.rfdetr); err != nil {
+			return w, err
+		}
 		if err := b.readOwn(); err != nil {
 			return w, err
 		}

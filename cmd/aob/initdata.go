@@ -29,6 +29,7 @@ type ownData struct {
 	// Labels are the dataset's labels of the classes.
 	Labels delivery.Labels `json:"labels,omitempty"`
 	Splits []ownSplit      `json:"splits"`
+	Needs  string          `json:"needs,omitempty"` // the trainer whose packages the first model needs
 	// Warnings say what makes the gate's decisions hard.
 	Warnings []string `json:"warnings,omitempty"`
 }
@@ -75,6 +76,56 @@ train:
   machine: {limit: 2h}
 `
 
+// ownRFDETR is a first model of RF-DETR.
+const ownRFDETR = `# A model: what to train, on what, and how. Merging a change to it ships the change.
+apiVersion: aob/v1
+kind: Model
+name: %s
+dataset: {dir: %[1]s}
+classes: %s
+train:
+  with: %s
+  architecture: %s
+  resolution: %d    # pixels on each side, a multiple of 32
+  epochs: 50
+  batch: {effective: 16, step: 8}   # where memory is short, a smaller step
+  optimizer: {lr: 1e-4, warmup: 1}
+  precision: amp
+  earlyStopping: {patience: 10}
+  seeds: [1]
+  machine: {limit: 8h}
+`
+
+// An rfdetrSize is a size of the newest RF-DETR that this version of AOB has.
+type rfdetrSize struct {
+	with, architecture string
+	resolution         int
+}
+
+// sizeOfRFDETR finds a size by its name, as small or rf-detr-small; none for an empty name.
+func sizeOfRFDETR(name string) (size rfdetrSize, err error) {
+	if name == "" {
+		return size, nil
+	}
+	trainers, err := loadTrainers("")
+	if err != nil {
+		return size, err
+	}
+	for _, with := range slices.Sorted(maps.Keys(trainers)) {
+		t := trainers[with]
+		for architecture, s := range t.Sizes {
+			if t.Name == "rfdetr" && architecture == "rf-detr-"+strings.TrimPrefix(name, "rf-detr-") {
+				size = rfdetrSize{with, architecture, s.Resolution}
+			}
+		}
+	}
+	if size.with == "" {
+		return size, hinted{fmt.Errorf("RF-DETR has no size %q", name),
+			"want nano, small, medium or large, as in --rfdetr=nano"}
+	}
+	return size, nil
+}
+
 const ownFleet = `# A fleet: which devices run which model. One device gets a release first, and then all.
 apiVersion: aob/v1
 kind: Fleet
@@ -103,7 +154,7 @@ func (b *builder) readOwn() (err error) {
 	if err != nil {
 		return fmt.Errorf("the gate needs an owner: %w", err)
 	}
-	b.Own = &ownData{Model: name, Branch: firstModel, Gate: name, Owner: u.Username}
+	b.Own = &ownData{Model: name, Branch: firstModel, Gate: name, Owner: u.Username, Needs: b.size.with}
 	return b.inspect()
 }
 
@@ -219,6 +270,9 @@ func (b *builder) own() error {
 		return err
 	}
 	model := fmt.Appendf(nil, ownModel, own.Model, own.yaml(), own.epochs())
+	if b.size.with != "" {
+		model = fmt.Appendf(nil, ownRFDETR, own.Model, own.yaml(), b.size.with, b.size.architecture, b.size.resolution)
+	}
 	gate := fmt.Appendf(nil, ownGate, own.Gate, delivery.YAMLScalar(own.Owner))
 	if err := b.write("models/"+own.Model+".yaml", model); err != nil {
 		return err
@@ -307,6 +361,9 @@ func (t *terminal) next(w world) {
 		t.paragraph("", "warning: "+text)
 	}
 	socket := filepath.Join(filepath.Dir(w.Config), "state", "aob.sock")
+	if w.Own.Needs != "" {
+		t.printf("\nfirst: %s trainer install %s     6 GB, once; then no network is used\n", aob, w.Own.Needs)
+	}
 	t.printf("\nnext: %s doctor --config %s     is everything there?\n", aob, w.Config)
 	t.printf("      %s serve --config %s      in another terminal; it trains and judges the first model\n", aob,
 		w.Config)

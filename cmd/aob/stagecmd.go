@@ -246,8 +246,8 @@ pull request proposes.`,
 				return err
 			}
 			if t, ok := local.Server.Trainers[mdl.Train.With]; ok && t.Files != trained.Input.Trainer {
-				printMessage(c.ErrOrStderr(), "it was trained before, with other files of %s; --fresh trains it with the "+
-					"present ones", mdl.Train.With)
+				printMessage(c.ErrOrStderr(), "it was trained before, with other files of %s; --fresh trains it with "+
+					"the present ones", mdl.Train.With)
 			}
 			for _, name := range variants {
 				v, err := local.Variant(c.Context(), mdl, trained, name, fresh)

@@ -263,7 +263,10 @@ func TestCheckFindsScenesAndDrift(t *testing.T) {
 				c.Locations["dir"]["before"] = makeDataset(t, o.before)
 				run.Before = &delivery.Dataset{Source: "dir", Path: "before"}
 			}
-			got, err := c.Check(t.Context(), run, filepath.Join(t.TempDir(), "prepared"), store.Folder(t.TempDir()), nil)
+			check := func() (delivery.DataResult, error) {
+				return c.Check(t.Context(), run, filepath.Join(t.TempDir(), "prepared"), store.Folder(t.TempDir()), nil)
+			}
+			got, err := check()
 			if err != nil || !reflect.DeepEqual(got.Findings, want.Findings) {
 				t.Errorf("%v\ngot  %+v\nwant %+v", err, got.Findings, want.Findings)
 			}
@@ -271,7 +274,7 @@ func TestCheckFindsScenesAndDrift(t *testing.T) {
 				return
 			}
 			run.Before = &delivery.Dataset{Source: "dir", Path: "gone"}
-			gone, err := c.Check(t.Context(), run, filepath.Join(t.TempDir(), "prepared"), store.Folder(t.TempDir()), nil)
+			gone, err := check()
 			if err != nil || gone.Training != got.Training {
 				t.Fatalf("%v: the training input is %s, want %s", err, gone.Training, got.Training)
 			}

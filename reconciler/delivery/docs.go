@@ -15,8 +15,8 @@ var Docs = map[string]map[string]string{
 			"configuration allows.",
 		"classes": "The classes to detect, in order; or a map from each class to the dataset's labels for it.",
 		"scenes": "A regular expression for the paths of images with the groups site and time, as in " +
-			"(?P<site>cam[0-9]+)_(?P<time>[0-9]{8}_[0-9]{6}). The check of the dataset warns about a site in train and " +
-			"in valid or test, and of images that were taken soon after one another. It is not part of the spec.",
+			"(?P<site>cam[0-9]+)_(?P<time>[0-9]{8}_[0-9]{6}). The check of the dataset warns about a site in train " +
+			"and in valid or test, and of images that were taken soon after one another. It is not part of the spec.",
 		"was": "The model's former name, in the pull request that renames it. Its gates, releases and quarantine " +
 			"continue under the new name, without training. Remove it once main has a release of the new name.",
 		"train": "How it is trained.",
@@ -88,8 +88,13 @@ var Docs = map[string]map[string]string{
 			"allows licences.",
 		"secrets": "The names of the secrets that a training gets as environment variables. Their values are " +
 			"configured under secrets: in the server's configuration.",
+		"sizes": "What architectures are made for, which aob init writes into a new model's file. It fills in " +
+			"nothing: a model that leaves a key out has the value of defaults.",
 		"environment": "The Python environment that AOB makes for each version from versions/VERSION/" +
 			"requirements.txt, a lock file with hashes. Without it, the server's Python runs the trainer.",
+	},
+	"TrainerSize": {
+		"resolution": "The input size in pixels that the architecture is made for.",
 	},
 	"TrainerEnvironment": {
 		"disk":   "The free disk space that making it needs.",

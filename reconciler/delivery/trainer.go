@@ -16,6 +16,8 @@ type Trainer struct {
 	Licences      map[string]string `json:"licences,omitempty" check:"optional,nonempty,keys=label,licence"`
 	Secrets       []string          `json:"secrets,omitempty" check:"optional,nonempty,variable"`
 
+	Sizes map[string]TrainerSize `json:"sizes,omitempty" check:"optional,nonempty,keys=label"`
+
 	Environment *TrainerEnvironment `json:"environment,omitempty" check:"optional"`
 
 	// Of one version of the trainer.
@@ -56,6 +58,12 @@ type TrainerDefaults struct {
 	Epochs     int                     `json:"epochs,omitempty" check:"optional,min=1,max=1000"`
 	Batch      TrainerBatchDefaults    `json:"batch"`
 	Optimizer  TrainerOptimizerDefault `json:"optimizer"`
+}
+
+// TrainerSize is what an architecture is made for. It is written into a new model's file, and fills in nothing: another
+// default would change models that are there.
+type TrainerSize struct {
+	Resolution int `json:"resolution" check:"min=32,max=2048"`
 }
 
 // TrainerBatchDefaults are a trainer's defaults for keys of [Batch].

@@ -38,8 +38,8 @@ type Port struct {
 	Shape []int64 `json:"shape"` // -1 if the size is not fixed
 }
 
-// ownMetadata is what RF-DETR's description has no field for. Versions of AOB before the entry aob_signature wrote these
-// fields into rfdetr_inference.
+// ownMetadata is what RF-DETR's description has no field for. Versions of AOB before the entry aob_signature wrote
+// these fields into rfdetr_inference.
 type ownMetadata struct {
 	ResizeDType  *string `json:"resize_dtype"`        // float32 or uint8
 	ClipBoxes    bool    `json:"clip_boxes"`          // boxes are cut to the image

@@ -80,7 +80,8 @@ func TestSignatureOf(t *testing.T) {
 			own: `{"schema_version":1,"clip_boxes":false}`, want: func(s *delivery.Signature) {
 				s.SchemaVersion, s.Resize.DType = 3, "uint8"
 			}},
-		{name: "a newer entry of AOB", own: `{"schema_version":2}`, refused: "aob_signature metadata: schema_version is 2"},
+		{name: "a newer entry of AOB", own: `{"schema_version":2}`,
+			refused: "aob_signature metadata: schema_version is 2"},
 		{name: "an entry of AOB without a version", own: `{}`, refused: "schema_version is 0"},
 		{name: "an entry of AOB with an unknown field", own: `{"schema_version":1,"flip":true}`,
 			refused: `aob_signature metadata: json: unknown field "flip"`},

@@ -92,8 +92,9 @@ var forms = map[string]*form{
 	"zone": {pattern: regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_+-]{0,31}(?:/[A-Za-z0-9_+-]{1,31}){0,2}$`),
 		want: "a time zone, as in Europe/Berlin or UTC"},
 	"scenes": {pattern: regexp.MustCompile(`^.*\(\?P?<(?:site|time)>.*$`), most: delivery.MaxScenePattern,
-		want: "a regular expression with the group site or time, as in '(?P<site>cam[0-9]+)_(?P<time>[0-9]{8}_[0-9]{6})'",
-		why:  whyScenes, valid: func(s string) bool { return whyScenes(s) == "" }},
+		want: "a regular expression with the group site or time, as in " +
+			"'(?P<site>cam[0-9]+)_(?P<time>[0-9]{8}_[0-9]{6})'",
+		why: whyScenes, valid: func(s string) bool { return whyScenes(s) == "" }},
 	"text": {pattern: regexp.MustCompile(`^[\s\S]+$`), most: 2000, want: "text of 1 to 2000 characters"},
 	"variable": {pattern: regexp.MustCompile(`^[A-Z_][A-Z0-9_]{0,63}$`), secret: true,
 		want: "the name of an environment variable in capitals, as in AOB_TOKEN, and not the secret itself"},

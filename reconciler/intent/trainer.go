@@ -64,6 +64,17 @@ func (d *document) trainer(t delivery.Trainer, folder string) {
 	if e := t.Environment; e != nil && d.valid("environment") && minor(e.Python.Min) > minor(e.Python.Max) {
 		d.complain("environment.python.max", "want at least min, %s, got %s", e.Python.Min, e.Python.Max)
 	}
+	for _, name := range slices.Sorted(maps.Keys(t.Sizes)) {
+		at := member("sizes", name)
+		if d.valid(at, "architectures") && !slices.Contains(t.Architectures, name) {
+			d.complain(at, "%s", unknown("architecture", name, t.Architectures))
+		}
+		if at += ".resolution"; d.valid(at, "resolution") {
+			if want := wantResolution(t, t.Sizes[name].Resolution); want != "" {
+				d.complain(at, "want %s, as in resolution:, got %d", want, t.Sizes[name].Resolution)
+			}
+		}
+	}
 	if d.valid("resolution") && t.Resolution.Min > t.Resolution.Max {
 		d.complain("resolution.max", "want at least min, %d, got %d", t.Resolution.Min, t.Resolution.Max)
 	}

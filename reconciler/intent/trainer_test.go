@@ -137,6 +137,16 @@ func TestVersionsOfATrainer(t *testing.T) {
 		"an unknown architecture": {func(f fstest.MapFS) {
 			f["x/trainer.yaml"].Data = []byte(described + "licences: {x-huge: PML-1.0}\n")
 		}, `licences.x-huge: unknown architecture "x-huge"; known: x-small, x-large`},
+		"a size of an unknown architecture": {func(f fstest.MapFS) {
+			f["x/trainer.yaml"].Data = []byte(described + "sizes: {x-huge: {resolution: 512}}\n")
+		}, `sizes.x-huge: unknown architecture "x-huge"; known: x-small, x-large`},
+		"a size that no model may have": {func(f fstest.MapFS) {
+			f["x/trainer.yaml"].Data = []byte(described + "sizes: {x-small: {resolution: 500}}\n")
+		}, "sizes.x-small.resolution: want a multiple of 64, as in resolution:, got 500"},
+		"a size in a range that is none": {func(f fstest.MapFS) {
+			f["x/trainer.yaml"].Data = []byte(strings.Replace(described, "multipleOf: 64", "multipleOf: 0", 1) +
+				"sizes: {x-small: {resolution: 500}}\n")
+		}, "resolution.multipleOf: want 1 to 2048, got 0"},
 		"a range": {func(f fstest.MapFS) {
 			f["x/trainer.yaml"].Data = []byte(described + "environment: {disk: 1GiB, python: {min: \"3.15\"}}\n")
 		}, "environment.python.max: want at least min, 3.15, got 3.14"},

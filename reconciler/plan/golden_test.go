@@ -771,7 +771,8 @@ func (s *scene) data(file string) (delivery.DataRun, delivery.DataResult) {
 
 // counts reads what a data run has found, and reports whether the line says it.
 func (s *scene) counts(found *delivery.DataResult) bool {
-	for _, code := range slices.DeleteFunc(strings.Split(s.value("warns"), ","), func(c string) bool { return c == "" }) {
+	none := func(code string) bool { return code == "" }
+	for _, code := range slices.DeleteFunc(strings.Split(s.value("warns"), ","), none) {
 		found.Findings = append(found.Findings, delivery.Finding{Level: delivery.LevelWarning, Code: code, Count: 1,
 			Where: "a place", Text: "about " + code})
 	}
