@@ -21,7 +21,8 @@ import (
 
 // Roboflow is the source roboflow: versions of projects in a workspace of Roboflow, exported as COCO. A location is the
 // address of the workspace, https://api.roboflow.com/acme, and a reference goes on with the project and the number of
-// the version. A version never changes, so it is fetched once.
+// the version. A version never changes, so it is fetched once. With ?secrets=NAME after the address the key is the
+// secret NAME_API_KEY, for a workspace with a key of its own.
 //
 // The key is in the query of each request to Roboflow, as its API wants it. No such address gets into an error or a
 // log, and no request with the key follows a redirect.
@@ -29,7 +30,7 @@ type Roboflow struct {
 	Transport http.RoundTripper // nil: one that connects to the location and to public addresses only
 }
 
-// RoboflowKey is the name of the secret that Roboflow's API wants.
+// RoboflowKey is the name of the secret that Roboflow's API wants, where the location names no other.
 const RoboflowKey = "ROBOFLOW_API_KEY"
 
 // exportLimit is how long a version may take to be ready for the download.
@@ -43,7 +44,13 @@ const exportFormat = "coco"
 const exportedNote = "README.roboflow.txt"
 
 // Secrets implements [Source].
-func (Roboflow) Secrets(string) []string { return []string{RoboflowKey} }
+func (Roboflow) Secrets(location string) []string {
+	_, key, err := workspace(location)
+	if err != nil {
+		return nil // Open says so
+	}
+	return []string{key}
+}
 
 // Check implements [Source].
 func (r Roboflow) Check(ctx context.Context, ref Reference) (string, error) {
@@ -71,7 +78,7 @@ var (
 
 // Open implements [Source]. It asks nothing: what was fetched before is used also when Roboflow does not answer.
 func (r Roboflow) Open(_ context.Context, ref Reference) (Version, error) {
-	at, err := workspace(ref.Location)
+	at, _, err := workspace(ref.Location)
 	if err != nil {
 		return Version{}, err
 	}
@@ -90,19 +97,28 @@ func (r Roboflow) Open(_ context.Context, ref Reference) (Version, error) {
 	}}, nil
 }
 
-// workspace parses a location.
-func workspace(location string) (*url.URL, error) {
-	const do = "want an address as https://api.roboflow.com/acme in datasets.roboflow of the server's configuration"
-	at, err := url.Parse(location)
+// workspace parses a location: the address, and the name of the secret with the key. Errors do not repeat it, since it
+// may have a key that does not belong there.
+func workspace(location string) (at *url.URL, key string, err error) {
+	const do = "want an address as https://api.roboflow.com/acme in datasets.roboflow of the server's configuration, " +
+		"which may end with ?secrets=NAME, where the secret NAME_API_KEY has the key"
+	at, err = url.Parse(location)
 	switch {
-	case err != nil || at.Host == "" || at.User != nil || at.RawQuery != "" || at.Fragment != "" ||
-		!workspaceName.MatchString(at.Path):
-		return nil, delivery.Blockedf(do, "its location is not the address of a workspace")
+	case err != nil || at.Host == "" || at.User != nil || at.Fragment != "" || !workspaceName.MatchString(at.Path):
+		return nil, "", delivery.Blockedf(do, "its location is not the address of a workspace")
 	case at.Scheme != "https" && !(at.Scheme == "http" && isLoopback(at.Hostname())):
-		return nil, delivery.Blockedf(do, "its location does not begin with https, so the key would not be safe")
+		return nil, "", delivery.Blockedf(do, "its location does not begin with https, so the key would not be safe")
 	}
-	at.Path = strings.TrimSuffix(at.Path, "/")
-	return at, nil
+	key = RoboflowKey
+	if at.RawQuery != "" || at.ForceQuery {
+		name, is := strings.CutPrefix(at.RawQuery, "secrets=")
+		if !is || !secretName.MatchString(name) {
+			return nil, "", delivery.Blockedf(do, "what follows ? in its location is not understood")
+		}
+		key = name + "_API_KEY"
+	}
+	at.Path, at.RawQuery, at.ForceQuery = strings.TrimSuffix(at.Path, "/"), "", false
+	return at, key, nil
 }
 
 func isLoopback(host string) bool { return host == "127.0.0.1" || host == "::1" || host == "localhost" }
@@ -119,11 +135,11 @@ type roboflowClient struct {
 }
 
 func (r Roboflow) client(ref Reference) (*roboflowClient, error) {
-	at, err := workspace(ref.Location)
+	at, name, err := workspace(ref.Location)
 	if err != nil {
 		return nil, err
 	}
-	key, err := ref.Secret(RoboflowKey)
+	key, err := ref.Secret(name)
 	if err != nil {
 		return nil, err
 	}

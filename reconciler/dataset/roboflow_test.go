@@ -337,6 +337,39 @@ func TestRoboflowVersionsAreFetchedOnce(t *testing.T) {
 	}
 }
 
+// A workspace may have a key of its own.
+func TestRoboflowKeysByWorkspace(t *testing.T) {
+	server := roboflowtest.New("acme", rfKey)
+	server.Put("pallets", 14, rfZip(t, rfFiles))
+	at := httptest.NewServer(server)
+	defer at.Close()
+	asked := ""
+	catalog := Catalog{Sources: map[string]Source{"roboflow": Roboflow{}}, Cache: t.TempDir(),
+		Locations: map[string]map[string]string{"roboflow": {"own": at.URL + "/acme?secrets=ACME"}},
+		Secret: func(name string) (string, error) { asked += name + " "; return rfKey, nil }}
+	if _, err := catalog.open(t.Context(), delivery.Dataset{Source: "roboflow", Path: "own/pallets/14"}); err != nil {
+		t.Fatal(err)
+	}
+	if asked != "ACME_API_KEY " {
+		t.Errorf("asked for %q", asked)
+	}
+	const host = "https://api.roboflow.com/acme"
+	for location, want := range map[string]string{host: RoboflowKey, host + "/": RoboflowKey,
+		host + "?secrets=ACME": "ACME_API_KEY"} {
+		if got := (Roboflow{}).Secrets(location); !slices.Equal(got, []string{want}) {
+			t.Errorf("%s: %q, want %q", location, got, want)
+		}
+	}
+	for _, query := range []string{"?", "?secrets=", "?secrets=acme", "?secrets=A&secrets=B", "?api_key=" + rfKey,
+		"?secrets=A%0a", "?secrets=A#x", "?secrets=" + strings.Repeat("A", 60)} {
+		_, err := Roboflow{}.Open(t.Context(), Reference{Location: host + query, Path: "pallets/14"})
+		if _, blocked := errors.AsType[delivery.Blocked](err); !blocked || strings.Contains(err.Error(), rfKey) ||
+			(Roboflow{}).Secrets(host+query) != nil {
+			t.Errorf("%s: got %v, %q", query, err, Roboflow{}.Secrets(host+query))
+		}
+	}
+}
+
 // A connection is checked when it is made, so neither a link, nor a redirect, nor a name of the server's own network
 // helps.
 func TestDownloadsStayOnTheInternet(t *testing.T) {

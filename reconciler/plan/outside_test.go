@@ -89,7 +89,7 @@ var checkedOrOwn = []string{
 	"Trainer.Architectures", "Trainer.Kind", "Trainer.Name", "Trainer.Secrets", "Trainer.Versions",
 	"Gate.Licence", "Licensed.Licence", "Licensed.Part", "Server.Weights", "Weights.Licence",
 	"Environment.Platform", "Environment.Python", "Trainer.From", "Trainer.Licences", "Trainer.Precisions",
-	"Trainer.Unusable", "Trainer.Values", "TrainerPython.Max", "TrainerPython.Min",
+	"Trainer.Unusable", "Trainer.Values", "Trainer.Sizes", "TrainerPython.Max", "TrainerPython.Min",
 	"JudgedVariant.Variant", "Parity.Cosine", "Parity.Largest", "ReleasedVariant.Faster",
 	"ReleasedVariant.Variant", "Times.Processor", "Times.Provider", "Trainer.Variants", "VariantRun.Variant",
 	"Trial.ID", "Trial.Model", "Verdict.Classes", "Verdict.Gate",
