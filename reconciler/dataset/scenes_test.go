@@ -196,6 +196,11 @@ func TestScenePattern(t *testing.T) {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
+	for _, text := range []string{`(?P<site>(?:a?){1000}){1}(?:b{1,900})`, `(?P<site>.{1,900})(?P<time>.{1,900})`} {
+		if _, err := delivery.ScenePattern(text); err == nil || !strings.Contains(err.Error(), "too complex") {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
 	for text, want := range map[string]string{"2026-01-02T03:04:05+01:00": "2026-01-02 02:04:05",
 		"2026:01:02 03:04:05": "2026-01-02 03:04:05", "20260102_030405": "2026-01-02 03:04:05",
 		"1767323045": "2026-01-02 03:04:05", "0": "", "2026-01-02": "", "yesterday": "", "0000-00-00 00:00:00": ""} {
