@@ -346,7 +346,7 @@ func TestRoboflowKeysByWorkspace(t *testing.T) {
 	asked := ""
 	catalog := Catalog{Sources: map[string]Source{"roboflow": Roboflow{}}, Cache: t.TempDir(),
 		Locations: map[string]map[string]string{"roboflow": {"own": at.URL + "/acme?secrets=ACME"}},
-		Secret: func(name string) (string, error) { asked += name + " "; return rfKey, nil }}
+		Secret:    func(name string) (string, error) { asked += name + " "; return rfKey, nil }}
 	if _, err := catalog.open(t.Context(), delivery.Dataset{Source: "roboflow", Path: "own/pallets/14"}); err != nil {
 		t.Fatal(err)
 	}
