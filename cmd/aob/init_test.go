@@ -103,7 +103,8 @@ func TestInitOfRFDETR(t *testing.T) {
 	for what, r := range map[string]initRequest{"has no size": {rfdetr: "base", dataset: data},
 		"needs a dataset": {rfdetr: "small"}} {
 		r.dir = filepath.Join(t.TempDir(), "w")
-		if _, err := initWorld(t.Context(), r, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), what) {
+		_, err := initWorld(t.Context(), r, io.Discard, io.Discard)
+		if err == nil || !strings.Contains(err.Error(), what) {
 			t.Errorf("%s: got %v", what, err)
 		}
 	}
