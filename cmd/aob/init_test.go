@@ -84,8 +84,8 @@ func TestInitOfRFDETR(t *testing.T) {
 		}
 	}
 	dir := filepath.Join(t.TempDir(), "w")
-	w, err := initWorld(t.Context(), initRequest{dir: dir, python: "python3", dataset: data, rfdetr: "nano"}, io.Discard,
-		io.Discard)
+	w, err := initWorld(t.Context(), initRequest{dir: dir, python: "python3", dataset: data, rfdetr: "nano"},
+		io.Discard, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
