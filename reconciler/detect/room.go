@@ -98,8 +98,8 @@ func costOf(data []byte, decoder JPEG) (memory, work int64, err error) {
 		pixels := int64(width) * int64(height)
 		scans := scansOf(data)
 		if pixels*int64(scans) > maxScanned {
-			return 0, 0, fmt.Errorf("JPEG of %d x %d pixels in %d scans, want at most %d Mpx in all scans together", width,
-				height, scans, maxScanned>>20)
+			return 0, 0, fmt.Errorf("JPEG of %d x %d pixels in %d scans, want at most %d Mpx in all scans together",
+				width, height, scans, maxScanned>>20)
 		}
 		if scans > 1 { // the library keeps the coefficients of three channels until the last scan
 			return pixels * (4 + 3*2), pixels * int64(scans), nil

@@ -44,7 +44,8 @@ func newCounted(t *testing.T) *counted {
 
 func (c *counted) put(t *testing.T, key, text string) {
 	t.Helper()
-	err := c.Bucket.Write(t.Context(), key, strings.NewReader(text), int64(len(text)), sha256.Sum256([]byte(text)), false)
+	err := c.Bucket.Write(t.Context(), key, strings.NewReader(text), int64(len(text)), sha256.Sum256([]byte(text)),
+		false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,8 +64,8 @@ func write(t *testing.T, path, text string) {
 // Inputs are uploaded once. What has changed is uploaded again, and what is no input any more is removed.
 func TestUpload(t *testing.T) {
 	objects, dir := newCounted(t), t.TempDir()
-	for name, text := range map[string]string{"trainer/train.py": "import torch", "trainer/lib/a.py": "", "env/pyvenv.cfg": "",
-		"env/bin/python": "#!", "data/train/a b.png": "picture", "nano.pth": "weights"} {
+	for name, text := range map[string]string{"trainer/train.py": "import torch", "trainer/lib/a.py": "",
+		"env/pyvenv.cfg": "", "env/bin/python": "#!", "data/train/a b.png": "picture", "nano.pth": "weights"} {
 		write(t, filepath.Join(dir, name), text)
 	}
 	req := trainer.Request{Dir: filepath.Join(dir, "train-1"), Script: filepath.Join(dir, "trainer", "train.py"),
@@ -112,7 +113,8 @@ func TestUpload(t *testing.T) {
 	write(t, filepath.Join(dir, "trainer", "a\nb.py"), "")
 	up := &upload{objects: objects, at: "acme/train-1/input/", dir: filepath.Join(req.Dir, "upload"),
 		note: func(string) error { return nil }}
-	if _, err := up.inputs(t.Context(), req, "/opt/aob", false); err == nil || !strings.Contains(err.Error(), "plain name") {
+	if _, err := up.inputs(t.Context(), req, "/opt/aob", false); err == nil ||
+		!strings.Contains(err.Error(), "plain name") {
 		t.Errorf("a name with a line break: %v", err)
 	}
 }

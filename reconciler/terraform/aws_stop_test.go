@@ -14,8 +14,8 @@ import (
 	"github.com/autonomos/aob/tools/moto/front"
 )
 
-// An attempt is ended without any state of Terraform, although lists show changes late: exactly what has the tags of its
-// run and its server.
+// An attempt is ended without any state of Terraform, although lists show changes late: exactly what has the tags of
+// its run and its server.
 func TestStopWithoutState(t *testing.T) {
 	e := startEmulator(t)
 	f := &front.Front{Stale: 2}
@@ -34,12 +34,14 @@ func TestStopWithoutState(t *testing.T) {
 	runs := func(controller, run string) {
 		t.Helper()
 		var tags []types.Tag
-		for key, value := range map[string]string{cloud.TagController: controller, cloud.TagRun: run, "Name": v.name()} {
+		for key, value := range map[string]string{cloud.TagController: controller, cloud.TagRun: run,
+			"Name": v.name()} {
 			tags = append(tags, types.Tag{Key: aws.String(key), Value: aws.String(value)})
 		}
 		if _, err := e.ec2.RunInstances(t.Context(), &ec2.RunInstancesInput{ImageId: images.Images[0].ImageId,
 			InstanceType: "g5.xlarge", MinCount: aws.Int32(1), MaxCount: aws.Int32(1),
-			TagSpecifications: []types.TagSpecification{{ResourceType: types.ResourceTypeInstance, Tags: tags}}}); err != nil {
+			TagSpecifications: []types.TagSpecification{{ResourceType: types.ResourceTypeInstance,
+				Tags: tags}}}); err != nil {
 			t.Fatal(err)
 		}
 	}

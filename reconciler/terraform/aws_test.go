@@ -84,7 +84,8 @@ func (r *region) trainer(t *testing.T, run map[string]any) (*Trainer, trainer.Re
 	account.Home = filepath.Join(t.TempDir(), "aob")
 	script := filepath.Join(t.TempDir(), "files", "train.py")
 	dataset := filepath.Join(t.TempDir(), "prepared")
-	for path, from := range map[string]string{script: "testdata/train.py", filepath.Join(dataset, "train", "a b.txt"): ""} {
+	for path, from := range map[string]string{script: "testdata/train.py",
+		filepath.Join(dataset, "train", "a b.txt"): ""} {
 		data := []byte("an image")
 		if from != "" {
 			var err error
@@ -224,7 +225,8 @@ func ec2Bench(r *region) func(t *testing.T, run map[string]any) bench {
 		return bench{trainer: local, req: req,
 			enough: func() error { r.put(t, req, "enough", ""); return nil },
 			kill: func(t *testing.T) {
-				if err := syscall.Kill(r.instances.Trainer(r.instances.Last(home(local))), syscall.SIGKILL); err != nil {
+				trainer := r.instances.Trainer(r.instances.Last(home(local)))
+				if err := syscall.Kill(trainer, syscall.SIGKILL); err != nil {
 					t.Error(err)
 				}
 			}}

@@ -16,7 +16,8 @@ func TestValuesOfAnAttempt(t *testing.T) {
 	m := &AWS{Account: Account{Controller: "acme", ID: "123456789012", Region: "eu-central-1", Runs: "acme-runs"}}
 	ask := func() trainer.Request {
 		return trainer.Request{Dir: t.TempDir() + "/train-1", Limit: 2 * time.Hour, Quote: &delivery.Quote{By: "ada",
-			Pull: 7, Instance: "g5.xlarge", Spot: true, PerHour: delivery.Dollars(1.006), Ceiling: 12 * delivery.Dollar}}
+			Pull: 7, Instance: "g5.xlarge", Spot: true, PerHour: delivery.Dollars(1.006),
+			Ceiling: 12 * delivery.Dollar}}
 	}
 	tests := []struct {
 		name   string
@@ -100,7 +101,8 @@ func TestValuesOfAnAttempt(t *testing.T) {
 			}
 			v, err := m.values(req, next, now)
 			if test.err != "" {
-				if blocked, is := errors.AsType[delivery.Blocked](err); !is || !strings.Contains(blocked.What, test.err) {
+				blocked, is := errors.AsType[delivery.Blocked](err)
+				if !is || !strings.Contains(blocked.What, test.err) {
 					t.Fatalf("%v, want %q", err, test.err)
 				}
 				if strings.Contains(err.Error(), "s3cr3t") {
@@ -121,10 +123,10 @@ func TestValuesOfAnAttempt(t *testing.T) {
 func TestErrorsOfAnApply(t *testing.T) {
 	v := EC2{InstanceType: "g5.xlarge", Region: "eu-central-1", MaxPrice: "0.60000"}
 	for text, want := range map[string]string{
-		"operation error EC2: RunInstances, api error InsufficientInstanceCapacity: We currently do not have sufficient": "AWS " +
+		"operation error EC2: RunInstances, api error InsufficientInstanceCapacity: We currently do not have": "AWS " +
 			"has no g5.xlarge to give in eu-central-1 at the moment (InsufficientInstanceCapacity); again in 2m0s",
-		"api error SpotMaxPriceTooLow: Your Spot request price of 0.6 is lower": "no spot instance g5.xlarge is to be " +
-			"had in eu-central-1 for at most $0.60000 an hour; again in 2m0s",
+		"api error SpotMaxPriceTooLow: Your Spot request price of 0.6 is lower": "no spot instance g5.xlarge is to " +
+			"be had in eu-central-1 for at most $0.60000 an hour; again in 2m0s",
 		"api error VcpuLimitExceeded: You have requested more vCPU capacity": "the account may run no further " +
 			"g5.xlarge (VcpuLimitExceeded); ask AWS for more: Service Quotas, Amazon EC2, in region eu-central-1",
 		"api error UnauthorizedOperation": "api error UnauthorizedOperation",

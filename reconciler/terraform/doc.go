@@ -20,8 +20,8 @@
 //
 // The bucket of states has RUN/N.tfstate. An attempt goes like this:
 //
-//  1. What the run still has in the account is ended. The inputs that are not in the bucket yet are uploaded, folders as
-//     parts of a tar file. run.json has the paths of the instance.
+//  1. What the run still has in the account is ended. The inputs that are not in the bucket yet are uploaded, folders
+//     as parts of a tar file. run.json has the paths of the instance.
 //  2. The module is planned, checked and applied. Its values are in the attempt's folder before that, so that whoever
 //     finds the folder knows the tags. No instance may live longer than the ceiling pays for.
 //  3. The files that tell how the training goes are copied from the bucket every 15 seconds. Only names of the run

@@ -81,8 +81,9 @@ func (e EC2) Policy() Policy {
 
 // UserData is what the instance gets: values, then boot.sh.
 func (e EC2) UserData() string {
-	values := map[string]string{"AOB_HOME": e.Home, "AOB_USER": "nobody", "AOB_SECONDS": "15", "AOB_ATTEMPT": fmt.Sprint(e.Attempt),
-		"AOB_MINUTES": fmt.Sprint(e.Minutes), "AOB_EXPIRES": e.Expires, "AOB_SILENCE": fmt.Sprint(e.Silence),
+	values := map[string]string{"AOB_HOME": e.Home, "AOB_USER": "nobody", "AOB_SECONDS": "15",
+		"AOB_ATTEMPT": fmt.Sprint(e.Attempt), "AOB_MINUTES": fmt.Sprint(e.Minutes),
+		"AOB_EXPIRES": e.Expires, "AOB_SILENCE": fmt.Sprint(e.Silence),
 		"AOB_BUCKET": e.Bucket, "AOB_INPUTS": e.Inputs, "AOB_OUTPUTS": e.Outputs, "AOB_MANIFEST": e.Manifest,
 		"AOB_IMAGE": e.Image, "AWS_REGION": e.Region}
 	var lines []string

@@ -31,8 +31,9 @@ import (
 // The longest values fit into what EC2 takes, and shellcheck finds nothing in the script.
 func TestUserData(t *testing.T) {
 	long := func(n int) string { return strings.Repeat("x", n) }
-	v := EC2{Run: long(40), Attempt: 999, Home: "/opt/aob", Expires: "2036-11-30T18:00:00Z", Bucket: long(63), Inputs: long(1024), Outputs: long(1024),
-		Manifest: long(64), Image: long(280), Region: long(20), Minutes: 10080, Silence: 120}
+	v := EC2{Run: long(40), Attempt: 999, Home: "/opt/aob", Expires: "2036-11-30T18:00:00Z",
+		Bucket: long(63), Inputs: long(1024), Outputs: long(1024), Manifest: long(64),
+		Image: long(280), Region: long(20), Minutes: 10080, Silence: 120}
 	data := v.UserData()
 	if len(data) > 16384 {
 		t.Errorf("the user data has %d bytes, EC2 takes 16384", len(data))
@@ -84,8 +85,9 @@ func newBoot(t *testing.T, m *mototest.Server, spec map[string]any, change func(
 			"")})}
 	b.calls = b.home + ".calls"
 	m.Bucket(t, "runs-"+filepath.Base(t.Name()))
-	v := EC2{Run: "train-1", Attempt: 1, Home: b.home, Expires: "2036-11-30T18:00:00Z", Minutes: 480, Silence: 15, Region: testRegion,
-		Bucket: "runs-" + filepath.Base(t.Name()), Inputs: "r/input/", Outputs: "r/output/"}
+	v := EC2{Run: "train-1", Attempt: 1, Home: b.home, Expires: "2036-11-30T18:00:00Z", Minutes: 480,
+		Silence: 15, Region: testRegion, Bucket: "runs-" + filepath.Base(t.Name()),
+		Inputs: "r/input/", Outputs: "r/output/"}
 	run, err := json.Marshal(spec)
 	if err != nil {
 		t.Fatal(err)

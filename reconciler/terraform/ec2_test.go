@@ -290,8 +290,9 @@ func TestEC2Values(t *testing.T) {
 	module["main.tf"].Data = []byte(strings.NewReplacer("    encrypt      = true\n", "",
 		"    use_lockfile = true\n", "").Replace(text))
 	const quoted = "x'; shutdown -c; '"
-	bad := EC2{Run: quoted, Attempt: -1, Home: quoted, Controller: quoted, Owner: quoted, Pull: quoted, Minutes: 100000, Silence: 0,
-		Expires: "2036-11-30T18:00:00+02:00", Account: quoted, Region: quoted, Partition: quoted, VPC: quoted,
+	bad := EC2{Run: quoted, Attempt: -1, Home: quoted, Controller: quoted, Owner: quoted, Pull: quoted,
+		Minutes: 100000, Silence: 0, Expires: "2036-11-30T18:00:00+02:00",
+		Account: quoted, Region: quoted, Partition: quoted, VPC: quoted,
 		Subnet: quoted, InstanceType: quoted, Spot: true, AMI: quoted, AMIOwner: quoted, DiskGB: 1, Bucket: quoted,
 		Inputs: "../x/", Outputs: quoted, Manifest: quoted, Image: "rfdetr:latest", ImageRepository: quoted,
 		ScheduleGroup: quoted, PermissionsBoundary: quoted}

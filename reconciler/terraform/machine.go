@@ -60,7 +60,7 @@ type Launching struct {
 	Policy  Policy // what the module may do
 	Env     map[string]string
 	Applied func(output func(name string, into any) error) error // checks what was applied
-	Explain func(error) error                                    // the error of an apply that failed; nil for that itself
+	Explain func(error) error                                    // an apply that failed; nil for the error itself
 	Tell    func(text string)                                    // called with each line of an apply; may be nil
 }
 

@@ -125,8 +125,9 @@ func (i *Instances) boot(id, region, data string) error {
 		if err := os.MkdirAll(disk, 0o700); err != nil {
 			return err
 		}
-		n.command = exec.Command("unshare", "--mount", "--map-root-user", "/bin/sh", "-c", "mount -t tmpfs tmpfs /opt && "+
-			"mkdir -p /opt/"+name+" && mount --bind "+disk+" /opt/"+name+" && exec "+script)
+		n.command = exec.Command("unshare", "--mount", "--map-root-user", "/bin/sh", "-c",
+			"mount -t tmpfs tmpfs /opt && mkdir -p /opt/"+name+
+				" && mount --bind "+disk+" /opt/"+name+" && exec "+script)
 	}
 	n.command.Env = append([]string{"PATH=" + bin + ":/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + home[1],
 		"AWS_EC2_METADATA_SERVICE_ENDPOINT=" + n.metadata.URL}, i.S3...)
