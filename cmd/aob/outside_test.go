@@ -53,6 +53,9 @@ var printed = map[string]func(text string) (v any, print func(*terminal)){
 	"aob train": func(text string) (any, func(*terminal)) {
 		v := filled[stage.Trained](text)
 		v.Result.Trainer, _ = json.Marshal(text) // work keeps valid JSON alone
+		for i := range v.Variants {
+			v.Variants[i].Result.Reported = v.Result.Trainer
+		}
 		return v, func(t *terminal) { t.trained(v) }
 	},
 	"aob eval --trained": func(text string) (any, func(*terminal)) {
