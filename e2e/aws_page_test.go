@@ -14,7 +14,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	awsfront "github.com/autonomos/aob/tools/moto/front"
 	"github.com/autonomos/aob/tools/moto/mototest"
@@ -33,7 +32,9 @@ func TestAWSPage(t *testing.T) {
 	moto := mototest.Start(t)
 	f := &awsfront.Front{Quotas: map[string]float64{"L-DB2E81BA": 4, "L-3819A6DF": 4},
 		Prices: map[string][]float64{"eu-central-1 g5.xlarge": {1.258, 0.65}}}
-	p.prepareForAWS(t, f.Start(t, moto.URL))
+	_, address, certificate := f.StartTLS(t, moto.URL) // the buckets refuse plain http
+	p.prepareForAWS(t, address)
+	p.env = append(p.env, "AWS_CA_BUNDLE="+certificate)
 	subnet, vpc := p.subnetAsAWSMakesIt(t, moto.URL)
 	for _, step := range parts(t, "aws.md") {
 		switch word, rest, _ := strings.Cut(step.command, " "); {
@@ -60,9 +61,6 @@ func TestAWSPage(t *testing.T) {
 		case strings.HasPrefix(step.command, "bin/aob cost"): // of a running server
 		default:
 			p.do(t, step.command)
-			if strings.Contains(step.command, "apply -var name=acme-aob") {
-				openBuckets(t, moto.URL)
-			}
 		}
 	}
 }
@@ -141,18 +139,6 @@ func (p *folder) subnetAsAWSMakesIt(t *testing.T, moto string) (subnet, vpc stri
 		t.Fatal(err)
 	}
 	return subnet, vpc
-}
-
-// openBuckets removes the policies of the buckets: moto takes their condition for true, and refuses every call.
-func openBuckets(t *testing.T, moto string) {
-	t.Helper()
-	client := s3.New(s3.Options{Region: "eu-central-1", BaseEndpoint: &moto, UsePathStyle: true,
-		Credentials: credentials.NewStaticCredentialsProvider("id", "key", "")})
-	for _, bucket := range []string{"acme-aob-runs", "acme-aob-states", "acme-aob-bundles"} {
-		if _, err := client.DeleteBucketPolicy(t.Context(), &s3.DeleteBucketPolicyInput{Bucket: &bucket}); err != nil {
-			t.Fatal(err)
-		}
-	}
 }
 
 // rolePolicy is the policy that the server's role has in the account.
