@@ -38,6 +38,7 @@ type soakFigures struct {
 	samples    []footprint
 	start, end footprint
 	settled    bool
+	clients    int
 	wrong      []error
 }
 
@@ -114,7 +115,7 @@ func soak(ctx context.Context, o options, plan soakPlan, progress io.Writer) (f 
 		err = errors.Join(err, stopErr)
 	}()
 	s := &soaking{calls: map[string]int{}}
-	s.counts, s.boxes = map[string]int{}, map[string]int{}
+	s.counts, s.boxes, s.clients = map[string]int{}, map[string]int{}, plan.clients
 	began := time.Now()
 	warm := plan
 	warm.duration, warm.requests = plan.duration/20, min(plan.requests, 50)
@@ -333,7 +334,7 @@ func (f soakFigures) print(out io.Writer) {
 
 // check says what is not as promised.
 func (f soakFigures) check() error {
-	err := leaks(f.start, f.end)
+	err := leaks(f.start, f.end, f.clients)
 	if len(f.wrong) > 0 {
 		err = errors.Join(err, fmt.Errorf("%d requests went wrong: %v", len(f.wrong), f.wrong[:min(5, len(f.wrong))]))
 	}
