@@ -137,19 +137,7 @@ func TestEC2RFDETR(t *testing.T) {
 	a := newAccount(t)
 	w := newWorkshop(t, n, "ec2-rfdetr", map[string]string{"README.md": "# What our devices run\n"})
 	w.usersPackages(t)
-	w.promoteOn(t, a, n.bccd, python, `apiVersion: aob/v1
-kind: Model
-name: cells
-dataset: {dir: shapes}
-classes: [RBC, WBC, Platelets]
-train:
-  with: rfdetr@1.11.2
-  architecture: rf-detr-nano
-  resolution: 96
-  epochs: 3
-  batch: {effective: 32, step: 8}
-  args: {dec_layers: 1, num_queries: 20, num_select: 20, group_detr: 1, multi_scale: "off", num_workers: 0}
-`)
+	w.promoteOn(t, a, n.bccd, python, smallRFDETR(3))
 }
 
 // promoteOn opens a pull request with a model, whose training starts on a spot instance once somebody agrees to the

@@ -32,19 +32,8 @@ func TestRFDETR(t *testing.T) {
 	w := newWorkshop(t, findPrograms(t), "rfdetr", map[string]string{"README.md": "# What our devices run\n"})
 	w.usersPackages(t)
 	w.open(t, images, "ward")
-	w.clone.push(t, "first", "cells: a first model", map[string]string{"models/cells.yaml": `apiVersion: aob/v1
-kind: Model
-name: cells
-dataset: {dir: shapes}
-classes: [RBC, WBC, Platelets]
-train:
-  with: rfdetr@1.11.2
-  architecture: rf-detr-nano
-  resolution: 96
-  epochs: 2
-  batch: {effective: 32, step: 8}
-  args: {dec_layers: 1, num_queries: 20, num_select: 20, group_detr: 1, multi_scale: "off", num_workers: 0}
-`, "fleets/ward.yaml": `apiVersion: aob/v1
+	w.clone.push(t, "first", "cells: a first model", map[string]string{"models/cells.yaml": smallRFDETR(2),
+		"fleets/ward.yaml": `apiVersion: aob/v1
 kind: Fleet
 name: ward
 runs: cells
@@ -115,4 +104,21 @@ func (w *workshop) usersPackages(t *testing.T) {
 		len(made) == 0 {
 		t.Skip("the trainer's packages are missing: bin/aob trainer install rfdetr@1.11.2")
 	}
+}
+
+// smallRFDETR is a model's file: an RF-DETR that trains on a CPU in a few minutes.
+func smallRFDETR(epochs int) string {
+	return fmt.Sprintf(`apiVersion: aob/v1
+kind: Model
+name: cells
+dataset: {dir: shapes}
+classes: [RBC, WBC, Platelets]
+train:
+  with: rfdetr@1.11.2
+  architecture: rf-detr-nano
+  resolution: 96
+  epochs: %d
+  batch: {effective: 32, step: 8}
+  args: {dec_layers: 1, num_queries: 20, num_select: 20, group_detr: 1, multi_scale: "off", num_workers: 0}
+`, epochs)
 }
