@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"slices"
 
 	"github.com/autonomos/aob/reconciler/artifact"
@@ -22,6 +23,8 @@ type Archive struct {
 	described map[delivery.Digest]plan.Bundle
 	last      *evidence.Snapshot // of which index was made
 	index     plan.Evidence
+	given     plan.Evidence      // as returned last
+	givenOf   *evidence.Snapshot // of which given was made
 	logged    map[delivery.Digest]bool
 }
 
@@ -53,7 +56,18 @@ func (a *Archive) Evidence(ctx context.Context, scored []delivery.Digest) (plan.
 	for _, bundle := range scored {
 		e.Scored[bundle] = true
 	}
+	// A bundle and a statement have the same content for ever, so that their names tell whether anything changed.
+	if e.Version = a.given.Version; s != a.givenOf || !sameKeys(e.Bundles, a.given.Bundles) ||
+		!sameKeys(e.Scores, a.given.Scores) || !sameKeys(e.Scored, a.given.Scored) {
+		e.Version++
+	}
+	a.given, a.givenOf = e, s
 	return e, nil
+}
+
+// sameKeys reports whether two maps have the same keys.
+func sameKeys[V any](a, b map[delivery.Digest]V) bool {
+	return maps.EqualFunc(a, b, func(V, V) bool { return true })
 }
 
 // log logs each skipped bundle or statement once.

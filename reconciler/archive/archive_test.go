@@ -47,3 +47,40 @@ func TestVariantsOfOldAcceptances(t *testing.T) {
 		})
 	}
 }
+
+// The version of the evidence changes with each new statement or bundle and each other choice of scores, and not
+// otherwise.
+func TestVersionOfEvidence(t *testing.T) {
+	s := newShelf(t)
+	a := &Archive{Bundles: s.papers.Bundles, Statements: s.papers.Statements, Log: s.papers.Log}
+	last := 0
+	take := func(what string, changes bool, scored ...delivery.Digest) {
+		t.Helper()
+		e, err := a.Evidence(t.Context(), scored)
+		if err != nil || (e.Version != last) != changes {
+			t.Errorf("%s: version %d after %d, %v", what, e.Version, last, err)
+		}
+		last = e.Version
+	}
+	sign := func(kind string, predicate any) {
+		t.Helper()
+		if err := a.Sign(t.Context(), s.bundle, kind, predicate); err != nil {
+			t.Fatal(err)
+		}
+	}
+	scores := delivery.Scores{Key: digest("score"), Input: delivery.EvalRun{Bundle: s.bundle}}
+	take("first", true)
+	take("again", false)
+	sign(delivery.AbortType, delivery.Abort{Fleet: "line", Model: "cells", Bundle: s.bundle})
+	take("an abort", true)
+	take("again", false)
+	sign(delivery.ScoresType, scores)
+	take("scores that nobody asks for", false)
+	take("the scores of the bundle", true, s.bundle)
+	take("again", false, s.bundle)
+	scores.Key = digest("another score")
+	sign(delivery.ScoresType, scores)
+	take("another score", true, s.bundle)
+	take("no scores", true)
+	take("again", false)
+}

@@ -158,6 +158,9 @@ type Evidence struct {
 	Unknown bool
 	// Newer are statements of a newer aob that this one cannot read.
 	Newer []delivery.NewerStatements
+	// Version counts the changes since the server started. Two with the same version have the same content, except
+	// Stale. 0: nobody counts, so any two may differ.
+	Version int
 }
 
 // An UnreadStatement is a statement that cannot be read. The index tells which bundle it is about.
