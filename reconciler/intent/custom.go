@@ -165,7 +165,7 @@ func readThreshold(d *document, n *yaml.Node, v reflect.Value, _ *rules, path st
 	v.Set(reflect.ValueOf(t))
 }
 
-// readArgs reads arguments of a trainer: scalars, or lists or maps of scalars.
+// readArgs reads arguments of a trainer: scalars, lists of scalars, or maps of both.
 // Numbers become float64, as in JSON, so that 1 and 1.0 are one value.
 func readArgs(d *document, n *yaml.Node, v reflect.Value, r *rules, path string) {
 	if !d.kind(n, yaml.MappingNode, r, path) {
@@ -178,27 +178,32 @@ func readArgs(d *document, n *yaml.Node, v reflect.Value, r *rules, path string)
 			d.fault(placeOf(key), at, "want a key that is %s, got %s", f.want, quote(key.Value))
 			continue
 		}
-		switch value.Kind {
-		case yaml.SequenceNode:
-			list := make([]any, len(value.Content))
-			for i, c := range value.Content {
-				d.spots[item(at, i)] = spot{value: c}
-				list[i] = d.scalar(c, item(at, i))
-			}
-			args[key.Value] = list
-		case yaml.MappingNode:
-			values := make(map[string]any)
-			for k, c := range d.pairs(value, at) {
-				values[k.Value] = d.scalar(c, member(at, k.Value))
-			}
-			args[key.Value] = values
-		default:
-			args[key.Value] = d.scalar(value, at)
+		if value.Kind != yaml.MappingNode {
+			args[key.Value] = d.listOrScalar(value, at)
+			continue
 		}
+		values := make(map[string]any)
+		for k, c := range d.pairs(value, at) {
+			values[k.Value] = d.listOrScalar(c, member(at, k.Value))
+		}
+		args[key.Value] = values
 	}
 	if len(args) > 0 {
 		v.Set(reflect.ValueOf(args))
 	}
+}
+
+// listOrScalar reads a list of scalars, or one.
+func (d *document) listOrScalar(n *yaml.Node, path string) any {
+	if n.Kind != yaml.SequenceNode {
+		return d.scalar(n, path)
+	}
+	list := make([]any, len(n.Content))
+	for i, c := range n.Content {
+		d.spots[item(path, i)] = spot{value: c}
+		list[i] = d.scalar(c, item(path, i))
+	}
+	return list
 }
 
 // scalar reads text, a number, true or false.

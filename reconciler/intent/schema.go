@@ -240,10 +240,10 @@ func special(t reflect.Type) object {
 			"minProperties": 1, "maxProperties": 1, "properties": object{"precision": share, "recall": share}})
 	case reflect.TypeFor[map[string]any]():
 		scalar := []string{"string", "number", "boolean"}
-		values := object{"type": scalar}
+		items := object{"type": scalar}
 		return object{"type": "object", "propertyNames": formSchema(forms["argument"]),
-			"additionalProperties": object{"type": slices.Concat(scalar, []string{"array", "object"}),
-				"items": values, "additionalProperties": values}}
+			"additionalProperties": object{"type": slices.Concat(scalar, []string{"array", "object"}), "items": items,
+				"additionalProperties": object{"type": slices.Concat(scalar, []string{"array"}), "items": items}}}
 	}
 	if isText(t) {
 		return object{"type": "string"}

@@ -65,6 +65,8 @@ func join(list []string, last string) string {
 // rangeText describes a range, of which an end may be empty.
 func rangeText(low, high string) string {
 	switch {
+	case low != "" && low == high:
+		return low
 	case low != "" && high != "":
 		return low + " to " + high
 	case low != "":

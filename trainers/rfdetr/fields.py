@@ -39,14 +39,30 @@ class Arg(NamedTuple):
 
 
 _POSITIVE, _WHOLE, _SHARE = {"exclusiveMinimum": 0}, {"minimum": 1}, {"minimum": 0, "maximum": 1}
+_FRACTION = {"type": "number", "minimum": 0, "exclusiveMaximum": 1}
+
+
+def _members(**rules: dict[str, Any]) -> dict[str, Any]:
+    """The rules of an object whose members are known. The package's class takes any, and torch refuses them late."""
+    return {"additionalProperties": False, "properties": rules}
+
 
 ARGS = {
     # TrainConfig
     "lr_encoder": Arg("Learning rate of the backbone.", _POSITIVE),
     "lr_vit_layer_decay": Arg("Factor of the learning rate from each layer of the backbone to the one below.", _SHARE),
     "lr_component_decay": Arg("Factor of the learning rate from each component to the one before.", _SHARE),
-    "lr_scheduler_kwargs": Arg("Arguments of the schedule: min_factor, where the cosine ends as a share of lr."),
-    "optimizer_kwargs": Arg("More arguments of torch's AdamW, as betas and eps."),
+    "lr_scheduler_kwargs": Arg(
+        "Arguments of the schedule: min_factor, where the cosine ends as a share of lr.", _members(min_factor=_FRACTION)
+    ),
+    "optimizer_kwargs": Arg(
+        "More arguments of torch's AdamW.",
+        _members(
+            betas={"type": "array", "items": _FRACTION, "minItems": 2, "maxItems": 2},
+            eps={"type": "number", **_POSITIVE},
+            amsgrad={"type": "boolean"},
+        ),
+    ),
     "weight_decay": Arg("AdamW's weight decay.", {"minimum": 0}),
     "clip_max_norm": Arg("Longest gradient; 0 does not shorten any."),
     "drop_path": Arg("Chance that a layer of the backbone is left out in a step.", _SHARE),
@@ -73,8 +89,8 @@ ARGS = {
         "Pad the objects of each image to this number, for compilers of fixed shapes.", {**_WHOLE, "maximum": 10_000}
     ),
     "wandb": Arg("Log to Weights & Biases: to its server if the trainer has WANDB_API_KEY, else to files."),
-    "project": Arg("The project at Weights & Biases."),
-    "run": Arg("The run's name at Weights & Biases."),
+    "project": Arg("The project at Weights & Biases.", {"minLength": 1, "maxLength": 128}),
+    "run": Arg("The run's name at Weights & Biases.", {"minLength": 1, "maxLength": 128}),
     # ModelConfig
     "dec_layers": Arg("Layers of the decoder.", {"minimum": 1, "maximum": 12}),
     "num_queries": Arg("Most objects that the model looks for in an image.", {"minimum": 1, "maximum": 10_000}),

@@ -90,13 +90,15 @@ class PackageTest(unittest.TestCase):
 
     def test_fields_and_architectures(self) -> None:
         found = json.loads(run_python(
-            "import json, architectures, rfdetr.config as c\n"
+            "import inspect, json, architectures, torch, rfdetr.config as c\n"
             "configs = {n: getattr(c, a.model + 'Config') for n, a in architectures.KNOWN.items()}\n"
             "fields = {f for k in (c.TrainConfig, *configs.values()) for f in k.model_fields}\n"
             "value = lambda k, f: k.model_fields[f].default\n"
             "sizes = {n: [value(k, 'resolution'), value(k, 'patch_size') * value(k, 'num_windows'),"
             " value(k, 'license')] for n, k in configs.items()}\n"
-            "print(json.dumps([sorted(fields), sizes]))"
+            "members = {'optimizer_kwargs': list(inspect.signature(torch.optim.AdamW).parameters),"
+            " 'lr_scheduler_kwargs': sorted(c._MANAGED_SCHEDULER_KWARGS)}\n"
+            "print(json.dumps([sorted(fields), sizes, members]))"
         ))  # fmt: skip
         sys.path.insert(0, str(HERE))
         import architectures
@@ -105,6 +107,8 @@ class PackageTest(unittest.TestCase):
         named = set(fields.SPEC) | set(fields.ARGS) | set(fields.PINNED)
         self.assertEqual(set(found[0]), named, "a field of the package has no source in fields.py, or it is gone")
         self.assertEqual(found[1], {n: [a.resolution, a.block, a.licence] for n, a in architectures.KNOWN.items()})
+        for name, members in found[2].items():
+            self.assertLessEqual(set(fields.ARGS[name].rules["properties"]), set(members), name)
 
 
 @unittest.skipUnless(PYTHON, f"no Python with rfdetr {VERSION}: aob trainer install rfdetr@{VERSION}")
