@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -46,6 +48,9 @@ it they stay in the cache, in the server's state folder, and the folder is print
 			progress, done := showProgress(c.ErrOrStderr())
 			pulled, err := datasets(server).Pull(c.Context(), d, to, progress)
 			if done(); err != nil {
+				if _, ok := errors.AsType[net.Error](err); ok {
+					err = hinted{err, "see whether this machine has a network, and reaches that address"}
+				}
 				return err
 			}
 			return o.print(c.OutOrStdout(), pulled, func(t *terminal) { t.pulled(pulled) })
@@ -60,6 +65,11 @@ it they stay in the cache, in the server's state folder, and the folder is print
 // datasetNamed reads SOURCE:NAME/PATH, or NAME/PATH where one source alone has the name.
 func datasetNamed(locations map[string]map[string]string, text string) (delivery.Dataset, error) {
 	if source, path, ok := strings.Cut(text, ":"); ok {
+		if strings.HasPrefix(path, "//") { // as Roboflow's pages show it, with a key
+			return delivery.Dataset{}, hinted{errors.New("a dataset is not named by an address"),
+				"datasets: in the server's configuration names places; write SOURCE:NAME/PATH, as in " +
+					"roboflow:acme/pallets/14"}
+		}
 		return delivery.Dataset{Source: source, Path: path}, nil
 	}
 	name, _, _ := strings.Cut(text, "/")

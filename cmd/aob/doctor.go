@@ -151,9 +151,12 @@ func diagnoseMachine(ctx context.Context, s intent.Server) []diagnosis {
 
 	trainers, err := loadTrainers(s.Trainers)
 	if err == nil {
-		err = checkSecrets(s, trainers)
+		err = checkTrainerSecrets(s, trainers)
 	}
 	add("trainers", delivery.Count(len(trainers), "trainer"), err)
+	if s.Files != "" {
+		add("files", s.Files, haveSecrets(s, filesSecrets(s)))
+	}
 	list = append(list, diagnoseEnvironments(ctx, s, trainers)...)
 
 	for _, name := range slices.Sorted(maps.Keys(s.Weights)) {
@@ -176,6 +179,9 @@ func diagnoseMachine(ctx context.Context, s intent.Server) []diagnosis {
 	return append(list, diagnoseDisk(s.State))
 }
 
+// gpuFiles are there where CUDA has a GPU: a driver's device, that of a Jetson, and that of Windows' Linux.
+var gpuFiles = []string{"/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/nvgpu", "/dev/dxg"}
+
 // diagnoseEnvironments says whether the packages of trainers are installed. Those that are not cost no more than the
 // first training's time, but for a disk without room.
 func diagnoseEnvironments(ctx context.Context, s intent.Server, trainers intent.Trainers) (list []diagnosis) {
@@ -191,12 +197,23 @@ func diagnoseEnvironments(ctx context.Context, s intent.Server, trainers intent.
 	if err := set.containers.Fill(trainers); err != nil {
 		return []diagnosis{diagnosed("trainers", "", err)}
 	}
+	hasGPU := slices.ContainsFunc(gpuFiles, func(file string) bool {
+		_, err := os.Stat(file)
+		return err == nil
+	})
 	for _, with := range slices.Sorted(maps.Keys(trainers)) {
 		state := set.state(ctx, with)
 		d := diagnosis{Check: "trainer " + with, State: diagnosisOK, Text: state.Text}
 		switch state.State {
 		case trainerReady:
 			continue
+		case trainerInstalled:
+			if state.Accelerator == "cuda" && !hasGPU && (s.AWS == nil || s.AWS.Train == nil) {
+				d.State = diagnosisWarning
+				d.Text += "; this machine has no NVIDIA GPU, and on its CPU a real training takes days"
+				d.Do = "use a machine with a GPU, or instances of AWS as docs/aws.md says; to see that all is in place, " +
+					"a small resolution and few epochs are enough"
+			}
 		case trainerUnusable:
 			d.State = diagnosisWarning // other trainers work
 		case trainerMissing:
@@ -274,10 +291,10 @@ func diagnoseForge(ctx context.Context, s intent.Server) (list []diagnosis) {
 		add("token", "", err)
 		return list
 	}
-	main, at, err := readMain(ctx, s)
+	main, at, unread := readMain(ctx, s)
 	add("repository", fmt.Sprintf("branch %s can be read: %s, %s, %s", s.Main, delivery.Count(len(main.Models),
 		"model"),
-		delivery.Count(len(main.Gates), "gate"), delivery.Count(len(main.Fleets), "fleet")), err)
+		delivery.Count(len(main.Gates), "gate"), delivery.Count(len(main.Fleets), "fleet")), unread)
 
 	c, err := connect(s, forge.Settings{Main: s.Main, Address: s.Repository}, newLog())
 	if err != nil {
@@ -286,7 +303,8 @@ func diagnoseForge(ctx context.Context, s intent.Server) (list []diagnosis) {
 	}
 	setup, err := c.Forge.Check(ctx)
 	now := time.Now()
-	if err != nil || len(setup.Problems) == 0 {
+	isRepository := settings.URL == "" // of the local forge nothing else is known
+	if err != nil || len(setup.Problems) == 0 && (unread == nil || !isRepository) {
 		add("forge", c.Forge.Address()+" is set up as AOB needs it", err)
 	}
 	for _, problem := range setup.Problems {

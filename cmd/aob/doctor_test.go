@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/autonomos/aob"
+	"github.com/autonomos/aob/reconciler/intent"
 	"github.com/autonomos/aob/tools/gitea/giteatest"
 )
 
@@ -93,6 +94,29 @@ func TestDoctorSaysWhatIsMissing(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, "state", "mirror")); err == nil {
 		t.Error("the doctor has changed the state folder")
+	}
+	// A repository that is not there is not set up.
+	s.Repository = filepath.Join(dir, "gone.git")
+	for _, d := range diagnoseForge(t.Context(), s) {
+		if d.Check == "forge" && d.State == diagnosisOK {
+			t.Errorf("of a missing repository: %+v", d)
+		}
+	}
+}
+
+// Each secret that is missing is told where it is needed, and a file without one is named.
+func TestDoctorOfSecrets(t *testing.T) {
+	empty := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := intent.Server{Datasets: map[string]map[string]string{"roboflow": {"acme": "https://api.roboflow.com/acme"}},
+		Secrets: map[string]intent.ServerSecret{"ROBOFLOW_API_KEY": {File: empty}}}
+	if err := checkTrainerSecrets(s, nil); err != nil {
+		t.Errorf("of trainers without secrets: %v", err)
+	}
+	if err := checkSecrets(s, nil); err == nil || !strings.Contains(err.Error(), empty+" is empty") {
+		t.Errorf("of an empty file: %v", err)
 	}
 }
 

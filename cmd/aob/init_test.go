@@ -83,8 +83,11 @@ func TestInitOfRFDETR(t *testing.T) {
 			t.Errorf("%+v, %v; want %d", size, err, want)
 		}
 	}
-	dir := filepath.Join(t.TempDir(), "w")
-	w, err := initWorld(t.Context(), initRequest{dir: dir, python: "python3", dataset: data, rfdetr: "nano"},
+	dir, link := filepath.Join(t.TempDir(), "w"), filepath.Join(t.TempDir(), filepath.Base(data))
+	if err := os.Symlink(data, link); err != nil { // the configuration has the folder that it leads to
+		t.Fatal(err)
+	}
+	w, err := initWorld(t.Context(), initRequest{dir: dir, python: "python3", dataset: link, rfdetr: "nano"},
 		io.Discard, io.Discard)
 	if err != nil {
 		t.Fatal(err)

@@ -30,6 +30,8 @@ type ownData struct {
 	Labels delivery.Labels `json:"labels,omitempty"`
 	Splits []ownSplit      `json:"splits"`
 	Needs  string          `json:"needs,omitempty"` // the trainer whose packages the first model needs
+	// Installed says that these packages are there.
+	Installed bool `json:"installed,omitempty"`
 	// Warnings say what makes the gate's decisions hard.
 	Warnings []string `json:"warnings,omitempty"`
 }
@@ -146,6 +148,9 @@ func (b *builder) readOwn() (err error) {
 	if name == "" {
 		name = nameFrom(filepath.Base(b.dataset))
 	}
+	if folder, err := filepath.EvalSymlinks(b.dataset); err == nil {
+		b.dataset = folder // the server follows no link
+	}
 	if name == "" || name != nameFrom(name) {
 		return delivery.Blockedf("name it with --name, in lower-case letters, digits and hyphens, as in --name pallets",
 			"%q is no name for a model", name)
@@ -155,6 +160,9 @@ func (b *builder) readOwn() (err error) {
 		return fmt.Errorf("the gate needs an owner: %w", err)
 	}
 	b.Own = &ownData{Model: name, Branch: firstModel, Gate: name, Owner: u.Username, Needs: b.size.with}
+	if b.size.with != "" {
+		b.Own.Installed = packagesInstalled(b.ctx, b.python, b.size.with)
+	}
 	return b.inspect()
 }
 
@@ -361,7 +369,7 @@ func (t *terminal) next(w world) {
 		t.paragraph("", "warning: "+text)
 	}
 	socket := filepath.Join(filepath.Dir(w.Config), "state", "aob.sock")
-	if w.Own.Needs != "" {
+	if w.Own.Needs != "" && !w.Own.Installed {
 		t.printf("\nfirst: %s trainer install %s     6 GB, once; then no network is used\n", aob, w.Own.Needs)
 	}
 	t.printf("\nnext: %s doctor --config %s     is everything there?\n", aob, w.Config)

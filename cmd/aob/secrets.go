@@ -152,7 +152,8 @@ func readSecret(s intent.Server, name string) (string, error) {
 	}
 	value, err := secret(at.Env, at.File)
 	if err == nil && value == "" {
-		err = fmt.Errorf("the file is empty")
+		return "", delivery.Blockedf("write the secret into it", "secrets.%s of the server's configuration: %s is empty",
+			name, at.File)
 	}
 	if err != nil {
 		return "", fmt.Errorf("secrets.%s of the server's configuration: %v", name, err)
@@ -187,15 +188,27 @@ func secretMask(s intent.Server) func() delivery.Mask {
 
 // checkSecrets returns an error if a secret is missing that the server's trainers or the sources of its datasets need.
 func checkSecrets(s intent.Server, trainers intent.Trainers) error {
-	names := filesSecrets(s)
-	for _, t := range trainers {
-		names = append(names, t.Secrets...)
+	if err := checkTrainerSecrets(s, trainers); err != nil {
+		return err
 	}
+	names := filesSecrets(s)
 	for source, list := range s.Datasets {
 		for _, location := range list {
 			names = append(names, sources[source].Secrets(location)...)
 		}
 	}
+	return haveSecrets(s, names)
+}
+
+func checkTrainerSecrets(s intent.Server, trainers intent.Trainers) error {
+	var names []string
+	for _, t := range trainers {
+		names = append(names, t.Secrets...)
+	}
+	return haveSecrets(s, names)
+}
+
+func haveSecrets(s intent.Server, names []string) error {
 	slices.Sort(names)
 	for _, name := range slices.Compact(names) {
 		if _, err := readSecret(s, name); err != nil {

@@ -103,6 +103,25 @@ const (
 	trainerUnusable  = "unusable"  // this machine cannot run it
 )
 
+// packagesInstalled says whether the packages of a built-in trainer are there for a Python.
+func packagesInstalled(ctx context.Context, python, with string) bool {
+	e, err := environmentsOf(intent.Server{Python: python})
+	if err != nil {
+		return false
+	}
+	trainers, err := loadTrainers("")
+	if err != nil {
+		return false
+	}
+	e.Fill(ctx, trainers)
+	t := trainers[with]
+	if t.Runs == nil {
+		return t.Unusable == ""
+	}
+	_, ok := e.Find(*t.Runs)
+	return ok
+}
+
 // states describes all trainers, sorted by name.
 func (set trainerSet) states(ctx context.Context) []trainerState {
 	list := []trainerState{}

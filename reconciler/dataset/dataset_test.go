@@ -329,6 +329,8 @@ func TestRefused(t *testing.T) {
 		"other":      `datasets.dir of the server's configuration has no "other"`,
 		"d/gone":     "no such folder",
 		"d/../..":    "leads out of its root",
+		"d/x/":       "none at its ends",
+		"d//x":       "is not written as it must be",
 		"d/link":     "is a symbolic link",
 		"d/link/ssl": "is a symbolic link",
 		"d":          "link is a symbolic link or no file",

@@ -41,6 +41,9 @@ func (Dir) Open(_ context.Context, ref Reference) (Version, error) {
 	at := ref.Location
 	for part := range strings.SplitSeq(cmp.Or(ref.Path, "."), "/") {
 		at = filepath.Join(at, part)
+		if part == "." {
+			part = "its location"
+		}
 		if err := isFolder(at, part); err != nil {
 			return Version{}, err
 		}
@@ -56,7 +59,8 @@ func isFolder(at, name string) error {
 	case err != nil:
 		return err
 	case info.Mode()&fs.ModeSymlink != 0:
-		return delivery.Blockedf("put the files themselves there", "%s is a symbolic link", name)
+		return delivery.Blockedf("name the folder that the link leads to in the server's configuration, or put the "+
+			"files themselves there", "%s is a symbolic link", name)
 	case !info.IsDir():
 		return delivery.Blockedf("name the folder of a dataset", "%s is not a folder", name)
 	}

@@ -128,6 +128,7 @@ type roboflowClient struct {
 	at        *url.URL
 	workspace string
 	key       string
+	secret    string // the name of the key
 	mask      delivery.Mask
 	api, web  *http.Client // with the key, and without
 	tell      Progress
@@ -144,8 +145,8 @@ func (r Roboflow) client(ref Reference) (*roboflowClient, error) {
 		return nil, err
 	}
 	key = strings.TrimSpace(key)
-	c := &roboflowClient{at: at, workspace: strings.Trim(at.Path, "/"), key: key, close: func() {},
-		tell: func(Phase, int, int) {},
+	c := &roboflowClient{at: at, workspace: strings.Trim(at.Path, "/"), key: key, secret: name,
+		close: func() {}, tell: func(Phase, int, int) {},
 		mask: delivery.NewMask(slices.Values([]string{key}))}
 	transport := r.Transport
 	if transport == nil {
@@ -334,10 +335,10 @@ func (c *roboflowClient) refusal(what string, status int, body []byte) error {
 	switch {
 	case status == http.StatusUnauthorized:
 		return delivery.Blockedf("make a key in Roboflow (Settings, API Keys, of workspace "+c.workspace+") and put "+
-			"it where secrets."+RoboflowKey+" of the server's configuration says",
+			"it where secrets."+c.secret+" of the server's configuration says",
 			"Roboflow refuses the server's key (%s)", said)
 	case status == http.StatusForbidden:
-		return delivery.Blockedf("use a key of workspace "+c.workspace+" in secrets."+RoboflowKey,
+		return delivery.Blockedf("use a key of workspace "+c.workspace+" in secrets."+c.secret,
 			"the server's key for Roboflow may not read %s (%s)", what, said)
 	case status == http.StatusNotFound:
 		return delivery.Blockedf("check the names and the number in Roboflow", "Roboflow has no %s (%s)", what, said)

@@ -353,6 +353,11 @@ func TestRoboflowKeysByWorkspace(t *testing.T) {
 	if asked != "ACME_API_KEY " {
 		t.Errorf("asked for %q", asked)
 	}
+	catalog.Cache, catalog.Secret = t.TempDir(), func(string) (string, error) { return "another", nil }
+	_, err := catalog.open(t.Context(), delivery.Dataset{Source: "roboflow", Path: "own/pallets/14"})
+	if err == nil || !strings.Contains(err.Error(), "secrets.ACME_API_KEY") {
+		t.Errorf("of a wrong key: %v", err)
+	}
 	const host = "https://api.roboflow.com/acme"
 	for location, want := range map[string]string{host: RoboflowKey, host + "/": RoboflowKey,
 		host + "?secrets=ACME": "ACME_API_KEY"} {

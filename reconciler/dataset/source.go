@@ -87,9 +87,14 @@ func (c Catalog) version(ctx context.Context, d delivery.Dataset) (v Version, lo
 		return v, "", delivery.Blockedf(do, "dataset %s: datasets.%s of the server's configuration has no %q", d,
 			d.Source, name)
 	}
-	if rest != "" && !fs.ValidPath(rest) {
+	switch {
+	case rest == "" || fs.ValidPath(rest):
+	case slices.Contains(strings.Split(rest, "/"), ".."):
 		return v, "", delivery.Blockedf("name a folder below the root, without . or .. in it",
 			"the path of dataset %s leads out of its root", d)
+	default:
+		return v, "", delivery.Blockedf("write it with single slashes between its parts, none at its ends, and "+
+			"without . in it", "the path of dataset %s is not written as it must be", d)
 	}
 	v, err = source.Open(ctx, Reference{Location: location, Path: rest, Secret: c.secrets(source, location)})
 	if err == nil && v.Folder == "" && (v.ID == "" || v.Fetch == nil) {

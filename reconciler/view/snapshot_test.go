@@ -329,6 +329,17 @@ func TestViewMasksLogs(t *testing.T) {
 	}
 }
 
+// A number is no key of a run, but may be that of a pull request.
+func TestLogOfANumber(t *testing.T) {
+	s := &Source{Loop: loopAt{last: &Snapshot{}}}
+	for name, want := range map[string]string{"12": "aob logs pr 12 prints", "ffff": "aob status lists"} {
+		_, err := s.Log(t.Context(), name, 0)
+		if u, ok := errors.AsType[explain.Unknown](err); !ok || !strings.HasPrefix(u.Do, want) {
+			t.Errorf("%s: got %v, want %q", name, err, want)
+		}
+	}
+}
+
 // loopAt is a loop after a turn.
 type loopAt struct {
 	Loop

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"strconv"
 	"strings"
 	"time"
 
@@ -139,7 +140,11 @@ func (s *Source) Log(_ context.Context, name string, offset int64) (web.Log, err
 	}
 	switch {
 	case len(found) == 0:
-		return web.Log{}, explain.Unknown{Kind: "run", ID: name, Do: "aob status lists the runs"}
+		do := "aob status lists the runs"
+		if number, err := strconv.Atoi(name); err == nil && number > 0 && len(name) < 8 { // no key of a run
+			do = fmt.Sprintf("aob logs pr %d prints the run of pull request #%[1]d; %s", number, do)
+		}
+		return web.Log{}, explain.Unknown{Kind: "run", ID: name, Do: do}
 	case len(found) > 1:
 		return web.Log{}, delivery.Blockedf("give more of its key", "%d runs begin with %s", len(found), name)
 	}
