@@ -211,8 +211,8 @@ func diagnoseEnvironments(ctx context.Context, s intent.Server, trainers intent.
 			if state.Accelerator == "cuda" && !hasGPU && (s.AWS == nil || s.AWS.Train == nil) {
 				d.State = diagnosisWarning
 				d.Text += "; this machine has no NVIDIA GPU, and on its CPU a real training takes days"
-				d.Do = "use a machine with a GPU, or instances of AWS as docs/aws.md says; to see that all is in place, " +
-					"a small resolution and few epochs are enough"
+				d.Do = "use a machine with a GPU, or instances of AWS as docs/aws.md says; to see that all is in " +
+					"place, a small resolution and few epochs are enough"
 			}
 		case trainerUnusable:
 			d.State = diagnosisWarning // other trainers work

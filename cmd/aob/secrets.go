@@ -152,8 +152,8 @@ func readSecret(s intent.Server, name string) (string, error) {
 	}
 	value, err := secret(at.Env, at.File)
 	if err == nil && value == "" {
-		return "", delivery.Blockedf("write the secret into it", "secrets.%s of the server's configuration: %s is empty",
-			name, at.File)
+		return "", delivery.Blockedf("write the secret into it",
+			"secrets.%s of the server's configuration: %s is empty", name, at.File)
 	}
 	if err != nil {
 		return "", fmt.Errorf("secrets.%s of the server's configuration: %v", name, err)
