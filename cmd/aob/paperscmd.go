@@ -181,4 +181,7 @@ func (t *terminal) papers(p papers) {
 		}
 		t.printf("%s\n", delivery.Terminal(fmt.Sprintf("gate %s: %s %s", f.Gate, f.Metric, text)))
 	}
+	if slices.ContainsFunc(p.Figures, func(f provenance.Figure) bool { return f.Low == "" && f.High == "" }) {
+		t.printf("bounds of the others are with the gate's checks, in models/%s.release.yaml\n", p.Model)
+	}
 }

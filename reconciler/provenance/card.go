@@ -79,8 +79,10 @@ func cardOf(r Record) string {
 	fmt.Fprintf(&b, "\n# %s, version %d\n\n", delivery.Markdown(r.Release.Model), r.Release.Version)
 	fmt.Fprintf(&b, "A detector of %s. It takes an RGB image of %s.\n", delivery.Markdown(strings.Join(r.Labels, ", ")),
 		size(r.Signature))
-	b.WriteString("\n## Figures\n\nMeasured by AOB on the ONNX file that ships, and signed. Bounds are one-sided.\n\n" +
-		"| gate | eval set | figure | value | low | high |\n| --- | --- | --- | --- | --- | --- |\n")
+	fmt.Fprintf(&b, "\n## Figures\n\nMeasured by AOB on the ONNX file that ships, and signed. Bounds are one-sided. "+
+		"Where a check of the gate is about a figure, its bounds are that check's, in models/%s.release.yaml.\n\n",
+		delivery.Markdown(r.Release.Model))
+	b.WriteString("| gate | eval set | figure | value | low | high |\n| --- | --- | --- | --- | --- | --- |\n")
 	for _, m := range r.Release.File.Measured {
 		for _, f := range r.figures() {
 			if f.Gate == m.Gate {
