@@ -4,10 +4,12 @@ package reconciler
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/git"
 	"github.com/autonomos/aob/reconciler/plan"
 )
 
@@ -117,4 +119,43 @@ func TestQuarantineOfTheReleasedBundleIsShown(t *testing.T) {
 	s.settle()
 	s.want("hold", delivery.CheckSuccess,
 		"may not run: it melts; main runs it as version 1, so merging takes it off fleets")
+}
+
+// An approval of a stranger's pull request covers what it held then. Whatever is pushed later that costs a run, be it
+// only another reading of the dataset or a variant, starts nothing until it is asked for again.
+func TestApprovalCoversOneContent(t *testing.T) {
+	s, main := begun(t)
+	s.forge.permission[stranger] = delivery.PermissionRead
+	push := func(n int, file string) string {
+		ref := fmt.Sprintf("%s%d/head", git.Pull, n)
+		s.repo.refs[ref] = s.repo.write([]string{main}, s.repo.with(main, map[string]string{
+			"models/shapes.yaml": file}), s.now, "theirs")
+		s.settle()
+		return s.forge.head(s.forge.prs[n])
+	}
+	n := s.fork("theirs", stranger, main, map[string]string{"models/shapes.yaml": model("shapes", 8)})
+	s.settle()
+	first := s.check(s.forge.head(s.forge.prs[n]), delivery.ContextRelease)
+	_, code, asked := strings.Cut(first.Description, "/aob run ")
+	if s.forge.comment(n, "maintainer", "/aob run "+code); !asked || len(s.runs.states) > 0 {
+		t.Fatalf("%d runs before an approval; %+v", len(s.runs.states), first)
+	}
+	s.settle()
+	runs := len(s.runs.states)
+	if runs == 0 {
+		t.Fatal("the approval starts nothing")
+	}
+	codes := map[string]bool{code: true}
+	for what, file := range map[string]string{
+		"scenes":       withLines(model("shapes", 8), `scenes: '(?P<site>a[0-9]+)'`),
+		"other scenes": withLines(model("shapes", 8), `scenes: '(?P<site>b[0-9]+)'`),
+		"variants":     varied(8, "[fp32, int8]"),
+	} {
+		c := s.check(push(n, file), delivery.ContextRelease)
+		_, again, ok := strings.Cut(c.Description, "/aob run ")
+		if now := len(s.runs.states); !ok || codes[again] || now != runs {
+			t.Errorf("%s: %d runs, before %d; %+v", what, now, runs, c)
+		}
+		codes[again] = true
+	}
 }

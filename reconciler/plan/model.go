@@ -122,8 +122,9 @@ func (p *progress) end(state delivery.CheckState, f delivery.Fact) ModelReport {
 }
 
 // ApprovalCode is what a comment must name to approve the runs of an author without write permission. It covers
-// everything that costs something: the spec with its dataset, the machine, and the gates that the proposal itself adds,
-// whose eval sets are read. It is long, so that nobody can find a cheap and an expensive spec with the same code.
+// everything that costs something: the spec with its dataset, the scenes that its check looks for, the machine, and the
+// gates that the proposal itself adds, whose eval sets are read. It is long, so that nobody can find a cheap and an
+// expensive spec with the same code.
 func ApprovalCode(m delivery.Model, own ...delivery.Gate) string {
 	bound := []any{m.Name, m.RenamedFrom, m.SpecDigest(), m.Train.Machine}
 	var gates []delivery.Digest
@@ -132,6 +133,9 @@ func ApprovalCode(m delivery.Model, own ...delivery.Gate) string {
 	}
 	if slices.Sort(gates); len(gates) > 0 {
 		bound = append(bound, gates)
+	}
+	if m.Scenes != "" { // each pattern is another check of the dataset
+		bound = append(bound, m.Scenes)
 	}
 	return delivery.DigestOf("go", bound).Hex()[:32]
 }

@@ -107,8 +107,15 @@ func (l *Local) Reproduce(ctx context.Context, rel Release, from artifact.Source
 		return r, err
 	}
 	r.Figures, err = compareAll(rel, seeds, now)
-	r.Reproduced = err == nil && !slices.ContainsFunc(r.Figures, func(c Compared) bool { return c.Counts && !c.Within })
+	r.Reproduced = err == nil && reproduced(r.Figures)
 	return r, err
+}
+
+// reproduced says whether all figures that count are within their bounds. It never says so of none.
+func reproduced(figures []Compared) bool {
+	counts := func(c Compared) bool { return c.Counts }
+	outside := func(c Compared) bool { return c.Counts && !c.Within }
+	return slices.ContainsFunc(figures, counts) && !slices.ContainsFunc(figures, outside)
 }
 
 // modelOf returns the model of a release, with the one seed that was released.

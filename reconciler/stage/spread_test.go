@@ -65,3 +65,16 @@ func TestCompared(t *testing.T) {
 		})
 	}
 }
+
+// What counts decides, and nothing is reproduced of which no figure counts.
+func TestReproduced(t *testing.T) {
+	good, bad, shown := Compared{Counts: true, Within: true}, Compared{Counts: true}, Compared{Within: true}
+	for _, c := range []struct {
+		figures []Compared
+		want    bool
+	}{{nil, false}, {[]Compared{shown}, false}, {[]Compared{shown, good}, true}, {[]Compared{good, bad}, false}} {
+		if got := reproduced(c.figures); got != c.want {
+			t.Errorf("%+v: got %v", c.figures, got)
+		}
+	}
+}
