@@ -23,6 +23,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"unicode/utf8"
@@ -294,6 +295,9 @@ func (w *Writer) name(name string) error {
 	case len(name) > maxName:
 		return delivery.Blockedf("give it a shorter name", "%s has a name of %d bytes, want at most %d",
 			shownCut(name), len(name), maxName)
+	case isOfGit(name):
+		return delivery.Blockedf("leave that folder out", "%s is of a Git repository, and no file of a dataset",
+			shownCut(name))
 	}
 	for part := name; part != "."; part = path.Dir(part) {
 		key := strings.ToLower(norm.NFC.String(part))
@@ -312,6 +316,14 @@ func (w *Writer) name(name string) error {
 		}
 	}
 	return nil
+}
+
+// isOfGit says whether a path leads into a repository. Its settings name programs, which git starts for whoever uses it
+// in a copy of the dataset.
+func isOfGit(name string) bool {
+	return slices.ContainsFunc(strings.Split(name, "/"), func(part string) bool {
+		return strings.EqualFold(part, ".git")
+	})
 }
 
 // shownCut is shown for names of any length.

@@ -245,6 +245,8 @@ func TestRefusedArchives(t *testing.T) {
 		"cut":                 {good[:len(good)-30], `it is no complete zip archive: `},
 		"names of Windows": {packZip(t, []entry{{name: `train\a.png`}}),
 			`an entry of the archive is refused: the name "train\\a.png" has a backslash; write / between folders; `},
+		"a Git repository": {packZip(t, []entry{{name: "train/.GIT/config"}}),
+			`an entry of the archive is refused: train/.GIT/config is of a Git repository, and no file of a dataset; `},
 		"a zero in a name": {packZip(t, []entry{{name: "a\x00.png"}}),
 			`an entry of the archive is refused: "a\x00.png" is not a path below the dataset; rename it`},
 		"names in Latin-1": {packZip(t, []entry{{name: "caf\xe9.png"}}),
