@@ -3,6 +3,9 @@ package reconciler
 // Stories of fleets that run a variant of their model.
 
 import (
+	"encoding/json"
+	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -301,3 +304,57 @@ func TestVariantsAreExplained(t *testing.T) {
 		t.Errorf("the chain is %s: %v", chain.Title, what)
 	}
 }
+
+// INT8 of version 2 has failed a gate. A release file that lists it all the same, or that names it as the model itself,
+// is refused in a pull request, and pushed to main it brings it to no device.
+func TestForgedVariantsShipNothing(t *testing.T) {
+	for name, forge := range map[string]func(file string, lost delivery.Digest) string{
+		"listed": func(file string, lost delivery.Digest) string {
+			return strings.Replace(file, "\nversion: ", fmt.Sprintf("\nvariants:\n  - bundle: %s\n    model: %s\n"+
+				"    variant: int8\nversion: ", lost, lost), 1)
+		},
+		"as the model": func(file string, lost delivery.Digest) string {
+			return bundleLine.ReplaceAllString(file, "bundle: "+string(lost))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := inVariants(t)
+			s.asks("int8", delivery.INT8)
+			s.loses["int8"] = 0.4
+			s.proposesVariants("second", 14, "[fp32, int8]")
+			s.settle()
+			var lost delivery.Digest
+			for _, r := range s.runs.states {
+				var made delivery.VariantResult
+				if r.Spec.Kind == delivery.RunVariant && r.Spec.Variant.Train.Spec.Train.Epochs == 14 {
+					if err := json.Unmarshal(r.Result, &made); err != nil {
+						t.Fatal(err)
+					}
+					lost = made.Bundle
+				}
+			}
+			file := s.repo.read(s.head("second"), "models/shapes.release.yaml")
+			forged := forge(file, lost)
+			if lost == "" || forged == file {
+				t.Fatalf("nothing is forged with %q in:\n%s", lost, file)
+			}
+			s.repo.commit("second", s.head("second"), s.now, map[string]string{"models/shapes.release.yaml": forged})
+			s.settle()
+			if got := s.repo.read(s.head("second"), "models/shapes.release.yaml"); got == forged {
+				s.want("second", delivery.CheckFailure)
+			}
+			s.repo.commit("main", s.head("main"), s.now, map[string]string{"models/shapes.release.yaml": forged,
+				"models/shapes.yaml": varied(14, "[fp32, int8]")})
+			s.settle()
+			for _, d := range s.fleet.devices {
+				if d.Report.Bundle == lost {
+					t.Errorf("device %s of %s runs what has lost", d.Report.Device, d.Report.Ring)
+				}
+			}
+			s.runsBundle(s.as(1, delivery.INT8), "version 2 has no INT8")
+			s.want("main", delivery.CheckFailure)
+		})
+	}
+}
+
+var bundleLine = regexp.MustCompile(`(?m)^bundle: .*$`)
