@@ -156,19 +156,17 @@ func (r *Reconciler) world(ctx context.Context, now time.Time, listed poll.Pulls
 		return w, err
 	}
 	w.Published = map[string]delivery.Desired{}
-	addPublished := func(fleets map[string]delivery.Fleet) {
-		for name := range fleets {
+	addPublished := func(names []string) {
+		for _, name := range names {
 			if d, ok := r.Fleet.Published(name); ok {
 				w.Published[name] = d
 			}
 		}
 	}
-	addPublished(w.Main.Intent.Fleets)
-	for _, name := range w.Main.BrokenFleets() {
-		addPublished(map[string]delivery.Fleet{name: {}})
-	}
+	addPublished(w.Main.Intent.Fleets.Names())
+	addPublished(w.Main.BrokenFleets())
 	for _, p := range w.Proposals { // a proposal may bring back a removed fleet
-		addPublished(p.Merged.Fleets)
+		addPublished(newFleets(w.Main.Intent, p.Merged))
 	}
 	if w.Evidence, err = r.signed(ctx, r.observed.plan.Scores); err != nil {
 		return w, err
@@ -193,22 +191,39 @@ func (r *Reconciler) lostGates(ctx context.Context, main string, open []delivery
 // restore rebuilds lost published documents of fleets.
 func (r *Reconciler) restore(w *plan.World) {
 	tried := map[[2]string]bool{} // fleet and model
-	fill := func(fleets map[string]delivery.Fleet) {
-		for name, f := range fleets {
-			key := [2]string{name, f.Runs}
-			if _, ok := w.Published[name]; ok || tried[key] {
-				continue
-			}
-			tried[key] = true
-			if d, ok := plan.Restored(*w, f); ok {
-				w.Published[name] = d
+	fill := func(name string, f delivery.Fleet) {
+		key := [2]string{name, f.Runs}
+		if _, ok := w.Published[name]; ok || tried[key] {
+			return
+		}
+		tried[key] = true
+		if d, ok := plan.Restored(*w, f); ok {
+			w.Published[name] = d
+		}
+	}
+	for name, f := range w.Main.Intent.Fleets.All() {
+		fill(name, f)
+	}
+	for _, p := range w.Proposals {
+		for _, name := range changedFleets(w.Main.Intent, p.Merged) {
+			if f, there := p.Merged.Fleets.Get(name); there {
+				fill(name, f)
 			}
 		}
 	}
-	fill(w.Main.Intent.Fleets)
-	for _, p := range w.Proposals {
-		fill(p.Merged.Fleets)
-	}
+}
+
+// newFleets lists the fleets that a tree has and main does not have.
+func newFleets(main, tree delivery.Intent) []string {
+	same := func(string) bool { return true }
+	return slices.DeleteFunc(main.Fleets.Changed(tree.Fleets, same), main.Fleets.Has)
+}
+
+// changedFleets lists the fleets that only one of two trees has, and those that run different models.
+func changedFleets(main, tree delivery.Intent) []string {
+	return main.Fleets.Changed(tree.Fleets, func(name string) bool {
+		return main.Fleets.Of(name).Runs == tree.Fleets.Of(name).Runs
+	})
 }
 
 // signed returns the evidence about bundles. If it cannot be read, the last evidence is used, because statements are
@@ -315,16 +330,21 @@ func (r *Reconciler) clocks(ctx context.Context) (map[string]rollout.State, erro
 // owners returns the owners of the gates on main and in pull requests.
 func owners(w plan.World) []string {
 	names := map[string]bool{}
-	add := func(gates map[string]delivery.Gate) {
-		for _, g := range gates {
-			for _, o := range g.Owners {
-				names[o] = true
-			}
+	add := func(g delivery.Gate) {
+		for _, o := range g.Owners {
+			names[o] = true
 		}
 	}
-	add(w.Main.Intent.Gates)
+	main := w.Main.Intent.Gates
+	for _, g := range main.All() {
+		add(g)
+	}
 	for _, p := range w.Proposals {
-		add(p.Intent.Gates)
+		for _, name := range main.Changed(p.Intent.Gates, func(name string) bool {
+			return slices.Equal(main.Of(name).Owners, p.Intent.Gates.Of(name).Owners)
+		}) {
+			add(p.Intent.Gates.Of(name))
+		}
 	}
 	return slices.Sorted(maps.Keys(names))
 }

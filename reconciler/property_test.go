@@ -238,7 +238,7 @@ func (s *sim) checkOwed() {
 		}
 	}
 	free := func(name string, release delivery.Release) bool {
-		f := main.Fleets[name]
+		f := main.Fleets.Of(name)
 		bundle := s.owed(f, release)
 		failed := slices.ContainsFunc(s.fleet.devices, func(d delivery.Device) bool {
 			return d.Report.Ring == name && d.Report.Failed == bundle
@@ -248,13 +248,13 @@ func (s *sim) checkOwed() {
 		}
 		return !f.Paused && f.Version == 0 && !failed && bundle != "" && !s.aborted(name, bundle)
 	}
-	for name, f := range main.Fleets {
-		release, named := main.Releases[f.Runs]
+	for name, f := range main.Fleets.All() {
+		release, named := main.Releases.Get(f.Runs)
 		if f.Runs == "other" || s.fleet.published[name].Model == "other" {
 			continue // stories know
 		}
 		held, _ := s.quarantines(release.Bundle)
-		if !named || main.Models[f.Runs].SpecDigest() != release.Spec || !s.accepted(f.Runs, release) || held {
+		if !named || main.Models.Of(f.Runs).SpecDigest() != release.Spec || !s.accepted(f.Runs, release) || held {
 			continue
 		}
 		if !free(name, release) || f.After != nil && (!free(f.After.Fleet, release) ||
@@ -275,10 +275,11 @@ func (s *sim) checkOwed() {
 func (s *sim) unsure(pr delivery.PullRequest) bool {
 	head, _ := s.tree(pr.Head)
 	main, _ := s.tree(s.main())
-	for name, f := range head.Fleets {
+	for name, f := range head.Fleets.All() {
 		// The gates of what a fleet runs judge what it is to run; their verdicts are signed when the release is.
-		ran := cmp.Or(s.fleet.published[name].Model, main.Fleets[name].Runs)
-		if (ran != f.Runs || main.Fleets[name].Runs != f.Runs) && acceptAsked.MatchString(s.forge.comments[pr.Number]) {
+		ran := cmp.Or(s.fleet.published[name].Model, main.Fleets.Of(name).Runs)
+		if (ran != f.Runs || main.Fleets.Of(name).Runs != f.Runs) &&
+			acceptAsked.MatchString(s.forge.comments[pr.Number]) {
 			return true
 		}
 	}
@@ -286,8 +287,8 @@ func (s *sim) unsure(pr delivery.PullRequest) bool {
 		v, ok := st.predicate.(delivery.Verdict)
 		// Two models of one spec are one bundle, and share its verdicts.
 		return ok && v.Outcome == delivery.Unsure &&
-			slices.ContainsFunc(slices.Collect(maps.Values(head.Models)), func(mdl delivery.Model) bool {
-				return slices.Contains(s.bundlesOf(mdl), st.bundle)
+			slices.ContainsFunc(head.Models.Names(), func(name string) bool {
+				return slices.Contains(s.bundlesOf(head.Models.Of(name)), st.bundle)
 			})
 	})
 }
@@ -525,7 +526,7 @@ func (s *sim) pushMain(files map[string]string) {
 
 func (s *sim) quarantine(name string, edit func(*delivery.Quarantine)) {
 	main, _ := s.tree(s.main())
-	q := main.Quarantines[name]
+	q := main.Quarantines.Of(name)
 	q.APIVersion, q.Kind, q.Name = delivery.APIVersion, "Quarantine", name
 	q.Entries = slices.Clone(q.Entries)
 	edit(&q)
@@ -629,7 +630,7 @@ var happenings = map[string]happening{
 	}},
 	"go round a quarantine": {2, func(s *sim, a, b int) {
 		main, _ := s.tree(s.main())
-		r, ok := main.Releases["shapes"]
+		r, ok := main.Releases.Get("shapes")
 		mdl := s.repo.read(s.main(), "models/shapes.yaml")
 		if !ok || mdl == "" || strings.Contains(mdl, "thresholds") {
 			return
@@ -742,7 +743,7 @@ var happenings = map[string]happening{
 		for _, pr := range s.forge.list() {
 			if head, _ := s.tree(pr.Head); pr.Author == "stranger" {
 				s.forge.comment(pr.Number, of([]string{"dev", "stranger"}, a), "/aob run "+
-					plan.ApprovalCode(head.Models["shapes"]))
+					plan.ApprovalCode(head.Models.Of("shapes")))
 			}
 		}
 	}},
@@ -769,10 +770,10 @@ var happenings = map[string]happening{
 		}
 		bar := map[string]string{"gates/production.yaml": gateFile("production", "shapes", of([]float64{0.65, 0.703},
 			a))}
-		if main, _ := s.tree(before); a%3 == 0 && main.Releases["shapes"].Version > 0 &&
-			len(main.Quarantines["shapes"].Entries) == 0 {
+		if main, _ := s.tree(before); a%3 == 0 && main.Releases.Of("shapes").Version > 0 &&
+			len(main.Quarantines.Of("shapes").Entries) == 0 {
 			q := delivery.Quarantine{APIVersion: delivery.APIVersion, Kind: "Quarantine", Name: "shapes",
-				Entries: []delivery.Quarantined{{Digest: main.Releases["shapes"].Bundle, Why: "smoke"}}}
+				Entries: []delivery.Quarantined{{Digest: main.Releases.Of("shapes").Bundle, Why: "smoke"}}}
 			bar = map[string]string{"models/shapes.quarantine.yaml": string(intent.FormatQuarantine(q))}
 		}
 		from := s.repo.commits[before].parents[0]
@@ -815,14 +816,14 @@ var happenings = map[string]happening{
 		switch main, _ := s.tree(s.main()); {
 		case a%3 == 1:
 			release(swap)
-		case a%3 == 2 && main.Models["other"].Name != "":
+		case a%3 == 2 && main.Models.Of("other").Name != "":
 			if b%2 == 0 {
 				swap["gates/production.yaml"] = gateFile("production", "shapes", 0.01)
 			}
 			s.pushMain(swap)
 			s.rest()
 		}
-		if main, _ := s.tree(s.main()); main.Fleets["demo"].Runs == "other" {
+		if main, _ := s.tree(s.main()); main.Fleets.Of("demo").Runs == "other" {
 			s.happens(fleetSwapped)
 			if model := s.fleet.published["demo"].Model; model != "" && model != "other" {
 				s.happens(fleetHeld)
@@ -940,7 +941,7 @@ var happenings = map[string]happening{
 		n := s.forge.open(branch, "dev")
 		s.rest()
 		head, _ := s.tree(s.head(branch))
-		bundle := head.Releases["shapes"].Bundle
+		bundle := head.Releases.Of("shapes").Bundle
 		if bundle == "" {
 			return
 		}

@@ -5,7 +5,6 @@ package reconciler
 import (
 	"context"
 	"errors"
-	"maps"
 	"slices"
 
 	"github.com/autonomos/aob/reconciler/code"
@@ -97,20 +96,16 @@ func evidenceOf(pr plan.ProposalReport, context string) string {
 	return pr.PR.URL
 }
 
-// gatesOf returns the gates of main and of a pull request; nil if they are not known.
-func (r *Reconciler) gatesOf(pr *plan.Proposal, checks []delivery.Check) map[string]delivery.Gate {
+// gatesOf reports whether main or a pull request has a gate. It returns nil if their gates are not known.
+func (r *Reconciler) gatesOf(pr *plan.Proposal, checks []delivery.Check) func(name string) bool {
 	read := slices.ContainsFunc(checks, func(c delivery.Check) bool {
 		return c.Context == delivery.ContextIntent && c.State == delivery.CheckSuccess
 	})
 	if !read || len(r.observed.world.Main.Complaints) > 0 {
 		return nil
 	}
-	gates := map[string]delivery.Gate{}
-	maps.Copy(gates, r.observed.world.Main.Intent.Gates)
-	if pr != nil {
-		maps.Copy(gates, pr.Merged.Gates)
-	}
-	return gates
+	main := r.observed.world.Main.Intent.Gates
+	return func(name string) bool { return main.Has(name) || pr != nil && pr.Merged.Gates.Has(name) }
 }
 
 // refusedNote says on a pull request that needs a commit of AOB why the forge will not merge it.

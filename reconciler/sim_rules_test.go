@@ -107,10 +107,10 @@ func (s *sim) checkGreen(commit string) {
 		s.fail("green on %.8s, and merging it yields what cannot be read: %s", commit, complaints[0])
 	}
 	s.checkFleetsAsk(commit, head, base)
-	for name, mdl := range head.Models {
-		release, named := head.Releases[name]
-		was, before := base.Models[name]
-		wasRelease, wasNamed := base.Releases[name]
+	for name, mdl := range head.Models.All() {
+		release, named := head.Releases.Get(name)
+		was, before := base.Models.Get(name)
+		wasRelease, wasNamed := base.Releases.Get(name)
 		sameSpec := before && was.Spec().Digest() == mdl.Spec().Digest()
 		switch {
 		case sameSpec && named == wasNamed && delivery.SameRelease(release, wasRelease):
@@ -144,7 +144,7 @@ func (s *sim) bothChanged(a, b, path string) bool {
 func (s *sim) checkEvidence(what, name string, release delivery.Release, tree delivery.Intent, always bool) {
 	ran, ok := s.signed.bundles[release.Bundle]
 	ran.Spec.Classes = nil // the labels of a class may have other names
-	if !ok || !slices.ContainsFunc(seedSpecs(tree.Models[name]), func(spec delivery.Spec) bool {
+	if !ok || !slices.ContainsFunc(seedSpecs(tree.Models.Of(name)), func(spec delivery.Spec) bool {
 		spec.Classes = nil
 		return spec.Digest() == ran.Spec.Digest()
 	}) {
@@ -161,11 +161,11 @@ func (s *sim) checkEvidence(what, name string, release delivery.Release, tree de
 	if len(gates)+len(tree.Covering(name)) == 0 {
 		s.fail("%s: no gate covers %s", what, name)
 	}
-	if _, there := main.Models[name]; !there && tree.Models[name].RenamedFrom != "" {
-		gates = append(gates, main.Covering(tree.Models[name].RenamedFrom)...) // renaming leaves no gate behind
+	if _, there := main.Models.Get(name); !there && tree.Models.Of(name).RenamedFrom != "" {
+		gates = append(gates, main.Covering(tree.Models.Of(name).RenamedFrom)...) // renaming leaves no gate behind
 	}
 	for _, g := range gates {
-		s.checkPasses(what, main.Gates[g], release.Bundle, always)
+		s.checkPasses(what, main.Gates.Of(g), release.Bundle, always)
 	}
 }
 
@@ -246,8 +246,8 @@ func (s *sim) checkMainGreen(commit string) {
 	if len(complaints) > 0 {
 		s.fail("main is green and cannot be read: %s", complaints[0])
 	}
-	for name, mdl := range main.Models {
-		release, named := main.Releases[name]
+	for name, mdl := range main.Models.All() {
+		release, named := main.Releases.Get(name)
 		switch {
 		case !named:
 		case release.Spec != mdl.Spec().Digest():
@@ -265,12 +265,12 @@ func (s *sim) checkAcceptance(a delivery.Acceptance) {
 	defer s.asKnown()()
 	what := fmt.Sprintf("%s version %d accepted", a.Model, a.Version)
 	main, complaints := s.tree(s.main())
-	release, named := main.Releases[a.Model]
+	release, named := main.Releases.Get(a.Model)
 	switch {
 	case len(complaints) > 0 || !named || release.Bundle != a.Bundle || release.Version != a.Version ||
 		release.Spec != a.Spec:
 		s.fail("%s, which main does not name", what)
-	case main.Models[a.Model].Spec().Digest() != a.Spec:
+	case main.Models.Of(a.Model).Spec().Digest() != a.Spec:
 		s.fail("%s, and main holds another spec", what)
 	case s.held(a.Bundle):
 		s.fail("%s, and it is quarantined", what)
@@ -346,7 +346,7 @@ func (s *sim) checkShown(before, head string) {
 func (s *sim) heldIn(commit string) map[delivery.Digest]bool {
 	held := map[delivery.Digest]bool{}
 	tree, _ := s.tree(commit)
-	for _, q := range tree.Quarantines {
+	for _, q := range tree.Quarantines.All() {
 		for _, e := range q.Entries {
 			held[e.Digest] = held[e.Digest] || e.Lifted == ""
 		}
@@ -382,7 +382,9 @@ func (s *sim) checkStart(spec delivery.RunSpec) {
 		}
 		for _, commit := range s.forge.heads(p) {
 			tree, _ := s.tree(commit)
-			if may && slices.ContainsFunc(slices.Collect(maps.Values(tree.Models)), trains) {
+			if may && slices.ContainsFunc(tree.Models.Names(), func(name string) bool {
+				return trains(tree.Models.Of(name))
+			}) {
 				return
 			}
 		}

@@ -123,7 +123,7 @@ func (s *sim) checkVariants(what string, a delivery.Acceptance, release delivery
 			s.fail("%s with variant %s, which bundle %s is not", what, v.Variant, v.Bundle.Short())
 		}
 		for _, g := range main.Covering(a.Model) {
-			s.checkPasses(what+" as "+v.Variant, main.Gates[g], v.Bundle, false)
+			s.checkPasses(what+" as "+v.Variant, main.Gates.Of(g), v.Bundle, false)
 		}
 	}
 }
@@ -139,9 +139,9 @@ func (s *sim) checkAsked(ring string, t delivery.Target) {
 // checkFleetsAsk fails where a pull request is green that lets a fleet ask for a variant which the release that it
 // leaves on main does not have.
 func (s *sim) checkFleetsAsk(commit string, head, base delivery.Intent) {
-	for name, f := range head.Fleets {
-		before, there := base.Fleets[name]
-		release, named := head.Releases[f.Runs]
+	for name, f := range head.Fleets.All() {
+		before, there := base.Fleets.Get(name)
+		release, named := head.Releases.Get(f.Runs)
 		if f.Ships() == delivery.FP32 || f.Version > 0 || !named || there && before.Runs == f.Runs &&
 			before.Version == f.Version && before.Ships() == f.Ships() {
 			continue
@@ -149,7 +149,7 @@ func (s *sim) checkFleetsAsk(commit string, head, base delivery.Intent) {
 		has := slices.ContainsFunc(release.Variants, func(v delivery.ReleasedVariant) bool {
 			return v.Variant == f.Ships()
 		})
-		waits := s.held(release.Bundle) && slices.Contains(head.Models[f.Runs].Variants, f.Ships())
+		waits := s.held(release.Bundle) && slices.Contains(head.Models.Of(f.Runs).Variants, f.Ships())
 		if !has && !waits {
 			s.fail("green on %.8s, which lets fleet %s ask for %s, and version %d of %s has none", commit, name,
 				f.Ships(), release.Version, f.Runs)

@@ -170,7 +170,7 @@ func TestFleetsFallBackFromVariants(t *testing.T) {
 	s.merge(branch)
 	s.settle()
 	after, _ := s.tree(s.main())
-	if !delivery.SameRelease(before.Releases["shapes"], after.Releases["shapes"]) ||
+	if !delivery.SameRelease(before.Releases.Of("shapes"), after.Releases.Of("shapes")) ||
 		!s.held(s.as(1, delivery.INT8)) || s.held(s.as(1, delivery.FP32)) {
 		t.Error("the pull request does not quarantine INT8 alone")
 	}

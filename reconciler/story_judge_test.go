@@ -273,7 +273,7 @@ func (s *sim) try(by string, epochs ...int) string {
 			s.fail("%v", complaints)
 		}
 		variants = append(variants, plan.Variant{Set: []string{fmt.Sprintf("train.epochs=%d", n)},
-			Model: in.Models["shapes"]})
+			Model: in.Models.Of("shapes")})
 	}
 	t := plan.NewTrial("shapes", variants, by, s.now)
 	body, err := json.Marshal(t)

@@ -82,7 +82,7 @@ func TestAbortAndQuarantine(t *testing.T) {
 
 	// The reason is the device's own.
 	main, _ := s.tree(s.main())
-	held := main.Quarantines["shapes"].Entries
+	held := main.Quarantines.Of("shapes").Entries
 	if len(held) != 1 || held[0].Digest != bad || !strings.Contains(held[0].Why, "golden") {
 		t.Errorf("quarantined: %+v", held)
 	}

@@ -85,7 +85,7 @@ func TestLooksOfOthers(t *testing.T) {
 func (s *sim) forbid() delivery.Digest {
 	s.helper()
 	main, _ := s.tree(s.main())
-	bad := main.Releases["shapes"].Bundle
+	bad := main.Releases.Of("shapes").Bundle
 	s.quarantine("shapes", func(q *delivery.Quarantine) {
 		q.Entries = append(q.Entries, delivery.Quarantined{Digest: bad, Why: "it smoked"})
 	})
@@ -331,7 +331,7 @@ func TestFormerNameIsRemembered(t *testing.T) {
 	s.want("worse", delivery.CheckFailure, "mAP 0.6100, release 0.7400")
 	main, _ := s.tree(s.main())
 	s.quarantine("forms", func(q *delivery.Quarantine) {
-		q.Entries = append(q.Entries, delivery.Quarantined{Digest: main.Releases["forms"].Bundle, Why: "it smoked"})
+		q.Entries = append(q.Entries, delivery.Quarantined{Digest: main.Releases.Of("forms").Bundle, Why: "it smoked"})
 	})
 	s.settle()
 	s.want("worse", delivery.CheckFailure, "mAP 0.6100, release 0.7000") // of shapes

@@ -45,7 +45,7 @@ func TestVariants(t *testing.T) {
 		t.Errorf("%d trainings and %d variants, want 1 and 2", trained, made)
 	}
 	main, _ := s.tree(s.head("first"))
-	file := main.Releases["shapes"]
+	file := main.Releases.Of("shapes")
 	if len(file.Variants) != 2 {
 		t.Fatalf("the release file has variants %+v", file.Variants)
 	}
@@ -109,7 +109,7 @@ func TestVariantsThatLose(t *testing.T) {
 			s.wantContext("first", delivery.ContextVariant+"int8", delivery.CheckSuccess, code.VariantFails,
 				"production")
 			main, _ := s.tree(s.head("first"))
-			if list := main.Releases["shapes"].Variants; len(list) != 1 || list[0].Variant != "fp16" {
+			if list := main.Releases.Of("shapes").Variants; len(list) != 1 || list[0].Variant != "fp16" {
 				t.Errorf("the release file has variants %+v", list)
 			}
 			s.quiet()
@@ -124,7 +124,7 @@ func TestVariantsWithThresholds(t *testing.T) {
 		"thresholds: {default: bestF1}")})
 	s.want("first", delivery.CheckSuccess, "version 1")
 	main, _ := s.tree(s.head("first"))
-	list := main.Releases["shapes"].Variants
+	list := main.Releases.Of("shapes").Variants
 	if len(list) != 1 || s.signed.index.Bundles[list[0].Bundle].Thresholds == nil {
 		t.Errorf("the release file has variants %+v", list)
 	}

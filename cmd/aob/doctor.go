@@ -292,9 +292,9 @@ func diagnoseForge(ctx context.Context, s intent.Server) (list []diagnosis) {
 		return list
 	}
 	main, at, unread := readMain(ctx, s)
-	add("repository", fmt.Sprintf("branch %s can be read: %s, %s, %s", s.Main, delivery.Count(len(main.Models),
+	add("repository", fmt.Sprintf("branch %s can be read: %s, %s, %s", s.Main, delivery.Count(main.Models.Len(),
 		"model"),
-		delivery.Count(len(main.Gates), "gate"), delivery.Count(len(main.Fleets), "fleet")), unread)
+		delivery.Count(main.Gates.Len(), "gate"), delivery.Count(main.Fleets.Len(), "fleet")), unread)
 
 	c, err := connect(s, forge.Settings{Main: s.Main, Address: s.Repository}, newLog())
 	if err != nil {
@@ -382,9 +382,9 @@ func readMain(ctx context.Context, s intent.Server) (in delivery.Intent, at time
 
 // diagnoseOwners checks that somebody can accept the unsure verdicts of each gate.
 func diagnoseOwners(ctx context.Context, f forge.Forge, main delivery.Intent) (list []diagnosis) {
-	for _, name := range slices.Sorted(maps.Keys(main.Gates)) {
+	for _, name := range main.Gates.Names() {
 		check := "owners of gate " + name
-		owners := main.Gates[name].Owners
+		owners := main.Gates.Of(name).Owners
 		if len(owners) == 0 {
 			list = append(list, diagnosis{Check: check, State: diagnosisWarning, Text: "it has none, so nobody can " +
 				"accept an unsure verdict of it", Do: "add owners: to gates/" + name + ".yaml"})

@@ -168,7 +168,7 @@ func (w *workshop) complained(complaints delivery.Complaints) error {
 func gates(in delivery.Intent, model string) map[string]delivery.Gate {
 	list := map[string]delivery.Gate{}
 	for _, name := range in.Covering(model) {
-		list[name] = in.Gates[name]
+		list[name] = in.Gates.Of(name)
 	}
 	return list
 }
@@ -231,10 +231,10 @@ pull request proposes.`,
 			if err != nil {
 				return err
 			}
-			mdl, ok := in.Models[args[0]]
+			mdl, ok := in.Models.Get(args[0])
 			if !ok {
 				return hinted{fmt.Errorf("there is no models/%s.yaml in %s", args[0], w.dir),
-					"the models are " + cmp.Or(strings.Join(slices.Sorted(maps.Keys(in.Models)), ", "), "none") +
+					"the models are " + cmp.Or(strings.Join(in.Models.Names(), ", "), "none") +
 						"; --dir names another repository"}
 			}
 			if !c.Flags().Changed("seed") {
@@ -423,7 +423,7 @@ request proposes.`,
 			list := []delivery.Verdict{}
 			var failed []string
 			for _, name := range in.Covering(measured.Model) {
-				v, err := stage.Judge(name, in.Gates[name], measured)
+				v, err := stage.Judge(name, in.Gates.Of(name), measured)
 				if err != nil {
 					return err
 				}

@@ -125,10 +125,10 @@ func validate(dir, config, trainers string) (validation, error) {
 		}
 	}
 	undeclared := plan.UndeclaredVariants(in)
-	v.Models, v.Gates, v.Fleets = len(in.Models), len(in.Gates), len(in.Fleets)
+	v.Models, v.Gates, v.Fleets = in.Models.Len(), in.Gates.Len(), in.Fleets.Len()
 	for _, f := range files { // a model with a complaint is there
 		if name, ok := strings.CutPrefix(f.Path, "models/"); ok {
-			in.Models[strings.TrimSuffix(name, ".yaml")] = delivery.Model{}
+			in.Models = in.Models.With(delivery.NamedChange[delivery.Model]{Name: strings.TrimSuffix(name, ".yaml")})
 		}
 	}
 	v.Notes = words.Lines(slices.Concat(plan.AwaitedModels(in), undeclared))

@@ -38,7 +38,7 @@ func TestTreesAreKeptWhileTheyAreUsed(t *testing.T) {
 	read := func(commit string, want int) {
 		t.Helper()
 		tree, err := r.Tree(commit)
-		if err != nil || tree.Intent.Fleets["demo"].Runs != "shapes" {
+		if err != nil || tree.Intent.Fleets.Of("demo").Runs != "shapes" {
 			t.Fatalf("%s: %+v, %v", commit, tree, err)
 		}
 		if repo.files != want {

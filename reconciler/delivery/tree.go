@@ -11,20 +11,20 @@ import (
 
 // An Intent is the content of the files in one tree of a repository, with defaults filled in.
 type Intent struct {
-	Models      map[string]Model
-	Gates       map[string]Gate
-	Fleets      map[string]Fleet
-	Releases    map[string]Release    // by model
-	Quarantines map[string]Quarantine // by model
+	Models      Named[Model]
+	Gates       Named[Gate]
+	Fleets      Named[Fleet]
+	Releases    Named[Release]    // by model
+	Quarantines Named[Quarantine] // by model
 
-	// Files holds the content hash of every file by path, by which trees are compared. It may be nil.
-	Files map[string]string
+	// Files holds the content hash of every file by path, by which trees are compared. It may be unknown.
+	Files Named[string]
 }
 
 // Covering returns the names of the gates that cover a model, sorted.
 func (i Intent) Covering(model string) []string {
 	var names []string
-	for name, g := range i.Gates {
+	for name, g := range i.Gates.All() {
 		if slices.Contains(g.Covers, model) {
 			names = append(names, name)
 		}

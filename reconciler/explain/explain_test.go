@@ -42,7 +42,7 @@ func world() explain.Report {
 	r := explain.Report{
 		World: plan.World{
 			Main: plan.Main{Branch: "main", Commit: commit("b"), Intent: delivery.Intent{
-				Models: map[string]delivery.Model{"shapes": model(8)}}},
+				Models: delivery.NamedOf(map[string]delivery.Model{"shapes": model(8)})}},
 			Devices: map[string][]delivery.Device{"demo": {device("dock-2", 2, delivery.DeviceHealthy),
 				device("dock-1", 2, delivery.DeviceHealthy), device("dock-3", 1, delivery.DeviceFailed)}},
 			Published: map[string]delivery.Desired{"demo": {Ring: "demo", Version: 7, Model: "shapes", Share: 1,
@@ -99,7 +99,7 @@ func world() explain.Report {
 		r.Plan.Proposals = append(r.Plan.Proposals, p)
 		proposal := plan.Proposal{PullRequest: p.PR}
 		if epochs > 0 {
-			proposal.Intent.Models = map[string]delivery.Model{"shapes": model(epochs)}
+			proposal.Intent.Models = delivery.NamedOf(map[string]delivery.Model{"shapes": model(epochs)})
 		}
 		r.World.Proposals = append(r.World.Proposals, proposal)
 	}
@@ -415,8 +415,8 @@ func TestWithdrawn(t *testing.T) {
 	const why = "2 of 3 devices failed"
 	f.World.Evidence.Aborts = []delivery.Abort{{Fleet: "demo", Model: "shapes", Bundle: sum("bundle 2"), Why: why,
 		At: noon}}
-	f.World.Main.Intent.Quarantines = map[string]delivery.Quarantine{"shapes": {Entries: []delivery.Quarantined{
-		{Digest: sum("bundle 2"), Why: why}}}}
+	f.World.Main.Intent.Quarantines = delivery.NamedOf(map[string]delivery.Quarantine{"shapes": {
+		Entries: []delivery.Quarantined{{Digest: sum("bundle 2"), Why: why}}}})
 	for kind, id := range map[explain.Kind]string{explain.Model: "shapes", explain.Device: "dock-1",
 		explain.Commit: commit("b")} {
 		chain, err := told(f, kind, id)
@@ -629,8 +629,8 @@ func TestSecondQuarantineEntryIsReported(t *testing.T) {
 			"must not run: it is slow (in models/other.quarantine.yaml)"}, ""},
 	} {
 		f := world()
-		f.World.Main.Intent.Quarantines = map[string]delivery.Quarantine{"shapes": {Entries: c.entries},
-			"other": {Entries: c.elsewhere}}
+		f.World.Main.Intent.Quarantines = delivery.NamedOf(map[string]delivery.Quarantine{
+			"shapes": {Entries: c.entries}, "other": {Entries: c.elsewhere}})
 		chain, err := told(f, explain.Model, "shapes")
 		if err != nil {
 			t.Fatal(err)

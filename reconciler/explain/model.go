@@ -18,7 +18,7 @@ func (r Report) model(name string) (Chain, error) {
 	versions, accepted := r.versions(name), r.World.Evidence.Accepted[name]
 	if i >= 0 {
 		c.Facts = facts(r.Plan.Main.Models[i].Fact)
-		spec := r.World.Main.Intent.Models[name].Spec()
+		spec := r.World.Main.Intent.Models.Of(name).Spec()
 		c.content(name, spec.Digest(), spec)
 	} else {
 		c.Facts = facts(fact(code.ChainNotOnMain, values{Model: name, Branch: r.branch(),

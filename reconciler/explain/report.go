@@ -105,7 +105,7 @@ func (r Report) origin(spec, bundle delivery.Digest) (delivery.Training, bool) {
 // proposedSpec returns the spec that a pull request has for a model. It is false if the pull request removes the model.
 func (r Report) proposedSpec(number int, model string) (delivery.Spec, bool) {
 	p, _ := delivery.Find(r.World.Proposals, func(p plan.Proposal) bool { return p.Number == number })
-	m, ok := p.Intent.Models[model]
+	m, ok := p.Intent.Models.Get(model)
 	return m.Spec(), ok
 }
 

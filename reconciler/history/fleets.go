@@ -77,7 +77,7 @@ func (h *History) movesOf(main, fleet, model string) ([]plan.Repoint, error) {
 		}
 		step := plan.Repoint{Commit: v.Commit, From: before}
 		for _, name := range tree.Intent.Covering(before) {
-			step.Gates = append(step.Gates, tree.Intent.Gates[name])
+			step.Gates = append(step.Gates, tree.Intent.Gates.Of(name))
 		}
 		list = append(list, step)
 	}

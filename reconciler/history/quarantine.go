@@ -46,7 +46,7 @@ func (h *History) Quarantined(ctx context.Context, main plan.Main) map[string][]
 		if h.quarantine != nil {
 			entries = maps.Clone(h.quarantine.Entries)
 		}
-		for model, q := range main.Intent.Quarantines {
+		for model, q := range main.Intent.Quarantines.All() {
 			entries[model] = plan.FollowQuarantine(entries[model], main.Commit, q)
 		}
 		h.turn.Note(quarantineTrouble, err)
@@ -145,7 +145,7 @@ func (h *History) rejoin(now *quarantineLog, before map[string][]plan.Quarantine
 			line.Entries = append(line.Entries, e.Quarantined)
 		}
 		joined := plan.FollowQuarantine(list, now.Commit, line)
-		now.Entries[model] = plan.FollowQuarantine(joined, now.Commit, t.Intent.Quarantines[model])
+		now.Entries[model] = plan.FollowQuarantine(joined, now.Commit, t.Intent.Quarantines.Of(model))
 	}
 	return nil
 }

@@ -83,7 +83,7 @@ func TestCache(t *testing.T) {
 	c := intent.NewCache(intent.Options{})
 	files := tree(20)
 	want, complaints := c.Parse(files)
-	if len(complaints) > 0 || len(want.Models) != 20 || len(want.Gates) != 20 || len(want.Fleets) != 20 {
+	if len(complaints) > 0 || want.Models.Len() != 20 || want.Gates.Len() != 20 || want.Fleets.Len() != 20 {
 		t.Fatal(complaints)
 	}
 	for _, f := range files {
@@ -140,7 +140,7 @@ func TestCacheIsSafeForManyGoroutines(t *testing.T) {
 			r := rand.New(rand.NewPCG(uint64(i), 0))
 			for range 20 {
 				n := 3 * (1 + r.IntN(30))
-				if in, complaints := c.Parse(files[:n]); len(complaints) > 0 || len(in.Models) != n/3 {
+				if in, complaints := c.Parse(files[:n]); len(complaints) > 0 || in.Models.Len() != n/3 {
 					t.Errorf("%d files: %v", n, complaints)
 				}
 			}

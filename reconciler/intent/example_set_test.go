@@ -44,7 +44,7 @@ func TestExampleSet(t *testing.T) {
 	if t.Failed() {
 		return
 	}
-	m, g, f := got.Models["shapes"], got.Gates["production"], got.Fleets["demo"]
+	m, g, f := got.Models.Of("shapes"), got.Gates.Of("production"), got.Fleets.Of("demo")
 	if m.Train.With != "tiny@1" || m.Train.Precision != "fp32" || len(m.Variants) != 1 {
 		t.Errorf("shapes: %+v", m)
 	}

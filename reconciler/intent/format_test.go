@@ -162,10 +162,10 @@ func TestReleaseRoundTrip(t *testing.T) {
 		if len(complaints) > 0 {
 			t.Fatalf("%v in\n%s", complaints, data)
 		}
-		if diff := cmp.Diff(want, in.Releases["m"]); diff != "" {
+		if diff := cmp.Diff(want, in.Releases.Of("m")); diff != "" {
 			t.Fatalf("(-written +read):\n%s\n%s", diff, data)
 		}
-		if again := intent.FormatRelease(in.Releases["m"], nil); !bytes.Equal(again, data) {
+		if again := intent.FormatRelease(in.Releases.Of("m"), nil); !bytes.Equal(again, data) {
 			t.Fatalf("written again it is\n%s\nand not\n%s", again, data)
 		}
 	}
@@ -188,7 +188,7 @@ func TestReleaseNotesAreComments(t *testing.T) {
 		if len(complaints) > 0 {
 			t.Fatalf("%q: %v in\n%s", text, complaints, data)
 		}
-		if diff := cmp.Diff(want, in.Releases["m"]); diff != "" {
+		if diff := cmp.Diff(want, in.Releases.Of("m")); diff != "" {
 			t.Errorf("%q (-written +read):\n%s\n%s", text, diff, data)
 		}
 		if !strings.Contains(data, "\n      # check") || !strings.Contains(data, "\n      # lost") {
@@ -217,10 +217,10 @@ func TestQuarantineRoundTrip(t *testing.T) {
 		if len(complaints) > 0 {
 			t.Fatalf("%v in\n%s", complaints, data)
 		}
-		if diff := cmp.Diff(want, in.Quarantines["m"]); diff != "" {
+		if diff := cmp.Diff(want, in.Quarantines.Of("m")); diff != "" {
 			t.Fatalf("(-written +read):\n%s\n%s", diff, data)
 		}
-		if again := intent.FormatQuarantine(in.Quarantines["m"]); !bytes.Equal(again, data) {
+		if again := intent.FormatQuarantine(in.Quarantines.Of("m")); !bytes.Equal(again, data) {
 			t.Fatalf("written again it is\n%s\nand not\n%s", again, data)
 		}
 	}

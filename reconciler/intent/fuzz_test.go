@@ -48,7 +48,7 @@ func FuzzParse(f *testing.F) {
 				t.Errorf("complaint of more than a line: %q", s)
 			}
 		}
-		for _, m := range in.Models {
+		for _, m := range in.Models.All() {
 			plain, err := json.Marshal(m.Spec())
 			if err != nil {
 				t.Fatal(err)
@@ -58,19 +58,19 @@ func FuzzParse(f *testing.F) {
 				t.Errorf("the spec's digest does not survive JSON: %v\n%s", err, plain)
 			}
 		}
-		for name, r := range in.Releases {
+		for name, r := range in.Releases.All() {
 			data := intent.FormatRelease(r, nil)
-			if got := reparse(t, "models/"+name+".release.yaml", data).Releases[name]; !cmp.Equal(rounded(r), got) {
+			if got := reparse(t, "models/"+name+".release.yaml", data).Releases.Of(name); !cmp.Equal(rounded(r), got) {
 				t.Errorf("formatted and read it is another release:\n%s", cmp.Diff(rounded(r), got))
 			}
 		}
-		for name, q := range in.Quarantines {
+		for name, q := range in.Quarantines.All() {
 			if got := reparse(t, "models/"+name+".quarantine.yaml",
-				intent.FormatQuarantine(q)).Quarantines[name]; !cmp.Equal(q, got) {
+				intent.FormatQuarantine(q)).Quarantines.Of(name); !cmp.Equal(q, got) {
 				t.Errorf("formatted and read it is another quarantine:\n%s", cmp.Diff(q, got))
 			}
 		}
-		if len(in.Models)+len(in.Gates)+len(in.Fleets)+len(in.Releases)+len(in.Quarantines) == 1 {
+		if in.Models.Len()+in.Gates.Len()+in.Fleets.Len()+in.Releases.Len()+in.Quarantines.Len() == 1 {
 			if err, _ := valid(t, schemas[kindOf(path)], data); err != nil {
 				t.Errorf("Parse has no complaint, and the schema says: %v", err)
 			}

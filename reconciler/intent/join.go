@@ -14,12 +14,10 @@ import (
 // not find it. A file with complaints is not in the intent, but its name counts as existing.
 func Join(docs []*Doc) (delivery.Intent, []delivery.Complaint) {
 	j := joiner{
-		named: map[string]map[string]*Doc{"Model": {}, "Gate": {}, "Fleet": {}},
-		intent: delivery.Intent{
-			Models: map[string]delivery.Model{}, Gates: map[string]delivery.Gate{}, Fleets: map[string]delivery.Fleet{},
-			Releases: map[string]delivery.Release{}, Quarantines: map[string]delivery.Quarantine{},
-			Files: make(map[string]string, len(docs)),
-		},
+		named:  map[string]map[string]*Doc{"Model": {}, "Gate": {}, "Fleet": {}},
+		models: map[string]delivery.Model{}, gates: map[string]delivery.Gate{}, fleets: map[string]delivery.Fleet{},
+		releases: map[string]delivery.Release{}, quarantines: map[string]delivery.Quarantine{},
+		hashes: make(map[string]string, len(docs)),
 	}
 	for _, doc := range docs {
 		j.add(doc)
@@ -32,7 +30,7 @@ func Join(docs []*Doc) (delivery.Intent, []delivery.Complaint) {
 	j.cycles()
 	delivery.SortComplaints(j.files)
 	delivery.SortComplaints(j.list)
-	return j.intent, atMost(append(j.files, j.list...), j.more)
+	return j.intent(), atMost(append(j.files, j.list...), j.more)
 }
 
 // MaxComplaints is how many complaints about one tree are kept. A hostile tree could have millions.
@@ -51,7 +49,13 @@ func atMost(list []delivery.Complaint, more int) []delivery.Complaint {
 }
 
 type joiner struct {
-	intent  delivery.Intent
+	models      map[string]delivery.Model
+	gates       map[string]delivery.Gate
+	fleets      map[string]delivery.Fleet
+	releases    map[string]delivery.Release
+	quarantines map[string]delivery.Quarantine
+	hashes      map[string]string // of files, by path
+
 	named   map[string]map[string]*Doc // by kind and name, also with complaints
 	files   []delivery.Complaint       // about single files
 	list    []delivery.Complaint       // about references between files
@@ -60,6 +64,13 @@ type joiner struct {
 	sorted  map[string][]string        // by kind, made when first needed
 	renamed map[string]string          // made when first needed, see newNames
 	read    int                        // classes that were read for complaints about gates
+}
+
+// intent returns what was joined.
+func (j *joiner) intent() delivery.Intent {
+	return delivery.Intent{Models: delivery.NamedOf(j.models), Gates: delivery.NamedOf(j.gates),
+		Fleets: delivery.NamedOf(j.fleets), Releases: delivery.NamedOf(j.releases),
+		Quarantines: delivery.NamedOf(j.quarantines), Files: delivery.NamedOf(j.hashes)}
 }
 
 func (j *joiner) add(doc *Doc) {
@@ -74,22 +85,22 @@ func (j *joiner) add(doc *Doc) {
 		j.strays[kind+" "+name] = doc.file
 	}
 	if doc.hash != "" {
-		j.intent.Files[doc.file] = doc.hash
+		j.hashes[doc.file] = doc.hash
 	}
 	if named := j.named[doc.kind]; named != nil && doc.name != "" {
 		named[doc.name] = doc
 	}
 	switch v := doc.Value.(type) {
 	case delivery.Model:
-		j.intent.Models[doc.name] = v
+		j.models[doc.name] = v
 	case delivery.Gate:
-		j.intent.Gates[doc.name] = v
+		j.gates[doc.name] = v
 	case delivery.Fleet:
-		j.intent.Fleets[doc.name] = v
+		j.fleets[doc.name] = v
 	case delivery.Release:
-		j.intent.Releases[doc.name] = v
+		j.releases[doc.name] = v
 	case delivery.Quarantine:
-		j.intent.Quarantines[doc.name] = v
+		j.quarantines[doc.name] = v
 	}
 }
 
@@ -236,7 +247,7 @@ func (j *joiner) shared(doc *Doc) (classes, labels []string, all bool) {
 	mapped := delivery.Labels{}
 	n := 0
 	for _, r := range doc.refs {
-		m, ok := j.intent.Models[r.name]
+		m, ok := j.models[r.name]
 		if j.read += len(m.Classes); r.role != refCovers || !ok || j.read > maxRead {
 			continue
 		}

@@ -66,7 +66,7 @@ func parseModel(t *testing.T, text string) delivery.Model {
 	if t.Failed() {
 		t.Fatalf("in\n%s", text)
 	}
-	return in.Models["m"]
+	return in.Models.Of("m")
 }
 
 // One model however it is written, and another one at the smallest change that
@@ -177,7 +177,7 @@ func TestDefaults(t *testing.T) {
 		Checks: []delivery.GateCheck{{Metric: "mAP", MaxDrop: &drop, Against: "release", Confidence: 0.95, Support: 1,
 			Unsure: "review"}},
 	}
-	if diff := cmp.Diff(gate, in.Gates["g"], cmpopts.IgnoreUnexported(delivery.Gate{})); diff != "" {
+	if diff := cmp.Diff(gate, in.Gates.Of("g"), cmpopts.IgnoreUnexported(delivery.Gate{})); diff != "" {
 		t.Errorf("gate (-want +got):\n%s", diff)
 	}
 	fleet := delivery.Fleet{
@@ -188,7 +188,7 @@ func TestDefaults(t *testing.T) {
 		Window: &delivery.Window{Days: []string{"mon", "tue", "wed", "thu", "fri", "sat", "sun"}, From: "01:00",
 			To: "02:00", Zone: "UTC"},
 	}
-	if diff := cmp.Diff(fleet, in.Fleets["f"]); diff != "" {
+	if diff := cmp.Diff(fleet, in.Fleets.Of("f")); diff != "" {
 		t.Errorf("fleet (-want +got):\n%s", diff)
 	}
 }

@@ -63,7 +63,7 @@ func TestTrainerOfAServer(t *testing.T) {
 			t.Errorf("%s: got %q, want %q", train, text, want)
 		}
 		if train == "{with: x@1}" {
-			m := in.Models["m"].Train
+			m := in.Models.Of("m").Train
 			if m.Architecture != "x-small" || m.Resolution != 640 || m.Epochs != 10 || m.Batch.Effective != 8 ||
 				m.Batch.Step != 8 || m.Optimizer.LR != 0.1 || m.Optimizer.Warmup != 0 {
 				t.Errorf("the trainer's defaults are not filled in: %+v", m)
@@ -186,8 +186,8 @@ func TestParseAccepted(t *testing.T) {
 	if len(complaints) > 0 {
 		t.Fatal(complaints)
 	}
-	if got := cache.ParseAccepted(f).Value.(delivery.Model).SpecDigest(); got != now.Models["m"].SpecDigest() {
-		t.Errorf("the spec of an accepted file is %s, want that of today, %s", got, now.Models["m"].SpecDigest())
+	if got := cache.ParseAccepted(f).Value.(delivery.Model).SpecDigest(); got != now.Models.Of("m").SpecDigest() {
+		t.Errorf("the spec of an accepted file is %s, want that of today, %s", got, now.Models.Of("m").SpecDigest())
 	}
 	gone := cache.ParseAccepted(file("models/m.yaml", strings.Replace(text, "%", "y@1", 1)))
 	if m, ok := gone.Value.(delivery.Model); !ok || m.SpecDigest() == "" {

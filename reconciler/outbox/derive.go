@@ -52,7 +52,7 @@ func (d deriver) runs(b *box) map[delivery.Digest]*runRecord {
 			continue
 		}
 		for _, mr := range report.Models {
-			if pr.Merged.Models[mr.Model].Track.Tracker() != b.name {
+			if pr.Merged.Models.Of(mr.Model).Track.Tracker() != b.name {
 				continue
 			}
 			for _, seed := range mr.Seeds {
@@ -377,9 +377,9 @@ func (r *runRecord) measured(pr plan.Proposal, mr plan.ModelReport, main deliver
 	}
 	for _, m := range mr.Measured {
 		name, _, _ := strings.Cut(m.Gate, ".") // it is GATE.proposed or GATE.fleet-FLEET too
-		g, ok := pr.Merged.Gates[name]
+		g, ok := pr.Merged.Gates.Get(name)
 		if !ok {
-			g = main.Gates[name]
+			g = main.Gates.Of(name)
 		}
 		values := map[string]float64{}
 		for metric, f := range m.Metrics {

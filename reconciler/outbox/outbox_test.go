@@ -106,7 +106,7 @@ func training(epoch int) (plan.World, plan.Plan) {
 	key := delivery.Sum([]byte("run"))
 	pr := delivery.PullRequest{Number: 1, Author: "ada", Head: "c0ffee"}
 	w := plan.World{ProposalsKnown: true, Proposals: []plan.Proposal{{PullRequest: pr, Merged: delivery.Intent{
-		Models: map[string]delivery.Model{"shapes": {Track: delivery.Track{MLflow: "default"}}}}}},
+		Models: delivery.NamedOf(map[string]delivery.Model{"shapes": {Track: delivery.Track{MLflow: "default"}}})}}},
 		Runs: map[delivery.Digest]delivery.RunState{key: {Phase: delivery.RunRunning, Started: time.Unix(1e9, 0),
 			Spec:   delivery.RunSpec{Key: key, Train: &delivery.TrainRun{Seed: 1}},
 			Status: delivery.RunStatus{Epoch: epoch}}}}

@@ -32,14 +32,14 @@ func (d deriver) models(b *box) map[string]*modelRecord {
 	}
 	for _, mm := range d.p.Main.Models {
 		accepted := d.w.Evidence.Accepted[mm.Model]
-		if d.w.Main.Intent.Models[mm.Model].Track.Tracker() != b.name || d.w.Main.Unread[mm.Model] != "" ||
+		if d.w.Main.Intent.Models.Of(mm.Model).Track.Tracker() != b.name || d.w.Main.Unread[mm.Model] != "" ||
 			len(accepted) == 0 && mm.Accepted == nil {
 			continue
 		}
 		keep(d.model(b, mm, accepted))
 	}
 	for name, old := range b.models {
-		if _, there := d.w.Main.Intent.Models[name]; !there { // main has removed or renamed it
+		if _, there := d.w.Main.Intent.Models.Get(name); !there { // main has removed or renamed it
 			gone := old.Model
 			gone.Production = nil
 			keep(gone)

@@ -31,7 +31,7 @@ func AcceptCode(v delivery.Verdict) string { return v.Key.Hex()[:32] }
 // owners returns who may accept verdicts of a gate. Where main has the gate, main's list counts, so that a pull request
 // cannot name its own owners.
 func (m *maker) owners(j judged) []string {
-	if onMain, ok := m.w.Main.Intent.Gates[j.name]; ok {
+	if onMain, ok := m.w.Main.Intent.Gates.Get(j.name); ok {
 		return onMain.Owners
 	}
 	return j.gate.Owners

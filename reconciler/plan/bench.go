@@ -20,8 +20,8 @@ import (
 func (m *maker) benches(in *gate.Input, g delivery.Gate, ask bool) {
 	names, variant := m.w.names(in.Model), m.formatOf(in.Bundle)
 	mine, others := map[string]bool{}, map[string]string{}
-	for _, name := range slices.Sorted(maps.Keys(m.w.Main.Intent.Fleets)) {
-		f := m.w.Main.Intent.Fleets[name]
+	for _, name := range m.w.Main.Intent.Fleets.Names() {
+		f := m.w.Main.Intent.Fleets.Of(name)
 		if !slices.Contains(names, f.Runs) {
 			continue
 		}
@@ -63,7 +63,7 @@ func (m *maker) formatOf(bundle delivery.Digest) string {
 // profilesOf lists the hardware profiles of main's fleets that run a model, which has these names.
 func (m *maker) profilesOf(names []string) []string {
 	all := map[string]bool{}
-	for _, f := range m.w.Main.Intent.Fleets {
+	for _, f := range m.w.Main.Intent.Fleets.All() {
 		if slices.Contains(names, f.Runs) {
 			for profile := range f.Profiles {
 				all[profile] = true
@@ -156,8 +156,8 @@ func (m *maker) staleBench(b delivery.Bench) bool {
 // where one was asked.
 func (m *maker) askBench(bundle delivery.Digest, profile string, attempt int, what *values) (why delivery.Fact) {
 	var busy delivery.Fact
-	for _, name := range slices.Sorted(maps.Keys(m.w.Main.Intent.Fleets)) {
-		f := m.w.Main.Intent.Fleets[name]
+	for _, name := range m.w.Main.Intent.Fleets.Names() {
+		f := m.w.Main.Intent.Fleets.Of(name)
 		for _, d := range m.benchDevices(f, profile) {
 			r := delivery.BenchRequest{Ring: name, Device: d.Report.Device, Attempt: attempt,
 				BenchRun: delivery.BenchRun{Bundle: bundle, Profile: profile, Settings: delivery.GateBench()}}

@@ -27,8 +27,8 @@ func BenchmarkReleases(b *testing.B) {
 
 // released is a main of models that each have had their share of the releases.
 func released(models, releases int) World {
-	w := World{ProposalsKnown: true, Main: Main{Branch: "main", Commit: "c",
-		Intent: delivery.Intent{Models: map[string]delivery.Model{}, Releases: map[string]delivery.Release{}}},
+	all, files := map[string]delivery.Model{}, map[string]delivery.Release{}
+	w := World{ProposalsKnown: true, Main: Main{Branch: "main", Commit: "c"},
 		Evidence: Evidence{Accepted: map[string][]delivery.Acceptance{}}}
 	for i := range releases {
 		mdl := delivery.Model{Name: fmt.Sprintf("m%d", i%models)}.Sealed()
@@ -42,13 +42,14 @@ func released(models, releases int) World {
 			}
 			file.Measured = append(file.Measured, m)
 		}
-		w.Main.Intent.Models[mdl.Name], w.Main.Intent.Releases[mdl.Name] = mdl, file
+		all[mdl.Name], files[mdl.Name] = mdl, file
 		w.Evidence.Releases = append(w.Evidence.Releases, delivery.ReleaseStatement{Model: mdl.Name,
 			Version: file.Version,
 			Spec:    file.Spec, Bundle: file.Bundle, File: file})
 		w.Evidence.Accepted[mdl.Name] = append(w.Evidence.Accepted[mdl.Name], delivery.Acceptance{Model: mdl.Name,
 			Version: file.Version, Spec: file.Spec, Bundle: file.Bundle})
 	}
+	w.Main.Intent = delivery.Intent{Models: delivery.NamedOf(all), Releases: delivery.NamedOf(files)}
 	return w
 }
 

@@ -3,7 +3,6 @@ package plan
 // This file checks that a model has the classes of its gates. Other classes of the model are shown and never counted.
 
 import (
-	"maps"
 	"slices"
 
 	"github.com/autonomos/aob/reconciler/code"
@@ -46,10 +45,10 @@ func wrongClass(mdl delivery.Model, name string, g delivery.Gate, branch string)
 // WrongClasses says of models, by name, which class they lack that a gate of the same tree requires, or have twice.
 func WrongClasses(in delivery.Intent) map[string][]delivery.Fact {
 	found := map[string][]delivery.Fact{}
-	for _, name := range slices.Sorted(maps.Keys(in.Gates)) {
-		for _, model := range in.Gates[name].Covers {
-			if mdl, ok := in.Models[model]; ok {
-				if why := wrongClass(mdl, name, in.Gates[name], ""); !why.IsZero() {
+	for _, name := range in.Gates.Names() {
+		for _, model := range in.Gates.Of(name).Covers {
+			if mdl, ok := in.Models.Get(model); ok {
+				if why := wrongClass(mdl, name, in.Gates.Of(name), ""); !why.IsZero() {
 					found[model] = append(found[model], why)
 				}
 			}

@@ -30,7 +30,7 @@ func (m *maker) fleets(main *MainReport) {
 	if !m.w.Evidence.newer().IsZero() {
 		return
 	}
-	fleets := maps.Clone(m.w.Main.Intent.Fleets)
+	fleets := maps.Collect(m.w.Main.Intent.Fleets.All())
 	for name, d := range m.w.Published {
 		if _, there := fleets[name]; !there && !m.brokenFile(delivery.Fleet{Name: name, Runs: d.Model}).IsZero() {
 			fleets[name] = delivery.Fleet{Name: name, Runs: d.Model} // its own file may be broken
@@ -118,7 +118,7 @@ func (m *maker) fleet(f delivery.Fleet) FleetReport {
 	default:
 		target = releases[0]
 	}
-	named := m.w.Main.Intent.Fleets[f.Name]
+	named := m.w.Main.Intent.Fleets.Of(f.Name)
 	if ships, lacks := m.shipped(f, target); lacks.IsZero() {
 		target = ships
 	} else if f, target, ok := m.keepsRelease(&r, f, releases, lacks); ok {
@@ -370,7 +370,7 @@ func (m *maker) proposeQuarantine(f delivery.Fleet, bad delivery.Release, releas
 	if !m.historyUnknown(m.w.names(f.Runs)).IsZero() {
 		return // it is not known what to restore
 	}
-	if named, ok := m.w.Main.Intent.Releases[f.Runs]; !ok || named.Bundle != m.fp32Of(bad.Bundle) {
+	if named, ok := m.w.Main.Intent.Releases.Get(f.Runs); !ok || named.Bundle != m.fp32Of(bad.Bundle) {
 		return // main names another release now
 	}
 	restore := map[string]string{"models/" + f.Runs + ".release.yaml": ""}
@@ -390,7 +390,7 @@ func (m *maker) proposeQuarantine(f delivery.Fleet, bad delivery.Release, releas
 			break
 		}
 	}
-	q := m.w.Main.Intent.Quarantines[f.Runs]
+	q := m.w.Main.Intent.Quarantines.Of(f.Runs)
 	q.APIVersion, q.Kind, q.Name = delivery.APIVersion, "Quarantine", f.Runs
 	q.Entries = slices.Clone(q.Entries)
 	for _, e := range m.w.Main.Quarantine[f.Runs] { // entries that main lost are restored

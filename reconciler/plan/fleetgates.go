@@ -90,7 +90,7 @@ func (m *maker) fleetGatesOf(f delivery.Fleet, before *delivery.Fleet) (fleetGat
 	}
 	covering := func(model string) {
 		for _, name := range m.w.Main.Intent.Covering(model) {
-			add(m.w.Main.Intent.Gates[name])
+			add(m.w.Main.Intent.Gates.Of(name))
 		}
 	}
 	covering(b.from)
@@ -137,12 +137,12 @@ func (m *maker) mayRunAnyway(b fleetGates, bundle delivery.Digest) bool {
 // A new fleet that can match the same devices as a removed one must pass the removed fleet's gates.
 func (m *maker) fleetGatesFor(p Proposal, model string) []fleetGates {
 	var list []fleetGates
-	for _, name := range slices.Sorted(maps.Keys(p.Merged.Fleets)) {
-		f := p.Merged.Fleets[name]
+	for _, name := range p.Merged.Fleets.Names() {
+		f := p.Merged.Fleets.Of(name)
 		if f.Runs != model {
 			continue
 		}
-		onMain, exists := m.w.Main.Intent.Fleets[name]
+		onMain, exists := m.w.Main.Intent.Fleets.Get(name)
 		if exists {
 			if b, ok := m.fleetGatesOf(f, &onMain); ok {
 				list = append(list, b)
@@ -152,9 +152,9 @@ func (m *maker) fleetGatesFor(p Proposal, model string) []fleetGates {
 		if b, ok := m.fleetGatesOf(f, nil); ok {
 			list = append(list, b)
 		}
-		for _, old := range slices.Sorted(maps.Keys(m.w.Main.Intent.Fleets)) {
-			removed := m.w.Main.Intent.Fleets[old]
-			if _, kept := p.Merged.Fleets[old]; !kept && overlap(removed.Match, f.Match) {
+		for _, old := range m.w.Main.Intent.Fleets.Names() {
+			removed := m.w.Main.Intent.Fleets.Of(old)
+			if _, kept := p.Merged.Fleets.Get(old); !kept && overlap(removed.Match, f.Match) {
 				removed.Name = f.Name
 				if b, ok := m.fleetGatesOf(f, &removed); ok {
 					list = append(list, b)
@@ -178,8 +178,8 @@ func overlap(a, b map[string]string) bool {
 // repointed lists the models that a proposal does not change and that a fleet changes to.
 func (m *maker) repointed(p Proposal, changed []string) []string {
 	var names []string
-	for _, f := range p.Merged.Fleets {
-		onMain, there := m.w.Main.Intent.Fleets[f.Name]
+	for _, f := range p.Merged.Fleets.All() {
+		onMain, there := m.w.Main.Intent.Fleets.Get(f.Name)
 		same := there && onMain.Runs == f.Runs && onMain.Version == f.Version && onMain.Ships() == f.Ships()
 		if !same && !slices.Contains(changed, f.Runs) && !slices.Contains(names, f.Runs) &&
 			len(m.fleetGatesFor(p, f.Runs)) > 0 {
@@ -261,7 +261,7 @@ func (m *maker) judgeFleet(r *progress, b fleetGates, bundle, fp32 delivery.Dige
 
 // repoint reports about a model that a proposal does not change and that fleets change to.
 func (m *maker) repoint(p Proposal, name string) ModelReport {
-	mdl := p.Merged.Models[name]
+	mdl := p.Merged.Models.Of(name)
 	r := &progress{ModelReport: ModelReport{Model: name}, names: m.w.names(name), proposal: p, model: mdl,
 		run: m.runner(p, ApprovalCode(mdl), fmt.Sprintf("%s, #%d", name, p.Number))}
 	if why := m.baselineUnknown(p, name); !why.IsZero() {
@@ -387,7 +387,7 @@ func (m *maker) mayChange(b fleetGates, target delivery.Release) Stage {
 	if of := m.fp32Of(target.Bundle); of != target.Bundle {
 		fp32 = of
 	}
-	mdl := m.w.Main.Intent.Models[b.fleet.Runs]
+	mdl := m.w.Main.Intent.Models.Of(b.fleet.Runs)
 	for _, j := range b.gates {
 		owners := m.owners(j)
 		if slices.ContainsFunc(m.w.Evidence.Releases, func(s delivery.ReleaseStatement) bool {

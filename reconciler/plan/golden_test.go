@@ -366,12 +366,12 @@ func (s *scene) tree(name string) (delivery.Intent, []delivery.Complaint) {
 	named, _ := parse() // what release files name by digest
 	for path, text := range files {
 		files[path] = os.Expand(text, func(word string) string {
-			model := named.Models[modelOf(path)]
+			model := named.Models.Of(modelOf(path))
 			switch word {
 			case "spec":
 				return string(model.SpecDigest())
 			case "evalset":
-				return string(content(model, named.Gates[named.Covering(model.Name)[0]].Evaluate).Digest())
+				return string(content(model, named.Gates.Of(named.Covering(model.Name)[0]).Evaluate).Digest())
 			}
 			return string(bundle(word))
 		})
@@ -396,11 +396,11 @@ func (s *scene) history(model string) []plan.Past {
 	var list []plan.Past
 	for n, commit := 1, "main"; ; n++ {
 		older := fmt.Sprintf("main~%d", n)
-		now, before := s.trees[commit].Releases[model], s.trees[older].Releases[model]
+		now, before := s.trees[commit].Releases.Of(model), s.trees[older].Releases.Of(model)
 		if !delivery.SameRelease(now, before) {
 			past := plan.Past{Commit: commit}
 			if now.Version > 0 {
-				past.Release, past.Spec = &now, s.trees[commit].Models[model].SpecDigest()
+				past.Release, past.Spec = &now, s.trees[commit].Models.Of(model).SpecDigest()
 			} else {
 				past.Pull = 30
 			}
@@ -603,7 +603,7 @@ func (s *scene) held(what string) {
 func (s *scene) weakened(what string) {
 	tree, path := split(what)
 	name := strings.TrimSuffix(filepath.Base(path), ".yaml")
-	g, ok := s.trees[tree].Gates[name]
+	g, ok := s.trees[tree].Gates.Get(name)
 	if !ok {
 		s.Fatalf("%s has no gate %s", tree, name)
 	}
@@ -614,7 +614,7 @@ func (s *scene) weakened(what string) {
 func (s *scene) repointed(what string) {
 	step := plan.Repoint{Commit: s.value("in"), From: s.value("from")}
 	for _, name := range s.Main.Intent.Covering(step.From) {
-		step.Gates = append(step.Gates, s.Main.Intent.Gates[name])
+		step.Gates = append(step.Gates, s.Main.Intent.Gates.Of(name))
 	}
 	s.Main.Repointed = map[string][]plan.Repoint{what: append(s.Main.Repointed[what], step)}
 }
@@ -729,14 +729,14 @@ func (s *scene) run(spec delivery.RunSpec, result any) {
 // of its own tree.
 func (s *scene) model(file string) (delivery.Model, []delivery.Gate) {
 	tree, path := split(file)
-	m, ok := s.trees[tree].Models[modelOf(path)]
+	m, ok := s.trees[tree].Models.Get(modelOf(path))
 	if !ok {
 		s.Fatalf("there is no model %s", file)
 	}
 	var gates []delivery.Gate
 	for _, in := range []delivery.Intent{s.Main.Intent, s.trees[tree]} {
 		for _, name := range in.Covering(m.Name) {
-			gates = append(gates, in.Gates[name])
+			gates = append(gates, in.Gates.Of(name))
 		}
 	}
 	return m, gates
@@ -752,7 +752,7 @@ func (s *scene) data(file string) (delivery.DataRun, delivery.DataResult) {
 	m, gates := s.model(file)
 	ask := delivery.DataRun{Dataset: m.Dataset, Classes: m.Classes, Scenes: m.Scenes}
 	for _, name := range []string{m.Name, m.RenamedFrom} {
-		if main, ok := s.Main.Intent.Models[name]; ok && main.Dataset != m.Dataset {
+		if main, ok := s.Main.Intent.Models.Get(name); ok && main.Dataset != m.Dataset {
 			ask.Before = &main.Dataset
 			break
 		}
@@ -866,7 +866,7 @@ func (s *scene) variant(letter string) {
 		Key: delivery.VariantKey(ask), Input: ask, Result: delivery.VariantResult{Bundle: b,
 			Model: info.Model, Size: info.Size, Times: delivery.Times{FP32: delivery.Latency{P50: 0.01},
 				Variant: delivery.Latency{P50: took}, Rounds: []delivery.Round{{FP32: 0.01, Variant: took}}}}})
-	s.score(letter, slices.Collect(maps.Values(s.Main.Intent.Gates)))
+	s.score(letter, allGates(s.Main.Intent))
 }
 
 // score signs the scores of a bundle on the eval sets of gates.
@@ -929,7 +929,7 @@ func (s *scene) comparison(candidate, baseline string, e delivery.EvalSet) (deli
 // statement signs what a release file says, and the verdicts behind it.
 func (s *scene) statement(file string) {
 	tree, path := split(file)
-	r, ok := s.trees[tree].Releases[modelOf(path)]
+	r, ok := s.trees[tree].Releases.Get(modelOf(path))
 	if !ok {
 		s.Fatalf("there is no release file %s", file)
 	}
@@ -939,7 +939,7 @@ func (s *scene) statement(file string) {
 	}
 	statement := delivery.ReleaseStatement{Model: r.Name, Version: r.Version, Spec: r.Spec, Bundle: r.Bundle, File: r}
 	for _, name := range judges.Covering(r.Name) {
-		g := judges.Gates[name]
+		g := judges.Gates.Of(name)
 		score := s.made[letter].scores[g.Evaluate]
 		in := gate.Input{Model: r.Name, Size: 1e6, Classes: s.made[letter].model.Classes.Names(),
 			Candidate: gate.Measured{Key: score.Key, Scores: score.Scores}}
@@ -1031,7 +1031,7 @@ func (s *scene) bench(of delivery.Digest) delivery.Bench {
 }
 
 func (s *scene) fleet(name string) {
-	f, hour := s.Main.Intent.Fleets[name], s.At.Add(-time.Hour)
+	f, hour := s.Main.Intent.Fleets.Of(name), s.At.Add(-time.Hour)
 	model := s.value("model")
 	if model == "" {
 		model = f.Runs
@@ -1050,4 +1050,11 @@ func (s *scene) fleet(name string) {
 			Report: delivery.Report{Device: id, Ring: name, Labels: f.Match, Desired: 1, Bundle: to.Bundle,
 				Release: to.Version, Phase: delivery.DeviceHealthy}})
 	}
+}
+
+func allGates(in delivery.Intent) (list []delivery.Gate) {
+	for _, g := range in.Gates.All() {
+		list = append(list, g)
+	}
+	return list
 }

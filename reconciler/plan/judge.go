@@ -251,7 +251,7 @@ func (m *maker) lookNumber(bundle, baseline, evalSet delivery.Digest) int {
 			if v.Look == 0 || v.Bundle == "" || variants[v.Bundle] { // a variant has the look of its model
 				continue
 			}
-			if _, onMain := m.w.Main.Intent.Models[v.Model]; !onMain && v.Baseline == "" {
+			if _, onMain := m.w.Main.Intent.Models.Get(v.Model); !onMain && v.Baseline == "" {
 				if m.probes[v.EvalSet] == nil {
 					m.probes[v.EvalSet] = map[delivery.Digest]bool{}
 				}

@@ -28,7 +28,7 @@ func (k keyed) key(t *testing.T) delivery.Digest {
 	if len(complaints) > 0 {
 		t.Fatal(delivery.Complaints(complaints))
 	}
-	mdl := in.Models["m"]
+	mdl := in.Models.Of("m")
 	server := plan.Server{Trainers: map[string]delivery.Trainer{mdl.Train.With: k.trainer}, Weights: k.weights}
 	input, why := server.TrainInput(mdl, k.seed, k.dataKey, k.data)
 	if !why.IsZero() {

@@ -4,7 +4,6 @@ package plan
 // by a merge that kept the wrong side.
 
 import (
-	"maps"
 	"slices"
 
 	"github.com/autonomos/aob/reconciler/code"
@@ -22,7 +21,7 @@ func (m *maker) lostGates() []delivery.Fact {
 	var list []delivery.Fact
 	for _, l := range m.w.Main.Lost {
 		c := code.GateLost
-		if _, there := m.w.Main.Intent.Gates[l.Gate.Name]; there {
+		if _, there := m.w.Main.Intent.Gates.Get(l.Gate.Name); there {
 			c = code.GateWeakened
 		}
 		list = append(list, fact(c, values{Branch: m.w.Main.Branch, Gate: l.Gate.Name, Commit: l.Commit}))
@@ -34,13 +33,13 @@ func (m *maker) lostGates() []delivery.Fact {
 // that is renamed or made stricter is not weaker.
 func Weaker(old delivery.Gate, tree delivery.Intent) bool {
 	for _, model := range old.Covers {
-		if _, there := tree.Models[model]; !there {
+		if _, there := tree.Models.Get(model); !there {
 			if model = renamedTo(model, tree); model == "" {
 				continue
 			}
 		}
 		if !slices.ContainsFunc(tree.Covering(model), func(name string) bool {
-			return atLeastAsStrict(tree.Gates[name], old)
+			return atLeastAsStrict(tree.Gates.Of(name), old)
 		}) {
 			return true
 		}
@@ -50,8 +49,8 @@ func Weaker(old delivery.Gate, tree delivery.Intent) bool {
 
 // renamedTo returns the present name of a renamed model; empty where the tree does not tell.
 func renamedTo(old string, tree delivery.Intent) string {
-	for _, name := range slices.Sorted(maps.Keys(tree.Models)) {
-		if tree.Models[name].RenamedFrom == old {
+	for _, name := range tree.Models.Names() {
+		if tree.Models.Of(name).RenamedFrom == old {
 			return name
 		}
 	}

@@ -33,15 +33,16 @@ func TestWeaker(t *testing.T) {
 	} {
 		g := was
 		c.change(&g)
-		tree := delivery.Intent{Models: map[string]delivery.Model{c.model.Name: c.model},
-			Gates: map[string]delivery.Gate{"g": g}}
+		tree := delivery.Intent{Models: delivery.NamedOf(map[string]delivery.Model{c.model.Name: c.model}),
+			Gates: delivery.NamedOf(map[string]delivery.Gate{"g": g})}
 		if got := plan.Weaker(was, tree); got != c.weaker {
 			t.Errorf("%s: weaker is %v, want %v", name, got, c.weaker)
 		}
 	}
 	from := was // before gates had classes
 	from.Classes = nil
-	tree := delivery.Intent{Models: map[string]delivery.Model{"shapes": {}}, Gates: map[string]delivery.Gate{"g": was}}
+	tree := delivery.Intent{Models: delivery.NamedOf(map[string]delivery.Model{"shapes": {}}),
+		Gates: delivery.NamedOf(map[string]delivery.Gate{"g": was})}
 	if plan.Weaker(from, tree) {
 		t.Error("a gate that gets classes is weaker")
 	}

@@ -47,7 +47,7 @@ func (m *maker) main() MainReport {
 	if why := m.w.Evidence.newer(); !why.IsZero() {
 		release = check(delivery.ContextRelease, delivery.CheckPending, why.In(code.FleetsStay, values{}))
 	}
-	for _, name := range slices.Sorted(maps.Keys(main.Intent.Models)) {
+	for _, name := range main.Intent.Models.Names() {
 		mm := m.mainModel(name)
 		r.Models = append(r.Models, mm)
 		if severity(mm.State) > severity(release.State) {
@@ -77,8 +77,8 @@ func (m *maker) unread() (why delivery.Fact, quarantine bool) {
 	for _, c := range m.w.Main.Complaints {
 		name := strings.TrimSuffix(path.Base(c.File), ".yaml")
 		of, quarantine := strings.CutSuffix(name, ".quarantine")
-		_, gateRead := m.w.Main.Intent.Gates[name]
-		_, quarantineRead := m.w.Main.Intent.Quarantines[of]
+		_, gateRead := m.w.Main.Intent.Gates.Get(name)
+		_, quarantineRead := m.w.Main.Intent.Quarantines.Get(of)
 		if strings.HasPrefix(c.File, "gates/") && !gateRead || quarantine && !quarantineRead {
 			return complaints([]delivery.Complaint{c}), quarantine
 		}
@@ -93,7 +93,7 @@ func (m *maker) mainModel(name string) MainModel {
 	if len(before) > 0 {
 		mm.Accepted = &before[0]
 	}
-	named, ok := m.w.Main.Intent.Releases[name]
+	named, ok := m.w.Main.Intent.Releases.Get(name)
 	if !ok {
 		mm.Fact = fact(code.MainNoRelease, values{Model: name})
 		if mm.Accepted != nil {
@@ -176,9 +176,9 @@ func (m *maker) todaysGates(name string, named delivery.Release) []delivery.Fact
 	}
 	var verdicts []delivery.Verdict
 	for _, g := range m.w.Main.Intent.Covering(name) {
-		if score, ok := m.storedScore(m.w.Main.Intent.Models[name], named.Bundle, m.w.Main.Intent.Gates[g]); ok {
-			verdicts = append(verdicts, gate.Judge(g, m.w.Main.Intent.Gates[g],
-				m.gateInput(m.w.Main.Intent.Models[name], m.w.Main.Intent.Gates[g], score, false)))
+		if score, ok := m.storedScore(m.w.Main.Intent.Models.Of(name), named.Bundle, m.w.Main.Intent.Gates.Of(g)); ok {
+			verdicts = append(verdicts, gate.Judge(g, m.w.Main.Intent.Gates.Of(g),
+				m.gateInput(m.w.Main.Intent.Models.Of(name), m.w.Main.Intent.Gates.Of(g), score, false)))
 		}
 	}
 	return failing(verdicts)
@@ -210,13 +210,13 @@ func (m *maker) judged(model string, s delivery.ReleaseStatement, fp32 delivery.
 	}
 	waits := Stage{State: delivery.CheckSuccess}
 	for _, name := range gates {
-		g := m.w.Main.Intent.Gates[name]
+		g := m.w.Main.Intent.Gates.Of(name)
 		if slices.ContainsFunc(s.Gates, func(j delivery.GateJudged) bool {
 			return j.Spec == g.Digest() && j.Settled(g.Owners)
 		}) {
 			continue
 		}
-		v, stage := m.judgeStored(m.w.Main.Intent.Models[model], judged{name: name, gate: g}, s.Bundle, s.Baseline,
+		v, stage := m.judgeStored(m.w.Main.Intent.Models.Of(model), judged{name: name, gate: g}, s.Bundle, s.Baseline,
 			fp32)
 		switch {
 		case stage.State == delivery.CheckPending:
@@ -289,7 +289,7 @@ func (m *maker) judgeCurrent(p Proposal, gates []string) ([]delivery.Verdict, []
 	var verdicts []delivery.Verdict
 	var powers []gate.ModelPower
 	for _, name := range gates {
-		g, ok := p.Intent.Gates[name]
+		g, ok := p.Intent.Gates.Get(name)
 		if !ok {
 			continue // removed
 		}
@@ -300,7 +300,7 @@ func (m *maker) judgeCurrent(p Proposal, gates []string) ([]delivery.Verdict, []
 				continue
 			}
 			release := m.baseline(names)
-			mdl, ok := m.w.Main.Intent.Models[model]
+			mdl, ok := m.w.Main.Intent.Models.Get(model)
 			if release == nil || !ok {
 				continue
 			}
@@ -348,9 +348,9 @@ func Powers(w World, name string) []gate.ModelPower {
 }
 
 func (m *maker) powers(name string) (list []gate.ModelPower) {
-	g := m.w.Main.Intent.Gates[name]
+	g := m.w.Main.Intent.Gates.Of(name)
 	for _, model := range g.Covers {
-		mdl, there := m.w.Main.Intent.Models[model]
+		mdl, there := m.w.Main.Intent.Models.Get(model)
 		if release := m.baseline(m.w.names(model)); release != nil && there {
 			if score, ok := m.storedScore(mdl, release.Bundle, g); ok {
 				list = append(list, m.power(name, model, g, score))

@@ -15,12 +15,12 @@ func (m *maker) targetsMain(p Proposal) bool { return p.PullRequest.Base == m.w.
 // releaseOnMain returns main's release of a model if a proposal asks for just that: the same spec, and the same release
 // file or none. For a merged proposal it is the release that it brought, even if main has a newer one.
 func (m *maker) releaseOnMain(p Proposal, name string) (delivery.Release, bool) {
-	spec := p.Intent.Models[name].SpecDigest()
-	own, has := p.Intent.Releases[name]
+	spec := p.Intent.Models.Of(name).SpecDigest()
+	own, has := p.Intent.Releases.Get(name)
 	if p.Landed && has && own.Spec == spec && m.w.Evidence.accepted(own) && !m.fileEdited(own) {
 		return own, true
 	}
-	r, named := m.w.Main.Intent.Releases[name]
+	r, named := m.w.Main.Intent.Releases.Get(name)
 	if !named || spec != r.Spec || !m.ships(name, r) {
 		return r, false
 	}
@@ -47,7 +47,8 @@ func (m *maker) reportReleased(r *progress, p Proposal, release delivery.Release
 	}
 	if t, ok := m.w.Evidence.Training(release.Bundle); ok {
 		r.Data = &t.Training.Data
-		r.stage(delivery.ContextData, delivery.CheckSuccess, dataFact(p.Intent.Models[release.Name], t.Training.Data))
+		r.stage(delivery.ContextData, delivery.CheckSuccess,
+			dataFact(p.Intent.Models.Of(release.Name), t.Training.Data))
 		r.stage(delivery.ContextTrain, delivery.CheckSuccess, fact(code.Trained,
 			values{Bundle: release.Bundle, Bytes: t.Training.Result.Size}))
 	}
@@ -106,7 +107,7 @@ func (m *maker) acceptedBefore(model string, spec, bundle delivery.Digest) (deli
 // filesOf lists the known release files of a model: on main, in its history, and in release statements.
 func (m *maker) filesOf(model string) []delivery.Release {
 	var files []delivery.Release
-	if r, ok := m.w.Main.Intent.Releases[model]; ok {
+	if r, ok := m.w.Main.Intent.Releases.Get(model); ok {
 		files = append(files, r)
 	}
 	for _, past := range m.w.Main.History[model] {

@@ -76,11 +76,11 @@ func (m *maker) gatesFor(p Proposal, model, onMain string) []judged {
 	var list []judged
 	main := m.w.Main.Intent
 	for _, name := range main.Covering(onMain) {
-		list = append(list, judged{name: name, gate: main.Gates[name]})
+		list = append(list, judged{name: name, gate: main.Gates.Of(name)})
 	}
 	for _, name := range p.Merged.Covering(model) {
-		proposed := p.Merged.Gates[name]
-		if onMain, ok := main.Gates[name]; ok && onMain.Digest() == proposed.Digest() {
+		proposed := p.Merged.Gates.Of(name)
+		if onMain, ok := main.Gates.Get(name); ok && onMain.Digest() == proposed.Digest() {
 			continue
 		}
 		list = append(list, judged{name: name, gate: proposed, proposed: true})
@@ -167,7 +167,7 @@ func (m *maker) cost(p Proposal, approval string, mdl delivery.Model) {
 
 // model takes one changed model as far as the observed state allows.
 func (m *maker) model(p Proposal, name string) ModelReport {
-	mdl, ok := p.Merged.Models[name]
+	mdl, ok := p.Merged.Models.Get(name)
 	r := &progress{ModelReport: ModelReport{Model: name}, proposal: p, model: mdl}
 	if !ok {
 		return m.reportRemoved(r)
@@ -189,17 +189,17 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 	if p.Landed {
 		return m.reportMerged(r)
 	}
-	if base, inBase := p.Base.Models[name]; inBase {
-		if head := p.Intent.Models[name].SpecDigest(); head == base.SpecDigest() && head != r.Spec {
+	if base, inBase := p.Base.Models.Get(name); inBase {
+		if head := p.Intent.Models.Of(name).SpecDigest(); head == base.SpecDigest() && head != r.Spec {
 			return r.end(delivery.CheckFailure, fact(code.ModelChangedOnMain,
 				values{Model: name, Branch: m.w.Main.Branch}))
 		}
-		if _, named := p.Merged.Releases[name]; !named && base.SpecDigest() == r.Spec {
+		if _, named := p.Merged.Releases.Get(name); !named && base.SpecDigest() == r.Spec {
 			return m.reportFileRemoved(r)
 		}
 	}
 	r.RenamedFrom, r.names = m.w.renames(p, name)
-	r.Moved = m.movedDefaults(m.w.Main.Intent.Models[cmp.Or(r.RenamedFrom, name)].Train, mdl.Train)
+	r.Moved = m.movedDefaults(m.w.Main.Intent.Models.Of(cmp.Or(r.RenamedFrom, name)).Train, mdl.Train)
 	gates := m.gatesFor(p, name, cmp.Or(r.RenamedFrom, name))
 	switch {
 	case len(gates) == 0:
@@ -271,7 +271,7 @@ func (m *maker) promote(r *progress, gates []judged, fleets []fleetGates) ModelR
 		return m.draft(r, gates)
 	}
 	if file, before := m.acceptedBefore(r.Model, r.Spec, r.Bundle); before {
-		if have, in := p.Intent.Releases[r.Model]; in && !sameFile(p.Base.Releases, p.Intent.Releases, r.Model) &&
+		if have, in := p.Intent.Releases.Get(r.Model); in && !sameFile(p.Base.Releases, p.Intent.Releases, r.Model) &&
 			!m.madeByAOB(have) {
 			return m.refuseFile(r, have)
 		}
@@ -346,7 +346,7 @@ func (m *maker) rollback(r *progress, to delivery.Release, gates []judged, fleet
 		return r.end(delivery.CheckPending, fact(code.FleetGatesSigning, values{}))
 	}
 	back := fact(code.RollsBack, values{Version: to.Version})
-	named, ok := m.w.Main.Intent.Releases[r.Model]
+	named, ok := m.w.Main.Intent.Releases.Get(r.Model)
 	switch {
 	case ok && delivery.SameRelease(named, to) && m.ships(r.Model, named):
 		back.Code = code.AlreadyReleased
@@ -542,7 +542,7 @@ func (m *maker) readData(r *progress, gates []judged, fleets ...fleetGates) bool
 	}
 	input := DataInput(r.model, delivery.Each(gates, func(j judged) delivery.Gate { return j.gate }))
 	for _, name := range r.names { // of main's model, by its former name too
-		if main, ok := m.w.Main.Intent.Models[name]; ok && main.Dataset != r.model.Dataset {
+		if main, ok := m.w.Main.Intent.Models.Get(name); ok && main.Dataset != r.model.Dataset {
 			input.Before = &main.Dataset
 			break
 		}

@@ -21,7 +21,7 @@ func TestMovedDefaults(t *testing.T) {
 	model := func(with string) delivery.Intent {
 		m := delivery.Model{Name: "m", Classes: delivery.Classes{{Name: "a"}}, Train: delivery.Train{With: with,
 			From: "none", Seeds: []int64{1}, Args: map[string]any{"set": 3.0}}}
-		return delivery.Intent{Models: map[string]delivery.Model{"m": m}}
+		return delivery.Intent{Models: delivery.NamedOf(map[string]delivery.Model{"m": m})}
 	}
 	report := func(from, to string, without ...string) delivery.Fact {
 		trainers := map[string]delivery.Trainer{}

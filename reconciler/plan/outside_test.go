@@ -121,6 +121,10 @@ func (o *outsider) list(t reflect.Type) {
 			return
 		}
 		o.visited[t] = true
+		if value, ok := ofNamed(t); ok {
+			o.list(value)
+			return
+		}
 		for i := range t.NumField() {
 			f := t.Field(i)
 			if holdsText(f.Type) {
@@ -131,7 +135,19 @@ func (o *outsider) list(t reflect.Type) {
 	}
 }
 
+// ofNamed returns the type of the values of a [delivery.Named].
+func ofNamed(t reflect.Type) (reflect.Type, bool) {
+	if t.Kind() != reflect.Struct || !strings.HasPrefix(t.Name(), "Named[") {
+		return nil, false
+	}
+	of, _ := t.MethodByName("Of")
+	return of.Type.Out(0), true
+}
+
 func holdsText(t reflect.Type) bool {
+	if _, ok := ofNamed(t); ok {
+		return true // the names
+	}
 	switch t.Kind() {
 	case reflect.String:
 		return t == reflect.TypeFor[string]()
@@ -165,6 +181,25 @@ func (o *outsider) put(v reflect.Value) {
 		if v.Type() == reflect.TypeFor[time.Time]() {
 			return
 		}
+		switch named := v.Addr().Interface().(type) {
+		case *delivery.Named[string]: // hashes
+			return
+		case *delivery.Named[delivery.Model]:
+			putNamed(o, named)
+			return
+		case *delivery.Named[delivery.Gate]:
+			putNamed(o, named)
+			return
+		case *delivery.Named[delivery.Fleet]:
+			putNamed(o, named)
+			return
+		case *delivery.Named[delivery.Release]:
+			putNamed(o, named)
+			return
+		case *delivery.Named[delivery.Quarantine]:
+			putNamed(o, named)
+			return
+		}
 		for i := range v.NumField() {
 			field := v.Field(i)
 			if slices.Contains(fromOutside, v.Type().Name()+"."+v.Type().Field(i).Name) {
@@ -183,6 +218,18 @@ func (o *outsider) put(v reflect.Value) {
 		if r, ok := v.Addr().Interface().(*delivery.Report); ok && r.Failed != "" {
 			r.Why = o.text
 		}
+	}
+}
+
+// putNamed replaces text in the values of a Named, which does not change itself.
+func putNamed[V any](o *outsider, named *delivery.Named[V]) {
+	content := maps.Collect(named.All())
+	for name, value := range content {
+		o.put(reflect.ValueOf(&value).Elem())
+		content[name] = value
+	}
+	if named.Known() {
+		*named = delivery.NamedOf(content)
 	}
 }
 

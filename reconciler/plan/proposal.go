@@ -1,7 +1,6 @@
 package plan
 
 import (
-	"maps"
 	"slices"
 	"strings"
 
@@ -42,21 +41,21 @@ func (r ProposalReport) Green() bool {
 // changedModels lists the models that a proposal changes: by another spec or release file, or by adding or removing
 // them. Comments, order and machine limits do not count.
 func changedModels(p Proposal) []string {
-	return delivery.Changed(p.Base.Models, p.Intent.Models, func(name string) bool {
+	return p.Base.Models.Changed(p.Intent.Models, func(name string) bool {
 		return sameBlob(p, "models/"+name+".yaml") && sameBlob(p, "models/"+name+".release.yaml") ||
-			p.Base.Models[name].SpecDigest() == p.Intent.Models[name].SpecDigest() &&
+			p.Base.Models.Of(name).SpecDigest() == p.Intent.Models.Of(name).SpecDigest() &&
 				sameFile(p.Base.Releases, p.Intent.Releases, name)
 	})
 }
 
 // sameBlob reports whether both trees are known to have the same bytes at path.
 func sameBlob(p Proposal, path string) bool {
-	return p.Base.Files != nil && p.Intent.Files != nil && p.Base.Files[path] == p.Intent.Files[path]
+	return p.Base.Files.Known() && p.Intent.Files.Known() && p.Base.Files.Of(path) == p.Intent.Files.Of(path)
 }
 
-func sameFile(base, head map[string]delivery.Release, name string) bool {
-	b, inBase := base[name]
-	h, inHead := head[name]
+func sameFile(base, head delivery.Named[delivery.Release], name string) bool {
+	b, inBase := base.Get(name)
+	h, inHead := head.Get(name)
 	return inBase == inHead && delivery.SameRelease(b, h)
 }
 
@@ -178,8 +177,8 @@ func foreignFiles(p Proposal) delivery.Fact {
 }
 
 func summary(i delivery.Intent) delivery.Fact {
-	return fact(code.IntentSummary, values{Counts: map[string]int{"models": len(i.Models), "gates": len(i.Gates),
-		"fleets": len(i.Fleets)}})
+	return fact(code.IntentSummary, values{Counts: map[string]int{"models": i.Models.Len(), "gates": i.Gates.Len(),
+		"fleets": i.Fleets.Len()}})
 }
 
 // shortenedQuarantine says which quarantine entry a proposal removes, of its base or of main. Entries are only added,
@@ -198,8 +197,8 @@ func (m *maker) shortenedQuarantine(p Proposal) delivery.Fact {
 // changedQuarantines returns the bundles that a proposal quarantines or lifts.
 func changedQuarantines(p Proposal) []delivery.Fact {
 	var list []delivery.Fact
-	for _, name := range slices.Sorted(maps.Keys(p.Intent.Quarantines)) {
-		base, head := p.Base.Quarantines[name], p.Intent.Quarantines[name]
+	for _, name := range p.Intent.Quarantines.Names() {
+		base, head := p.Base.Quarantines.Of(name), p.Intent.Quarantines.Of(name)
 		var done []delivery.Digest
 		for _, e := range slices.Concat(base.Entries, head.Entries) {
 			if slices.Contains(done, e.Digest) {
@@ -211,11 +210,11 @@ func changedQuarantines(p Proposal) []delivery.Fact {
 			switch {
 			case after && !before:
 				v := values{Bundle: e.Digest, Model: name, Text: why}
-				if release, ok := p.Merged.Releases[name]; ok && release.Bundle == e.Digest {
+				if release, ok := p.Merged.Releases.Get(name); ok && release.Bundle == e.Digest {
 					v.Version = release.Version
 				}
 				forbids := fact(code.BundleForbidden, v)
-				named := p.Merged.Releases[name]
+				named := p.Merged.Releases.Of(name)
 				of := func(v delivery.ReleasedVariant) bool { return v.Bundle == e.Digest }
 				if variant, ok := delivery.Find(named.Variants, of); ok {
 					forbids.Code, forbids.Variant = code.BundleVariantForbidden, variant.Variant
@@ -229,9 +228,9 @@ func changedQuarantines(p Proposal) []delivery.Fact {
 		}
 	}
 	// Files that cannot be read: their entries are unknown.
-	for _, path := range slices.Sorted(maps.Keys(p.Base.Files)) {
+	for _, path := range p.Base.Files.Names() {
 		name, ok := strings.CutSuffix(strings.TrimPrefix(path, "models/"), ".quarantine.yaml")
-		if _, read := p.Base.Quarantines[name]; ok && !read && !sameBlob(p, path) {
+		if _, read := p.Base.Quarantines.Get(name); ok && !read && !sameBlob(p, path) {
 			list = append(list, fact(code.QuarantineUnread, values{File: path}))
 		}
 	}
@@ -250,20 +249,20 @@ func lifted(q delivery.Quarantine, bundle delivery.Digest) (why string) {
 
 // changedGates lists the gates that a proposal adds, changes or removes.
 func changedGates(p Proposal) []string {
-	return delivery.Changed(p.Base.Gates, p.Intent.Gates, func(name string) bool {
-		return sameBlob(p, "gates/"+name+".yaml") || p.Base.Gates[name].Digest() == p.Intent.Gates[name].Digest()
+	return p.Base.Gates.Changed(p.Intent.Gates, func(name string) bool {
+		return sameBlob(p, "gates/"+name+".yaml") || p.Base.Gates.Of(name).Digest() == p.Intent.Gates.Of(name).Digest()
 	})
 }
 
 // changedFleets returns what a proposal changes about fleets.
 func changedFleets(p Proposal) []delivery.Fact {
 	var list []delivery.Fact
-	for _, name := range slices.Sorted(maps.Keys(p.Intent.Fleets)) {
+	for _, name := range p.Intent.Fleets.Names() {
 		if sameBlob(p, "fleets/"+name+".yaml") {
 			continue
 		}
-		head := p.Intent.Fleets[name]
-		base, ok := p.Base.Fleets[name]
+		head := p.Intent.Fleets.Of(name)
+		base, ok := p.Base.Fleets.Get(name)
 		switch {
 		case !ok:
 			list = append(list, fact(code.FleetNew, values{Fleet: name, Model: head.Runs, Version: head.Version,
@@ -280,8 +279,8 @@ func changedFleets(p Proposal) []delivery.Fact {
 			list = append(list, f)
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(p.Base.Fleets)) {
-		if _, ok := p.Intent.Fleets[name]; !ok {
+	for _, name := range p.Base.Fleets.Names() {
+		if _, ok := p.Intent.Fleets.Get(name); !ok {
 			list = append(list, fact(code.FleetRemoved, values{Fleet: name}))
 		}
 	}
@@ -291,8 +290,8 @@ func changedFleets(p Proposal) []delivery.Fact {
 // fleetsOf returns the fleets that follow a model's release, and how they roll it out.
 func fleetsOf(p Proposal, model string) []delivery.Fact {
 	var list []delivery.Fact
-	for _, name := range slices.Sorted(maps.Keys(p.Merged.Fleets)) {
-		f := p.Merged.Fleets[name]
+	for _, name := range p.Merged.Fleets.Names() {
+		f := p.Merged.Fleets.Of(name)
 		if f.Runs != model {
 			continue
 		}
@@ -443,9 +442,9 @@ func ReasonOf(v delivery.Verdict) delivery.Fact {
 // be merged before its first model.
 func AwaitedModels(in delivery.Intent) []delivery.Fact {
 	var list []delivery.Fact
-	for _, name := range slices.Sorted(maps.Keys(in.Gates)) {
-		for _, model := range in.Gates[name].Covers {
-			if _, there := in.Models[model]; there {
+	for _, name := range in.Gates.Names() {
+		for _, model := range in.Gates.Of(name).Covers {
+			if _, there := in.Models.Get(model); there {
 				continue
 			}
 			if len(list) == 0 {
@@ -460,8 +459,8 @@ func AwaitedModels(in delivery.Intent) []delivery.Fact {
 
 // unknownTrackers warns about the first model whose tracker the server does not have, and counts the others.
 func (m *maker) unknownTrackers(in delivery.Intent) (list []delivery.Fact) {
-	for _, name := range slices.Sorted(maps.Keys(in.Models)) {
-		tracker := in.Models[name].Track.Tracker()
+	for _, name := range in.Models.Names() {
+		tracker := in.Models.Of(name).Track.Tracker()
 		switch {
 		case tracker == "" || slices.Contains(m.w.Server.Trackers, tracker):
 		case len(list) == 0:
@@ -476,8 +475,8 @@ func (m *maker) unknownTrackers(in delivery.Intent) (list []delivery.Fact) {
 // invalidOwners warns about owners of gates who cannot accept anything.
 func (m *maker) invalidOwners(in delivery.Intent) []delivery.Fact {
 	var list []delivery.Fact
-	for _, name := range slices.Sorted(maps.Keys(in.Gates)) {
-		for _, o := range in.Gates[name].Owners {
+	for _, name := range in.Gates.Names() {
+		for _, o := range in.Gates.Of(name).Owners {
 			if why := m.w.InvalidOwners[o]; why != "" {
 				list = append(list, fact(code.OwnerWarning, values{By: o, Gate: name, Text: why}))
 			}

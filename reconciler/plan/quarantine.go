@@ -86,7 +86,7 @@ func FollowQuarantine(entries []QuarantineEntry, commit string, next delivery.Qu
 // QuarantineOf returns the entries of a tree's quarantine files, without history.
 func QuarantineOf(i delivery.Intent) map[string][]QuarantineEntry {
 	entries := map[string][]QuarantineEntry{}
-	for model, q := range i.Quarantines {
+	for model, q := range i.Quarantines.All() {
 		entries[model] = FollowQuarantine(nil, "", q)
 	}
 	return entries
@@ -159,9 +159,9 @@ func forbidden(entries map[string][]QuarantineEntry) []delivery.Digest {
 func (m *maker) quarantineAfter(p Proposal) map[string][]QuarantineEntry {
 	entries := map[string][]QuarantineEntry{}
 	for model, list := range m.w.Main.Quarantine {
-		entries[model] = FollowQuarantine(list, p.Head, p.Merged.Quarantines[model])
+		entries[model] = FollowQuarantine(list, p.Head, p.Merged.Quarantines.Of(model))
 	}
-	for model, q := range p.Merged.Quarantines {
+	for model, q := range p.Merged.Quarantines.All() {
 		if _, known := entries[model]; !known {
 			entries[model] = FollowQuarantine(nil, p.Head, q)
 		}
@@ -185,9 +185,9 @@ func (m *maker) lifts(model string, bundle delivery.Digest) int {
 // shortened finds an entry or a lift that one tree's quarantine files have and another's lack. Files of removed and
 // renamed models count too, because a quarantine holds for any model.
 func shortened(from, to delivery.Intent) (where values, is bool) {
-	for _, model := range slices.Sorted(maps.Keys(from.Quarantines)) {
-		before := FollowQuarantine(nil, "", from.Quarantines[model])
-		for i, e := range FollowQuarantine(before, "later", to.Quarantines[model])[:len(before)] {
+	for _, model := range from.Quarantines.Names() {
+		before := FollowQuarantine(nil, "", from.Quarantines.Of(model))
+		for i, e := range FollowQuarantine(before, "later", to.Quarantines.Of(model))[:len(before)] {
 			if e.Lost != "" || before[i].Lifted != "" && e.Lifted != before[i].Lifted {
 				return values{Model: model, Count: i + 1, Bundle: e.Digest}, true
 			}

@@ -244,7 +244,7 @@ func (m *maker) ask(p Proposal, approval string) delivery.Fact {
 // Instances lists the instances whose prices the plan of a world needs.
 func Instances(w World) (list []string) {
 	for _, p := range w.Proposals {
-		for _, mdl := range p.Merged.Models {
+		for _, mdl := range p.Merged.Models.All() {
 			if i := mdl.Train.Machine.Instance; mdl.Train.Machine.Paid() && i != "" && !slices.Contains(list, i) {
 				list = append(list, i)
 			}

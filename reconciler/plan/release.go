@@ -44,7 +44,7 @@ func (m *maker) everAccepted(names []string) []delivery.Release {
 	}
 	var named []Past
 	for _, model := range names {
-		if r, ok := m.w.Main.Intent.Releases[model]; ok && m.ships(model, r) {
+		if r, ok := m.w.Main.Intent.Releases.Get(model); ok && m.ships(model, r) {
 			add(r)
 		}
 		named = append(named, m.w.Main.History[model]...)
@@ -68,14 +68,14 @@ func (m *maker) everAccepted(names []string) []delivery.Release {
 
 // ships reports whether main's tree has a release together with its spec.
 func (m *maker) ships(model string, r delivery.Release) bool {
-	mdl, ok := m.w.Main.Intent.Models[model]
+	mdl, ok := m.w.Main.Intent.Models.Get(model)
 	return ok && mdl.SpecDigest() == r.Spec
 }
 
 // rollsBackTo returns a proposal's release if main accepted it before, with its spec and an unedited file.
 func (m *maker) rollsBackTo(p Proposal, model string) (delivery.Release, bool) {
-	r, ok := p.Merged.Releases[model]
-	if !ok || r.Spec != p.Merged.Models[model].SpecDigest() {
+	r, ok := p.Merged.Releases.Get(model)
+	if !ok || r.Spec != p.Merged.Models.Of(model).SpecDigest() {
 		return delivery.Release{}, false
 	}
 	return r, m.w.Evidence.accepted(r) && !m.fileEdited(r)
@@ -95,7 +95,7 @@ func (m *maker) hasStatement(r delivery.Release) bool {
 func (m *maker) nextVersion(names []string) int {
 	highest := 0
 	for _, model := range names {
-		highest = max(highest, m.w.Main.Intent.Releases[model].Version)
+		highest = max(highest, m.w.Main.Intent.Releases.Of(model).Version)
 		for _, past := range m.w.Main.History[model] {
 			if past.Release != nil {
 				highest = max(highest, past.Release.Version)
@@ -112,7 +112,7 @@ func (m *maker) release(r *progress, p Proposal, judgements, ofFleets []judgemen
 	r.Release = &want
 	statement := delivery.ReleaseStatement{Model: r.Model, Version: want.Version, Spec: r.Spec, Bundle: r.Bundle,
 		File: want, TargetCommit: m.w.Main.Commit}
-	if former := p.Merged.Models[r.Model].RenamedFrom; !m.w.Evidence.recordsRename(r.Model, former) {
+	if former := p.Merged.Models.Of(r.Model).RenamedFrom; !m.w.Evidence.recordsRename(r.Model, former) {
 		statement.RenamedFrom = former
 	}
 	if r.Baseline != nil {
@@ -127,7 +127,7 @@ func (m *maker) release(r *progress, p Proposal, judgements, ofFleets []judgemen
 		return r.end(delivery.CheckPending, fact(code.ReleaseSigning, values{Version: want.Version}))
 	}
 	want = signed.File // the file as it was signed
-	have, inTree := p.Merged.Releases[r.Model]
+	have, inTree := p.Merged.Releases.Get(r.Model)
 	switch {
 	case inTree && delivery.SameRelease(have, want):
 		return r.end(delivery.CheckSuccess, headline(want))
@@ -140,7 +140,7 @@ func (m *maker) release(r *progress, p Proposal, judgements, ofFleets []judgemen
 // commit has a release file committed to the branch. If the branch already has the file and the merge yields another
 // one, committing it again would change nothing, because the merge takes main's.
 func (m *maker) commit(r *progress, p Proposal, file delivery.Release, f delivery.Fact) ModelReport {
-	if have, in := p.Intent.Releases[r.Model]; in && delivery.SameRelease(have, file) {
+	if have, in := p.Intent.Releases.Get(r.Model); in && delivery.SameRelease(have, file) {
 		return r.end(delivery.CheckFailure, fact(code.ReleaseFileMoved,
 			values{Model: r.Model, Branch: m.w.Main.Branch}))
 	}

@@ -5,7 +5,6 @@ package plan
 // name, so the line may be removed after a release of the new name.
 
 import (
-	"maps"
 	"slices"
 
 	"github.com/autonomos/aob/reconciler/code"
@@ -18,7 +17,7 @@ func (w World) names(model string) []string {
 	names := []string{model}
 	for {
 		former := w.formerName(names[len(names)-1])
-		if _, taken := w.Main.Intent.Models[former]; former == "" || taken || slices.Contains(names, former) {
+		if _, taken := w.Main.Intent.Models.Get(former); former == "" || taken || slices.Contains(names, former) {
 			return names
 		}
 		names = append(names, former)
@@ -28,7 +27,7 @@ func (w World) names(model string) []string {
 // formerName returns a model's former name: from main's file, the newest accepted release that records one, or the
 // statement of the release that main has not accepted yet.
 func (w World) formerName(model string) (former string) {
-	if former = w.Main.Intent.Models[model].RenamedFrom; former != "" {
+	if former = w.Main.Intent.Models.Of(model).RenamedFrom; former != "" {
 		return former
 	}
 	version := 0
@@ -37,7 +36,7 @@ func (w World) formerName(model string) (former string) {
 			former, version = a.RenamedFrom, a.Version
 		}
 	}
-	if r, ok := w.Main.Intent.Releases[model]; ok && former == "" && !w.Evidence.accepted(r) {
+	if r, ok := w.Main.Intent.Releases.Get(model); ok && former == "" && !w.Evidence.accepted(r) {
 		if s, ok := w.Evidence.statement(r, ""); ok {
 			return s.RenamedFrom
 		}
@@ -47,7 +46,7 @@ func (w World) formerName(model string) (former string) {
 
 // modelNamed returns the model on main that has a name now or had it before; empty for none.
 func (w World) modelNamed(name string) string {
-	for _, model := range slices.Sorted(maps.Keys(w.Main.Intent.Models)) {
+	for _, model := range w.Main.Intent.Models.Names() {
 		if slices.Contains(w.names(model), name) {
 			return model
 		}
@@ -58,8 +57,8 @@ func (w World) modelNamed(name string) string {
 // renames returns the model on main that a proposal renames to a name, empty for none, and all names of the renamed
 // model, newest first.
 func (w World) renames(p Proposal, name string) (from string, names []string) {
-	former := p.Merged.Models[name].RenamedFrom
-	if _, there := w.Main.Intent.Models[name]; there || former == "" {
+	former := p.Merged.Models.Of(name).RenamedFrom
+	if _, there := w.Main.Intent.Models.Get(name); there || former == "" {
 		return "", w.names(name)
 	}
 	if from = w.modelNamed(former); from != "" {
@@ -71,7 +70,7 @@ func (w World) renames(p Proposal, name string) (from string, names []string) {
 
 // renamedAway reports whether a proposal renames a model of main.
 func (m *maker) renamedAway(p Proposal, model string) bool {
-	for name := range p.Merged.Models {
+	for name := range p.Merged.Models.All() {
 		if from, _ := m.w.renames(p, name); from == model {
 			return true
 		}
@@ -81,9 +80,9 @@ func (m *maker) renamedAway(p Proposal, model string) bool {
 
 // newModels lists the models that a proposal adds without a former name.
 func newModels(p Proposal) []string {
-	return slices.DeleteFunc(slices.Sorted(maps.Keys(p.Intent.Models)), func(name string) bool {
-		_, there := p.Base.Models[name]
-		return there || p.Intent.Models[name].RenamedFrom != ""
+	return slices.DeleteFunc(p.Intent.Models.Names(), func(name string) bool {
+		_, there := p.Base.Models.Get(name)
+		return there || p.Intent.Models.Of(name).RenamedFrom != ""
 	})
 }
 
@@ -100,17 +99,17 @@ func (m *maker) wrongNames(p Proposal) delivery.Fact {
 		return delivery.Fact{} // it is not known which models main has had
 	}
 	main := m.w.Main.Intent.Models
-	for _, name := range slices.Sorted(maps.Keys(p.Merged.Models)) {
-		former := p.Merged.Models[name].RenamedFrom
+	for _, name := range p.Merged.Models.Names() {
+		former := p.Merged.Models.Of(name).RenamedFrom
 		v := values{Model: name, FromModel: former, Branch: m.w.Main.Branch}
-		before, there := main[name]
+		before, there := main.Get(name)
 		if there && before.RenamedFrom != "" && before.RenamedFrom != former &&
 			!m.w.Evidence.recordsRename(name, before.RenamedFrom) {
 			v.FromModel = before.RenamedFrom
 			return fact(code.WasForgotten, v)
 		}
 		owner := m.w.modelNamed(name)
-		_, ownerStays := p.Merged.Models[owner]
+		_, ownerStays := p.Merged.Models.Get(owner)
 		_, back := m.rollsBackTo(p, name) // as in a git revert of the rename
 		if !there && owner != "" && m.w.modelNamed(former) != owner && (ownerStays || !back) {
 			v.FromModel = owner
@@ -123,18 +122,18 @@ func (m *maker) wrongNames(p Proposal) delivery.Fact {
 			continue
 		}
 		from := m.w.modelNamed(former)
-		_, stays := p.Merged.Models[from]
+		_, stays := p.Merged.Models.Get(from)
 		switch {
 		case there:
 			return fact(code.WasOfOldModel, v)
 		case from == "" && len(m.w.Evidence.Accepted[former]) == 0:
-			v.Names = slices.Sorted(maps.Keys(main))
+			v.Names = main.Names()
 			return fact(code.WasUnknown, v)
 		case from != "" && stays:
 			v.Names = []string{from}
 			return fact(code.WasStays, v)
-		case from != "" && from == former && main[from].RenamedFrom != "" && len(m.w.Evidence.Accepted[from]) == 0:
-			v.Names = []string{main[from].RenamedFrom}
+		case from != "" && from == former && main.Of(from).RenamedFrom != "" && len(m.w.Evidence.Accepted[from]) == 0:
+			v.Names = []string{main.Of(from).RenamedFrom}
 			return fact(code.WasUnreleased, v)
 		}
 	}
@@ -144,9 +143,9 @@ func (m *maker) wrongNames(p Proposal) delivery.Fact {
 // missingOnMain says that main has renamed or removed a model since the proposal's base. Otherwise the proposal would
 // bring the old model back.
 func (m *maker) missingOnMain(p Proposal, name string) delivery.Fact {
-	_, before := p.Base.Models[name]
-	_, kept := p.Intent.Models[name]
-	if _, there := m.w.Main.Intent.Models[name]; there || !before || !kept || p.Landed {
+	_, before := p.Base.Models.Get(name)
+	_, kept := p.Intent.Models.Get(name)
+	if _, there := m.w.Main.Intent.Models.Get(name); there || !before || !kept || p.Landed {
 		return delivery.Fact{}
 	}
 	var commit string
@@ -160,8 +159,8 @@ func (m *maker) missingOnMain(p Proposal, name string) delivery.Fact {
 		}
 	}
 	branch := m.w.Main.Branch
-	for _, now := range slices.Sorted(maps.Keys(m.w.Main.Intent.Models)) {
-		_, old := p.Base.Models[now]
+	for _, now := range m.w.Main.Intent.Models.Names() {
+		_, old := p.Base.Models.Get(now)
 		if !old && slices.Contains(m.w.names(now), name) {
 			return fact(code.ModelRenamedOnMain, values{Branch: branch, FromModel: name, Model: now, Commit: commit,
 				PRs: pulls})

@@ -25,7 +25,7 @@ func (m *maker) shipped(f delivery.Fleet, r delivery.Release) (_ delivery.Releas
 	v := values{Fleet: f.Name, Model: f.Runs, Version: r.Version, Variant: variant}
 	bundle, ok := a.As(variant)
 	if !ok {
-		mdl, there := m.w.Main.Intent.Models[f.Runs]
+		mdl, there := m.w.Main.Intent.Models.Get(f.Runs)
 		if there && mdl.SpecDigest() == r.Spec && !slices.Contains(mdl.Variants, variant) {
 			return r, fact(code.VariantUndeclared, v)
 		}
@@ -140,8 +140,8 @@ func variantNamed(variant string) string {
 // lackingFleets says which fleets keep what they run when a release of a model is merged: those whose variant it does
 // not have. missing says why it does not have a variant; zero if it has.
 func lackingFleets(p Proposal, model string, missing func(f delivery.Fleet) delivery.Fact) (list []delivery.Fact) {
-	for _, name := range slices.Sorted(maps.Keys(p.Merged.Fleets)) {
-		f := p.Merged.Fleets[name]
+	for _, name := range p.Merged.Fleets.Names() {
+		f := p.Merged.Fleets.Of(name)
 		if f.Runs != model || f.Version > 0 {
 			continue
 		}
@@ -202,9 +202,9 @@ func (m *maker) changedFleetsLack(p Proposal, models []ModelReport) (failing, wa
 	if p.Landed || !m.w.MainUnknown().IsZero() {
 		return nil, nil
 	}
-	for _, name := range slices.Sorted(maps.Keys(p.Merged.Fleets)) {
-		f := p.Merged.Fleets[name]
-		before, there := m.w.Main.Intent.Fleets[name]
+	for _, name := range p.Merged.Fleets.Names() {
+		f := p.Merged.Fleets.Of(name)
+		before, there := m.w.Main.Intent.Fleets.Get(name)
 		if f.Ships() == delivery.FP32 || there && before.Runs == f.Runs && before.Version == f.Version &&
 			before.Ships() == f.Ships() {
 			continue
@@ -217,7 +217,7 @@ func (m *maker) changedFleetsLack(p Proposal, models []ModelReport) (failing, wa
 		case changed && f.Version == 0 && m.w.Evidence.accepted(*mr.Release):
 			_, why = m.shipped(f, *mr.Release)
 		case changed && f.Version == 0:
-			why = mr.missingOf(p.Merged.Models[f.Runs], f)
+			why = mr.missingOf(p.Merged.Models.Of(f.Runs), f)
 		case !unknown.IsZero():
 			waiting = append(waiting, unknown.In(code.OfFleet, values{Fleet: name}))
 			continue
@@ -239,8 +239,8 @@ func (m *maker) changedFleetsLack(p Proposal, models []ModelReport) (failing, wa
 // UndeclaredVariants warns about fleets that ask for a variant which their model's file does not list. A fleet that is
 // pinned to a version may have it of that version.
 func UndeclaredVariants(in delivery.Intent) (list []delivery.Fact) {
-	for _, name := range slices.Sorted(maps.Keys(in.Fleets)) {
-		if why := undeclared(in, in.Fleets[name]); !why.IsZero() {
+	for _, name := range in.Fleets.Names() {
+		if why := undeclared(in, in.Fleets.Of(name)); !why.IsZero() {
 			list = append(list, why)
 		}
 	}
@@ -250,7 +250,7 @@ func UndeclaredVariants(in delivery.Intent) (list []delivery.Fact) {
 // undeclared says that a fleet asks for a variant which its model's file does not list; zero if the file lists it, or
 // if the fleet is pinned.
 func undeclared(in delivery.Intent, f delivery.Fleet) delivery.Fact {
-	mdl, there := in.Models[f.Runs]
+	mdl, there := in.Models.Get(f.Runs)
 	if !there || f.Version > 0 || f.Ships() == delivery.FP32 || slices.Contains(mdl.Variants, f.Ships()) {
 		return delivery.Fact{}
 	}

@@ -82,7 +82,7 @@ func (m *maker) trial(t Trial) TrialReport {
 		PullRequest: delivery.PullRequest{Number: -1 - len(m.plan.Trials)}}
 	var gates []judged
 	for _, name := range m.w.Main.Intent.Covering(t.Model) {
-		gates = append(gates, judged{name: name, gate: m.w.Main.Intent.Gates[name]})
+		gates = append(gates, judged{name: name, gate: m.w.Main.Intent.Gates.Of(name)})
 	}
 	r.Release = m.baseline(m.w.names(t.Model))
 	for _, name := range m.w.names(t.Model) { // people compare variants with earlier releases

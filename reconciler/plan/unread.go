@@ -48,7 +48,7 @@ func (m *maker) acceptanceUnknown(names []string) delivery.Fact {
 		return fact(code.EvidenceUnread, values{Text: m.w.Evidence.Stale})
 	}
 	for _, name := range names {
-		named, ok := m.w.Main.Intent.Releases[name]
+		named, ok := m.w.Main.Intent.Releases.Get(name)
 		if !ok || m.w.Evidence.accepted(named) {
 			continue
 		}
@@ -130,7 +130,7 @@ func (m *maker) whyFleetWaits(f delivery.Fleet) delivery.Fact {
 	if why := m.w.Main.UnreadFleets[f.Name]; why != "" {
 		return fact(code.FleetGatesUnread, values{Fleet: f.Name, Text: why})
 	}
-	if named, ok := m.w.Main.Intent.Releases[f.Runs]; ok && f.Version == 0 && m.w.Evidence.accepted(named) &&
+	if named, ok := m.w.Main.Intent.Releases.Get(f.Runs); ok && f.Version == 0 && m.w.Evidence.accepted(named) &&
 		m.ships(f.Runs, named) {
 		return delivery.Fact{} // the history is not needed
 	}
@@ -143,7 +143,7 @@ func (m *maker) whyFleetWaits(f delivery.Fleet) delivery.Fact {
 // knownTarget returns the release that a fleet may continue with although main's accepted releases are not known: main
 // names it, and the fleet was told to run it before or falls back to it.
 func (m *maker) knownTarget(f delivery.Fleet) (delivery.Target, bool) {
-	named, ok := m.w.Main.Intent.Releases[f.Runs]
+	named, ok := m.w.Main.Intent.Releases.Get(f.Runs)
 	clock, published := m.w.Clocks[f.Name], m.w.Published[f.Name]
 	if !ok || f.Version > 0 || published.Model != f.Runs || m.w.Main.UnreadFleets[f.Name] != "" {
 		return delivery.Target{}, false

@@ -320,7 +320,7 @@ type Server struct {
 // document.
 func NeedsRepoints(w World) map[string]string {
 	need := map[string]string{}
-	for name, f := range w.Main.Intent.Fleets {
+	for name, f := range w.Main.Intent.Fleets.All() {
 		if d, ok := w.Published[name]; ok && d.Release.Bundle != "" && d.Model != f.Runs {
 			need[name] = d.Model
 		}
@@ -333,8 +333,8 @@ func NeedsRepoints(w World) map[string]string {
 // or from.
 func NeedsHistory(w World) []string {
 	need := map[string]bool{}
-	for name, mdl := range w.Main.Intent.Models {
-		r, named := w.Main.Intent.Releases[name]
+	for name, mdl := range w.Main.Intent.Models.All() {
+		r, named := w.Main.Intent.Releases.Get(name)
 		if !named {
 			need[name] = len(w.Evidence.Accepted[name]) > 0
 		} else if !w.Evidence.accepted(r) || mdl.SpecDigest() != r.Spec {
@@ -354,24 +354,24 @@ func NeedsHistory(w World) []string {
 			continue
 		}
 		for _, name := range changedModels(p) {
-			need[name], need[p.Merged.Models[name].RenamedFrom] = true, true
+			need[name], need[p.Merged.Models.Of(name).RenamedFrom] = true, true
 		}
 	}
 	for _, t := range w.Trials {
 		need[t.Model] = true
 	}
 	for _, d := range w.Published {
-		need[d.Model] = need[d.Model] || w.Main.Intent.Fleets[d.Ring].Runs != d.Model
+		need[d.Model] = need[d.Model] || w.Main.Intent.Fleets.Of(d.Ring).Runs != d.Model
 	}
 	for _, p := range w.Proposals {
-		for name, f := range p.Merged.Fleets {
-			if before := w.Main.Intent.Fleets[name]; before.Runs != f.Runs || before.Version != f.Version ||
+		for name, f := range p.Merged.Fleets.All() {
+			if before := w.Main.Intent.Fleets.Of(name); before.Runs != f.Runs || before.Version != f.Version ||
 				before.Ships() != f.Ships() {
 				need[f.Runs], need[before.Runs] = true, true
 			}
 		}
-		for name, before := range w.Main.Intent.Fleets {
-			if _, kept := p.Merged.Fleets[name]; !kept {
+		for name, before := range w.Main.Intent.Fleets.All() {
+			if _, kept := p.Merged.Fleets.Get(name); !kept {
 				need[before.Runs] = true
 			}
 		}

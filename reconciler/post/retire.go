@@ -14,9 +14,9 @@ import (
 
 // Retire sets the statuses of a commit that AOB does not need any more. AOB has set some of them before, such as that
 // of a gate that main has removed; a branch that requires one could never merge. Somebody else has set others, with any
-// name after aob/. gates are the present gates, or nil if they are not known.
+// name after aob/. isGate reports whether there is a gate now; nil if that is not known.
 func (b *Board) Retire(ctx context.Context, commit string, checks []delivery.Check,
-	gates map[string]delivery.Gate) error {
+	isGate func(name string) bool) error {
 	needed := map[string]bool{}
 	released := false
 	for _, c := range checks {
@@ -46,8 +46,7 @@ func (b *Board) Retire(ctx context.Context, commit string, checks []delivery.Che
 		fleet, ofRollout := strings.CutPrefix(name, delivery.ContextRollout)
 		gate, ofGate := strings.CutPrefix(name, delivery.ContextGate)
 		gate, _, _ = strings.Cut(gate, ".") // it is GATE.fleet-FLEET for a gate of a fleet
-		_, exists := gates[gate]
-		unneeded := true // it is certain that AOB does not need it
+		unneeded := true                    // it is certain that AOB does not need it
 		switch {
 		case ofRollout: // only main sets it
 			mover, err := b.posted(ctx, rolloutKey+fleet)
@@ -56,7 +55,7 @@ func (b *Board) Retire(ctx context.Context, commit string, checks []delivery.Che
 				continue
 			}
 		case ofGate, slices.Contains(stages, name), strings.HasPrefix(name, delivery.ContextVariant):
-			unneeded = gates != nil && (released || ofGate && !exists)
+			unneeded = isGate != nil && (released || ofGate && !isGate(gate))
 		}
 		if !unneeded && !forged || unneeded && strings.HasPrefix(last.Content, string(delivery.CheckSuccess)+" ") {
 			continue
@@ -92,8 +91,8 @@ func (b *Board) forged(ctx context.Context, commit string) (map[string]string, e
 	return forged, nil
 }
 
-// Main posts the statuses of main's commit. gates are main's, or nil if they are not known.
-func (b *Board) Main(ctx context.Context, p plan.Plan, gates map[string]delivery.Gate) error {
+// Main posts the statuses of main's commit. isGate reports whether main has a gate; nil if that is not known.
+func (b *Board) Main(ctx context.Context, p plan.Plan, isGate func(name string) bool) error {
 	var errs []error
 	needed := words.Checks(p.Main.Checks)
 	for _, c := range needed {
@@ -113,7 +112,7 @@ func (b *Board) Main(ctx context.Context, p plan.Plan, gates map[string]delivery
 			needed = append(needed, delivery.Check{Context: name})
 		}
 	}
-	return errors.Join(append(errs, b.Retire(ctx, p.Main.Commit, needed, gates))...)
+	return errors.Join(append(errs, b.Retire(ctx, p.Main.Commit, needed, isGate))...)
 }
 
 // rolloutKey is the ledger's key of the last commit that changed a fleet's target, and of the target, without the

@@ -177,7 +177,7 @@ func (s *Snapshot) Release(model string, version int) (web.Released, error) {
 	for _, a := range s.World.Evidence.Accepted[model] {
 		if a.Version == version {
 			r := web.Released{Model: model, Version: version, Bundle: a.Bundle}
-			quarantine := s.World.Main.Intent.Quarantines[model]
+			quarantine := s.World.Main.Intent.Quarantines.Of(model)
 			r.Quarantined, _ = quarantine.Forbids(a.Bundle)
 			for _, v := range a.Variants {
 				why, is := quarantine.Forbids(v.Bundle)
@@ -337,7 +337,7 @@ func (s *Snapshot) fleets() []web.Fleet {
 func (s *Snapshot) fleet(f plan.FleetReport) web.Fleet {
 	fleet := web.Fleet{Name: f.Fleet, Model: f.Model, Target: f.Target, Variant: f.Variant, State: f.State,
 		Sentence: sentence(f.Facts...), Waves: f.Decision.Waves, Done: f.Decision.Done,
-		Paused: s.World.Main.Intent.Fleets[f.Fleet].Paused}
+		Paused: s.World.Main.Intent.Fleets.Of(f.Fleet).Paused}
 	if d := f.Decision.Desired; d != nil && d.Release == f.Target {
 		fleet.Share = d.Share
 		fleet.Wave = min(f.Decision.State.Wave+1, fleet.Waves)

@@ -47,15 +47,15 @@ func viewed(t *testing.T) *Snapshot {
 		Measured: []delivery.Measured{{Gate: "production", EvalSet: digestOf("eval set"), Images: 40,
 			Metrics: map[string]delivery.Figure{"mAP": {Value: 0.4}}}}}
 	floor := 0.3
-	main := delivery.Intent{Models: map[string]delivery.Model{"shapes": now},
-		Releases: map[string]delivery.Release{"shapes": release},
-		Gates: map[string]delivery.Gate{"production": {Name: "production", Covers: []string{"shapes"},
+	main := delivery.Intent{Models: delivery.NamedOf(map[string]delivery.Model{"shapes": now}),
+		Releases: delivery.NamedOf(map[string]delivery.Release{"shapes": release}),
+		Gates: delivery.NamedOf(map[string]delivery.Gate{"production": {Name: "production", Covers: []string{"shapes"},
 			Evaluate: delivery.EvalSet{Dataset: delivery.Dataset{Source: "dir", Path: "shapes"}, Split: "test"},
-			Checks:   []delivery.GateCheck{{Metric: "mAP", Min: &floor}}}},
-		Fleets: map[string]delivery.Fleet{"demo": {Name: "demo", Runs: "shapes", Waves: []delivery.Wave{{Devices: 1},
-			{Share: 1}}, Advance: "all-healthy"}}}
+			Checks:   []delivery.GateCheck{{Metric: "mAP", Min: &floor}}}}),
+		Fleets: delivery.NamedOf(map[string]delivery.Fleet{"demo": {Name: "demo", Runs: "shapes",
+			Waves: []delivery.Wave{{Devices: 1}, {Share: 1}}, Advance: "all-healthy"}})}
 	changed := main
-	changed.Models = map[string]delivery.Model{"shapes": viewModel(8)}
+	changed.Models = delivery.NamedOf(map[string]delivery.Model{"shapes": viewModel(8)})
 	trained := plan.Trained{Bundle: release.Bundle, Training: delivery.Training{Run: digestOf("run"),
 		Spec: release.Spec, Input: delivery.TrainRun{Spec: now.Spec(), Seed: 1, Machine: "train-local"},
 		Result: delivery.TrainResult{Bundle: release.Bundle, Model: digestOf("onnx")}}}
@@ -178,8 +178,9 @@ func TestUnreadableMainLacksNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			snap := viewed(t)
 			c.blind(&snap.World)
-			snap.World.Main.Intent.Models, snap.World.Main.Intent.Fleets = nil, nil
-			snap.World.Main.Intent.Gates = nil
+			snap.World.Main.Intent.Models = delivery.Named[delivery.Model]{}
+			snap.World.Main.Intent.Fleets = delivery.Named[delivery.Fleet]{}
+			snap.World.Main.Intent.Gates = delivery.Named[delivery.Gate]{}
 			snap.Plan = plan.Make(snap.World)
 			s := snap.Status()
 			rings := 0
@@ -252,7 +253,7 @@ func TestViewOfAnOldTraining(t *testing.T) {
 	back := snap.World.Proposals[1]
 	back.Intent = snap.World.Main.Intent
 	back.Merged = back.Intent
-	back.Base.Models = map[string]delivery.Model{}
+	back.Base.Models = delivery.NamedOf(map[string]delivery.Model{})
 	snap.World.Proposals = []plan.Proposal{back}
 	snap.Plan = plan.Make(snap.World)
 	p, err := snap.PR(3)
@@ -397,7 +398,7 @@ func (p past) Refs() map[string]string {
 
 func TestViewExplains(t *testing.T) {
 	snap := viewed(t)
-	commits := past{snap.World.Main.Intent.Releases["shapes"]}
+	commits := past{snap.World.Main.Intent.Releases.Of("shapes")}
 	for _, c := range []struct {
 		kind explain.Kind
 		id   string
@@ -443,7 +444,7 @@ func TestViewExplains(t *testing.T) {
 // A merged pull request is shown with what its release says, as long as main's history has it.
 func TestMergedPullRequestsAreShown(t *testing.T) {
 	snap := viewed(t)
-	release := snap.World.Main.Intent.Releases["shapes"]
+	release := snap.World.Main.Intent.Releases.Of("shapes")
 	snap.World.Evidence.Releases[0].Gates = []delivery.GateJudged{{Name: "production", Verdict: delivery.Verdict{
 		Gate: "production", Model: "shapes", Outcome: delivery.Pass}}}
 	source := Source{Loop: taken{snap: snap}, Commits: past{release}}
@@ -566,8 +567,8 @@ func TestReleaseOfAVersion(t *testing.T) {
 	s := &Snapshot{}
 	s.World.Evidence.Accepted = map[string][]delivery.Acceptance{"shapes": {{Version: 2, Bundle: digestOf("two"),
 		Variants: []delivery.AcceptedVariant{{Variant: "int8", Bundle: digestOf("int8")}}}}}
-	s.World.Main.Intent.Quarantines = map[string]delivery.Quarantine{"shapes": {Entries: []delivery.Quarantined{
-		{Digest: digestOf("int8"), Why: "smoke"}}}}
+	s.World.Main.Intent.Quarantines = delivery.NamedOf(map[string]delivery.Quarantine{"shapes": {
+		Entries: []delivery.Quarantined{{Digest: digestOf("int8"), Why: "smoke"}}}})
 	if r, err := s.Release("shapes", 2); err != nil || r.Bundle != digestOf("two") || r.Quarantined != "" ||
 		len(r.Variants) != 1 || r.Variants[0].Bundle != digestOf("int8") || r.Variants[0].Quarantined != "smoke" {
 		t.Errorf("%+v, %v", r, err)

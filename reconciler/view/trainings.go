@@ -79,7 +79,7 @@ func (s *Snapshot) released(a delivery.Acceptance, versions []explain.Version) w
 		Sentence: sentence(delivery.Fact{Code: code.ChainAccepted, Values: delivery.Values{
 			Branch: s.World.Main.Branch, Version: a.Version}}),
 		Spec: a.Spec, Bundle: a.Bundle, Seeds: []web.Seed{}}
-	if why, forbidden := s.World.Main.Intent.Quarantines[a.Model].Forbids(a.Bundle); forbidden {
+	if why, forbidden := s.World.Main.Intent.Quarantines.Of(a.Model).Forbids(a.Bundle); forbidden {
 		t.State = delivery.CheckFailure
 		t.Sentence = sentence(delivery.Fact{Code: code.ChainMustNotRun, Values: delivery.Values{Text: why,
 			File: "models/" + a.Model + ".quarantine.yaml"}})

@@ -14,7 +14,7 @@ import (
 // One list has the trainings of experiments, pull requests and releases, each with its figures.
 func TestTrainings(t *testing.T) {
 	snap := viewed(t)
-	release := snap.World.Main.Intent.Releases["shapes"]
+	release := snap.World.Main.Intent.Releases.Of("shapes")
 	scores := func(dataset string, mAP float64) delivery.Scores {
 		return delivery.Scores{Input: delivery.EvalRun{Bundle: release.Bundle}, Content: delivery.EvalSetContent{
 			EvalSet: delivery.EvalSet{Dataset: delivery.Dataset{Source: "dir", Path: dataset}, Split: "valid"}},
@@ -74,8 +74,8 @@ func TestTrainings(t *testing.T) {
 		r.State != delivery.CheckSuccess || r.Text != "main released version 1" {
 		t.Errorf("%+v", r)
 	}
-	snap.World.Main.Intent.Quarantines = map[string]delivery.Quarantine{"shapes": {Entries: []delivery.Quarantined{
-		{Digest: release.Bundle, Why: "it smoked"}}}}
+	snap.World.Main.Intent.Quarantines = delivery.NamedOf(map[string]delivery.Quarantine{"shapes": {
+		Entries: []delivery.Quarantined{{Digest: release.Bundle, Why: "it smoked"}}}})
 	snap.World.Evidence.BySpec = nil
 	source.Commits = nil // nobody knows when, and by whom
 	if list, err = source.Trainings(t.Context()); err != nil {

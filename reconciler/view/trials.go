@@ -37,7 +37,7 @@ func (s *Source) Try(ctx context.Context, request web.TrialRequest) (web.Trial, 
 			}
 			complaints = append(complaints, c)
 		}
-		for n, m := range in.Models {
+		for n, m := range in.Models.All() {
 			name = n
 			variants = append(variants, plan.Variant{Set: v.Set, Model: m})
 		}
@@ -383,7 +383,7 @@ func (s *Source) Power(ctx context.Context, name string) ([]gate.ModelPower, err
 		if err != nil {
 			return nil, err
 		}
-		if _, there := snap.World.Main.Intent.Gates[name]; !there {
+		if _, there := snap.World.Main.Intent.Gates.Get(name); !there {
 			return nil, snap.unknown(explain.Unknown{Kind: "gate", ID: name, Do: "gates are files under gates/ on " +
 				snap.World.Main.Branch})
 		}

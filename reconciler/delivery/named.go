@@ -1,0 +1,214 @@
+package delivery
+
+import (
+	"cmp"
+	"iter"
+	"maps"
+	"reflect"
+	"slices"
+)
+
+// Named maps names to values of one kind, as the gates of a tree. It never changes: [Named.With] makes another one that
+// shares what stays the same. So a thousand trees that differ from main in one file each take little more memory than
+// main alone. The zero value has nothing.
+type Named[V any] struct {
+	root *root[V]
+	own  []own[V] // where it differs from root, by name
+	size int
+}
+
+// A root is what several Named share.
+type root[V any] struct {
+	names  []string // sorted
+	places map[string]int
+	values []V
+}
+
+// An own is a value in place of the root's.
+type own[V any] struct {
+	name  string
+	value V
+	gone  bool // there is none
+}
+
+// NamedOf returns the content of a map.
+func NamedOf[V any](content map[string]V) Named[V] {
+	if content == nil {
+		return Named[V]{}
+	}
+	r := &root[V]{names: slices.Sorted(maps.Keys(content)), places: make(map[string]int, len(content)),
+		values: make([]V, len(content))}
+	for i, name := range r.names {
+		r.places[name], r.values[i] = i, content[name]
+	}
+	return Named[V]{root: r, size: len(content)}
+}
+
+// Known reports whether it was made of something, be it an empty map.
+func (n Named[V]) Known() bool { return n.root != nil }
+
+// Len returns how many names there are.
+func (n Named[V]) Len() int { return n.size }
+
+// Get returns the value of a name.
+func (n Named[V]) Get(name string) (value V, ok bool) {
+	if i, changed := n.place(name); changed {
+		return n.own[i].value, !n.own[i].gone
+	}
+	if n.root != nil {
+		if i, there := n.root.places[name]; there {
+			return n.root.values[i], true
+		}
+	}
+	return value, false
+}
+
+// Of returns the value of a name, or the zero value.
+func (n Named[V]) Of(name string) V {
+	value, _ := n.Get(name)
+	return value
+}
+
+// Has reports whether there is a name.
+func (n Named[V]) Has(name string) bool {
+	if i, changed := n.place(name); changed {
+		return !n.own[i].gone
+	}
+	if n.root == nil {
+		return false
+	}
+	_, there := n.root.places[name]
+	return there
+}
+
+func (n Named[V]) place(name string) (int, bool) {
+	if len(n.own) == 0 {
+		return 0, false
+	}
+	return slices.BinarySearchFunc(n.own, name, func(o own[V], name string) int { return cmp.Compare(o.name, name) })
+}
+
+// All iterates over the names and values in the order of the names.
+func (n Named[V]) All() iter.Seq2[string, V] {
+	return func(yield func(string, V) bool) {
+		var names []string
+		if n.root != nil {
+			names = n.root.names
+		}
+		i, j := 0, 0
+		for i < len(names) || j < len(n.own) {
+			switch {
+			case j == len(n.own) || i < len(names) && names[i] < n.own[j].name:
+				if !yield(names[i], n.root.values[i]) {
+					return
+				}
+				i++
+			default:
+				if i < len(names) && names[i] == n.own[j].name {
+					i++
+				}
+				if !n.own[j].gone && !yield(n.own[j].name, n.own[j].value) {
+					return
+				}
+				j++
+			}
+		}
+	}
+}
+
+// Equal reports whether both have the same content.
+func (n Named[V]) Equal(other Named[V]) bool {
+	return n.size == other.size && len(n.Changed(other, func(name string) bool {
+		return reflect.DeepEqual(n.Of(name), other.Of(name))
+	})) == 0
+}
+
+// Names returns the names, sorted.
+func (n Named[V]) Names() []string {
+	switch {
+	case n.root == nil:
+		return nil
+	case len(n.own) == 0:
+		return slices.Clone(n.root.names)
+	}
+	names := make([]string, 0, n.size)
+	for name := range n.All() {
+		names = append(names, name)
+	}
+	return names
+}
+
+// A NamedChange is a value to set, or a name to remove.
+type NamedChange[V any] struct {
+	Name  string
+	Value V
+	Gone  bool
+}
+
+// sharedChanges is how many names may differ from what is shared before a Named gets a root of its own.
+const sharedChanges = 64
+
+// With returns the content with some changes.
+func (n Named[V]) With(changes ...NamedChange[V]) Named[V] {
+	if len(changes) == 0 {
+		return n
+	}
+	if n.root == nil {
+		n.root = &root[V]{}
+	}
+	next := make(map[string]own[V], len(n.own)+len(changes))
+	for _, o := range n.own {
+		next[o.name] = o
+	}
+	for _, c := range changes {
+		_, inRoot := n.root.places[c.Name]
+		before, changed := next[c.Name]
+		had := changed && !before.gone || !changed && inRoot
+		switch {
+		case had && c.Gone:
+			n.size--
+		case !had && !c.Gone:
+			n.size++
+		}
+		if c.Gone && !inRoot {
+			delete(next, c.Name)
+		} else {
+			next[c.Name] = own[V]{name: c.Name, value: c.Value, gone: c.Gone}
+		}
+	}
+	n.own = slices.SortedFunc(maps.Values(next), func(a, b own[V]) int { return cmp.Compare(a.name, b.name) })
+	if len(n.own) <= max(sharedChanges, len(n.root.names)/8) {
+		return n
+	}
+	return NamedOf(maps.Collect(n.All()))
+}
+
+// Changed returns the names at which two differ, sorted: those that only one of them has, and those for which same
+// returns false. What they share is not compared.
+func (n Named[V]) Changed(other Named[V], same func(name string) bool) []string {
+	var changed []string
+	note := func(name string) {
+		if in := n.Has(name); in != other.Has(name) || in && !same(name) {
+			changed = append(changed, name)
+		}
+	}
+	if n.root == other.root {
+		var names []string
+		for _, list := range [][]own[V]{n.own, other.own} {
+			for _, o := range list {
+				names = append(names, o.name)
+			}
+		}
+		slices.Sort(names)
+		for _, name := range slices.Compact(names) {
+			note(name)
+		}
+		return changed
+	}
+	names := slices.Concat(n.Names(), other.Names())
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		note(name)
+	}
+	return changed
+}
