@@ -109,12 +109,7 @@ func TestEC2(t *testing.T) {
 	a := newAccount(t)
 	w := newWorkshop(t, n, "ec2", map[string]string{"README.md": "# What our devices run\n"})
 	writeFiles(t, w.path("shapes"), colors(t))
-	environment := w.path("environment")
-	if out, err := exec.Command(python, "-m", "venv", "--without-pip", "--system-site-packages",
-		environment).CombinedOutput(); err != nil {
-		t.Skipf("%s has no venv: %v: %s", python, err, lastLine(out))
-	}
-	w.promoteOn(t, a, w.path("shapes"), filepath.Join(environment, "bin", "python"), `apiVersion: aob/v1
+	w.promoteOn(t, a, w.path("shapes"), environmentIn(t, w.path("environment")), `apiVersion: aob/v1
 kind: Model
 name: cells
 dataset: {dir: shapes}
@@ -126,6 +121,16 @@ train:
   batch: {effective: 2}
   args: {channels: 4}
 `)
+}
+
+// environmentIn makes an environment that can go through S3, and returns its interpreter.
+func environmentIn(t *testing.T, folder string) string {
+	t.Helper()
+	if out, err := exec.Command(python, "-m", "venv", "--without-pip", "--system-site-packages",
+		folder).CombinedOutput(); err != nil {
+		t.Skipf("%s has no venv: %v: %s", python, err, lastLine(out))
+	}
+	return filepath.Join(folder, "bin", "python")
 }
 
 // The same with RF-DETR on the real package, whose environment goes through S3.

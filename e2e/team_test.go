@@ -40,6 +40,7 @@ type team struct {
 	counters  string         // of its metrics
 	serve     *process
 	agents    map[string]*process // by device
+	env       []string            // more variables of the server
 }
 
 const (
@@ -138,8 +139,8 @@ func (m *team) startServerWith(t *testing.T, text func() string) {
 		t.Fatal(err)
 	}
 	m.gitea.Hook(t, m.repo, "http://"+m.address+"/webhook", m.secret)
-	m.serve = launch(t, filepath.Join(m.logs, "serve.log"), append(environment(), tokenVariable+"="+m.robot.Token,
-		secretVariable+"="+m.secret),
+	m.serve = launch(t, filepath.Join(m.logs, "serve.log"), append(append(environment(), m.env...),
+		tokenVariable+"="+m.robot.Token, secretVariable+"="+m.secret),
 		filepath.Join(m.bin, "aob"), "serve", "--config", config)
 	until(t, func() error {
 		if err := m.serve.alive(); err != nil {

@@ -42,7 +42,7 @@ var (
 		"stage":   {"delivery", "gate", "plan", "words", "trust", "run", "artifact", "evidence"},
 		"turn":    {"delivery"},
 		"queue":   {"delivery", "turn"},
-		"poll":    {"delivery", "git", "ledger", "plan", "words", "turn", "queue"},
+		"poll":    {"delivery", "code", "git", "ledger", "plan", "words", "turn", "queue"},
 		"post":    {"delivery", "forge", "ledger", "plan", "words", "turn", "queue", "poll"},
 		"commits": {"delivery", "git", "intent"},
 		"history": {"delivery", "git", "intent", "ledger", "plan", "words", "turn", "commits"},

@@ -93,6 +93,9 @@ var (
 var (
 	CostQuote = fact("cost.quote", "trains on {by} for at most {lasts}, {cost} to {costHigh}, never more than "+
 		"{ceiling}[ for each of {counts.seeds seed}] ({text})")
+	// What a go is given for: a price that moves asks nobody again.
+	CostGo = fact("cost.go", "the training of {model} on {by}, for {ceiling} at most"+
+		"[ for each of {counts.seeds seed}]")
 	CostNoAccount = fact("cost.noAccount", "this server trains on its own machine alone, so nothing starts on {by}: "+
 		"take machine.terraform out of models/{model}.yaml, or give the server an account (aws.train in its "+
 		"configuration, docs/aws.md)")

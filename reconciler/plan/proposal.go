@@ -31,6 +31,11 @@ type ProposalReport struct {
 	Orphans          []delivery.Fact          // what its runs have left in a cloud account
 }
 
+// Cost describes the runs that one of the approval commands allows.
+func (r ProposalReport) Cost(command string) delivery.Fact {
+	return r.Costs[strings.TrimPrefix(command, "/aob run ")]
+}
+
 // Green reports whether aob/release succeeded.
 func (r ProposalReport) Green() bool {
 	return slices.ContainsFunc(r.Checks, func(c Check) bool {

@@ -12,6 +12,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/ledger"
 	"github.com/autonomos/aob/reconciler/plan"
@@ -70,8 +71,8 @@ type openVerdict struct {
 func waits(p plan.ProposalReport) waiting {
 	w := waiting{runs: map[string]string{}, verdicts: map[string]openVerdict{}}
 	for _, ask := range p.ApprovalCommands {
-		if code, ok := strings.CutPrefix(ask, "/aob run "); ok {
-			w.runs[code] = words.Text(p.Costs[code])
+		if name, ok := strings.CutPrefix(ask, "/aob run "); ok {
+			w.runs[name] = words.Text(allowed(p.Costs[name]))
 		}
 	}
 	for _, m := range p.Models {
@@ -82,6 +83,14 @@ func waits(p plan.ProposalReport) waiting {
 		}
 	}
 	return w
+}
+
+// allowed describes what an approval allows. It is the same as long as the code is: a quote is not.
+func allowed(cost delivery.Fact) delivery.Fact {
+	if cost.Code == code.CostQuote {
+		cost.Code = code.CostGo
+	}
+	return cost
 }
 
 // codes returns all codes, in a fixed order.
@@ -237,8 +246,7 @@ func runQuestion(pr int, code, what string) string {
 	if what == "" {
 		what = "the runs of this pull request"
 	}
-	return fmt.Sprintf("### AOB: may this run?\n\nThe author of #%d has no write permission here. Code `%s` lets AOB "+
-		"start:\n\n- %s\n\n"+
+	return fmt.Sprintf("### AOB: may this run?\n\nIn #%d, code `%s` lets AOB start:\n\n- %s\n\n"+
 		"**To allow it, react to this comment with 👍.** That counts from people with write permission, if the "+
 		"reaction comes after the second in which this was posted. Once somebody has edited this comment, it counts "+
 		"for nothing, and AOB asks again.", pr, code, delivery.Markdown(what))

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/plan"
 )
@@ -158,16 +159,15 @@ func (c *comment) release(pr plan.ProposalReport, check plan.Check) {
 		}
 		c.printf(".\n\n")
 	case len(pr.ApprovalCommands) > 0:
-		c.printf("### AOB: needs approval\n\nIts author has no write permission here, so nothing runs before "+
-			"somebody with write permission allows it:\n\n1. Comment `%s`.\n2. If AOB then asks for confirmation in a "+
-			"comment of its own, react to that comment with 👍. It asks where others can edit your comment: nobody "+
-			"else can make your reaction.\n\n", markdown(strings.Join(pr.ApprovalCommands, "`, and `")))
+		c.approval(pr)
 		for _, who := range pr.Refused {
 			c.printf("- %s has no write permission here, so that comment does not count.\n", who)
 		}
 		if len(pr.Refused) > 0 {
 			c.printf("\n")
 		}
+	case slices.ContainsFunc(check.Facts, heldByCost):
+		c.printf("### AOB: a training does not start\n\n%s.\n\n", capital(Join(check.Facts)))
 	default:
 		c.printf("### AOB: %s\n\n", stateTitle(check.State))
 		if len(pr.Models) > 0 && !pr.PR.Fork {
@@ -175,6 +175,35 @@ func (c *comment) release(pr plan.ProposalReport, check plan.Check) {
 				"Approve after that commit: a forge that dismisses stale approvals would drop an earlier one.\n\n")
 		}
 	}
+}
+
+// heldByCost reports whether a fact says that a training does not start for what it costs, whoever agrees to it.
+func heldByCost(f delivery.Fact) bool {
+	switch f.Code {
+	case code.CostNoAccount, code.CostNotListed, code.CostUnknown, code.CostOverDay, code.CostOverMonth, code.CostLedger:
+		return true
+	}
+	return slices.ContainsFunc(f.Facts, heldByCost)
+}
+
+// approval says what does not start before somebody allows it, and why.
+func (c *comment) approval(pr plan.ProposalReport) {
+	why := "Its author has no write permission here"
+	if !slices.ContainsFunc(pr.ApprovalCommands, func(command string) bool {
+		return pr.Cost(command).Code != code.CostQuote
+	}) {
+		why = "Its training costs money"
+	}
+	c.printf("### AOB: needs approval\n\n%s, so nothing runs before somebody with write permission allows it:\n\n"+
+		"1. Comment `%s`.\n2. If AOB then asks for confirmation in a comment of its own, react to that comment with "+
+		"👍. It asks where others can edit your comment: nobody else can make your reaction.\n\n", why,
+		markdown(strings.Join(pr.ApprovalCommands, "`, and `")))
+	for _, command := range pr.ApprovalCommands {
+		if cost := pr.Cost(command); cost.Code == code.CostQuote {
+			c.printf("- `%s`: %s %s.\n", markdown(command), cost.Model, cost)
+		}
+	}
+	c.printf("\n")
 }
 
 // capital returns text with a capital letter at its beginning.

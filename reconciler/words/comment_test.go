@@ -27,6 +27,8 @@ func TestCommentSaysWhatIsWaitedFor(t *testing.T) {
 		return []plan.Check{{Context: delivery.ContextRelease, State: state, Facts: []delivery.Fact{plain(text)}}}
 	}
 	asking := plan.ProposalReport{ApprovalCommands: []string{"/aob run 3f9c2a10", "/aob run 77aa00ff"}}
+	paid := plan.ProposalReport{ApprovalCommands: []string{"/aob run 3f9c2a10"}, Costs: map[string]delivery.Fact{
+		"3f9c2a10": {Code: code.CostQuote, Values: delivery.Values{Model: "<shapes>", By: "g5.xlarge spot"}}}}
 	doubtful := func(d plan.UnsureVerdict) plan.ProposalReport {
 		d.Gate, d.Code = "production", "0a1b2c3d4e5f"
 		return plan.ProposalReport{Models: []plan.ModelReport{{Model: "shapes", Unsure: []plan.UnsureVerdict{d}}}}
@@ -82,7 +84,14 @@ func TestCommentSaysWhatIsWaitedFor(t *testing.T) {
 				"&lt;b> more, 5 more classes changed. `aob data diff` shows which images and boxes have changed."},
 			"since"},
 		{asking, release(delivery.CheckPending, "train: needs approval"), []string{"AOB: needs approval",
-			"`/aob run 3f9c2a10`, and `/aob run 77aa00ff`"}, "working"},
+			"Its author has no write permission here", "`/aob run 3f9c2a10`, and `/aob run 77aa00ff`"}, "working"},
+		{paid, release(delivery.CheckPending, "train: needs approval"), []string{"AOB: needs approval",
+			"Its training costs money", "1. Comment `/aob run 3f9c2a10`",
+			"- `/aob run 3f9c2a10`: &lt;shapes> trains on g5.xlarge spot"}, "Its author"},
+		{plan.ProposalReport{Models: []plan.ModelReport{{Model: "shapes"}}}, []plan.Check{{
+			Context: delivery.ContextRelease, State: delivery.CheckPending, Facts: []delivery.Fact{
+				{Code: code.CostOverDay, Values: delivery.Values{Cost: 45 * delivery.Dollar}}}}},
+			[]string{"AOB: a training does not start", "&#36;45 of this day"}, "working"},
 	} {
 		got := Comment(c.pr, c.checks)
 		for _, want := range c.want {

@@ -7,12 +7,15 @@ package front
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -35,9 +38,9 @@ type Front struct {
 	Policy string
 	// Quotas are the account's quotas by their codes. Moto has none of EC2.
 	Quotas map[string]float64
-	// Before and After are called around each call that reaches moto, with its name, as in TerminateInstances, or
-	// "PUT /bucket/key" for a service without names. One that panics with http.ErrAbortHandler leaves the call
-	// without an answer: Before keeps it from moto, After only from the client.
+	// Before and After are called around each call that reaches moto or the store, with its name, as in
+	// TerminateInstances, or "PUT /bucket/key" for a service without names. One that panics with http.ErrAbortHandler
+	// leaves the call without an answer: Before keeps it from moto, After only from the client.
 	Before, After func(name string)
 	// Answer may answer a call of EC2 in place of moto; it reports whether it has. nil for none.
 	Answer func(w http.ResponseWriter, name string) bool
@@ -90,9 +93,23 @@ func (f *Front) Count(name string) int {
 	return f.counts[name]
 }
 
+// Calls returns the names of all calls that were made, with those to the store.
+func (f *Front) Calls() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Sorted(maps.Keys(f.counts))
+}
+
 // ServeHTTP implements http.Handler.
 func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if service, _ := signedFor(r); service == "s3" && f.S3 != "" {
+		name := r.Method + " " + r.URL.Path
+		f.mu.Lock()
+		f.counts[name]++
+		f.mu.Unlock()
+		if f.Before != nil {
+			f.Before(name)
+		}
 		store, err := url.Parse(f.S3)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadGateway)
@@ -101,6 +118,11 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		proxy := httputil.ReverseProxy{Rewrite: func(p *httputil.ProxyRequest) {
 			p.SetURL(store)
 			p.Out.Host = p.In.Host
+		}, ModifyResponse: func(*http.Response) error {
+			if f.After != nil {
+				f.After(name)
+			}
+			return nil
 		}}
 		proxy.ServeHTTP(w, r)
 		return
@@ -112,10 +134,7 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	service, region := signedFor(r)
 	form, _ := url.ParseQuery(string(body))
-	name := form.Get("Action")
-	if name == "" {
-		name = r.Method + " " + r.URL.Path
-	}
+	name := cmp.Or(form.Get("Action"), r.Header.Get("X-Amz-Target"), r.Method+" "+r.URL.Path)
 	f.mu.Lock()
 	f.all++
 	f.counts[name]++
