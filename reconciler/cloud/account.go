@@ -93,6 +93,7 @@ func (a *Account) scheduler(region string) *scheduler.Client {
 type Listing struct {
 	At     time.Time // by the account's clock, the earliest of all answers; zero if it did not answer
 	Items  []Item
+	Rests  []Rest
 	Whole  map[string]bool  // the regions that were listed to the end
 	Failed map[string]error // by region: why it was not
 }
@@ -103,7 +104,7 @@ func (a *Account) List(ctx context.Context, controller string) Listing {
 	l := Listing{Whole: map[string]bool{}, Failed: map[string]error{}}
 	for _, region := range a.at.Regions {
 		lists := []func(context.Context, string, string) error{l.requests(a), l.instances(a), l.volumes(a),
-			l.schedules(a)}
+			l.schedules(a), l.rests(a)}
 		var failed []error
 		for _, list := range lists {
 			if err := list(ctx, region, controller); err != nil {

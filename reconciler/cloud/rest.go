@@ -18,29 +18,32 @@ import (
 // EndRest ends what an attempt of a run has in an account besides things that cost money, which must be gone before.
 // name is the attempt's. Nothing that lacks the tags of the controller and the run is touched.
 func (a *Account) EndRest(ctx context.Context, region, controller, run, name string) error {
+	identities := iam.NewFromConfig(a.config, func(o *iam.Options) { o.Region = region })
+	err := endProfile(ctx, identities, controller, run, name)
+	for _, role := range []string{name, name + "-end"} {
+		err = errors.Join(err, endRole(ctx, identities, controller, run, role))
+	}
+	if err != nil {
+		return explainCall(region, err) // a sweep finds the roles by the tags of what is left
+	}
 	client := a.ec2(region)
 	filters := tagged(controller, equals("tag:"+TagRun, run))
-	groups, err := client.DescribeSecurityGroups(ctx, &ec2.DescribeSecurityGroupsInput{Filters: filters})
-	if err != nil {
-		return explainCall(region, err)
-	}
-	for _, g := range groups.SecurityGroups {
-		_, failed := client.DeleteSecurityGroup(ctx, &ec2.DeleteSecurityGroupInput{GroupId: g.GroupId})
-		err = errors.Join(err, unless(failed, "InvalidGroup.NotFound"))
-	}
 	templates, failed := client.DescribeLaunchTemplates(ctx, &ec2.DescribeLaunchTemplatesInput{Filters: filters})
 	if failed != nil {
-		return explainCall(region, errors.Join(err, failed))
+		return explainCall(region, failed)
 	}
 	for _, t := range templates.LaunchTemplates {
 		_, failed := client.DeleteLaunchTemplate(ctx, &ec2.DeleteLaunchTemplateInput{
 			LaunchTemplateId: t.LaunchTemplateId})
 		err = errors.Join(err, unless(failed, "InvalidLaunchTemplateId.NotFound"))
 	}
-	identities := iam.NewFromConfig(a.config, func(o *iam.Options) { o.Region = region })
-	err = errors.Join(err, endProfile(ctx, identities, controller, run, name))
-	for _, role := range []string{name, name + "-end"} {
-		err = errors.Join(err, endRole(ctx, identities, controller, run, role))
+	groups, failed := client.DescribeSecurityGroups(ctx, &ec2.DescribeSecurityGroupsInput{Filters: filters})
+	if failed != nil {
+		return explainCall(region, errors.Join(err, failed))
+	}
+	for _, g := range groups.SecurityGroups {
+		_, failed := client.DeleteSecurityGroup(ctx, &ec2.DeleteSecurityGroupInput{GroupId: g.GroupId})
+		err = errors.Join(err, unless(failed, "InvalidGroup.NotFound"))
 	}
 	return explainCall(region, err)
 }

@@ -45,6 +45,7 @@ type World struct {
 	At         time.Time // by the clock of the account, as the tags are
 	Controller string
 	Items      []Item
+	Rests      []Rest
 	Whole      map[string]bool       // the regions whose items are all known
 	Life       func(run string) Life // nil: nothing is known of runs
 }

@@ -42,7 +42,8 @@ type Swept struct {
 // Sweep lists the account once and ends its orphans. One that cannot be ended does not stop the others.
 func (s *Sweeper) Sweep(ctx context.Context) Swept {
 	listing := s.Account.List(ctx, s.Controller)
-	world := World{At: listing.At, Controller: s.Controller, Items: listing.Items, Whole: listing.Whole}
+	world := World{At: listing.At, Controller: s.Controller, Items: listing.Items, Rests: listing.Rests,
+		Whole: listing.Whole}
 	swept := Swept{At: listing.At, Failed: listing.Failed}
 	if s.Runs != nil && ctx.Err() == nil {
 		if world.Life, swept.Runs = s.Runs(ctx); swept.Runs != nil {
@@ -66,6 +67,15 @@ func (s *Sweeper) Sweep(ctx context.Context) Swept {
 		s.Log.Warn("a sweep of the account found an orphan", "kind", orphan.Kind, "id", orphan.ID, "region",
 			orphan.Region, "run", orphan.Run, "why", orphan.Why, "error", orphan.Error)
 		swept.Orphans = append(swept.Orphans, orphan)
+	}
+	for _, r := range Left(world) {
+		if ctx.Err() != nil {
+			break
+		}
+		// What AWS still needs, as the group of an instance that shuts down, is ended by a later sweep.
+		err := s.Account.EndRest(ctx, r.Region, s.Controller, r.Run, r.Name)
+		s.Log.Info("a sweep of the account ended the roles, security group and launch template of a run", "region",
+			r.Region, "run", r.Run, "error", err)
 	}
 	for region, err := range swept.Failed {
 		s.Log.Warn("a sweep of the account could not list a region", "region", region, "error", err.Error())
