@@ -65,7 +65,8 @@ func Left(w World) (list []Rest) {
 		life := w.Life(r.Run)
 		if w.Whole[r.Region] && (life == RunGone || life == RunOver) &&
 			!slices.ContainsFunc(w.Items, func(i Item) bool {
-				return i.Region == r.Region && i.Tags[TagRun] == r.Run && (i.costs() || i.Kind == delivery.OrphanInstance)
+				return i.Region == r.Region && i.Tags[TagRun] == r.Run &&
+					(i.costs() || i.Kind == delivery.OrphanInstance)
 			}) {
 			list = append(list, r)
 		}

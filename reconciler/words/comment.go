@@ -180,7 +180,8 @@ func (c *comment) release(pr plan.ProposalReport, check plan.Check) {
 // heldByCost reports whether a fact says that a training does not start for what it costs, whoever agrees to it.
 func heldByCost(f delivery.Fact) bool {
 	switch f.Code {
-	case code.CostNoAccount, code.CostNotListed, code.CostUnknown, code.CostOverDay, code.CostOverMonth, code.CostLedger:
+	case code.CostNoAccount, code.CostNotListed, code.CostUnknown, code.CostOverDay, code.CostOverMonth,
+		code.CostLedger:
 		return true
 	}
 	return slices.ContainsFunc(f.Facts, heldByCost)
