@@ -5,6 +5,7 @@ package cloud
 import (
 	"context"
 	"os"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -14,10 +15,19 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// Variables returns the environment variables by which another program reaches the account, with credentials that are
-// valid now.
+// credentialsLast is how long credentials are good that another program gets, if whoever gives them gives such.
+const credentialsLast = 10 * time.Minute
+
+// Variables returns the environment variables by which another program reaches the account, with credentials that do
+// not expire at once.
 func (a *Account) Variables(ctx context.Context) (map[string]string, error) {
 	c, err := a.config.Credentials.Retrieve(ctx)
+	// The SDK keeps those of a role until they expire, and Terraform gets no others while it runs.
+	if cache, is := a.config.Credentials.(*aws.CredentialsCache); is && err == nil && c.CanExpire &&
+		time.Until(c.Expires) < credentialsLast {
+		cache.Invalidate()
+		c, err = cache.Retrieve(ctx)
+	}
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
