@@ -14,7 +14,7 @@
 # make bench-hostile  a promotion beside attacks (ten minutes)
 # make test-seeds   2,000 random orders of events against the loop (12 minutes of a core)
 # make test-security  every cell of docs/security.md, on a real Gitea and on the local forge
-# make test-aws-kills  a training on EC2 that is killed at each of 53 calls (ten minutes of a core)
+# make test-aws-kills  trainings on EC2 of which something is killed at each of 77 moments (a quarter of an hour)
 # make test-tofu   the tests of Terraform modules with OpenTofu, which is built once (five minutes of a core)
 # make test-faults  a fleet behind faulty proxies, for ten minutes
 # make bench-intervals  whether intervals hold what they promise, by simulation (an hour of a core)
@@ -71,7 +71,7 @@ test-rfdetr: tools build rfdetr-epochs
 	AOB_RFDETR=1 go test ./reconciler/detect ./e2e -run "TestTrainerContract|TestRFDETR" -v -timeout 1h
 
 test-aws: test-tools build
-	AOB_AWS=1 go test ./reconciler/terraform ./e2e -run "TestMachines/train-aws-ec2|TestTrainerOnEC2|TestLostInstances|TestEC2$$" \
+	AOB_AWS=1 go test ./reconciler/terraform ./e2e -run "TestMachines/train-aws-ec2|TestTrainerOnEC2|TestLostInstances|TestEC2$$|TestNothingStartsUnpaid" \
 		-v -timeout 1h
 
 # The same pull request with RF-DETR on the real package, whose environment goes through S3 (6 GB).
@@ -132,7 +132,8 @@ test-security: test-tools
 	AOB_SECURITY=1 go test ./e2e -run 'TestSecurityTable|TestEditedComments|TestDeletedFork' -v -timeout 2h
 
 test-aws-kills: test-tools
-	AOB_KILLS=all go test ./reconciler/terraform -run TestKilledOnAWS -count=1 -v -timeout 1h
+	AOB_KILLS=all go test ./reconciler/terraform ./e2e -run "TestKilledOnAWS|TestServeKilledOnEC2|TestMachineKilledOnEC2" \
+		-p 1 -count=1 -v -timeout 2h
 
 test-tofu: test-tools
 	AOB_TERRAFORM=$$(tools/tofu/install.sh) go test ./reconciler/terraform -count=1 -timeout 30m

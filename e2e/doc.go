@@ -15,6 +15,7 @@
 //	  - workshop_test.go: the local forge, a server and three devices in one folder.
 //	  - killer_test.go: who is killed there, and when.
 //	  - kill_test.go: a promotion that comes out all the same.
+//	  - ec2_test.go, paid_test.go, ec2_kill_test.go: an account that is moto, and what may start and must end there.
 //	  - security_test.go, security_*_test.go: a walk of every cell of docs/security.md.
 //	  - readme_test.go: every command of the README.
 package e2e

@@ -172,6 +172,7 @@ checks:
 	if a.front.Count("RunInstances") > 0 {
 		t.Error("an instance was run before anybody agreed to it")
 	}
+	a.trains(t, 1)
 	until(t, func() error {
 		pr, err := w.pull(t.Context(), "first")
 		if err == nil && pr.State == delivery.CheckFailure {
@@ -186,6 +187,7 @@ checks:
 	})
 	first := a.instances.Last("/opt/aob")
 	a.instances.Interrupt(first)
+	a.trains(t, 2)
 	pr := w.green(t, "first")
 	if a.instances.Last("/opt/aob") == first || a.front.Count("RunInstances") != 2 {
 		t.Errorf("%d instances were run, the last is %s", a.front.Count("RunInstances"), a.instances.Last("/opt/aob"))
@@ -206,6 +208,24 @@ checks:
 		return nil
 	})
 	w.close(t)
+}
+
+// trains waits until so many instances were run, and then until the last one has started its trainer. An environment of
+// gigabytes takes minutes for each.
+func (a *account) trains(t *testing.T, instances int) {
+	t.Helper()
+	until(t, func() error {
+		if n := a.front.Count("RunInstances"); n < instances {
+			return fmt.Errorf("%d instances were run", n)
+		}
+		return nil
+	})
+	until(t, func() error {
+		if id := a.instances.Last("/opt/aob"); a.instances.Trainer(id) == 0 {
+			return fmt.Errorf("instance %s has started no trainer", id)
+		}
+		return nil
+	})
 }
 
 // goFor finds the code of a go. What people see is broken into lines.
