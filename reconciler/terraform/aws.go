@@ -243,10 +243,25 @@ var (
 	noQuota = regexp.MustCompile(`\b(VcpuLimitExceeded|InstanceLimitExceeded)\b`)
 )
 
+// refusals are the answers of AWS that no later attempt changes, with what a person can do.
+var refusals = []struct {
+	text *regexp.Regexp // of the error
+	do   string
+}{
+	{regexp.MustCompile(`\bUnsupported: (Your requested|The requested)`), "name a subnet of another zone under " +
+		"aws.train in the server's configuration, or choose another train.machine.instance"},
+	{regexp.MustCompile(`\b(PendingVerification|Blocked):`), "AWS has to verify the account: it writes a mail about it"},
+	{regexp.MustCompile(`\b(UnauthorizedOperation|AccessDenied|ServiceLinkedRoleCreationNotPermitted)\b`),
+		"give the server's role this permission; aob doctor --aws lists what is missing"},
+	{regexp.MustCompile(`\b(InvalidSubnetID\.NotFound|InvalidVpcID\.NotFound|InvalidAMIID\.\w+|OptInRequired|` +
+		`InvalidBlockDeviceMapping|query returned no results)\b`), "correct aws.train in the server's configuration; " +
+		"aob doctor --aws checks it"},
+}
+
 // firstWait is the time after the first lack of capacity; it doubles.
 const firstWait = time.Minute
 
-// explainApply returns the error of an apply for people. before is how many attempts were lost before this one.
+// explainApply returns the error of a plan or an apply for people. before is how many attempts were lost before this one.
 func explainApply(err error, v EC2, before int) error {
 	var step stepError
 	text := err.Error()
@@ -264,6 +279,12 @@ func explainApply(err error, v EC2, before int) error {
 	if code := noQuota.FindString(text); code != "" {
 		return delivery.Blockedf("ask AWS for more: Service Quotas, Amazon EC2, in region "+v.Region,
 			"the account may run no further %s (%s)", v.InstanceType, code)
+	}
+	for _, r := range refusals {
+		if r.text.MatchString(text) {
+			return delivery.Blockedf(r.do+", then let it go on: aob pr recheck NUMBER", "%s",
+				delivery.PlainText(err.Error(), 500))
+		}
 	}
 	return err
 }

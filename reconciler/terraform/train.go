@@ -139,14 +139,14 @@ func (t *Trainer) launch(ctx context.Context, req trainer.Request, next Next) (*
 	if err != nil {
 		return a, err
 	}
+	if s.Tell = how.Tell; how.Explain == nil {
+		how.Explain = func(err error) error { return err }
+	}
 	if err := s.Plan(ctx); err != nil {
-		return a, err
+		return a, how.Explain(err)
 	}
 	if err := stage(req, "apply"); err != nil {
 		return a, err
-	}
-	if s.Tell = how.Tell; how.Explain == nil {
-		how.Explain = func(err error) error { return err }
 	}
 	if err := s.Apply(ctx); err != nil {
 		return a, how.Explain(err)
