@@ -250,7 +250,8 @@ var refusals = []struct {
 }{
 	{regexp.MustCompile(`\bUnsupported: (Your requested|The requested)`), "name a subnet of another zone under " +
 		"aws.train in the server's configuration, or choose another train.machine.instance"},
-	{regexp.MustCompile(`\b(PendingVerification|Blocked):`), "AWS has to verify the account: it writes a mail about it"},
+	{regexp.MustCompile(`\b(PendingVerification|Blocked):`),
+		"AWS has to verify the account: it writes a mail about it"},
 	{regexp.MustCompile(`\b(UnauthorizedOperation|AccessDenied|ServiceLinkedRoleCreationNotPermitted)\b`),
 		"give the server's role this permission; aob doctor --aws lists what is missing"},
 	{regexp.MustCompile(`\b(InvalidSubnetID\.NotFound|InvalidVpcID\.NotFound|InvalidAMIID\.\w+|OptInRequired|` +
@@ -261,7 +262,7 @@ var refusals = []struct {
 // firstWait is the time after the first lack of capacity; it doubles.
 const firstWait = time.Minute
 
-// explainApply returns the error of a plan or an apply for people. before is how many attempts were lost before this one.
+// explainApply returns the error of a plan or an apply for people. before is how many attempts were lost before it.
 func explainApply(err error, v EC2, before int) error {
 	var step stepError
 	text := err.Error()

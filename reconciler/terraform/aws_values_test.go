@@ -122,6 +122,7 @@ func TestValuesOfAnAttempt(t *testing.T) {
 
 func TestErrorsOfAnApply(t *testing.T) {
 	v := EC2{InstanceType: "g5.xlarge", Region: "eu-central-1", MaxPrice: "0.60000"}
+	const again = ", then let it go on: aob pr recheck NUMBER"
 	for text, want := range map[string]string{
 		"operation error EC2: RunInstances, api error InsufficientInstanceCapacity: We currently do not have": "AWS " +
 			"has no g5.xlarge to give in eu-central-1 at the moment (InsufficientInstanceCapacity); again in 2m0s",
@@ -129,18 +130,15 @@ func TestErrorsOfAnApply(t *testing.T) {
 			"be had in eu-central-1 for at most $0.60000 an hour; again in 2m0s",
 		"api error VcpuLimitExceeded: You have requested more vCPU capacity": "the account may run no further " +
 			"g5.xlarge (VcpuLimitExceeded); ask AWS for more: Service Quotas, Amazon EC2, in region eu-central-1",
-		"api error UnauthorizedOperation: not authorized": "api error UnauthorizedOperation: not authorized; give the " +
-			"server's role this permission; aob doctor --aws lists what is missing, then let it go on: aob pr recheck NUMBER",
-		"Unsupported: Your requested instance type (g5.xlarge) is not supported in your requested Availability Zone": "" +
-			"Unsupported: Your requested instance type (g5.xlarge) is not supported in your requested Availability Zone; " +
-			"name a subnet of another zone under aws.train in the server's configuration, or choose another " +
-			"train.machine.instance, then let it go on: aob pr recheck NUMBER",
-		"PendingVerification: Your request for accessing resources is being validated": "PendingVerification: Your " +
-			"request for accessing resources is being validated; AWS has to verify the account: it writes a mail " +
-			"about it, then let it go on: aob pr recheck NUMBER",
-		"Your query returned no results. Please change your search criteria": "Your query returned no results. Please " +
-			"change your search criteria; correct aws.train in the server's configuration; aob doctor --aws checks " +
-			"it, then let it go on: aob pr recheck NUMBER",
+		"api error UnauthorizedOperation: not authorized": "api error UnauthorizedOperation: not authorized; give " +
+			"the server's role this permission; aob doctor --aws lists what is missing" + again,
+		"Unsupported: Your requested instance type (g5.xlarge) is not supported": "Unsupported: Your requested " +
+			"instance type (g5.xlarge) is not supported; name a subnet of another zone under aws.train in the " +
+			"server's configuration, or choose another train.machine.instance" + again,
+		"PendingVerification: Your request is being validated": "PendingVerification: Your request is being " +
+			"validated; AWS has to verify the account: it writes a mail about it" + again,
+		"Your query returned no results": "Your query returned no results; correct aws.train in the server's " +
+			"configuration; aob doctor --aws checks it" + again,
 		"api error InternalError: An internal error has occurred": "api error InternalError: An internal error has " +
 			"occurred",
 	} {
