@@ -31,38 +31,36 @@ func (m *motoAccount) leave(name, controller, run string) {
 	for key, value := range tags {
 		list = append(list, iamtypes.Tag{Key: &key, Value: &value})
 	}
+	// A call whose answer is lost is made again.
+	do := func(_ any, err error) {
+		m.Helper()
+		for _, code := range []string{"EntityAlreadyExists", "InvalidGroup.Duplicate",
+			"InvalidLaunchTemplateName.AlreadyExistsException", "LimitExceeded"} {
+			err = unless(err, code)
+		}
+		if err != nil {
+			m.Fatal(err)
+		}
+	}
 	of := func(kind ec2types.ResourceType) []ec2types.TagSpecification {
 		return []ec2types.TagSpecification{{ResourceType: kind, Tags: ec2Tags(tags)}}
 	}
-	_, err = m.ec2(restRegion).CreateSecurityGroup(m.Context(), &ec2.CreateSecurityGroupInput{GroupName: &name,
-		Description: &name, VpcId: vpcs.Vpcs[0].VpcId, TagSpecifications: of(ec2types.ResourceTypeSecurityGroup)})
-	if err == nil {
-		_, err = m.ec2(restRegion).CreateLaunchTemplate(m.Context(), &ec2.CreateLaunchTemplateInput{
-			LaunchTemplateName: &name, TagSpecifications: of(ec2types.ResourceTypeLaunchTemplate),
-			LaunchTemplateData: &ec2types.RequestLaunchTemplateData{}})
-	}
+	do(m.ec2(restRegion).CreateSecurityGroup(m.Context(), &ec2.CreateSecurityGroupInput{GroupName: &name,
+		Description: &name, VpcId: vpcs.Vpcs[0].VpcId, TagSpecifications: of(ec2types.ResourceTypeSecurityGroup)}))
+	do(m.ec2(restRegion).CreateLaunchTemplate(m.Context(), &ec2.CreateLaunchTemplateInput{
+		LaunchTemplateName: &name, TagSpecifications: of(ec2types.ResourceTypeLaunchTemplate),
+		LaunchTemplateData: &ec2types.RequestLaunchTemplateData{}}))
 	for _, role := range []string{name, name + "-end"} {
-		if err == nil {
-			_, err = identities.CreateRole(m.Context(), &iam.CreateRoleInput{RoleName: &role, Tags: list,
-				Path: aws.String("/aob/"), AssumeRolePolicyDocument: aws.String("{}")})
-		}
-		if err == nil {
-			_, err = identities.PutRolePolicy(m.Context(), &iam.PutRolePolicyInput{RoleName: &role,
-				PolicyName: aws.String("run"), PolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":[` +
-					`{"Effect":"Allow","Action":"s3:GetObject","Resource":"*"}]}`)})
-		}
+		do(identities.CreateRole(m.Context(), &iam.CreateRoleInput{RoleName: &role, Tags: list,
+			Path: aws.String("/aob/"), AssumeRolePolicyDocument: aws.String("{}")}))
+		do(identities.PutRolePolicy(m.Context(), &iam.PutRolePolicyInput{RoleName: &role,
+			PolicyName: aws.String("run"), PolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":[` +
+				`{"Effect":"Allow","Action":"s3:GetObject","Resource":"*"}]}`)}))
 	}
-	if err == nil {
-		_, err = identities.CreateInstanceProfile(m.Context(), &iam.CreateInstanceProfileInput{
-			InstanceProfileName: &name, Path: aws.String("/aob/"), Tags: list})
-	}
-	if err == nil {
-		_, err = identities.AddRoleToInstanceProfile(m.Context(), &iam.AddRoleToInstanceProfileInput{
-			InstanceProfileName: &name, RoleName: &name})
-	}
-	if err != nil {
-		m.Fatal(err)
-	}
+	do(identities.CreateInstanceProfile(m.Context(), &iam.CreateInstanceProfileInput{
+		InstanceProfileName: &name, Path: aws.String("/aob/"), Tags: list}))
+	do(identities.AddRoleToInstanceProfile(m.Context(), &iam.AddRoleToInstanceProfileInput{
+		InstanceProfileName: &name, RoleName: &name}))
 }
 
 // left lists what costs nothing.
