@@ -2,7 +2,7 @@
 # make demo-aws     the story of a model that trains on a GPU instance, against moto: no account (five minutes)
 # make check        what a change needs: formatting, vet, staticcheck, the fast tests (under a minute)
 # make test         everything that passes in CI
-# make test-rfdetr  the trainer rfdetr on the real package (17 minutes of two cores, an hour beside others; 7 GB of disk, once)
+# make test-rfdetr  the trainer rfdetr on the real package (17 minutes of a core; 7 GB of disk, once)
 # make test-aws     trainings on instances of EC2 against moto: lost ones, the contract suite, a pull request
 # make bench        the figures of BENCHMARKS.md
 # make bench-coco   aob eval beside other evaluators, where Python can import them
