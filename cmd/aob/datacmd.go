@@ -61,13 +61,18 @@ func (r *dataRequest) located(name, scenes string) (dataset.Located, error) {
 
 // find returns the dataset of a folder, or else of a name in the server's configuration.
 func (r *dataRequest) find(name string) (dataset.Catalog, delivery.Dataset, error) {
-	if info, err := os.Stat(name); err == nil && info.IsDir() {
+	info, err := os.Stat(name)
+	if err == nil && info.IsDir() {
 		c, d, err := dataset.Folder(name)
 		c.Memory = r.memory()
 		return c, d, err
 	}
 	isPath := filepath.IsAbs(name) || strings.HasPrefix(name, ".") // and no NAME
-	if _, err := os.Stat(r.config); isPath || errors.Is(err, os.ErrNotExist) {
+	if _, missing := os.Stat(r.config); isPath || errors.Is(missing, os.ErrNotExist) {
+		if err == nil {
+			return dataset.Catalog{}, delivery.Dataset{}, hinted{fmt.Errorf("%s is a file, not a folder", name),
+				"name the folder of a dataset; unpack an archive first"}
+		}
 		return dataset.Catalog{}, delivery.Dataset{}, hinted{fmt.Errorf("%s: no such folder", name),
 			"name a folder, or with --config a dataset of a server, as in shapes/v3"}
 	}
@@ -244,7 +249,7 @@ func showProgress(w io.Writer) (dataset.Progress, func()) {
 		if now != phase {
 			phase, began, last = now, at, at
 		}
-		if at.Sub(last) < every {
+		if at.Sub(last) < every && now != dataset.Asking { // a try is told at once: the next is a pause away
 			return
 		}
 		last, drawn = at, t.tty

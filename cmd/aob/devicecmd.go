@@ -132,7 +132,7 @@ func (t *terminal) device(d fleetDevice, now time.Time) {
 	add("document", fmt.Sprint(d.Desired))
 	label := func(name string) string { return name + "=" + d.Labels[name] }
 	add("labels", strings.Join(delivery.Each(slices.Sorted(maps.Keys(d.Labels)), label), " "))
-	add("downloaded", delivery.Bytes(d.Downloaded).String())
+	add("downloaded", fmt.Sprintf("%.1f MB", float64(d.Downloaded)/1e6))
 	add("installation", d.Installed)
 	t.table("", rows)
 }

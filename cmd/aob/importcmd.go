@@ -428,11 +428,13 @@ func (t *terminal) imported(m imported) {
 		step++
 	}
 	if m.Written != "" {
-		t.printf("%d. Open a pull request with %s, which is written.\n", step, m.Written)
+		t.printf("%d. Open a pull request with %s, which is written. A gate under gates/ must have %s in its covers:.\n",
+			step, m.Written, m.Name)
 		return
 	}
 	t.printf("%d. Open a pull request with models/%s.yaml; --dir writes it:\n\n", step, m.Name)
 	t.printf("%s", safeText(indented(m.Model)))
+	t.printf("\n   A gate under gates/ must have %s in its covers:.\n", m.Name)
 }
 
 // indented makes text of several lines safe for a terminal, and indents it.

@@ -168,7 +168,11 @@ func (b *builder) readOwn() (err error) {
 
 // inspect reads what the dataset has, divides it if it is not, and checks it.
 func (b *builder) inspect() error {
-	if info, err := os.Stat(b.dataset); err != nil || !info.IsDir() {
+	switch info, err := os.Stat(b.dataset); {
+	case err == nil && !info.IsDir():
+		return delivery.Blockedf("name the folder of your dataset; unpack an archive first", "%s is a file, not a folder",
+			b.dataset)
+	case err != nil:
 		return delivery.Blockedf("name the folder of your dataset", "there is no folder %s", b.dataset)
 	}
 	catalog, ref, err := dataset.Folder(b.dataset)

@@ -20,6 +20,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 )
@@ -128,7 +129,13 @@ func arguments(c *cobra.Command, args []string) error {
 	if want == "" {
 		err = fmt.Errorf("%s takes no arguments, got %q", command, args)
 	}
-	return hinted{err, "usage: " + c.UseLine()}
+	hint := "usage: " + c.UseLine()
+	c.Flags().Visit(func(f *pflag.Flag) { // pflag takes the value of such a flag after = alone
+		if len(args) > 0 && f.Value.Type() != "bool" && f.NoOptDefVal != "" && f.Value.String() == f.NoOptDefVal {
+			hint = fmt.Sprintf("write the value of --%s after =, as in --%[1]s=%s", f.Name, args[len(args)-1])
+		}
+	})
+	return hinted{err, hint}
 }
 
 // hinted is an error with what to do about it.

@@ -83,6 +83,10 @@ which you should have from elsewhere than the server: state/keys/evidence.key.pu
 			return nil, nil, err
 		}
 		p, err := readPapers(c.Context(), api, args[0], trusted)
+		if errors.Is(err, trust.ErrUnsigned) {
+			err = hinted{err, "name the key that the server signs evidence with, keys/evidence.key.pub in its state " +
+				"folder; if --key is that key, somebody has replaced the document"}
+		}
 		if err == nil {
 			err = verifyFiles(c.Context(), api, p.Released)
 		}

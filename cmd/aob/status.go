@@ -260,7 +260,7 @@ func steps(r web.Run) []string {
 	case r.Batches > 0:
 		words = append(words, fmt.Sprintf("image %d/%d", r.Batch, r.Batches))
 	case r.Stage != "":
-		words = append(words, r.Stage)
+		words = append(words, r.Kind.Doing(r.Stage))
 	}
 	if r.MAP != nil {
 		words = append(words, fmt.Sprintf("mAP %.3f", *r.MAP))

@@ -124,14 +124,17 @@ func validate(dir, config, trainers string) (validation, error) {
 				File: filepath.Join(dir, "models", name+".yaml")})
 		}
 	}
-	undeclared := plan.UndeclaredVariants(in)
+	notes := plan.UndeclaredVariants(in)
+	if len(v.Complaints) == 0 { // else a gate may be missing because of its complaint
+		notes = append(notes, plan.UncoveredModels(in)...)
+	}
 	v.Models, v.Gates, v.Fleets = in.Models.Len(), in.Gates.Len(), in.Fleets.Len()
 	for _, f := range files { // a model with a complaint is there
 		if name, ok := strings.CutPrefix(f.Path, "models/"); ok {
 			in.Models = in.Models.With(delivery.NamedChange[delivery.Model]{Name: strings.TrimSuffix(name, ".yaml")})
 		}
 	}
-	v.Notes = words.Lines(slices.Concat(plan.AwaitedModels(in), undeclared))
+	v.Notes = words.Lines(slices.Concat(plan.AwaitedModels(in), notes))
 	if len(files) == 0 {
 		v.Notes = append(v.Notes, fmt.Sprintf("there is no file in %s/ yet", strings.Join(intent.Folders(), "/, ")))
 	}

@@ -201,12 +201,15 @@ func (p *parser) need(at position, names ...string) {
 		if p.fields&(1<<n) != 0 {
 			continue
 		}
-		kind := MissingField
-		if name == "bbox" {
+		kind, text := MissingField, "missing"
+		switch name {
+		case "bbox":
 			kind = MissingBox
+		case "area":
+			text += "; without a mask it is the width of the box times its height"
 		}
 		p.field = name
-		p.complain(at, kind, "missing")
+		p.complain(at, kind, "%s", text)
 		p.field = ""
 	}
 }

@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -395,6 +396,34 @@ type RunState struct {
 // StageEnvironment is the stage of a training that makes the environment of its trainer. In its status the batches are
 // packages.
 const StageEnvironment = "environment"
+
+// stageTexts say for people what a run does in a stage. Those of Terraform have its own names: nobody should have to
+// wonder what is destroyed.
+var stageTexts = map[string]string{
+	"check":          "checking the dataset",
+	StageEnvironment: "preparing packages",
+	"clean":          "clearing up after an earlier attempt",
+	"plan":           "preparing",
+	"upload":         "uploading",
+	"apply":          "preparing",
+	"download":       "downloading the result",
+	"destroy":        "clearing up",
+	"inspect":        "checking the model",
+	"pack":           "packing the bundle",
+	"detect":         "detecting",
+	"score":          "scoring",
+	"compare":        "comparing",
+	"pictures":       "drawing pictures",
+	"thresholds":     "finding thresholds",
+}
+
+// Doing says for people what a run does in a stage.
+func (k RunKind) Doing(stage string) string {
+	if k == RunVariant && stage == "training" {
+		return "making it" // by the trainer's program, and nothing is trained
+	}
+	return cmp.Or(stageTexts[stage], stage)
+}
 
 // Tries counts the attempts up to this one, without those that ended on request.
 func (r RunState) Tries() int { return r.Attempt - r.Stops }

@@ -307,7 +307,7 @@ var plainURL = regexp.MustCompile(`^https?://[A-Za-z0-9.:/_~#?=&%+-]+$`)
 // params returns the spec and the seed of a training as a flat list.
 func params(input delivery.TrainRun) map[string]string {
 	spec := input.Spec
-	spec.Train.Seeds = nil
+	spec.Train.Seeds, spec.Variants = nil, nil // a training is of one seed, and variants are made afterwards
 	list := map[string]string{"seed": strconv.FormatInt(input.Seed, 10), "accelerator": input.Accelerator,
 		"machine": input.Machine, "classes": strings.Join(spec.Classes.Names(), ", ")}
 	spec.Classes = nil

@@ -497,7 +497,7 @@ func runs(r delivery.RunState, now time.Time) delivery.Fact {
 	case r.Spec.Quote != nil && r.Stage == "training" && s.Phase == "starting" && s.Message != "":
 		f = fact(code.RunAtStage, values{Stage: s.Message}) // as long as an instance boots
 	case r.Stage != "":
-		f = fact(code.RunAtStage, values{Stage: r.Stage})
+		f = fact(code.RunAtStage, values{Stage: r.Spec.Kind.Doing(r.Stage)})
 	}
 	if s.SecondsLeft != nil && *s.SecondsLeft >= 1 {
 		f.Lasts = delivery.Duration(time.Duration(*s.SecondsLeft) * time.Second)

@@ -462,6 +462,16 @@ func AwaitedModels(in delivery.Intent) []delivery.Fact {
 	return list
 }
 
+// UncoveredModels names the models that no gate covers: a pull request with such a model fails.
+func UncoveredModels(in delivery.Intent) (list []delivery.Fact) {
+	for _, name := range in.Models.Names() {
+		if len(in.Covering(name)) == 0 {
+			list = append(list, fact(code.NoGate, values{Model: name}))
+		}
+	}
+	return list
+}
+
 // unknownTrackers warns about the first model whose tracker the server does not have, and counts the others.
 func (m *maker) unknownTrackers(in delivery.Intent) (list []delivery.Fact) {
 	for _, name := range in.Models.Names() {

@@ -25,6 +25,9 @@ const (
 	maxSignatures = 16
 )
 
+// ErrUnsigned is the error of an envelope that none of the trusted keys has signed.
+var ErrUnsigned = errors.New("no trusted key signed it")
+
 // Sign returns an envelope with payload, signed by key. It is compact JSON on one line.
 // The same key, type and payload give the same bytes.
 func Sign(key *Key, payloadType string, payload []byte) ([]byte, error) {
@@ -83,7 +86,7 @@ func Verify(envelope []byte, payloadType string, trusted []PublicKey) (payload [
 	}
 	accepted, payload, err := threshold.VerifyAndDecode(context.Background(), parsed)
 	if err != nil || len(accepted) == 0 {
-		return nil, "", fmt.Errorf("envelope: no trusted key signed it: it names the keys %s; trusted are %s",
+		return nil, "", fmt.Errorf("envelope: %w: it names the keys %s; trusted are %s", ErrUnsigned,
 			claimedIDs(parsed), strings.Join(trustedIDs, ", "))
 	}
 	if newer != nil {
