@@ -188,7 +188,7 @@ func (r benchRequest) find() (detect.Detector, error) {
 // open returns the folder of the bundle, and its digest.
 func (r benchRequest) open(ctx context.Context) (folder string, bundle delivery.Digest, done func() error, err error) {
 	done = func() error { return nil }
-	if info, err := os.Stat(r.bundle); err == nil && info.IsDir() {
+	if info, err := os.Stat(r.bundle); err == nil && info.IsDir() && !r.meansModel() {
 		if bundle, err = artifact.Unpacked(ctx, r.bundle); err != nil {
 			return "", "", done, hinted{fmt.Errorf("%s is not the folder of a bundle: %w", r.bundle, err),
 				"aob bundle pull MODEL DIR writes one"}
@@ -211,6 +211,13 @@ func (r benchRequest) open(ctx context.Context) (folder string, bundle delivery.
 		return "", "", done, errors.Join(err, done())
 	}
 	return p.Folder, p.Bundle, done, nil
+}
+
+// meansModel reports whether a name that is also that of a folder means a model: a dataset often has the name of its
+// model.
+func (r benchRequest) meansModel() bool {
+	_, err := os.Stat(filepath.Join(r.bundle, "manifest.json"))
+	return errors.Is(err, os.ErrNotExist) && !strings.ContainsAny(r.bundle, "/.")
 }
 
 // unpack copies a bundle from the server's store.
@@ -332,10 +339,17 @@ func (t *terminal) measurement(m measurement) {
 		t.printf("\npower mode: %s", strings.Join(strings.Fields(machine.PowerMode+" "+machine.Governor), ", "))
 	}
 	t.printf("\n")
+	var reasons []string
+	of := map[string][]string{}
 	for _, q := range delivery.Quantiles {
-		if why := m.NoData[q]; why != "" {
-			t.paragraph("", q+": "+why)
+		why := m.NoData[q]
+		if why != "" && of[why] == nil {
+			reasons = append(reasons, why)
 		}
+		of[why] = append(of[why], q)
+	}
+	for _, why := range reasons {
+		t.paragraph("", strings.Join(of[why], ", ")+": "+why)
 	}
 	if m.Signed {
 		t.printf("signed as evidence about the bundle\n")

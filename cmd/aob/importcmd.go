@@ -428,8 +428,8 @@ func (t *terminal) imported(m imported) {
 		step++
 	}
 	if m.Written != "" {
-		t.printf("%d. Open a pull request with %s, which is written. A gate under gates/ must have %s in its covers:.\n",
-			step, m.Written, m.Name)
+		t.printf("%d. Open a pull request with %s, which is written. A gate under gates/ must have %s in its "+
+			"covers:.\n", step, m.Written, m.Name)
 		return
 	}
 	t.printf("%d. Open a pull request with models/%s.yaml; --dir writes it:\n\n", step, m.Name)

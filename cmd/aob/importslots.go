@@ -168,8 +168,8 @@ func (g givenClasses) slotsOfCategories(number int) ([]string, error) {
 		hint = "say which version trained it, as in --rfdetr 1.9.1, or name the class of each slot with --classes"
 		found, err = detect.FitCategories(number, g.categories)
 		if number == len(detect.COCOSlots()) {
-			hint = "this is how many slots weights have that were trained on COCO: give --classes coco, or export the " +
-				"fine-tuned checkpoint again, with as many classes as it has"
+			hint = "this is how many slots weights have that were trained on COCO: give --classes coco, or export " +
+				"the fine-tuned checkpoint again, with as many classes as it has"
 		}
 	} else if found, err = detect.SlotsOfCategories(g.version, g.categories); err == nil && len(found) != number {
 		err = fmt.Errorf("RF-DETR %s makes %s of these categories, %s, and the model has %d", g.version,

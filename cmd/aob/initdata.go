@@ -170,8 +170,8 @@ func (b *builder) readOwn() (err error) {
 func (b *builder) inspect() error {
 	switch info, err := os.Stat(b.dataset); {
 	case err == nil && !info.IsDir():
-		return delivery.Blockedf("name the folder of your dataset; unpack an archive first", "%s is a file, not a folder",
-			b.dataset)
+		return delivery.Blockedf("name the folder of your dataset; unpack an archive first",
+			"%s is a file, not a folder", b.dataset)
 	case err != nil:
 		return delivery.Blockedf("name the folder of your dataset", "there is no folder %s", b.dataset)
 	}

@@ -82,6 +82,10 @@ func bomOf(r Record) (json.RawMessage, error) {
 		}
 		return m
 	})
+	trainedOn := &[]cdx.MLDatasetChoice{{Ref: "dataset"}}
+	if r.imported() {
+		trainedOn = nil
+	}
 	properties := []cdx.Property{{Name: propertyBundle, Value: string(r.Release.Bundle)},
 		{Name: propertySpec, Value: string(r.Release.Spec)}, {Name: propertyRun, Value: string(r.Training.Run)}}
 	bom.Metadata = &cdx.Metadata{Component: &cdx.Component{BOMRef: "model", Type: cdx.ComponentTypeMachineLearningModel,
@@ -90,7 +94,7 @@ func bomOf(r Record) (json.RawMessage, error) {
 			ModelParameters: &cdx.MLModelParameters{
 				Approach: &cdx.MLModelParametersApproach{Type: cdx.MLModelParametersApproachTypeSupervised},
 				Task:     "object-detection", ModelArchitecture: input.Spec.Train.Architecture,
-				Datasets: &[]cdx.MLDatasetChoice{{Ref: "dataset"}},
+				Datasets: trainedOn,
 				Inputs:   &[]cdx.MLInputOutputParameters{{Format: "RGB image, " + size(r.Signature)}},
 				Outputs: &[]cdx.MLInputOutputParameters{{Format: "boxes with a score and a class: " +
 					strings.Join(r.Labels, ", ")}}},

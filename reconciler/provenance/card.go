@@ -100,9 +100,14 @@ func cardOf(r Record) string {
 	}
 	line("trainer", input.Spec.Train.With)
 	line("architecture", input.Spec.Train.Architecture)
-	line("dataset", input.Spec.Dataset+", "+countsOf(r.Training.Data))
-	line("seed", fmt.Sprint(input.Seed))
-	line("epochs", fmt.Sprint(input.Spec.Train.Epochs))
+	if r.imported() {
+		line("trained", "elsewhere; what it was trained on is not known here")
+		line("dataset that it was checked against", input.Spec.Dataset+", "+countsOf(r.Training.Data))
+	} else {
+		line("dataset", input.Spec.Dataset+", "+countsOf(r.Training.Data))
+		line("seed", fmt.Sprint(input.Seed))
+		line("epochs", fmt.Sprint(input.Spec.Train.Epochs))
+	}
 	if w := input.Weights; w != nil {
 		line("base weights", fmt.Sprintf("%s, %s", w.SHA256, w.Licence))
 	}

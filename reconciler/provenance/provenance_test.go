@@ -107,3 +107,18 @@ func TestImageInDocuments(t *testing.T) {
 		}
 	}
 }
+
+// Documents of a model that was trained elsewhere do not say that it was trained on the dataset that judges it.
+func TestDocumentsOfAnImport(t *testing.T) {
+	r := record()
+	for with, trainedHere := range map[string]bool{"tiny@1": true, "import@1": false} {
+		r.Training.Input.Spec.Train.With = with
+		for _, p := range papers(t, r) {
+			text := string(p.Predicate)
+			said := map[string]string{delivery.BOMType: `"datasets"`, delivery.CardType: "- epochs:"}[p.Type]
+			if said != "" && strings.Contains(text, said) != trainedHere {
+				t.Errorf("%s of %s: has %s: %v\n%s", p.Type, with, said, !trainedHere, text)
+			}
+		}
+	}
+}

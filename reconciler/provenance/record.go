@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 )
@@ -74,6 +75,11 @@ func text(v *float64) string {
 		return ""
 	}
 	return strconv.FormatFloat(*v, 'f', -1, 64) // YAML takes a number with an exponent for text
+}
+
+// imported reports whether the model was trained elsewhere: trainers/import only takes its file.
+func (r Record) imported() bool {
+	return strings.HasPrefix(r.Training.Input.Spec.Train.With, "import@")
 }
 
 // licences lists the licences of the model's parts, sorted, each once.
