@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/autonomos/aob/reconciler/coco"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/web"
 )
@@ -67,6 +68,8 @@ func (t *terminal) comparison(c web.Comparison) {
 			answer.style = red
 		case "unsure":
 			answer.text = "cannot tell"
+		case coco.TooFew:
+			answer.text = "cannot tell: too few images"
 		}
 		rows = append(rows, []cell{{text: name}, {text: fmt.Sprintf("%.4f", r.A)}, {text: fmt.Sprintf("%.4f", r.B)},
 			{text: fmt.Sprintf("%+.4f", r.Diff)},

@@ -185,6 +185,9 @@ func (r importRequest) describe(
 		return err
 	}
 	d, err := detector.Describe(ctx, r.file, nil)
+	if bad, ok := errors.AsType[*detect.ModelError](err); ok {
+		return hinted{bad, "aob import takes an ONNX export of RF-DETR, with input, dets and labels: docs/trainers.md"}
+	}
 	if err != nil {
 		return err
 	}
