@@ -172,7 +172,7 @@ checks:
 	if a.front.Count("RunInstances") > 0 {
 		t.Error("an instance was run before anybody agreed to it")
 	}
-	a.trains(t, 1)
+	a.trains(t, "")
 	until(t, func() error {
 		pr, err := w.pull(t.Context(), "first")
 		if err == nil && pr.State == delivery.CheckFailure {
@@ -187,7 +187,13 @@ checks:
 	})
 	first := a.instances.Last("/opt/aob")
 	a.instances.Interrupt(first)
-	a.trains(t, 2)
+	a.trains(t, first)
+	until(t, func() error {
+		if id := a.instances.Last("/opt/aob"); a.instances.Running(id) {
+			return fmt.Errorf("instance %s still runs", id)
+		}
+		return nil
+	})
 	pr := w.green(t, "first")
 	if a.instances.Last("/opt/aob") == first || a.front.Count("RunInstances") != 2 {
 		t.Errorf("%d instances were run, the last is %s", a.front.Count("RunInstances"), a.instances.Last("/opt/aob"))
@@ -210,13 +216,13 @@ checks:
 	w.close(t)
 }
 
-// trains waits until so many instances were run, and then until the last one has started its trainer. An environment of
-// gigabytes takes minutes for each.
-func (a *account) trains(t *testing.T, instances int) {
+// trains waits for an instance after another one, and then until it has started its trainer. An environment of gigabytes
+// takes minutes for each.
+func (a *account) trains(t *testing.T, after string) {
 	t.Helper()
 	until(t, func() error {
-		if n := a.front.Count("RunInstances"); n < instances {
-			return fmt.Errorf("%d instances were run", n)
+		if a.instances.Last("/opt/aob") == after {
+			return fmt.Errorf("there is no instance after %q", after)
 		}
 		return nil
 	})
