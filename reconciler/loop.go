@@ -126,7 +126,7 @@ func (r *Reconciler) Plan(ctx context.Context) (p plan.Plan, notices []string, e
 // plan makes the plan, and reads the results of runs and the scores of bundles that the plan requests.
 func (r *Reconciler) plan(ctx context.Context, w *plan.World) plan.Plan {
 	for {
-		p := plan.Make(*w)
+		p := r.memory.Make(*w)
 		results, scores := r.readResults(*w, p.Unread), r.readScores(ctx, w, p.Scores)
 		if results || scores {
 			continue

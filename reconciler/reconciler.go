@@ -146,6 +146,7 @@ type Reconciler struct {
 	requests chan func()                   // functions to call between turns
 	last     atomic.Pointer[view.Snapshot] // of the last turn
 	observed observed                      // of the last turn
+	memory   plan.Memory                   // parts of the last plan
 
 	git     *poll.Git   // what is known of git
 	answers *poll.Forge // what is known of the forge

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -83,6 +84,18 @@ func (s *sim) asKnown() (back func()) {
 	}
 	s.repo.refs[main] = known
 	return func() { s.repo.refs[main] = now }
+}
+
+// checkPlan fails unless a plan that keeps parts of the one before is the plan from nothing, whatever has changed.
+func (s *sim) checkPlan() {
+	w := s.loop.observed.world
+	if w.At.Equal(s.planned) {
+		return
+	}
+	s.planned = w.At
+	if got, want := s.memory.Make(w), plan.Make(w); !reflect.DeepEqual(got, want) {
+		s.fail("the plan with parts of the one before:\n%s\nfrom nothing:\n%s", got, want)
+	}
 }
 
 // checkGreen is called when aob/release turns to success on a commit.

@@ -55,6 +55,9 @@ type sim struct {
 	watching bool            // this is one
 	did      map[string]bool // mutations that happened
 
+	memory  plan.Memory
+	planned time.Time // when the world was observed whose plan was checked last
+
 	effects int       // what the loop did to the world so far
 	crashIn int       // begins and ends of effects until the process is killed; 0 is never
 	again   time.Time // when the loop wants its next turn
@@ -164,6 +167,7 @@ func (s *sim) turn() {
 	ctx := context.Background()
 	s.loop.look(ctx)
 	s.again, s.failed = s.loop.Reconcile(ctx)
+	s.checkPlan()
 	s.checkHeard()
 	s.loop.send(ctx)
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -364,6 +365,8 @@ type simEvidence struct {
 	statements []simStatement
 	known      map[delivery.Digest]bool
 	index      plan.Evidence
+	given      string // what kept was made of
+	kept       plan.Evidence
 	down       bool
 	damaged    []plan.UnreadStatement // whose bytes are gone
 }
@@ -439,12 +442,29 @@ func (e *simEvidence) Sign(_ context.Context, bundle delivery.Digest, kind strin
 	return nil
 }
 
+// snapshot returns what is signed now. It stays as it is.
+func (e *simEvidence) snapshot() plan.Evidence {
+	now := fmt.Sprint(len(e.statements), len(e.index.BySpec), len(e.index.ByRun), slices.Sorted(maps.Keys(e.index.Scores)),
+		len(e.index.Releases), e.damaged, e.index.Bundles)
+	if now == e.given {
+		return e.kept
+	}
+	last := e.index
+	last.BySpec, last.ByRun, last.Scores = maps.Clone(last.BySpec), maps.Clone(last.ByRun), maps.Clone(last.Scores)
+	last.Resolved, last.Variants = maps.Clone(last.Resolved), maps.Clone(last.Variants)
+	last.Benches, last.Verdicts = maps.Clone(last.Benches), maps.Clone(last.Verdicts)
+	last.Accepted, last.Bundles = maps.Clone(last.Accepted), maps.Clone(last.Bundles)
+	e.index.Version++
+	last.Version, last.Unread = e.index.Version, nil
+	e.given, e.kept = now, last
+	return last
+}
+
 func (e *simEvidence) Evidence(_ context.Context, scored []delivery.Digest) (plan.Evidence, error) {
 	if e.down {
 		return plan.Evidence{}, errors.New("the registry is down")
 	}
-	e.index.Unread = nil
-	index := e.index
+	index := e.snapshot()
 	for _, u := range e.damaged {
 		index.Unread = append(index.Unread, u)
 		switch u.Type {

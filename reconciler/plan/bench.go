@@ -155,6 +155,7 @@ func (m *maker) staleBench(b delivery.Bench) bool {
 // for. It is zero if there is no such device, or if the answer is signed; device and fleet in what are then filled in
 // where one was asked.
 func (m *maker) askBench(bundle delivery.Digest, profile string, attempt int, what *values) (why delivery.Fact) {
+	m.isLive() // devices are heard, and answer
 	var busy delivery.Fact
 	for _, name := range m.w.Main.Intent.Fleets.Names() {
 		f := m.w.Main.Intent.Fleets.Of(name)

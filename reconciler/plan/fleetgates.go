@@ -54,7 +54,7 @@ func (m *maker) sameLine(a, b string) bool {
 // It reports false where there are none.
 func (m *maker) fleetGatesOf(f delivery.Fleet, before *delivery.Fleet) (fleetGates, bool) {
 	b := fleetGates{fleet: f}
-	published, known := m.w.Published[f.Name]
+	published, known := m.documentOf(f.Name)
 	known = known && published.Release.Bundle != ""
 	changes := before != nil && !m.sameLine(before.Runs, f.Runs)
 	switch {
@@ -130,6 +130,7 @@ func (m *maker) published(d delivery.Desired) *delivery.Release {
 // mayRunAnyway reports whether a fleet may run a bundle without passing its gates: it runs the bundle now, or has run
 // it before. So a rollback never waits.
 func (m *maker) mayRunAnyway(b fleetGates, bundle delivery.Digest) bool {
+	m.isLive() // devices report
 	return b.runs != nil && b.runs.Bundle == bundle || rollout.HasRun(b.fleet, m.w.Devices[b.fleet.Name], bundle)
 }
 

@@ -267,6 +267,7 @@ func (m *maker) lookNumber(bundle, baseline, evalSet delivery.Digest) int {
 	}
 	n, ok := m.looks[at][bundle]
 	if !ok {
+		m.isLive() // the numbers go on from those of other pull requests
 		for _, taken := range m.looks[at] {
 			n = max(n, taken)
 		}

@@ -48,7 +48,7 @@ func (m *maker) main() MainReport {
 		release = check(delivery.ContextRelease, delivery.CheckPending, why.In(code.FleetsStay, values{}))
 	}
 	for _, name := range main.Intent.Models.Names() {
-		mm := m.mainModel(name)
+		mm := m.modelOnMain(name)
 		r.Models = append(r.Models, mm)
 		if severity(mm.State) > severity(release.State) {
 			release = check(delivery.ContextRelease, mm.State)
@@ -382,7 +382,7 @@ func (m *maker) proposeRestore(model string, named delivery.Release, before []de
 
 // commitOf finds the newest commit of main that has release r with its spec.
 func (m *maker) commitOf(model string, r delivery.Release) (string, bool) {
-	past, ok := delivery.Find(m.w.Main.History[model], func(past Past) bool {
+	past, ok := delivery.Find(m.history(model), func(past Past) bool {
 		return past.Release != nil && past.Spec == r.Spec && delivery.SameRelease(*past.Release, r)
 	})
 	return past.Commit, ok

@@ -58,8 +58,8 @@ func (m *maker) scoreOnOwn(r *progress, bundle delivery.Digest, content delivery
 // hasScores requests a bundle's scores, and reports whether they were read. Scores are large, so only requested ones
 // are in the world.
 func (m *maker) hasScores(bundle delivery.Digest) bool {
-	m.scored[bundle] = true
-	return m.w.Evidence.Scored == nil || m.w.Evidence.Scored[bundle]
+	m.effect(func(m *maker) { m.scored[bundle] = true })
+	return noted(m, func(m *maker) bool { return m.w.Evidence.Scored == nil || m.w.Evidence.Scored[bundle] })
 }
 
 // score finds a bundle's scores on an eval set, or plans the run for them.
@@ -72,7 +72,7 @@ func (m *maker) score(bundle delivery.Digest, on evalSet, run runner) (delivery.
 		return delivery.Scores{}, pending(fact(code.RunReading, values{}))
 	}
 	key := delivery.ScoreKey(input)
-	if s, ok := m.w.Evidence.Scores[key]; ok {
+	if s, ok := m.signedScores(key); ok {
 		s.Input.Bundle = bundle // another bundle with the same ONNX file may have been scored
 		return s, Stage{State: delivery.CheckSuccess}
 	}
@@ -155,7 +155,7 @@ func (m *maker) storedScore(mdl delivery.Model, bundle delivery.Digest, g delive
 	if !m.hasScores(bundle) {
 		return found, false
 	}
-	for _, s := range m.w.Evidence.Scores {
+	for _, s := range m.scoresOf(bundle) {
 		if !m.w.Evidence.ScoresOf(bundle, s.Input) || s.Input.EvalSet != g.Evaluate || s.Key <= found.Key {
 			continue
 		}

@@ -28,8 +28,8 @@ func (m *maker) releaseOnMain(p Proposal, name string) (delivery.Release, bool) 
 		return r, false // it names another release, or removes the file
 	}
 	// A release that main refuses does not count.
-	return r, m.models[name].State == delivery.CheckPending || m.models[name].State == delivery.CheckSuccess &&
-		m.w.Evidence.accepted(r)
+	main, _ := m.onMain(name)
+	return r, main.State == delivery.CheckPending || main.State == delivery.CheckSuccess && m.w.Evidence.accepted(r)
 }
 
 // reportReleased reports a model that main already has, from its release statement. It reports false if there is no
@@ -80,7 +80,7 @@ func (m *maker) reportReleased(r *progress, p Proposal, release delivery.Release
 // reportMerged reports a model of a merged proposal that main does not run. Nothing is trained, judged or signed for
 // it.
 func (m *maker) reportMerged(r *progress) ModelReport {
-	if mm, ok := m.models[r.Model]; ok && mm.State != delivery.CheckSuccess {
+	if mm, ok := m.onMain(r.Model); ok && mm.State != delivery.CheckSuccess {
 		return r.end(mm.State, mm.Fact.In(code.MergedBut, values{}))
 	}
 	return r.end(delivery.CheckSuccess, fact(code.Merged, values{}))
@@ -110,7 +110,7 @@ func (m *maker) filesOf(model string) []delivery.Release {
 	if r, ok := m.w.Main.Intent.Releases.Get(model); ok {
 		files = append(files, r)
 	}
-	for _, past := range m.w.Main.History[model] {
+	for _, past := range m.history(model) {
 		if past.Release != nil {
 			files = append(files, *past.Release)
 		}

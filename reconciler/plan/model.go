@@ -156,13 +156,19 @@ func (m *maker) cost(p Proposal, approval string, mdl delivery.Model) {
 	if p.Permission == delivery.PermissionWrite {
 		return
 	}
-	if m.costs[p.Number] == nil {
-		m.costs[p.Number] = map[string]delivery.Fact{}
-	}
 	t := mdl.Train
-	m.costs[p.Number][approval] = fact(code.RunCost, values{Dataset: mdl.Dataset.String(), Model: mdl.Name,
+	m.addCost(p.Number, approval, fact(code.RunCost, values{Dataset: mdl.Dataset.String(), Model: mdl.Name,
 		Text: t.With, Counts: map[string]int{"epochs": t.Epochs, "pixels": t.Resolution, "seeds": len(t.Seeds)},
-		By: strings.TrimSpace(t.Machine.Terraform + " " + t.Machine.Instance), Lasts: t.Machine.Limit})
+		By: strings.TrimSpace(t.Machine.Terraform + " " + t.Machine.Instance), Lasts: t.Machine.Limit}))
+}
+
+func (m *maker) addCost(pr int, approval string, cost delivery.Fact) {
+	m.effect(func(m *maker) {
+		if m.costs[pr] == nil {
+			m.costs[pr] = map[string]delivery.Fact{}
+		}
+		m.costs[pr][approval] = cost
+	})
 }
 
 // model takes one changed model as far as the observed state allows.
@@ -408,19 +414,15 @@ func blockedBy(stages []Stage) (delivery.CheckState, delivery.Fact) {
 // run finds a run, or plans its start if that is allowed, and returns its state.
 func (m *maker) run(spec delivery.RunSpec, p Proposal, approval string) (delivery.RunState, Stage) {
 	m.needs(spec.Key, p.Number)
-	if !slices.Contains(m.runs[p.Number], spec.Key) {
-		m.runs[p.Number] = append(m.runs[p.Number], spec.Key)
-	}
-	state, ok := m.w.Runs[spec.Key]
+	m.uses(spec.Key, p.Number)
+	state, ok := m.stateOf(spec.Key)
 	if !ok {
 		state.Phase = delivery.RunUnknown
 	}
 	switch state.Phase {
 	case delivery.RunDone:
 		if state.Result == nil {
-			if !slices.Contains(m.plan.Unread, spec.Key) {
-				m.plan.Unread = append(m.plan.Unread, spec.Key)
-			}
+			m.readResult(spec.Key)
 			return state, pending(fact(code.RunReading, values{}))
 		}
 		return state, Stage{State: delivery.CheckSuccess}
@@ -429,6 +431,9 @@ func (m *maker) run(spec delivery.RunSpec, p Proposal, approval string) (deliver
 	case delivery.RunRunning:
 		if state.EndReason != "" {
 			return state, pending(fact(code.RunEnding, values{Text: state.EndReason}))
+		}
+		if state.Spec.Quote != nil { // its cost grows
+			m.isLive()
 		}
 		return state, pending(runs(state, m.w.At))
 	}
@@ -443,10 +448,13 @@ func (m *maker) run(spec delivery.RunSpec, p Proposal, approval string) (deliver
 
 // enter plans the start of a run that nobody needs to agree to any more, or says which place it has in the queue.
 func (m *maker) enter(spec delivery.RunSpec, p Proposal) (delivery.RunState, Stage) {
-	state := m.w.Runs[spec.Key]
+	state, _ := m.stateOf(spec.Key)
 	queue := m.queue
 	if spec.Kind == delivery.RunTrain {
 		queue = m.trains
+	}
+	if queue.limit > 0 {
+		m.isLive()
 	}
 	if stage, waits := queue.enter(spec.Key, p.Number); waits {
 		return state, stage
@@ -463,17 +471,28 @@ func (m *maker) enter(spec delivery.RunSpec, p Proposal) (delivery.RunState, Sta
 
 // start plans the start of a run, once for all pull requests that need it.
 func (m *maker) start(spec delivery.RunSpec, pr int) {
-	step := StartRun{Spec: spec, PRs: []int{pr}}
-	if !m.planned[step.Key()] {
-		m.step(step)
-		return
-	}
-	for i, s := range m.plan.Steps {
-		if s, ok := s.(StartRun); ok && s.Spec.Key == spec.Key && !slices.Contains(s.PRs, pr) {
-			s.PRs = append(s.PRs, pr)
-			m.plan.Steps[i] = s
+	m.effect(func(m *maker) {
+		step := StartRun{Spec: spec, PRs: []int{pr}}
+		if !m.planned[step.Key()] {
+			m.addStep(step)
+			return
 		}
-	}
+		for i, s := range m.plan.Steps {
+			if s, ok := s.(StartRun); ok && s.Spec.Key == spec.Key && !slices.Contains(s.PRs, pr) {
+				s.PRs = append(s.PRs, pr)
+				m.plan.Steps[i] = s
+			}
+		}
+	})
+}
+
+// uses notes that a pull request has a run.
+func (m *maker) uses(run delivery.Digest, pr int) {
+	m.effect(func(m *maker) {
+		if !slices.Contains(m.runs[pr], run) {
+			m.runs[pr] = append(m.runs[pr], run)
+		}
+	})
 }
 
 // runs returns how far a run is.

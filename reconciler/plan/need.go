@@ -22,10 +22,12 @@ const (
 // needs records that a pull request needs a run; 0 or less stands for main, experiments and comparisons.
 func (m *maker) needs(key delivery.Digest, pr int) {
 	pr = max(0, pr)
-	m.needed[key] = true
-	if !slices.Contains(m.needers[key], pr) {
-		m.needers[key] = append(m.needers[key], pr)
-	}
+	m.effect(func(m *maker) {
+		m.needed[key] = true
+		if !slices.Contains(m.needers[key], pr) {
+			m.needers[key] = append(m.needers[key], pr)
+		}
+	})
 }
 
 // endUnneeded ends the runs that nothing needs. A push of other content ends the runs of the earlier content at once.
@@ -121,13 +123,17 @@ func (m *maker) unreadable() map[int]bool {
 // needsUnknown records that it is not known which runs a pull request needs.
 func (m *maker) needsUnknown(p Proposal) {
 	if p.Permission == delivery.PermissionWrite || !p.Pending.IsZero() { // or the permission is not known yet
-		m.unknownNeeds[p.Number] = true
+		m.noNeeds(p.Number)
 	}
 }
+
+// noNeeds records that the runs of a pull request are not known.
+func (m *maker) noNeeds(pr int) { m.effect(func(m *maker) { m.unknownNeeds[pr] = true }) }
 
 // keepTrainingsOf keeps a model's trainings while their keys are not known: the data run has not finished, or an
 // upgrade has changed how keys are computed.
 func (m *maker) keepTrainingsOf(p Proposal, mdl delivery.Model) {
+	m.isLive() // any run may be one
 	for key, r := range m.w.Runs {
 		if trains(r, mdl) {
 			m.needs(key, p.Number)

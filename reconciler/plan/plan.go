@@ -53,18 +53,21 @@ type Plan struct {
 }
 
 // Make makes the plan for a world.
-func Make(w World) Plan {
+func Make(w World) Plan { return makePlan(w, nil, nil) }
+
+// makePlan makes a plan. It keeps parts of the plan before, and stores its own in next; both are nil for none.
+func makePlan(w World, before, next *Memory) Plan {
 	q, trains := newQueue(w, false), newQueue(w, true)
-	p := decide(w, q, trains)
+	p := decide(w, q, trains, before, next)
 	wait := q.schedule()
 	if trains.schedule() || wait {
-		p = decide(w, q, trains) // again, with the places of waiting runs
+		p = decide(w, q, trains, before, next) // again, with the places of waiting runs
 	}
 	return p
 }
 
-func decide(w World, q, trains *queue) Plan {
-	m := &maker{w: w, queue: q, trains: trains,
+func decide(w World, q, trains *queue, before, next *Memory) Plan {
+	m := &maker{w: w, queue: q, trains: trains, before: before, next: next,
 		needed: map[delivery.Digest]bool{}, needers: map[delivery.Digest][]int{}, unknownNeeds: map[int]bool{},
 		planned: map[string]bool{}, runs: map[int][]delivery.Digest{}, approvalCommands: map[int][]string{},
 		costs: map[int]map[string]delivery.Fact{}, models: map[string]MainModel{}, scored: map[delivery.Digest]bool{}}
@@ -78,7 +81,7 @@ func decide(w World, q, trains *queue) Plan {
 	m.addRewound(&main)
 	for _, p := range w.Proposals {
 		p.Stale = p.Stale || w.Evidence.Stale != "" // the earlier report stays
-		m.plan.Proposals = append(m.plan.Proposals, m.proposal(p))
+		m.plan.Proposals = append(m.plan.Proposals, m.reportOf(p))
 	}
 	if w.Evidence.Stale == "" {
 		for _, t := range w.Trials {
@@ -113,14 +116,20 @@ type maker struct {
 	agreed           delivery.Money           // the ceilings of trainings that this plan starts
 	scored           map[delivery.Digest]bool // bundles whose scores were requested
 
+	before, next *Memory // the parts of the last plan, and of this one; nil for none
+	part         *part   // that is made now; nil if nothing is noted
+
 	asking    map[string]delivery.Digest                   // by RING/DEVICE: the bench that it is asked for now
 	weightsOf map[delivery.Digest]delivery.Digest          // weights by bundle
+	scoreKeys map[delivery.Digest][]delivery.Digest        // keys of scores, by bundle and by ONNX file
 	looks     map[lookKey]map[delivery.Digest]int          // the look number of each bundle
 	releases  map[delivery.Digest][]delivery.Acceptance    // by bundle, also of their variants
 	probes    map[delivery.Digest]map[delivery.Digest]bool // by eval set: bundles of models that main does not have
 }
 
-func (m *maker) step(s Step) {
+func (m *maker) step(s Step) { m.effect(func(m *maker) { m.addStep(s) }) }
+
+func (m *maker) addStep(s Step) {
 	if !m.planned[s.Key()] {
 		m.planned[s.Key()] = true
 		m.plan.Steps = append(m.plan.Steps, s)
@@ -130,16 +139,29 @@ func (m *maker) step(s Step) {
 // propose plans a pull request of AOB's own. One that was opened before is not opened again, also when people have
 // closed it. The loop checks whether the forge still has it.
 func (m *maker) propose(p Propose) {
-	if m.w.Opened[p.Branch] {
-		m.plan.Reopen = append(m.plan.Reopen, p.Branch)
-		return
-	}
-	m.step(p)
+	m.effect(func(m *maker) {
+		if m.w.Opened[p.Branch] {
+			m.plan.Reopen = append(m.plan.Reopen, p.Branch)
+			return
+		}
+		m.addStep(p)
+	})
 }
 
 // wake makes sure that a turn is taken at t at the latest.
 func (m *maker) wake(t time.Time) {
-	if !t.IsZero() && (m.plan.Wake.IsZero() || t.Before(m.plan.Wake)) {
-		m.plan.Wake = t
-	}
+	m.effect(func(m *maker) {
+		if !t.IsZero() && (m.plan.Wake.IsZero() || t.Before(m.plan.Wake)) {
+			m.plan.Wake = t
+		}
+	})
+}
+
+// readResult asks for the result of a run.
+func (m *maker) readResult(run delivery.Digest) {
+	m.effect(func(m *maker) {
+		if !slices.Contains(m.plan.Unread, run) {
+			m.plan.Unread = append(m.plan.Unread, run)
+		}
+	})
 }

@@ -69,7 +69,7 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 	r := ProposalReport{PR: p.PullRequest, Problem: p.Complaints}
 	if p.Stale {
 		r.Stale = true
-		m.unknownNeeds[p.Number] = true
+		m.noNeeds(p.Number)
 		return r
 	}
 	if !m.targetsMain(p) {
@@ -80,7 +80,7 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 	}
 	if !p.Pending.IsZero() && len(p.Complaints) == 0 {
 		r.Checks = []Check{check(delivery.ContextRelease, delivery.CheckPending, p.Pending)}
-		m.unknownNeeds[p.Number] = true // it is not known yet which runs it needs
+		m.noNeeds(p.Number) // it is not known yet which runs it needs
 		return r
 	}
 	if why := m.notJudged(p); !why.IsZero() {

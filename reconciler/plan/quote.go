@@ -126,6 +126,7 @@ func (m *maker) paying(r *progress, run runner, approval string) runner {
 	if !machine.Paid() {
 		return run
 	}
+	m.isLive() // prices and what others cost change
 	return func(spec delivery.RunSpec) (delivery.RunState, Stage) {
 		if spec.Train == nil {
 			return run(spec)
@@ -137,9 +138,7 @@ func (m *maker) paying(r *progress, run runner, approval string) runner {
 		}
 		wait := func(s Stage) (delivery.RunState, Stage) {
 			m.needs(spec.Key, p.Number)
-			if !slices.Contains(m.runs[p.Number], spec.Key) {
-				m.runs[p.Number] = append(m.runs[p.Number], spec.Key)
-			}
+			m.uses(spec.Key, p.Number)
 			return state, s
 		}
 		q, why := m.quote(r, spec)
@@ -160,10 +159,7 @@ func (m *maker) paying(r *progress, run runner, approval string) runner {
 		given := slices.Contains(p.Approvals, code)
 		free := p.Permission == delivery.PermissionWrite && q.Ceiling <= m.w.Server.Budget.AutoGo
 		if !given && !free {
-			if m.costs[p.Number] == nil {
-				m.costs[p.Number] = map[string]delivery.Fact{}
-			}
-			m.costs[p.Number][code] = quoted
+			m.addCost(p.Number, code, quoted)
 			return wait(pending(several(quoted, m.ask(p, code))))
 		}
 		if by := m.w.Goers[p.Number][code]; given && by != "" {
@@ -229,9 +225,11 @@ func (m *maker) overBudget(q delivery.Quote, had delivery.Money) delivery.Fact {
 // ask records that a pull request waits for a comment with a code, and says so.
 func (m *maker) ask(p Proposal, approval string) delivery.Fact {
 	command := "/aob run " + approval
-	if !slices.Contains(m.approvalCommands[p.Number], command) {
-		m.approvalCommands[p.Number] = append(m.approvalCommands[p.Number], command)
-	}
+	m.effect(func(m *maker) {
+		if !slices.Contains(m.approvalCommands[p.Number], command) {
+			m.approvalCommands[p.Number] = append(m.approvalCommands[p.Number], command)
+		}
+	})
 	switch {
 	case m.w.Server.Socket:
 		return fact(code.ApprovalBySocket, values{PRs: []int{p.Number}, Command: command})

@@ -47,7 +47,7 @@ func (m *maker) everAccepted(names []string) []delivery.Release {
 		if r, ok := m.w.Main.Intent.Releases.Get(model); ok && m.ships(model, r) {
 			add(r)
 		}
-		named = append(named, m.w.Main.History[model]...)
+		named = append(named, m.history(model)...)
 	}
 	slices.SortStableFunc(named, func(a, b Past) int {
 		if a.Side != b.Side {
@@ -96,7 +96,7 @@ func (m *maker) nextVersion(names []string) int {
 	highest := 0
 	for _, model := range names {
 		highest = max(highest, m.w.Main.Intent.Releases.Of(model).Version)
-		for _, past := range m.w.Main.History[model] {
+		for _, past := range m.history(model) {
 			if past.Release != nil {
 				highest = max(highest, past.Release.Version)
 			}

@@ -54,6 +54,14 @@ func (w World) modelNamed(name string) string {
 	return ""
 }
 
+// formerOwner returns the model on main that had a name before, if no model has it now; empty for none.
+func formerOwner(w World, name string, there bool) string {
+	if there {
+		return ""
+	}
+	return w.modelNamed(name)
+}
+
 // renames returns the model on main that a proposal renames to a name, empty for none, and all names of the renamed
 // model, newest first.
 func (w World) renames(p Proposal, name string) (from string, names []string) {
@@ -108,15 +116,15 @@ func (m *maker) wrongNames(p Proposal) delivery.Fact {
 			v.FromModel = before.RenamedFrom
 			return fact(code.WasForgotten, v)
 		}
-		owner := m.w.modelNamed(name)
-		_, ownerStays := p.Merged.Models.Get(owner)
-		_, back := m.rollsBackTo(p, name) // as in a git revert of the rename
-		if !there && owner != "" && m.w.modelNamed(former) != owner && (ownerStays || !back) {
-			v.FromModel = owner
-			if !ownerStays {
-				v.Names = []string{owner}
+		if owner := formerOwner(m.w, name, there); owner != "" && m.w.modelNamed(former) != owner {
+			_, ownerStays := p.Merged.Models.Get(owner)
+			if _, back := m.rollsBackTo(p, name); ownerStays || !back { // back: as in a git revert of the rename
+				v.FromModel = owner
+				if !ownerStays {
+					v.Names = []string{owner}
+				}
+				return fact(code.WasTaken, v)
 			}
-			return fact(code.WasTaken, v)
 		}
 		if former == "" || there && slices.Contains(m.w.names(name), former) {
 			continue
@@ -150,7 +158,7 @@ func (m *maker) missingOnMain(p Proposal, name string) delivery.Fact {
 	}
 	var commit string
 	var pulls []int
-	for _, past := range m.w.Main.History[name] {
+	for _, past := range m.history(name) {
 		if past.Release == nil && !past.Side && commit == "" {
 			commit = past.Commit
 			if past.Pull > 0 {

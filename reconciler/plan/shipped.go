@@ -114,10 +114,10 @@ func (m *maker) releasesOf(bundle delivery.Digest) []delivery.Acceptance {
 // withVariants adds the variants of releases whose FP32 bundle is in a list.
 func (m *maker) withVariants(list []delivery.Digest) []delivery.Digest {
 	all := slices.Clone(list)
-	for _, model := range slices.Sorted(maps.Keys(m.w.Evidence.Accepted)) {
-		for _, a := range m.w.Evidence.Accepted[model] {
-			if !slices.Contains(list, a.Bundle) {
-				continue
+	for _, bundle := range list {
+		for _, a := range m.releasesOf(bundle) {
+			if a.Bundle != bundle {
+				continue // it is the release of another bundle, of which this one is a variant
 			}
 			for _, v := range a.Variants {
 				if !slices.Contains(all, v.Bundle) {

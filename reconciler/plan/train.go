@@ -6,7 +6,6 @@ package plan
 import (
 	"cmp"
 	"encoding/json"
-	"slices"
 
 	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -38,7 +37,7 @@ func (m *maker) chosen(r *progress) (delivery.Digest, Stage) {
 	if t, ok := m.w.Evidence.BySpec[r.Spec]; ok {
 		for i, s := range t.Training.Seeds {
 			m.hasScores(s.Bundle)
-			if score, ok := m.w.Evidence.Scores[s.Score]; ok && i < len(r.Seeds) && r.Seeds[i].Seed == s.Seed {
+			if score, ok := m.signedScores(s.Score); ok && i < len(r.Seeds) && r.Seeds[i].Seed == s.Seed {
 				r.Seeds[i].Score = &score
 			}
 		}
@@ -196,9 +195,10 @@ func (m *maker) resolved(r *progress, trained delivery.Digest) (delivery.Digest,
 // keys are computed, but it must not end or repeat trainings: a training keeps its key while a proposal has its spec.
 func (m *maker) begunTraining(input delivery.TrainRun) (delivery.Digest, delivery.TrainRun) {
 	key := delivery.TrainKey(input)
-	if _, begun := m.w.Runs[key]; begun {
+	if _, begun := m.stateOf(key); begun {
 		return key, input
 	}
+	m.isLive()
 	first, best := delivery.Digest(""), 0
 	for k, r := range m.w.Runs {
 		if r.Spec.Train == nil {
@@ -245,12 +245,10 @@ func (m *maker) dataOf(input delivery.TrainRun, now delivery.DataResult) (delive
 	if input.Training == now.Training {
 		return now, true
 	}
-	state := m.w.Runs[input.Data]
+	state, _ := m.stateOf(input.Data)
 	var then delivery.DataResult
 	if state.Result == nil {
-		if !slices.Contains(m.plan.Unread, input.Data) {
-			m.plan.Unread = append(m.plan.Unread, input.Data)
-		}
+		m.readResult(input.Data)
 		return now, false
 	}
 	return then, json.Unmarshal(state.Result, &then) == nil && then.Training == input.Training

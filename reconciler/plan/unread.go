@@ -77,7 +77,7 @@ func (m Main) BrokenFleets() []string {
 // files of its model, and all quarantine files; and all gates if the fleet changes its model.
 func (m *maker) brokenFile(f delivery.Fleet) delivery.Fact {
 	models := m.w.names(f.Runs)
-	published, known := m.w.Published[f.Name]
+	published, known := m.documentOf(f.Name)
 	if known {
 		models = append(models, m.w.names(published.Model)...)
 	}
