@@ -145,8 +145,13 @@ type NamedChange[V any] struct {
 	Gone  bool
 }
 
-// sharedChanges is how many names may differ from what is shared before a Named gets a root of its own.
-const sharedChanges = 64
+// sharedChangesOf returns how many names may differ from what is shared before a Named gets a root of its own.
+func sharedChangesOf[V any](r *root[V]) int {
+	if r == nil {
+		return 0
+	}
+	return max(64, len(r.names)/8)
+}
 
 // With returns the content with some changes.
 func (n Named[V]) With(changes ...NamedChange[V]) Named[V] {
@@ -177,11 +182,38 @@ func (n Named[V]) With(changes ...NamedChange[V]) Named[V] {
 		}
 	}
 	n.own = slices.SortedFunc(maps.Values(next), func(a, b own[V]) int { return cmp.Compare(a.name, b.name) })
-	if len(n.own) <= max(sharedChanges, len(n.root.names)/8) {
+	if len(n.own) <= sharedChangesOf(n.root) {
 		return n
 	}
 	return NamedOf(maps.Collect(n.All()))
 }
+
+// Near returns the content of a map, as changes of another one where it differs little from that. same reports whether a
+// name that both have has the same value.
+func Near[V any](other Named[V], content map[string]V, same func(name string) bool) Named[V] {
+	most := sharedChangesOf(other.root)
+	if other.root == nil || len(content) > other.size+most || other.size > len(content)+most {
+		return NamedOf(content)
+	}
+	var changes []NamedChange[V]
+	for name, value := range content {
+		if !other.Has(name) || !same(name) {
+			changes = append(changes, NamedChange[V]{Name: name, Value: value})
+		}
+	}
+	for name := range other.All() {
+		if _, there := content[name]; !there {
+			changes = append(changes, NamedChange[V]{Name: name, Gone: true})
+		}
+	}
+	if len(changes) > most {
+		return NamedOf(content)
+	}
+	return other.With(changes...)
+}
+
+// Shares reports whether two share what they have in common.
+func (n Named[V]) Shares(other Named[V]) bool { return n.root == other.root }
 
 // Changed returns the names at which two differ, sorted: those that only one of them has, and those for which same
 // returns false. What they share is not compared.

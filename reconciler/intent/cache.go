@@ -15,6 +15,8 @@ type Cache struct {
 	recent map[blob]*Doc
 	older  map[blob]*Doc // used before recent was started; dropped when recent is full
 	weight int           // of recent, in files without complaints
+
+	near delivery.Intent // that new trees share with
 }
 
 type blob struct{ path, hash string }
@@ -77,7 +79,23 @@ func (c *Cache) Parse(files []File) (delivery.Intent, []delivery.Complaint) {
 	if complaints := bounded(files); len(complaints) > 0 {
 		return delivery.Intent{}, complaints
 	}
-	return Join(c.docs(files))
+	docs := c.docs(files)
+	c.mu.Lock()
+	near := c.near
+	c.mu.Unlock()
+	in, complaints := joinNear(docs, near)
+	if !shares(in, near) && 2*in.Files.Len() > near.Files.Len() {
+		c.mu.Lock()
+		c.near = in // the trees that follow are likely to differ little from it
+		c.mu.Unlock()
+	}
+	return in, complaints
+}
+
+// shares reports whether two trees share what they have in common.
+func shares(a, b delivery.Intent) bool {
+	return a.Models.Shares(b.Models) && a.Gates.Shares(b.Gates) && a.Fleets.Shares(b.Fleets) &&
+		a.Releases.Shares(b.Releases) && a.Quarantines.Shares(b.Quarantines) && a.Files.Shares(b.Files)
 }
 
 // docs parses the files that the cache does not have. It keeps regular files with a hash.

@@ -3,7 +3,10 @@ package intent_test
 import (
 	"fmt"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -186,4 +189,57 @@ func BenchmarkJoin(b *testing.B) {
 			b.Fatal(complaints)
 		}
 	}
+}
+
+// Trees that differ in few files share the others: a thousand of them take little more memory than one.
+func TestCachedTreesShare(t *testing.T) {
+	cache := intent.NewCache(intent.Options{})
+	files := map[string]string{}
+	for i := range 300 {
+		name := fmt.Sprint("g", i)
+		files["gates/"+name+".yaml"] = "apiVersion: aob/v1\nkind: Gate\nname: " + name + "\ncovers: [m]\n" +
+			"owners: [lead]\nevaluate: {dataset: {dir: shapes}, split: test}\nclasses: [circle]\nchecks:\n" +
+			"  - {metric: mAP, min: 0.3}\n"
+	}
+	parse := func() delivery.Intent {
+		var list []intent.File
+		for _, path := range slices.Sorted(maps.Keys(files)) {
+			list = append(list, intent.File{Path: path, Data: []byte(files[path]), Mode: 0o644,
+				Size: int64(len(files[path])), Hash: delivery.Sum([]byte(files[path])).Hex()})
+		}
+		in, complaints := cache.Parse(list)
+		if len(complaints) > 0 {
+			t.Fatal(complaints[0])
+		}
+		return in
+	}
+	main := parse()
+	var before runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	var trees []delivery.Intent
+	original := maps.Clone(files)
+	for i := range 200 {
+		files = maps.Clone(original)
+		path := fmt.Sprintf("gates/g%d.yaml", i)
+		files[path] = strings.Replace(files[path], "0.3", fmt.Sprintf("0.%d", 1000+i), 1)
+		delete(files, "gates/g299.yaml")
+		trees = append(trees, parse())
+	}
+	runtime.GC()
+	var after runtime.MemStats
+	runtime.ReadMemStats(&after)
+	for i, tree := range trees {
+		changed := main.Gates.Changed(tree.Gates, func(name string) bool {
+			return main.Gates.Of(name).Digest() == tree.Gates.Of(name).Digest()
+		})
+		if want := []string{fmt.Sprint("g", i), "g299"}; !slices.Equal(changed, slices.Sorted(slices.Values(want))) {
+			t.Fatalf("tree %d differs in %v, want %v", i, changed, want)
+		}
+		if !tree.Gates.Shares(main.Gates) || !tree.Files.Shares(main.Files) {
+			t.Fatalf("tree %d shares nothing", i)
+		}
+	}
+	t.Logf("200 trees take %d kB", (int64(after.HeapAlloc)-int64(before.HeapAlloc))/1024)
+	runtime.KeepAlive(trees)
 }

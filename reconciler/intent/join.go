@@ -12,12 +12,15 @@ import (
 // Join makes one intent of parsed files, and checks that the names to which files refer exist. It returns the
 // complaints of the files, and then its own, each sorted: a mistake in a file is often the reason why another one does
 // not find it. A file with complaints is not in the intent, but its name counts as existing.
-func Join(docs []*Doc) (delivery.Intent, []delivery.Complaint) {
+func Join(docs []*Doc) (delivery.Intent, []delivery.Complaint) { return joinNear(docs, delivery.Intent{}) }
+
+// joinNear is [Join] for a tree that shares with another one what is the same in both. Both were parsed by one [Cache].
+func joinNear(docs []*Doc, near delivery.Intent) (delivery.Intent, []delivery.Complaint) {
 	j := joiner{
 		named:  map[string]map[string]*Doc{"Model": {}, "Gate": {}, "Fleet": {}},
 		models: map[string]delivery.Model{}, gates: map[string]delivery.Gate{}, fleets: map[string]delivery.Fleet{},
 		releases: map[string]delivery.Release{}, quarantines: map[string]delivery.Quarantine{},
-		hashes: make(map[string]string, len(docs)),
+		hashes: make(map[string]string, len(docs)), places: make(map[string]string, len(docs)),
 	}
 	for _, doc := range docs {
 		j.add(doc)
@@ -30,7 +33,7 @@ func Join(docs []*Doc) (delivery.Intent, []delivery.Complaint) {
 	j.cycles()
 	delivery.SortComplaints(j.files)
 	delivery.SortComplaints(j.list)
-	return j.intent(), atMost(append(j.files, j.list...), j.more)
+	return j.intent(near), atMost(append(j.files, j.list...), j.more)
 }
 
 // MaxComplaints is how many complaints about one tree are kept. A hostile tree could have millions.
@@ -55,6 +58,7 @@ type joiner struct {
 	releases    map[string]delivery.Release
 	quarantines map[string]delivery.Quarantine
 	hashes      map[string]string // of files, by path
+	places      map[string]string // files, by kind and name
 
 	named   map[string]map[string]*Doc // by kind and name, also with complaints
 	files   []delivery.Complaint       // about single files
@@ -67,10 +71,23 @@ type joiner struct {
 }
 
 // intent returns what was joined.
-func (j *joiner) intent() delivery.Intent {
-	return delivery.Intent{Models: delivery.NamedOf(j.models), Gates: delivery.NamedOf(j.gates),
-		Fleets: delivery.NamedOf(j.fleets), Releases: delivery.NamedOf(j.releases),
-		Quarantines: delivery.NamedOf(j.quarantines), Files: delivery.NamedOf(j.hashes)}
+func (j *joiner) intent(near delivery.Intent) delivery.Intent {
+	same := func(kind string) func(name string) bool {
+		return func(name string) bool {
+			file := j.places[kind+" "+name]
+			return j.hashes[file] != "" && j.hashes[file] == near.Files.Of(file)
+		}
+	}
+	return delivery.Intent{
+		Models:      delivery.Near(near.Models, j.models, same("Model")),
+		Gates:       delivery.Near(near.Gates, j.gates, same("Gate")),
+		Fleets:      delivery.Near(near.Fleets, j.fleets, same("Fleet")),
+		Releases:    delivery.Near(near.Releases, j.releases, same("Release")),
+		Quarantines: delivery.Near(near.Quarantines, j.quarantines, same("Quarantine")),
+		Files: delivery.Near(near.Files, j.hashes, func(file string) bool {
+			return j.hashes[file] == near.Files.Of(file)
+		}),
+	}
 }
 
 func (j *joiner) add(doc *Doc) {
@@ -89,6 +106,9 @@ func (j *joiner) add(doc *Doc) {
 	}
 	if named := j.named[doc.kind]; named != nil && doc.name != "" {
 		named[doc.name] = doc
+	}
+	if doc.Value != nil {
+		j.places[doc.kind+" "+doc.name] = doc.file
 	}
 	switch v := doc.Value.(type) {
 	case delivery.Model:
