@@ -147,6 +147,7 @@ type Reconciler struct {
 	last     atomic.Pointer[view.Snapshot] // of the last turn
 	observed observed                      // of the last turn
 	memory   plan.Memory                   // parts of the last plan
+	written  map[int]written               // reports, by pull request
 
 	git     *poll.Git   // what is known of git
 	answers *poll.Forge // what is known of the forge
@@ -231,6 +232,7 @@ func (r *Reconciler) Init() *Reconciler {
 	r.outbox = outbox.New(outbox.Config{Trackers: r.Trackers, Ledger: r.Ledger, Metrics: r.Metrics, Turn: r.turn,
 		Epochs: r.Epochs, Bundles: r.Bundles})
 	r.pushes = queue.New(queue.Workers{First: pushWorkers, Limit: pushDeadline}, r.Now, r.wake)
+	r.written = map[int]written{}
 	r.observed = observed{results: map[delivery.Digest]json.RawMessage{}}
 	r.commits = commits.New(r.Repo, r.Parser)
 	r.history = history.New(r.Repo, r.Ledger, r.turn, r.commits, r.Main)

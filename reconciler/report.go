@@ -5,6 +5,8 @@ package reconciler
 import (
 	"context"
 	"errors"
+	"maps"
+	"reflect"
 	"slices"
 
 	"github.com/autonomos/aob/reconciler/code"
@@ -39,6 +41,7 @@ func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]
 	for _, f := range p.Fleets {
 		errs = append(errs, r.board.Rollout(ctx, p.Main.Commit, f, moves(p, f.Fleet)))
 	}
+	maps.DeleteFunc(r.written, func(number int, _ written) bool { return proposals[number] == nil })
 	r.board.EndDisputes()
 	return errors.Join(errs...)
 }
@@ -47,10 +50,8 @@ func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]
 func (r *Reconciler) reportPull(ctx context.Context, pr plan.ProposalReport, facts []plan.Check, speaks bool,
 	proposal *plan.Proposal) error {
 	var errs []error
-	checks := words.Statuses(facts)
-	for i := range checks {
-		checks[i].URL = evidenceOf(pr, checks[i].Context)
-	}
+	written := r.write(pr, facts)
+	checks := written.checks
 	if pr.Kept { // the earlier report has the evidence, so it stays
 		answered, err := r.board.Answered(ctx, pr.PR)
 		if err != nil {
@@ -72,7 +73,7 @@ func (r *Reconciler) reportPull(ctx context.Context, pr plan.ProposalReport, fac
 	}
 	forged, err := r.board.ForgedNote(ctx, pr.PR.Head, checks)
 	errs = append(errs, err)
-	body := words.Comment(pr, facts) + forged + refusedNote(pr, r.answers.RefusesCommits())
+	body := written.comment + forged + refusedNote(pr, r.answers.RefusesCommits())
 	final := pr.PR.Merged && !slices.ContainsFunc(checks, func(c delivery.Check) bool {
 		return c.State == delivery.CheckPending || speaks && !r.board.HasStatus(ctx, pr.PR.Head, c)
 	})
@@ -81,6 +82,27 @@ func (r *Reconciler) reportPull(ctx context.Context, pr plan.ProposalReport, fac
 		return errors.Join(errs...)
 	}
 	return errors.Join(append(errs, r.board.Comment(ctx, pr.PR, body))...)
+}
+
+// A written is the text of a report.
+type written struct {
+	report  plan.ProposalReport
+	facts   []plan.Check
+	checks  []delivery.Check
+	comment string
+}
+
+// write writes the report of a pull request. It keeps the text until the report changes.
+func (r *Reconciler) write(pr plan.ProposalReport, facts []plan.Check) written {
+	w, ok := r.written[pr.PR.Number]
+	if !ok || !reflect.DeepEqual(w.report, pr) || !reflect.DeepEqual(w.facts, facts) {
+		w = written{report: pr, facts: facts, checks: words.Statuses(facts), comment: words.Comment(pr, facts)}
+		for i := range w.checks {
+			w.checks[i].URL = evidenceOf(pr, w.checks[i].Context)
+		}
+		r.written[pr.PR.Number] = w
+	}
+	return w
 }
 
 // evidenceOf returns the page that a status links to: the images that got worse by its gate, or the pull request with

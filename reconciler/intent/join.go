@@ -12,7 +12,9 @@ import (
 // Join makes one intent of parsed files, and checks that the names to which files refer exist. It returns the
 // complaints of the files, and then its own, each sorted: a mistake in a file is often the reason why another one does
 // not find it. A file with complaints is not in the intent, but its name counts as existing.
-func Join(docs []*Doc) (delivery.Intent, []delivery.Complaint) { return joinNear(docs, delivery.Intent{}) }
+func Join(docs []*Doc) (delivery.Intent, []delivery.Complaint) {
+	return joinNear(docs, delivery.Intent{})
+}
 
 // joinNear is [Join] for a tree that shares with another one what is the same in both. Both were parsed by one [Cache].
 func joinNear(docs []*Doc, near delivery.Intent) (delivery.Intent, []delivery.Complaint) {

@@ -156,9 +156,6 @@ type Evidence struct {
 	Stale string
 	// Unknown is true if the evidence was never read.
 	Unknown bool
-	// Version counts the changes since the server started. Two with the same version have the same content, except
-	// Stale, Scores and Scored. 0: nobody counts, so any two may differ.
-	Version int
 	// Newer are statements of a newer aob that this one cannot read.
 	Newer []delivery.NewerStatements
 	// Version counts the changes since the server started. Two with the same version have the same content, except
