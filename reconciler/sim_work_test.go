@@ -444,8 +444,8 @@ func (e *simEvidence) Sign(_ context.Context, bundle delivery.Digest, kind strin
 
 // snapshot returns what is signed now. It stays as it is.
 func (e *simEvidence) snapshot() plan.Evidence {
-	now := fmt.Sprint(len(e.statements), len(e.index.BySpec), len(e.index.ByRun), slices.Sorted(maps.Keys(e.index.Scores)),
-		len(e.index.Releases), e.damaged, e.index.Bundles)
+	now := fmt.Sprint(len(e.statements), len(e.index.BySpec), len(e.index.ByRun), len(e.index.Releases),
+		slices.Sorted(maps.Keys(e.index.Scores)), e.damaged, e.index.Bundles)
 	if now == e.given {
 		return e.kept
 	}

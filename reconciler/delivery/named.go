@@ -188,8 +188,8 @@ func (n Named[V]) With(changes ...NamedChange[V]) Named[V] {
 	return NamedOf(maps.Collect(n.All()))
 }
 
-// Near returns the content of a map, as changes of another one where it differs little from that. same reports whether a
-// name that both have has the same value.
+// Near returns the content of a map. If it differs little from another one, it shares what is the same. same reports
+// whether a name that both have has the same value.
 func Near[V any](other Named[V], content map[string]V, same func(name string) bool) Named[V] {
 	most := sharedChangesOf(other.root)
 	if other.root == nil || len(content) > other.size+most || other.size > len(content)+most {
