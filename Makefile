@@ -24,7 +24,7 @@ SHELL := /bin/sh
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/aob
 export PATH := $(PATH):$(CACHE)/bin
 
-.PHONY: demo demo-aws check test test-rfdetr test-aws test-aws-rfdetr rfdetr-epochs test-seeds test-faults test-security test-tofu test-aws-kills bench bench-data bench-serve serve-bundle test-swaps test-mutations soak bench-hostile bench-coco bench-intervals build tools test-tools schemas
+.PHONY: bench-growth demo demo-aws check test test-rfdetr test-aws test-aws-rfdetr rfdetr-epochs test-seeds test-faults test-security test-tofu test-aws-kills bench bench-data bench-serve serve-bundle test-swaps test-mutations soak bench-hostile bench-coco bench-intervals build tools test-tools schemas
 
 build:
 	CGO_ENABLED=0 go build -trimpath -o bin/aob ./cmd/aob
@@ -86,6 +86,10 @@ rfdetr-epochs: build
 
 bench: test-tools build
 	go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./reconciler/...
+
+# How the cost of a turn grows with models, pull requests and releases.
+bench-growth:
+	go test -run '^$$' -bench BenchmarkGrowth -benchtime 1x -timeout 60m ./reconciler
 
 # The case is made by make_case.py of the shared data, which lies beside the
 # repository or in AOB_SHARED; COCO_CASE names another.
