@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -39,6 +40,11 @@ type Info struct {
 // Push stores a bundle durably and returns its digest. Equal content gives the same digest and is stored once.
 func (s *Store) Push(ctx context.Context, b Bundle) (delivery.Digest, error) {
 	digest, err := s.push(ctx, b)
+	for range 2 { // its files may be removed while it is pushed, if it was removed before
+		if errors.Is(err, errRemoved) {
+			digest, err = s.push(ctx, b)
+		}
+	}
 	if err != nil {
 		return "", fmt.Errorf("push bundle: %w", err)
 	}
@@ -88,7 +94,11 @@ func (s *Store) finish(ctx context.Context, m bundleManifest) (_ delivery.Digest
 	if _, err := parseBundle(data); err != nil {
 		return "", err
 	}
-	return s.putManifest(ctx, data)
+	digest, err := s.putManifest(ctx, data)
+	if err == nil {
+		err = s.revive(ctx, digest, m)
+	}
+	return digest, err
 }
 
 // WithThresholds stores a copy of a bundle with other score thresholds and returns its
@@ -196,7 +206,8 @@ func checkSignature(sig delivery.Signature) error {
 	return nil
 }
 
-// readBundle reads the manifest of a bundle. The error is fs.ErrNotExist if the index does not list the bundle.
+// readBundle reads the manifest of a bundle. The error is fs.ErrNotExist if the index does not list the bundle, or if it
+// was removed.
 func (s *Store) readBundle(bundle delivery.Digest) (bundleManifest, error) {
 	if _, err := delivery.ParseDigest(string(bundle)); err != nil {
 		return bundleManifest{}, fmt.Errorf("bundle: %w", err)
@@ -207,6 +218,10 @@ func (s *Store) readBundle(bundle delivery.Digest) (bundleManifest, error) {
 	}
 	if _, there := ix.entry(bundle); !there {
 		return bundleManifest{}, fmt.Errorf("bundle %s is not in %s: %w", bundle, s.dir, fs.ErrNotExist)
+	}
+	if s.isRemoved(bundle) {
+		return bundleManifest{}, fmt.Errorf("bundle %s was removed from %s, because nothing needed it any more: %w",
+			bundle, s.dir, fs.ErrNotExist)
 	}
 	data, err := s.readBlob(bundle, maxManifest)
 	if err != nil {
@@ -254,13 +269,17 @@ func (s *Store) readJSON(b blob, v any) error {
 	return nil
 }
 
-// Bundles lists the bundles, in the order in which they were pushed.
+// Bundles lists the bundles, in the order in which they were pushed, without those that were removed.
 func (s *Store) Bundles(ctx context.Context) ([]delivery.Digest, error) {
 	ix, err := s.loadIndex()
 	if err != nil {
 		return nil, err
 	}
-	return ix.allBundles(), nil
+	removed, err := s.listRemoved()
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(ix.allBundles(), func(d delivery.Digest) bool { return removed[d] }), nil
 }
 
 // Unpack writes a bundle's files into dir, which must be absent or empty: model.onnx, signature.json, labels.json,

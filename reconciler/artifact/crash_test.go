@@ -26,6 +26,7 @@ const (
 	writerFrom  = "ARTIFACT_TEST_WRITER_FROM"
 	writerCount = "ARTIFACT_TEST_WRITER_COUNT"
 	writerSlot  = "ARTIFACT_TEST_WRITER_SLOT"
+	writerChurn = "ARTIFACT_TEST_WRITER_CHURN"
 )
 
 func TestMain(m *testing.M) {
@@ -33,6 +34,9 @@ func TestMain(m *testing.M) {
 		do := write
 		if os.Getenv(writerSlot) != "" {
 			do = unpackAll
+		}
+		if os.Getenv(writerChurn) != "" {
+			do = churn
 		}
 		if err := do(dir, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -18,6 +18,7 @@
 //
 //	DIR/oci-layout, DIR/index.json, DIR/blobs/sha256/HEX    the OCI image layout
 //	DIR/index.log                                           entries that are not in index.json yet
+//	DIR/removed/HEX                                         a bundle whose large files were removed
 //	DIR/ingest/                                             blobs being written
 //	DIR/partial/HEX                                         beginnings of blobs whose download was interrupted
 //	DIR/.lock                                               lock for changes of index.json
@@ -28,6 +29,9 @@
 // remove the log. A process that is killed leaves a valid layout and at most some files in ingest. The next [Open]
 // removes those whose writer is dead: a live writer holds a lock on its file. Package oras-go rewrites index.json in
 // place, without lock and fsync, so this package does its own writing. oras-go can read the result.
+//
+// A bundle that nothing needs can be removed. Its large files go; its manifest, its small files and its referrers stay.
+// Then it counts as absent until it is pushed again.
 //
 // The folder is not trusted: every read is checked against digest and length. If index.json is missing, Open rebuilds
 // it from the blobs. An annotation of index.json, the seal, is a digest of its entries. If it does not match, because

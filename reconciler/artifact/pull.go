@@ -161,7 +161,9 @@ func (s *Store) pull(ctx context.Context, from Source, bundle delivery.Digest, w
 		}
 	}
 	// The index comes last, so that a bundle in it always has all its files.
-	_, err = s.putManifest(ctx, data)
+	if _, err = s.putManifest(ctx, data); err == nil {
+		err = s.revive(ctx, bundle, m)
+	}
 	return m, err
 }
 

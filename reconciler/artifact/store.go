@@ -32,6 +32,10 @@ type Store struct {
 
 	mu    sync.Mutex
 	index *index // as last read
+
+	outlines  map[delivery.Digest]outline
+	removed   map[delivery.Digest]bool // as last read; nil: it must be read
+	removedAt time.Time                // the folder's modification time then
 }
 
 // ErrBusy means that another process has held the store's lock for longer than LockWait.
