@@ -26,6 +26,7 @@
 //	gate       judge measurements: a verdict, with facts for every check
 //	rollout    decide which devices get a release
 //	plan       all decisions
+//	retention  what the server keeps of what it has stored, and why
 //	explain    the chain of facts from a commit to a device
 //	words      write facts as text: statuses, comments, terminal
 //
@@ -63,6 +64,7 @@
 //	pulls      read pull requests, and compute the result of merging them
 //	post       post statuses and comments, and remember what is on the forge
 //	outbox     keep what trackers should show, and tell them beside the loop
+//	shelf      list what the server has stored, and remove what nothing needs
 //	archive    read the evidence for plans; check the store for lost files
 //	view       answer the commands
 //

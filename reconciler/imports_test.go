@@ -17,7 +17,7 @@ import (
 // nothing else; tests may import more.
 var (
 	pure = []string{"delivery", "intent", "coco", "explain", "gate", "rollout", "plan", "code",
-		"words", "provenance", "profile"}
+		"words", "provenance", "profile", "retention"}
 	leaves   = []string{"durable", "trust"}
 	adapters = []string{"git", "forge", "dataset", "run", "terraform", "cloud", "artifact", "evidence", "detect",
 		"engine", "fleet", "ledger", "track", "web", "picture", "trainer", "store"}
@@ -39,18 +39,21 @@ var (
 		"trust":      {"delivery", "durable"},
 		"work": {"delivery", "coco", "gate", "profile", "durable", "dataset", "artifact", "detect", "run", "trainer",
 			"picture"},
-		"stage":   {"delivery", "gate", "plan", "words", "trust", "run", "artifact", "evidence"},
-		"turn":    {"delivery"},
-		"queue":   {"delivery", "turn"},
-		"poll":    {"delivery", "code", "git", "ledger", "plan", "words", "turn", "queue"},
-		"post":    {"delivery", "forge", "ledger", "plan", "words", "turn", "queue", "poll"},
-		"commits": {"delivery", "git", "intent"},
-		"history": {"delivery", "git", "intent", "ledger", "plan", "words", "turn", "commits"},
-		"pulls":   {"delivery", "code", "git", "ledger", "plan", "words", "turn", "poll", "commits"},
-		"outbox":  {"delivery", "ledger", "plan", "track", "turn", "queue"},
+		"stage":     {"delivery", "gate", "plan", "words", "trust", "run", "artifact", "evidence"},
+		"turn":      {"delivery"},
+		"queue":     {"delivery", "turn"},
+		"poll":      {"delivery", "code", "git", "ledger", "plan", "words", "turn", "queue"},
+		"post":      {"delivery", "forge", "ledger", "plan", "words", "turn", "queue", "poll"},
+		"commits":   {"delivery", "git", "intent"},
+		"history":   {"delivery", "git", "intent", "ledger", "plan", "words", "turn", "commits"},
+		"pulls":     {"delivery", "code", "git", "ledger", "plan", "words", "turn", "poll", "commits"},
+		"outbox":    {"delivery", "ledger", "plan", "track", "turn", "queue"},
+		"retention": {"delivery", "code", "plan"},
+		"shelf": {"delivery", "code", "retention", "plan", "durable", "artifact", "dataset", "ledger", "run", "trainer",
+			"post"},
 		"archive": {"delivery", "plan", "artifact", "evidence", "provenance"},
-		"view": {"delivery", "intent", "coco", "gate", "rollout", "plan", "code", "words", "explain", "git", "run",
-			"web"},
+		"view": {"delivery", "intent", "coco", "gate", "rollout", "plan", "code", "words", "explain", "retention", "git",
+			"run", "web"},
 		"edge":      {"delivery", "durable", "trust", "detect", "artifact"},
 		"serve":     {"delivery", "profile", "durable", "detect"},
 		"onnx":      {"delivery", "profile", "durable", "detect"},
@@ -90,7 +93,7 @@ var (
 func TestImports(t *testing.T) {
 	for _, a := range adapters {
 		allowed[a] = append(slices.Clone(leaves), slices.DeleteFunc(slices.Clone(pure), func(p string) bool {
-			return p == "plan" || p == "words"
+			return p == "plan" || p == "words" || p == "retention"
 		})...)
 	}
 	allowed["terraform"] = append(allowed["terraform"], "trainer") // it is asked by trainer.Request

@@ -52,6 +52,8 @@ type (
 		Keep(key delivery.Digest, need delivery.RunNeed) error
 		Retry(key delivery.Digest) error
 		Remove(key delivery.Digest) error
+		// Detach is Remove without deleting the files, which the caller does.
+		Detach(key delivery.Digest) (folder string, err error)
 	}
 	// Evidence is the signed statements.
 	Evidence interface {

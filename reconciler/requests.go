@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/git"
@@ -26,6 +27,35 @@ func (r *Reconciler) betweenTurns(ctx context.Context, do func() error) error {
 	}
 	return <-done
 }
+
+// BetweenTurns calls do between two turns, with what the last turn observed and planned. It returns an error if that may
+// be old.
+func (r *Reconciler) BetweenTurns(ctx context.Context, do func(w plan.World, p plan.Plan) error) error {
+	return r.betweenTurns(ctx, func() error {
+		if r.last.Load() == nil {
+			return r.Unknown()
+		}
+		for _, what := range []string{turnTrouble, poll.GitTrouble, poll.ListTrouble} {
+			if err := r.turn.Trouble(what); err != nil {
+				return delivery.Wait{For: time.Minute, What: fmt.Sprintf("%s: %s", what, err)}
+			}
+		}
+		return do(r.observed.world, r.observed.plan)
+	})
+}
+
+// DetachRun makes a run one that was never started, and returns the folder that is left to be removed. It must be
+// called between two turns.
+func (r *Reconciler) DetachRun(key delivery.Digest) (folder string, err error) {
+	if folder, err = r.Runs.Detach(key); err == nil {
+		delete(r.observed.results, key)
+	}
+	return folder, err
+}
+
+// ForgetPosts drops what is remembered about posts on commits and pull requests that keep does not want. It must be
+// called between two turns.
+func (r *Reconciler) ForgetPosts(keep func(commit string, pull int) bool) { r.board.Forget(keep) }
 
 // Last returns what the last turn observed and decided; nil before the first turn is over.
 func (r *Reconciler) Last() *view.Snapshot { return r.last.Load() }

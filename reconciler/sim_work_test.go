@@ -110,6 +110,8 @@ func (r *simRuns) Remove(key delivery.Digest) error {
 	return nil
 }
 
+func (r *simRuns) Detach(key delivery.Digest) (string, error) { return "", r.Remove(key) }
+
 func (r *simRuns) active() int {
 	n := 0
 	for _, s := range r.states {

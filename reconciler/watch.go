@@ -53,6 +53,7 @@ func (w watchedRuns) End(context.Context, delivery.Digest, string) error { retur
 func (w watchedRuns) Keep(delivery.Digest, delivery.RunNeed) error       { return w.why }
 func (w watchedRuns) Retry(delivery.Digest) error                        { return w.why }
 func (w watchedRuns) Remove(delivery.Digest) error                       { return w.why }
+func (w watchedRuns) Detach(delivery.Digest) (string, error)             { return "", w.why }
 
 type watchedEvidence struct {
 	evidencePort

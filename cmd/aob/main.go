@@ -62,7 +62,7 @@ git revert rolls back.`,
 	root.AddCommand(
 		newServeCommand(), newRunnerCommand(), newLaunchCommand(), newInitCommand(),
 		newStatusCommand(), newExplainCommand(), newPRCommand(), newLogsCommand(), newPlanCommand(),
-		newTryCommand(), newRunsCommand(), newCompareCommand(), newCostCommand(), newGateCommand(), newDataCommand(),
+		newTryCommand(), newRunsCommand(), newCompareCommand(), newCostCommand(), newGCCommand(), newGateCommand(), newDataCommand(),
 		newDeviceCommand(),
 		newBundleCommand(), newTrainerCommand(), newTrainCommand(), newReleaseCommand(),
 		newImportCommand(), newReproduceCommand(), newEvalCommand(),

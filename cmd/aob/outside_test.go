@@ -74,6 +74,10 @@ var printed = map[string]func(text string) (v any, print func(*terminal)){
 		v := filled[web.Trial](text)
 		return v, func(t *terminal) { t.trial(v, noon); t.progressTable(v) }
 	},
+	"aob gc": func(text string) (any, func(*terminal)) {
+		v := filled[web.Retention](text)
+		return v, func(t *terminal) { t.retention(v, false); t.retention(v, true) }
+	},
 	"aob cost": func(text string) (any, func(*terminal)) {
 		v := filled[costs](text)
 		return v, func(t *terminal) { t.costs(v) }

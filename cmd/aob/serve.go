@@ -36,6 +36,7 @@ import (
 	"github.com/autonomos/aob/reconciler/ledger"
 	"github.com/autonomos/aob/reconciler/plan"
 	"github.com/autonomos/aob/reconciler/run"
+	"github.com/autonomos/aob/reconciler/shelf"
 	"github.com/autonomos/aob/reconciler/store"
 	"github.com/autonomos/aob/reconciler/trust"
 	"github.com/autonomos/aob/reconciler/view"
@@ -89,6 +90,9 @@ func serve(ctx context.Context, config, debug string, adopt bool) (err error) {
 	background.Go(func() { logDiagnoses(ctx, p.settings, log) })
 	if p.watchOnly == nil {
 		background.Go(func() { p.papers.Run(ctx) })
+		if keeps := p.settings.Retention; keeps.Automatic {
+			background.Go(func() { p.shelf.Run(ctx, time.Duration(keeps.Every)) })
+		}
 	}
 	if p.sweeper != nil {
 		background.Go(func() { p.sweeper.Run(ctx, time.Duration(p.settings.AWS.Sweep)) })
@@ -131,6 +135,7 @@ type server struct {
 	loop      *reconciler.Reconciler
 	store     *archive.Check
 	papers    *archive.Papers
+	shelf     *shelf.Shelf
 	sweeper   *cloud.Sweeper // nil without an account of AWS
 	source    *view.Source
 	web       web.Server
@@ -343,6 +348,10 @@ func (p *server) openSite(context.Context) error {
 	r.Requests = requests
 	p.source = &view.Source{Loop: r, Requests: requests, Fleet: p.devices, Parser: r.Parser, Main: s.Main,
 		Now: time.Now, Logs: []view.Files{store.Folder(st), files}, Mask: p.mask, Commits: p.mirror}
+	if p.shelf, err = p.newShelf(); err != nil {
+		return err
+	}
+	p.source.Shelf = p.shelf
 	p.metrics.Watch(p.source)
 	connection, err := connect(s, forge.Settings{Main: s.Main, Signed: p.signed, Address: s.Repository, Git: p.mirror,
 		Rows: p.ledger}, p.log)

@@ -36,6 +36,8 @@ type shop struct {
 	ended  bool
 	said   []string
 	bundle delivery.Digest // of version 2
+
+	removals int
 }
 
 var trainKey = sum("training")
@@ -397,4 +399,40 @@ func (s *shop) Power(_ context.Context, name string) ([]gate.ModelPower, error) 
 	}
 	return []gate.ModelPower{{Gate: name, Model: "shapes", Images: 72, Checks: []gate.Power{{Check: "mAP drop <= 0.01",
 		MaxDrop: 0.01, Images: 72, StdErr: 0.012, Smallest: 0.0298, EqualPasses: 0.21, Need: 642}}}}, nil
+}
+
+// Retention has an old run that nothing needs, and a bundle that is released.
+func (s *shop) Retention(_ context.Context, ask web.RetentionAsk) (web.Retention, error) {
+	release := web.Sentence{Text: "release shapes 2, accepted on main", Facts: []delivery.Fact{
+		{Code: code.KeptRelease, Values: delivery.Values{Model: "shapes", Version: 2, Branch: "main"}}}}
+	old := web.Sentence{Text: "nothing needs it, and it is older than 30 days", Facts: []delivery.Fact{
+		{Code: code.GoneOld, Values: delivery.Values{Count: 30}}}}
+	items := []web.Stored{
+		{Kind: "bundle", ID: string(s.bundle), Name: "shapes@2", Bytes: 3_500_000, At: noon, Keep: true,
+			Sentence: release},
+		{Kind: "run", ID: string(trainKey), Name: "run train " + trainKey.Short(), Bytes: 21_000_000, At: noon,
+			Sentence: old}}
+	v := web.Retention{At: noon, Kinds: []web.StoredKind{
+		{Kind: "run", Remove: web.Amount{Count: 1, Bytes: 21_000_000}, Why: []web.Reason{}},
+		{Kind: "bundle", Keep: web.Amount{Count: 1, Bytes: 3_500_000}, Why: []web.Reason{
+			{Sentence: release, Amount: web.Amount{Count: 1, Bytes: 3_500_000}}}}}}
+	items = slices.DeleteFunc(items, func(it web.Stored) bool {
+		return it.Keep && !ask.All || ask.Kind != "" && it.Kind != ask.Kind
+	})
+	v.Items, v.More, v.Next = web.Cut(items, ask.Page, func(it web.Stored) string { return it.Kind + " " + it.ID })
+	return v, nil
+}
+
+// Remove removes the run in two requests.
+func (s *shop) Remove(context.Context) (web.Retention, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.removals++
+	v := web.Retention{At: noon, Kinds: []web.StoredKind{{Kind: "run", Remove: web.Amount{Count: 1, Bytes: 21_000_000}}},
+		Items: []web.Stored{{Kind: "run", ID: string(trainKey), Name: "run train " + trainKey.Short(),
+			Bytes: 21_000_000, At: noon, Sentence: web.Sentence{Text: "nothing needs it"}}}}
+	if s.removals == 1 {
+		v.Left = 1
+	}
+	return v, nil
 }

@@ -22,6 +22,7 @@ type Archive struct {
 
 	described map[delivery.Digest]plan.Bundle
 	last      *evidence.Snapshot // of which index was made
+	removed   map[delivery.Digest]bool
 	index     plan.Evidence
 	given     plan.Evidence      // as returned last
 	givenOf   *evidence.Snapshot // of which given was made
@@ -39,8 +40,12 @@ func (a *Archive) Evidence(ctx context.Context, scored []delivery.Digest) (plan.
 	if err != nil {
 		return plan.Evidence{}, err
 	}
-	if s != a.last {
-		a.last, a.index = s, indexed(s)
+	removed, err := a.Bundles.Removed(ctx)
+	if err != nil {
+		return plan.Evidence{}, err
+	}
+	if s != a.last || !maps.Equal(removed, a.removed) {
+		a.last, a.removed, a.index = s, removed, indexed(s, removed)
 		a.log(s.Skipped)
 	}
 	e := a.index
@@ -84,8 +89,9 @@ func (a *Archive) log(list []evidence.Skipped) {
 	}
 }
 
-// indexed converts a snapshot for plans.
-func indexed(s *evidence.Snapshot) plan.Evidence {
+// indexed converts a snapshot for plans. What was made and then removed, because nothing needed it any more, counts as
+// not made: whoever needs it again gets it made again. What main has accepted is never removed.
+func indexed(s *evidence.Snapshot, removed map[delivery.Digest]bool) plan.Evidence {
 	e := plan.Evidence{BySpec: map[delivery.Digest]plan.Trained{}, ByRun: map[delivery.Digest]plan.Trained{},
 		Resolved: s.Resolved, Variants: s.VariantsOf, Benches: s.BenchesOf, Verdicts: s.Verdicts,
 		Accepted: map[string][]delivery.Acceptance{}, Newer: s.Newer}
@@ -98,11 +104,34 @@ func indexed(s *evidence.Snapshot) plan.Evidence {
 		})
 	}
 	for spec, list := range s.TrainingsOf {
-		// Later trainings of the same spec are by other servers. They are the same model.
-		e.BySpec[spec] = plan.Trained{Bundle: list[0].Result.Bundle, Training: list[0]}
+		for _, t := range list {
+			trained := plan.Trained{Bundle: t.Result.Bundle, Training: t}
+			if removed[trained.Bundle] {
+				continue
+			}
+			// Later trainings of the same spec are by other servers. They are the same model.
+			if _, there := e.BySpec[spec]; !there {
+				e.BySpec[spec] = trained
+			}
+			again, there := e.ByRun[t.Run]
+			if removed[s.Trainings[t.Run].Result.Bundle] && (!there || spec < again.Training.Spec) {
+				e.ByRun[t.Run] = trained // it was trained again
+			}
+		}
 	}
 	for key, t := range s.Trainings {
-		e.ByRun[key] = plan.Trained{Bundle: t.Result.Bundle, Training: t}
+		if !removed[t.Result.Bundle] {
+			e.ByRun[key] = plan.Trained{Bundle: t.Result.Bundle, Training: t}
+		}
+	}
+	if len(removed) > 0 {
+		e.Resolved, e.Variants = maps.Clone(e.Resolved), maps.Clone(e.Variants)
+		maps.DeleteFunc(e.Resolved, func(_ delivery.Digest, r delivery.Resolved) bool { return removed[r.Result.Bundle] })
+		for of, list := range e.Variants {
+			e.Variants[of] = slices.DeleteFunc(slices.Clone(list), func(v delivery.MadeVariant) bool {
+				return removed[v.Result.Bundle]
+			})
+		}
 	}
 	for _, list := range s.ReleasesOf {
 		e.Releases = append(e.Releases, list...)

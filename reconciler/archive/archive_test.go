@@ -36,7 +36,7 @@ func TestVariantsOfOldAcceptances(t *testing.T) {
 			accepted := delivery.Acceptance{Model: "m", Version: 1, Spec: "spec", Bundle: "b", Variants: c.signed}
 			e := indexed(&evidence.Snapshot{
 				ReleasesOf:    map[delivery.Digest][]delivery.ReleaseStatement{"b": c.statements},
-				AcceptancesOf: map[string][]delivery.Acceptance{"m": {accepted}}})
+				AcceptancesOf: map[string][]delivery.Acceptance{"m": {accepted}}}, nil)
 			got := e.Accepted["m"][0].Variants
 			if len(got) == 0 {
 				got = nil
@@ -83,4 +83,38 @@ func TestVersionOfEvidence(t *testing.T) {
 	take("another score", true, s.bundle)
 	take("no scores", true)
 	take("again", false)
+}
+
+// What was made and removed counts as not made, so that it is made again. A bundle that was trained again counts.
+func TestRemovedBundlesWereNotMade(t *testing.T) {
+	training := func(run, spec, bundle delivery.Digest) delivery.Training {
+		return delivery.Training{Run: run, Spec: spec, Result: delivery.TrainResult{Bundle: bundle}}
+	}
+	gone, kept, again := training("r1", "s1", "gone"), training("r2", "s2", "kept"), training("r1", "s1", "again")
+	s := &evidence.Snapshot{
+		Trainings:   map[delivery.Digest]delivery.Training{"r1": gone, "r2": kept},
+		TrainingsOf: map[delivery.Digest][]delivery.Training{"s1": {gone}, "s2": {kept}},
+		Resolved: map[delivery.Digest]delivery.Resolved{"t1": {Result: delivery.ThresholdResult{Bundle: "gone2"}},
+			"t2": {Result: delivery.ThresholdResult{Bundle: "kept2"}}},
+		VariantsOf: map[delivery.Digest][]delivery.MadeVariant{"kept": {
+			{Result: delivery.VariantResult{Bundle: "gone3"}}, {Result: delivery.VariantResult{Bundle: "kept3"}}}},
+	}
+	removed := map[delivery.Digest]bool{"gone": true, "gone2": true, "gone3": true}
+	e := indexed(s, removed)
+	if _, there := e.BySpec["s1"]; there || e.BySpec["s2"].Bundle != "kept" {
+		t.Errorf("by spec: %v", e.BySpec)
+	}
+	if _, there := e.ByRun["r1"]; there || e.ByRun["r2"].Bundle != "kept" {
+		t.Errorf("by run: %v", e.ByRun)
+	}
+	if len(e.Resolved) != 1 || e.Resolved["t2"].Result.Bundle != "kept2" || len(s.Resolved) != 2 {
+		t.Errorf("thresholds: %v", e.Resolved)
+	}
+	if got := e.Variants["kept"]; len(got) != 1 || got[0].Result.Bundle != "kept3" || len(s.VariantsOf["kept"]) != 2 {
+		t.Errorf("variants: %v", got)
+	}
+	s.TrainingsOf["s1"] = append(s.TrainingsOf["s1"], again)
+	if e := indexed(s, removed); e.BySpec["s1"].Bundle != "again" || e.ByRun["r1"].Bundle != "again" {
+		t.Errorf("trained again: %v, %v", e.BySpec["s1"], e.ByRun["r1"])
+	}
 }

@@ -753,7 +753,7 @@ var (
 var (
 	KeptRelease   = fact("kept.release", "release {model} {version}, accepted on {branch}")
 	KeptNamed     = fact("kept.named", "{file} on {branch} names it")
-	KeptPull      = fact("kept.pull", "{prs} is open")
+	KeptPull      = fact("kept.pull", "pull request {pr} is open")
 	KeptTrial     = fact("kept.trial", "experiment {text} has it")
 	KeptWanted    = fact("kept.wanted", "a comparison that somebody asked for needs it")
 	KeptPinned    = fact("kept.pinned", "fleet {fleet} is pinned to version {version} of {model}")
@@ -770,7 +770,6 @@ var (
 	KeptYoung     = fact("kept.young", "younger than [{count day}|{lasts}]")
 	KeptUnknown   = fact("kept.unknown", "nothing is removed now: {facts}")
 	KeptUnread    = fact("kept.unread", "{text} cannot be read")
-	KeptBlind     = fact("kept.blind", "it is not known what is needed")
 	GoneOld       = fact("gone.old", "nothing needs it, and it is older than [{count day}|{lasts}]")
 	GoneLeft      = fact("gone.left", "a process that was killed has left it")
 )

@@ -5,6 +5,7 @@ package dataset
 //	blobs/AB/SHA256      each file once, whatever versions have it
 //	SOURCE/KEY/files/    a version: links to blobs, and so a folder that is read as any other
 //	SOURCE/KEY/list.json its files with their digests
+//	SOURCE/KEY/use.json  the name of the dataset; the file's time is when it was last used
 //	SOURCE/.part-KEY/    a version that is being fetched, locked by who fetches it
 //
 // A version appears when its folder is renamed, so a killed process leaves a folder .part-KEY and nothing else; the
@@ -65,6 +66,7 @@ func (c Catalog) fetched(ctx context.Context, d delivery.Dataset, location strin
 	in := filepath.Join(c.Cache, d.Source)
 	final, partial := filepath.Join(in, key), filepath.Join(in, partialPrefix+key)
 	if list, err := intact(final); err == nil {
+		noteUse(final, d, list)
 		return filepath.Join(final, filesFolder), list, nil
 	}
 	if err := os.MkdirAll(in, 0o700); err != nil {
@@ -103,7 +105,9 @@ func (c Catalog) fetched(ctx context.Context, d delivery.Dataset, location strin
 		return "", nil, err
 	}
 	err = durable.Rename(partial, final)
-	fetched = err == nil
+	if fetched = err == nil; fetched {
+		noteUse(final, d, &w.list)
+	}
 	if fetched && lacks {
 		if err := shared.write(ctx, filepath.Join(final, filesFolder), w.list); err != nil {
 			c.Shared.Warn(fmt.Errorf("the dataset is not put into the bucket of fetched datasets: %w", err))

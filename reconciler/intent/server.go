@@ -38,6 +38,7 @@ type Server struct {
 	Commits    ServerCommits     `json:"commits"`
 	Heartbeat  delivery.Duration `json:"heartbeat" default:"60s" check:"min=5s,max=1h"`
 	Devices    ServerDevices     `json:"devices"`
+	Retention  ServerRetention   `json:"retention"`
 
 	Secrets map[string]ServerSecret  `json:"secrets,omitempty" check:"optional,keys=variable"`
 	Track   ServerTrack              `json:"track,omitempty" check:"optional,keys=segment"`
@@ -106,6 +107,18 @@ type ServerDetector struct {
 	Profile  string `json:"profile,omitempty" check:"optional,name"`
 	Profiles string `json:"profiles,omitempty" check:"optional,path"`
 	Engines  string `json:"engines,omitempty" check:"optional,path"`
+}
+
+// ServerRetention is how long the server keeps what nothing needs any more. What a release, an open pull request, a
+// fleet or a device needs is kept however old it is.
+type ServerRetention struct {
+	Every        delivery.Duration `json:"every" default:"1h" check:"min=1s,max=720h"`
+	Runs         delivery.Duration `json:"runs" default:"30d" check:"min=1s,max=36500d"`
+	Bundles      delivery.Duration `json:"bundles" default:"90d" check:"min=1s,max=36500d"`
+	Datasets     delivery.Duration `json:"datasets" default:"90d" check:"min=1s,max=36500d"`
+	Environments delivery.Duration `json:"environments" default:"90d" check:"min=1s,max=36500d"`
+	Posts        delivery.Duration `json:"posts" default:"90d" check:"min=1s,max=36500d"`
+	Automatic    bool              `json:"automatic" default:"true"`
 }
 
 // ServerKeys are the files of signing keys. Those left out are in the folder

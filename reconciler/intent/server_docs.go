@@ -26,6 +26,7 @@ var serverDocs = map[string]map[string]string{
 		"commits":   "The author of AOB's commits, and the key that signs them.",
 		"heartbeat": "How long a run may be without a heartbeat before it counts as dead.",
 		"devices":   "How devices authenticate.",
+		"retention": "How long the server keeps what nothing needs any more: see docs/retention.md.",
 		"secrets": "The secrets that trainers and sources of datasets need, by name, and where each is: {env: " +
 			"VARIABLE} " +
 			"or {file: PATH}. A run gets only those that its trainer or its source names.",
@@ -37,6 +38,18 @@ var serverDocs = map[string]map[string]string{
 			"the bucket may be left out; the state folder by default.",
 		"aws":   "The account of AWS in which models may be trained. Without it nothing in the cloud is used.",
 		"track": "The experiment trackers that models may name, by kind and name; mlflow is the only kind.",
+	},
+	"ServerRetention": {
+		"every": "How often the server removes what is old; aob gc does it at once.",
+		"runs": "How long after their end the folders of runs stay, with logs and checkpoints, and detections and " +
+			"pictures after they were made.",
+		"bundles": "How long after they were pushed the ONNX files of bundles stay that were not released, and " +
+			"checkpoints and lists of training images that only such bundles name.",
+		"datasets":     "How long fetched datasets stay after they were last used. They are fetched again.",
+		"environments": "How long the Python packages of trainers stay after they were last used.",
+		"posts": "How long the server remembers what it posted on commits and pull requests that are closed, and the " +
+			"rollouts of fleets that are gone.",
+		"automatic": "false: the server removes nothing by itself; aob gc does.",
 	},
 	"ServerTracker": {
 		"url":    "The tracker's address, as https://mlflow.example.com.",

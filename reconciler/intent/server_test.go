@@ -31,8 +31,10 @@ func TestServerDefaults(t *testing.T) {
 		Python:     "/usr/bin/python3",
 		Keys: intent.ServerKeys{Evidence: "/srv/aob/state/keys/evidence.key",
 			Desired: "/srv/aob/state/keys/desired.key", Trusted: []string{}},
-		Heartbeat:  seconds(60),
-		Devices:    intent.ServerDevices{SecretFile: "/srv/aob/state/fleet.secret"},
+		Heartbeat: seconds(60),
+		Devices:   intent.ServerDevices{SecretFile: "/srv/aob/state/fleet.secret"},
+		Retention: intent.ServerRetention{Every: hours(1), Runs: hours(30 * 24), Bundles: hours(90 * 24),
+			Datasets: hours(90 * 24), Environments: hours(90 * 24), Posts: hours(90 * 24), Automatic: true},
 		Commits:    intent.ServerCommits{Name: "aob", Email: "aob@users.noreply.localhost"},
 		Containers: intent.ServerContainers{Pull: "missing", Memory: 16 << 30, Processes: 4096},
 	}
@@ -63,6 +65,7 @@ terraform: /usr/local/bin/terraform
 keys: {evidence: e.key, desired: /k/d.key, trusted: [old.pub]}
 heartbeat: 30s
 devices: {secretEnv: FLEET_SECRET}
+retention: {every: 6h, runs: 7d, bundles: 14d, datasets: 2d, environments: 3d, posts: 4d, automatic: false}
 commits: {name: AOB of Acme, email: aob@acme.example, signingKey: commits.key}
 secrets: {MLFLOW: {file: mlflow.token}}
 track: {mlflow: {default: {url: "https://mlflow.example.com/ml", bearer: MLFLOW}}}
@@ -95,6 +98,8 @@ track: {mlflow: {default: {url: "https://mlflow.example.com/ml", bearer: MLFLOW}
 			Trusted: []string{"/etc/aob/old.pub"}},
 		Heartbeat: seconds(30),
 		Devices:   intent.ServerDevices{SecretEnv: "FLEET_SECRET"},
+		Retention: intent.ServerRetention{Every: hours(6), Runs: hours(7 * 24), Bundles: hours(14 * 24),
+			Datasets: hours(48), Environments: hours(72), Posts: hours(96)},
 		Commits: intent.ServerCommits{Name: "AOB of Acme", Email: "aob@acme.example",
 			SigningKey: "/etc/aob/commits.key"},
 		Secrets: map[string]intent.ServerSecret{"MLFLOW": {File: "/etc/aob/mlflow.token"}},

@@ -210,9 +210,8 @@ func (b *Board) Settle(since time.Time) {
 // remember caches a record.
 func (b *Board) remember(key string, r ledger.Record) {
 	if _, known := b.records[key]; !known {
-		// All contexts of a commit are found by the part of the key before "aob/".
-		if i := strings.Index(key, "/"+contextPrefix); i >= 0 {
-			b.byCommit[key[:i+1]] = append(b.byCommit[key[:i+1]], key)
+		if of, ok := ofCommit(key); ok {
+			b.byCommit[of] = append(b.byCommit[of], key)
 		}
 	}
 	b.records[key] = r
@@ -223,7 +222,7 @@ func (b *Board) posted(ctx context.Context, key string) (ledger.Record, error) {
 	if r, ok := b.records[key]; ok {
 		return r, nil
 	}
-	prefix := key[:strings.LastIndexByte(key, '/')+1]
+	prefix := prefixOf(key)
 	if !b.loaded[prefix] {
 		list, err := b.Ledger.Records(ctx, prefix)
 		if err != nil {

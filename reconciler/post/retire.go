@@ -117,7 +117,10 @@ func (b *Board) Main(ctx context.Context, p plan.Plan, isGate func(name string) 
 
 // rolloutKey is the ledger's key of the last commit that changed a fleet's target, and of the target, without the
 // fleet.
-const rolloutKey = "rollout/"
+const rolloutKey = RolloutKeys
+
+// RolloutKeys begins the ledger's keys of rollouts. A record begins with a commit.
+const RolloutKeys = "rollout/"
 
 // Rollout posts the state of a fleet's rollout, on main's commit and on the commit that changed the fleet's target.
 // moves means that the rollout proceeds in this turn.

@@ -292,9 +292,7 @@ func (f *finder) runs() {
 	}
 	for _, key := range slices.Sorted(maps.Keys(f.w.Runs)) {
 		r := f.w.Runs[key]
-		switch r.Phase {
-		case delivery.RunDone, delivery.RunFailed, delivery.RunStopped:
-		default:
+		if r.Phase == delivery.RunRunning || r.Phase == delivery.RunDied { // the latter may have left processes
 			f.need(Run, string(key), why(code.KeptGoing, delivery.Values{}))
 		}
 		for _, pr := range r.Need.PRs {

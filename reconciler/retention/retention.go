@@ -106,6 +106,7 @@ func Decide(n Needed, items []Item, limits Limits, now time.Time) []Decision {
 	spread()
 	list := make([]Decision, 0, len(items))
 	for _, it := range items {
+		it.Name = cmp.Or(n.Names[it.Ref], it.Name)
 		because, kept := why[it.Ref]
 		switch {
 		case kept:

@@ -168,25 +168,39 @@ func (s *Store) Retry(key delivery.Digest) error {
 // Remove deletes a run and its files. It returns a delivery.Wait for a run that is
 // running, or that died and may have left processes; call End first.
 func (s *Store) Remove(key delivery.Digest) error {
+	gone, err := s.Detach(key)
+	if gone == "" || err != nil {
+		return err
+	}
+	return os.RemoveAll(gone)
+}
+
+// Detach is Remove without deleting the files, which may take long: the caller deletes the folder that it returns. It
+// is "" if there is no such run.
+func (s *Store) Detach(key delivery.Digest) (gone string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	o, err := s.find(key)
 	if o == nil || err != nil {
-		return err
+		return "", err
 	}
 	if err := o.refresh(); err != nil {
-		return err
+		return "", err
 	}
 	if p := o.state.Phase; p == delivery.RunRunning || p == delivery.RunDied {
-		return delivery.Wait{For: time.Second, What: fmt.Sprintf("run %s is %s: end it before it is removed",
+		return "", delivery.Wait{For: time.Second, What: fmt.Sprintf("run %s is %s: end it before it is removed",
 			key.Short(), p)}
 	}
-	gone := filepath.Join(s.Dir, ".gone-"+filepath.Base(o.dir))
-	if err := durable.Rename(o.dir, gone); err != nil {
-		return err
+	gone = filepath.Join(s.Dir, ".gone-"+filepath.Base(o.dir))
+	err = os.RemoveAll(gone) // left by a process that was killed
+	if err == nil {
+		err = durable.Rename(o.dir, gone)
+	}
+	if err != nil {
+		return "", err
 	}
 	s.forget(key)
-	return os.RemoveAll(gone)
+	return gone, nil
 }
 
 // Observe returns the states of all runs, ordered by key and without results. The caller must not change the slice.

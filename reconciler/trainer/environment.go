@@ -143,6 +143,7 @@ func (e Environments) Find(env delivery.Environment) (m Made, ok bool) {
 func (e Environments) Make(ctx context.Context, with, lock string, env delivery.Environment, disk delivery.Bytes,
 	progress func(Making)) (Made, error) {
 	if m, ok := e.Find(env); ok {
+		m.noteUse()
 		return m, nil
 	}
 	m, err := e.make(ctx, with, lock, env, disk, progress)

@@ -66,6 +66,8 @@ type Source struct {
 	Logs []Files
 	// Mask masks secrets in logs; nil if there are none.
 	Mask func() delivery.Mask
+	// Shelf is what the server has stored.
+	Shelf Shelf
 	// Commits is the history for Explain, as from git.Mirror; nil for only the last turn.
 	Commits Commits
 	// Merger merges a proposal of a local forge; nil where people merge on the forge.

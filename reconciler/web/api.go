@@ -204,6 +204,7 @@ func (a API) Handler() http.Handler {
 	handle("DELETE /v1/devices/{fleet}/{device}", func(_ http.ResponseWriter, r *http.Request) (any, error) {
 		return struct{}{}, a.Source.ForgetDevice(r.Context(), r.PathValue("fleet"), r.PathValue("device"))
 	})
+	a.handleRetention(handle)
 	mux.HandleFunc("GET /v1/runs/{run}/log", a.serveLog)
 	if a.Bundles != nil {
 		mux.Handle("GET /v2/", a.Bundles)

@@ -202,3 +202,18 @@ func (s *memorySource) Power(_ context.Context, name string) ([]gate.ModelPower,
 	return []gate.ModelPower{{Gate: name, Model: "shapes", Images: 72, Checks: []gate.Power{{Check: "mAP drop <= 0.01",
 		MaxDrop: 0.01, Images: 72, StdErr: 0.012, Smallest: 0.0298, EqualPasses: 0.21, Need: 642}}}}, nil
 }
+
+// Retention has a run that is removed and a bundle that stays.
+func (s *memorySource) Retention(_ context.Context, ask web.RetentionAsk) (web.Retention, error) {
+	items := []web.Stored{{Kind: "bundle", ID: "b", Name: "shapes@2", Keep: true}, {Kind: "run", ID: "r", Name: "run"}}
+	items = slices.DeleteFunc(items, func(it web.Stored) bool {
+		return !ask.All && it.Keep || ask.Kind != "" && it.Kind != ask.Kind
+	})
+	v := web.Retention{At: noon}
+	v.Items, v.More, v.Next = web.Cut(items, ask.Page, func(it web.Stored) string { return it.ID })
+	return v, s.broken
+}
+
+func (s *memorySource) Remove(context.Context) (web.Retention, error) {
+	return web.Retention{At: noon, Items: []web.Stored{{Kind: "run", ID: "r"}}, Left: 3}, s.broken
+}

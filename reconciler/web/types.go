@@ -62,6 +62,10 @@ type Source interface {
 	Release(ctx context.Context, model string, version int) (Released, error)
 	// Spends returns what trainings have cost, the earliest first.
 	Spends(ctx context.Context) ([]delivery.Spend, error)
+	// Retention returns what the server has stored, and what of it is not needed.
+	Retention(ctx context.Context, ask RetentionAsk) (Retention, error)
+	// Remove removes what is not needed, for some seconds.
+	Remove(ctx context.Context) (Retention, error)
 	// Power returns the smallest drops that a gate of main can detect, for each model that it covers and has judged.
 	Power(ctx context.Context, gate string) ([]gate.ModelPower, error)
 }

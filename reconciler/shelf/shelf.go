@@ -1,0 +1,337 @@
+// Package shelf lists what the server has stored, and removes what nothing needs any more. Package retention decides.
+//
+//	s := &shelf.Shelf{Loop: loop, State: "/var/lib/aob", Runs: runs, Bundles: bundles, …}
+//	decisions, err := s.Look(ctx)     // what is kept, and why; nothing is removed
+//	err = s.Run(ctx, time.Hour)       // removes now and then, a little at a time
+//
+// Things are removed between two turns of the loop, after it was decided again with what the last turn observed. So a
+// pull request that was opened meanwhile keeps what it needs. Each removal begins with one step that either happened
+// or not, such as a rename, and what a killed process leaves is removed the next time.
+package shelf
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/artifact"
+	"github.com/autonomos/aob/reconciler/dataset"
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/ledger"
+	"github.com/autonomos/aob/reconciler/plan"
+	"github.com/autonomos/aob/reconciler/retention"
+	"github.com/autonomos/aob/reconciler/trainer"
+)
+
+// A Loop is what a Shelf needs of the reconciler.
+type Loop interface {
+	// BetweenTurns calls do between two turns, with what the last one observed and planned. It returns an error if
+	// that is not known, or may be old.
+	BetweenTurns(ctx context.Context, do func(w plan.World, p plan.Plan) error) error
+	// DetachRun makes a run one that was never started, and returns the folder that is left to be removed. It is called
+	// between two turns.
+	DetachRun(key delivery.Digest) (folder string, err error)
+	// ForgetPosts drops what the loop remembers about posts that keep does not want. It is called between two turns.
+	ForgetPosts(keep func(commit string, pull int) bool)
+}
+
+// Runs are the run folders.
+type Runs interface {
+	// State returns the state of a run, with its result if it is done.
+	State(key delivery.Digest) (delivery.RunState, error)
+}
+
+// Bundles are the bundles with their files.
+type Bundles interface {
+	Kept(ctx context.Context) ([]artifact.Kept, error)
+	Remove(ctx context.Context, bundle delivery.Digest, before time.Time) error
+	Finish(ctx context.Context) error
+}
+
+// Datasets are the datasets that were fetched.
+type Datasets interface {
+	Kept() ([]dataset.Kept, error)
+	Remove(k dataset.Kept, before time.Time) error
+}
+
+// Environments are the Python packages of trainers.
+type Environments interface {
+	Kept() ([]trainer.Kept, error)
+	Remove(k trainer.Kept, before time.Time) error
+}
+
+// A Ledger has what was posted, and the states of rollouts.
+type Ledger interface {
+	Records(ctx context.Context, prefix string) (map[string]ledger.Record, error)
+	Sizes(ctx context.Context, prefix string) ([]ledger.Size, error)
+	DropRecords(ctx context.Context, keys []string, before time.Time) error
+	DropChecks(ctx context.Context, commit string) error
+	DropComments(ctx context.Context, pr int) error
+	DropClock(ctx context.Context, fleet string) error
+	DropApprovals(ctx context.Context, before time.Time) error
+}
+
+// A Shelf is all that the server has stored. Its fields are set once, before use. Its methods may be called from any
+// goroutine.
+type Shelf struct {
+	Loop         Loop
+	State        string // the state folder
+	Runs         Runs
+	Bundles      Bundles
+	Datasets     Datasets
+	Environments Environments
+	Ledger       Ledger
+	// Trainers are the environments of the server's trainers, by trainer.
+	Trainers map[string]delivery.Environment
+	Limits   retention.Limits
+	Log      *slog.Logger
+	Now      func() time.Time
+
+	mu    sync.Mutex
+	sizes map[string]int64                    // of the folders of runs that have ended
+	made  map[delivery.Digest][]retention.Ref // what the results of runs name
+	found found                               // by the last listing
+}
+
+// found is what removing needs beside the decisions, by item.
+type found struct {
+	datasets     map[retention.Ref]dataset.Kept
+	environments map[retention.Ref]trainer.Kept
+	keys         map[retention.Ref][]string // of posts
+	rollouts     []string                   // commits that show rollouts
+	total        map[retention.Kind]Total
+}
+
+// A Total is what there is of one kind.
+type Total struct {
+	Items int
+	Bytes int64
+}
+
+// Totals returns what there was of each kind when it was last listed.
+func (s *Shelf) Totals() map[retention.Kind]Total {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.found.total)
+}
+
+// Look decides about everything, and removes nothing.
+func (s *Shelf) Look(ctx context.Context) ([]retention.Decision, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.look(ctx)
+}
+
+func (s *Shelf) look(ctx context.Context) ([]retention.Decision, error) {
+	var runs map[delivery.Digest]delivery.RunState
+	var clocks map[string]time.Time
+	err := s.Loop.BetweenTurns(ctx, func(w plan.World, p plan.Plan) error {
+		runs, clocks = maps.Clone(w.Runs), clockTimes(w)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.readResults(runs)
+	items, err := s.list(ctx, runs, clocks)
+	if err != nil {
+		return nil, err
+	}
+	var n retention.Needed
+	if err := s.Loop.BetweenTurns(ctx, func(w plan.World, p plan.Plan) error {
+		n = s.needs(w, p)
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	list := retention.Decide(n, items, s.Limits, s.Now())
+	retention.Sort(list)
+	return list, nil
+}
+
+// needs finds what is needed, with what only the shelf knows.
+func (s *Shelf) needs(w plan.World, p plan.Plan) retention.Needed {
+	n := retention.Needs(w, p)
+	s.addTrainers(&n)
+	s.addRollouts(&n)
+	s.addResults(&n)
+	return n
+}
+
+// readResults reads what the results of runs name, each once. Only those of the kinds that make something are read:
+// the results of measurements are large.
+func (s *Shelf) readResults(runs map[delivery.Digest]delivery.RunState) {
+	if s.made == nil {
+		s.made = map[delivery.Digest][]retention.Ref{}
+	}
+	for key, r := range runs {
+		makes := r.Spec.Kind != delivery.RunEval && r.Spec.Kind != delivery.RunCompare
+		if _, known := s.made[key]; known || !makes || r.Phase != delivery.RunDone {
+			continue
+		}
+		result := r.Result
+		if result == nil {
+			state, err := s.Runs.State(key)
+			if err != nil {
+				continue
+			}
+			result = state.Result
+		}
+		s.made[key] = retention.Made(result)
+	}
+	maps.DeleteFunc(s.made, func(key delivery.Digest, _ []retention.Ref) bool { _, there := runs[key]; return !there })
+}
+
+func (s *Shelf) addResults(n *retention.Needed) {
+	for key, refs := range s.made {
+		of := retention.Ref{Kind: retention.Run, ID: string(key)}
+		n.Of[of] = append(n.Of[of], refs...)
+	}
+}
+
+// Limits of a sweep. What it does between two turns holds the loop up.
+const (
+	batch = 20
+	rest  = 200 * time.Millisecond // between two batches
+)
+
+// Run removes what is not needed, every now and then, until ctx ends.
+func (s *Shelf) Run(ctx context.Context, every time.Duration) {
+	for {
+		timer := time.NewTimer(every)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+		gone, _, err := s.Sweep(ctx, rest, 0)
+		switch _, waits := errors.AsType[delivery.Wait](err); {
+		case err != nil && ctx.Err() == nil && !waits:
+			s.Log.Warn("not everything that is old could be removed", "error", err.Error())
+		case len(gone) > 0:
+			s.Log.Info("removed what nothing needs any more", "things", len(gone), "bytes", bytesOf(gone))
+		}
+	}
+}
+
+func bytesOf(list []retention.Decision) (n int64) {
+	for _, d := range list {
+		n += d.Bytes
+	}
+	return n
+}
+
+// Sweep removes what is not needed. It pauses between batches, and ends after limit; 0 is no limit. It returns what was
+// removed, and how much is left to be removed.
+func (s *Shelf) Sweep(ctx context.Context, pause, limit time.Duration) (gone []retention.Decision, left int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	start := s.Now()
+	if err := s.Bundles.Finish(ctx); err != nil {
+		return nil, 0, err
+	}
+	list, err := s.look(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	var victims []retention.Decision
+	items := make([]retention.Item, 0, len(list))
+	for _, d := range list {
+		items = append(items, d.Item)
+		if !d.Keep {
+			victims = append(victims, d)
+		}
+	}
+	var errs []error
+	for len(victims) > 0 {
+		if limit > 0 && s.Now().Sub(start) > limit {
+			break
+		}
+		next := victims[:min(batch, len(victims))]
+		victims = victims[len(next):]
+		removed, err := s.removeBatch(ctx, next, items)
+		gone, errs = append(gone, removed...), append(errs, err)
+		if ctx.Err() != nil {
+			return gone, len(victims), ctx.Err()
+		}
+		if len(victims) > 0 && pause > 0 {
+			timer := time.NewTimer(pause)
+			select {
+			case <-ctx.Done():
+				timer.Stop()
+				return gone, len(victims), ctx.Err()
+			case <-timer.C:
+			}
+		}
+	}
+	errs = append(errs, s.forget(ctx))
+	return gone, len(victims), errors.Join(errs...)
+}
+
+// removeBatch removes things between two turns, if they are still not needed.
+func (s *Shelf) removeBatch(ctx context.Context, victims []retention.Decision, items []retention.Item) (
+	gone []retention.Decision, err error) {
+	var errs []error
+	var later []func() error // what takes long
+	err = s.Loop.BetweenTurns(ctx, func(w plan.World, p plan.Plan) error {
+		now := s.Now()
+		keep := map[retention.Ref]bool{}
+		for _, d := range retention.Decide(s.needs(w, p), items, s.Limits, now) {
+			keep[d.Ref] = d.Keep
+		}
+		for _, v := range victims {
+			if keep[v.Ref] || ctx.Err() != nil {
+				continue
+			}
+			rest, err := s.remove(ctx, v.Item, now.Add(-s.Limits[v.Kind]))
+			if rest != nil {
+				later = append(later, rest)
+			}
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			gone = append(gone, v)
+		}
+		return nil
+	})
+	for _, rest := range later {
+		errs = append(errs, rest())
+	}
+	return gone, errors.Join(append(errs, err)...)
+}
+
+// forget has the loop forget posts that are not needed now, and the ledger approvals that are long over.
+func (s *Shelf) forget(ctx context.Context) error {
+	limit, ok := s.Limits[retention.Said]
+	if !ok {
+		return nil
+	}
+	if err := s.Ledger.DropApprovals(ctx, s.Now().Add(-max(limit, leastApproval))); err != nil {
+		return err
+	}
+	return s.Loop.BetweenTurns(ctx, func(w plan.World, p plan.Plan) error {
+		n := s.needs(w, p)
+		if !n.Unknown.IsZero() {
+			return nil
+		}
+		needed := map[string]bool{}
+		for _, need := range n.Needs {
+			needed[need.ID] = needed[need.ID] || need.Kind == retention.Said
+		}
+		s.Loop.ForgetPosts(func(commit string, pull int) bool {
+			if commit != "" {
+				return needed[retention.CommitOf(commit)]
+			}
+			return needed[retention.PullOf(pull)]
+		})
+		return nil
+	})
+}
+
+// leastApproval is how long approvals stay. They count for seven days.
+const leastApproval = 30 * 24 * time.Hour
