@@ -230,7 +230,9 @@ func TestWhatIsNeededIsNeverRemoved(t *testing.T) {
 
 // mustKeep lists what must be kept, found another way than by package retention.
 func mustKeep(w plan.World) (list []retention.Ref) {
-	add := func(kind retention.Kind, d delivery.Digest) { list = append(list, retention.Ref{Kind: kind, ID: string(d)}) }
+	add := func(kind retention.Kind, d delivery.Digest) {
+		list = append(list, retention.Ref{Kind: kind, ID: string(d)})
+	}
 	var bundles []delivery.Digest
 	for _, versions := range w.Evidence.Accepted {
 		for _, a := range versions {
