@@ -10,6 +10,9 @@ import (
 	"github.com/autonomos/aob/reconciler/words"
 )
 
+// explainLimit is how many links of a chain are shown.
+const explainLimit = 500
+
 func newExplainCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "explain",
@@ -33,14 +36,27 @@ them in full.`,
 		{explain.Model, "NAME", "Every version of a model, and where it runs", "pallets"},
 		{explain.Device, "ID", "What a device runs, and how that came to be", "dock-3"},
 	} {
-		c.AddCommand(query(&cobra.Command{
+		limit, full := 0, false
+		explains := query(&cobra.Command{
 			Use:     fmt.Sprintf("%s %s", k.kind, k.arg),
 			Short:   k.short,
 			Example: fmt.Sprintf("  aob explain %s %s", k.kind, k.example),
 		}, func(c *cobra.Command, api *web.Client, args []string) (any, func(*terminal), error) {
-			chain, err := api.Explain(c.Context(), k.kind, args[0])
-			return chain, func(t *terminal) { t.printf("%s", safeText(words.ChainText(chain, t.width))) }, err
-		}))
+			most := limit
+			if full {
+				most = 0
+			}
+			chain, err := api.ExplainFirst(c.Context(), k.kind, args[0], most)
+			return chain, func(t *terminal) {
+				t.printf("%s", safeText(words.ChainText(chain, t.width)))
+				if chain.More > 0 {
+					t.printf("… and %d more; --full shows them\n", chain.More)
+				}
+			}, err
+		})
+		explains.Flags().IntVar(&limit, "limit", explainLimit, "at most this `number` of links")
+		explains.Flags().BoolVar(&full, "full", false, "all links")
+		c.AddCommand(explains)
 	}
 	return c
 }

@@ -33,14 +33,30 @@ is one; on a forge such as Gitea people merge and comment there.`,
 }
 
 func newPRListCommand() *cobra.Command {
-	return query(&cobra.Command{
-		Use:     "list",
-		Short:   "List the open pull requests",
-		Example: "  aob pr list\n  aob pr list -o json | jq '.[] | select(.state == \"success\").number'",
+	var ask web.PRAsk
+	c := query(&cobra.Command{
+		Use:   "list",
+		Short: "List the open pull requests",
+		Long: `List lists the open pull requests by number, without the facts of their texts. --limit
+says how many; where there are more, next in the JSON is what --after takes.`,
+		Example: "  aob pr list\n  aob pr list -o json | jq '.prs[] | select(.state == \"success\").number'",
 	}, func(c *cobra.Command, api *web.Client, _ []string) (any, func(*terminal), error) {
-		prs, err := api.PRs(c.Context())
-		return prs, func(t *terminal) { t.prTable(prs) }, err
+		v, err := api.PRList(c.Context(), ask)
+		return v, func(t *terminal) {
+			t.prTable(v.PRs)
+			t.more(v.More, v.Next)
+		}, err
 	})
+	registerPage(c, &ask.Page)
+	c.Flags().BoolVar(&ask.Full, "full", false, "with the facts of all texts")
+	return c
+}
+
+// more says that a list goes on.
+func (t *terminal) more(count int, next string) {
+	if count > 0 {
+		t.printf("… and %d more; --after '%s' shows them\n", count, next)
+	}
 }
 
 // onPR completes a command whose first argument is the number of a pull request.

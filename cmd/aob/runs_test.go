@@ -66,7 +66,7 @@ func TestTrainingsOfAllKinds(t *testing.T) {
 		"mAP": "3f9c2a10ab 77d0c1e2f3 #4 #3 shapes@2", "diff": "3f9c2a10ab 77d0c1e2f3 #4 #3 shapes@2",
 		"gate": "shapes@2 #4 77d0c1e2f3 3f9c2a10ab #3"} {
 		sorted := slices.Clone(list)
-		slices.SortStableFunc(sorted, trainingSorts[by])
+		slices.SortStableFunc(sorted, web.TrainingSorts[by])
 		if got := strings.Join(delivery.Each(sorted, func(r web.Training) string { return r.ID }), " "); got != want {
 			t.Errorf("by %s: %s, want %s", by, got, want)
 		}

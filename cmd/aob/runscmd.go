@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/csv"
 	"fmt"
 	"io"
@@ -30,7 +31,8 @@ func newRunsCommand() *cobra.Command {
 and the variant's ID), open pull requests (#12) and releases (pallets@3). These names are
 those that aob compare takes. mAP is on the validation split, with the difference to
 main's release there; beside it is that on the eval set of a gate. Experiments are kept
-for two weeks. With -o csv there is a row for each, for a spreadsheet.`,
+for two weeks. With -o csv there is a row for each, for a spreadsheet;
+else --limit says how many are shown, and --after goes on.`,
 		Example: "  aob runs\n  aob runs --model shapes --sort mAP\n  aob runs --from try\n  aob runs -o csv " +
 			">runs.csv\n  aob runs show 0a1b2c3d4e\n  aob runs write 3f9c2a10ab models/shapes.yaml\n  " +
 			"aob runs stop 0a1b2c3d4e",
@@ -43,22 +45,6 @@ for two weeks. With -o csv there is a row for each, for a spreadsheet.`,
 		Example: "  aob runs list\n  aob runs list --sort diff\n  aob runs list -o json | jq -r '.[].id'",
 	}), newRunsShowCommand(), newRunsWriteCommand(), newRunsStopCommand())
 	return c
-}
-
-// trainingSorts are the ways to sort what was trained.
-var trainingSorts = map[string]func(a, b web.Training) int{
-	"asked": func(a, b web.Training) int { return b.At.Compare(a.At) },
-	"mAP":   func(a, b web.Training) int { return cmp.Compare(valueOf(b.MAP), valueOf(a.MAP)) },
-	"diff":  func(a, b web.Training) int { return cmp.Compare(valueOf(b.Diff), valueOf(a.Diff)) },
-	"gate":  func(a, b web.Training) int { return cmp.Compare(valueOf(b.GateMAP), valueOf(a.GateMAP)) },
-}
-
-// valueOf is a figure's value; one that is missing comes last.
-func valueOf(f *delivery.Figure) float64 {
-	if f == nil {
-		return math.Inf(-1)
-	}
-	return f.Value
 }
 
 // order returns the comparison that --sort names.
@@ -75,49 +61,55 @@ func order[T any](c *cobra.Command, sorts map[string]func(a, b T) int, by string
 // kinds are the values of --from.
 var kinds = []string{"try", "pr", "release"}
 
-// kindOf is what a training is from, as --from names it.
-func kindOf(t web.Training) string {
-	switch {
-	case t.Trial != "":
-		return "try"
-	case t.Version > 0:
-		return "release"
-	}
-	return "pr"
-}
-
 // listsTrainings completes the command that lists what was trained.
 func listsTrainings(c *cobra.Command) {
 	var o client
-	var model, by, from string
+	var ask web.TrainingAsk
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		before, err := order(c, trainingSorts, by)
-		if err != nil {
+		if _, err := order(c, web.TrainingSorts, ask.Sort); err != nil {
 			return err
 		}
-		if from != "" && !slices.Contains(kinds, from) {
-			return hinted{fmt.Errorf("--from: want %s, got %q", strings.Join(kinds, ", "), from),
+		if ask.From != "" && !slices.Contains(kinds, ask.From) {
+			return hinted{fmt.Errorf("--from: want %s, got %q", strings.Join(kinds, ", "), ask.From),
 				c.CommandPath() + " --help shows how"}
 		}
-		list, err := o.dial().Trainings(c.Context())
+		api := o.dial()
+		if o.format == "csv" { // a spreadsheet takes all of them
+			list, err := allTrainings(c.Context(), api, ask)
+			if err != nil {
+				return err
+			}
+			return writeTrainings(delivery.LogWriter{W: c.OutOrStdout()}, list)
+		}
+		v, err := api.TrainingList(c.Context(), ask)
 		if err != nil {
 			return err
 		}
-		list = slices.DeleteFunc(list, func(t web.Training) bool {
-			return model != "" && t.Model != model || from != "" && kindOf(t) != from
+		return o.print(c.OutOrStdout(), v, func(t *terminal) {
+			t.trainings(v.Trainings, time.Now())
+			t.more(v.More, v.Next)
 		})
-		slices.SortStableFunc(list, before)
-		if o.format == "csv" {
-			return writeTrainings(delivery.LogWriter{W: c.OutOrStdout()}, list)
-		}
-		return o.print(c.OutOrStdout(), list, func(t *terminal) { t.trainings(list, time.Now()) })
 	}
 	o.output.register(c, "csv")
 	o.registerSocket(c)
-	c.Flags().StringVar(&model, "model", "", "only those of this `model`")
-	c.Flags().StringVar(&from, "from", "", "only those of one `kind`: "+strings.Join(kinds, ", "))
-	c.Flags().StringVar(&by, "sort", "asked", "the `order`: asked (newest first), or the highest first of mAP and "+
+	registerPage(c, &ask.Page)
+	c.Flags().BoolVar(&ask.Full, "full", false, "with the facts of all texts")
+	c.Flags().StringVar(&ask.Model, "model", "", "only those of this `model`")
+	c.Flags().StringVar(&ask.From, "from", "", "only those of one `kind`: "+strings.Join(kinds, ", "))
+	c.Flags().StringVar(&ask.Sort, "sort", "asked", "the `order`: asked (newest first), or the highest first of mAP and "+
 		"diff (on validation) or gate (the gate's mAP)")
+}
+
+// allTrainings reads all pages.
+func allTrainings(ctx context.Context, api *web.Client, ask web.TrainingAsk) ([]web.Training, error) {
+	var all []web.Training
+	for ask.Limit = web.MaxLimit; ; {
+		v, err := api.TrainingList(ctx, ask)
+		if all = append(all, v.Trainings...); err != nil || v.Next == "" {
+			return all, err
+		}
+		ask.After = v.Next
+	}
 }
 
 // sortsOf are the ways to sort experiments. Each returns whether a comes before b.
@@ -137,7 +129,7 @@ var sortsOf = map[string]func(a, b web.Trial) int{
 func best(t web.Trial, of func(web.Variant) *delivery.Figure) float64 {
 	value := math.Inf(-1)
 	for _, v := range t.Variants {
-		value = max(value, valueOf(of(v)))
+		value = max(value, web.ValueOf(of(v)))
 	}
 	return value
 }

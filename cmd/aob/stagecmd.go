@@ -502,7 +502,7 @@ func awaitRelease(ctx context.Context, api *web.Client, branch, head string, pro
 	defer tick.Stop()
 	said := ""
 	for {
-		list, err := api.PRs(ctx)
+		list, err := api.PRList(ctx, web.PRAsk{Branch: branch})
 		if err != nil {
 			return web.PR{}, err
 		}
@@ -515,7 +515,7 @@ func awaitRelease(ctx context.Context, api *web.Client, branch, head string, pro
 		if head == "" {
 			now = fmt.Sprintf("branch %s has no open pull request yet", branch)
 		}
-		pr, ok := delivery.Find(list, func(p web.PR) bool { return p.HeadRef == branch && !p.Fork })
+		pr, ok := delivery.Find(list.PRs, func(p web.PR) bool { return p.HeadRef == branch && !p.Fork })
 		if ok && head == "" {
 			if pr.State != delivery.CheckPending {
 				return api.PR(ctx, pr.Number)

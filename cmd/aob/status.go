@@ -19,22 +19,30 @@ import (
 func newStatusCommand() *cobra.Command {
 	var o client
 	var watch bool
+	var ask web.StatusAsk
 	c := &cobra.Command{
 		Use:   "status",
 		Short: "Show models, pull requests, runs, fleets and devices",
 		Long: `Status shows how everything stands: what each model on the main branch runs,
 open pull requests, runs with their progress, fleets with their wave, and devices.
 
-With -w it shows it again and again until interrupted: on a terminal in place,
-else each time that something has changed. With -w -o json each is one line.`,
-		Example: "  aob status\n  aob status -w\n  aob status -o json | jq '.fleets[].count'",
+It shows the first of each list, without facts and most figures; --limit says how many,
+and --after goes on. With --full it has everything.
+
+With -w it goes on until interrupted: on a terminal in place, else each time that
+something has changed. With -w -o json the first line is the whole status, and each
+further one has what changed and what is gone.`,
+		Example: "  aob status\n  aob status -w\n  aob status -o json | jq '.fleets[].count'\n" +
+			"  aob status --limit 500 --after models/pallets -o json",
 		RunE: func(c *cobra.Command, _ []string) error {
-			if watch {
-				tick := time.NewTicker(time.Second)
-				defer tick.Stop()
-				return o.watch(c.Context(), o.dial(), c.OutOrStdout(), tick.C)
+			if watch && (ask.Full || ask.After != "") {
+				return hinted{fmt.Errorf("-w shows the first of each list, and takes neither --full nor --after"),
+					"aob status --help shows how"}
 			}
-			s, err := o.dial().Status(c.Context())
+			if watch {
+				return o.watch(c.Context(), o.dial(), c.OutOrStdout(), ask.Limit)
+			}
+			s, err := o.dial().StatusPage(c.Context(), ask)
 			if err != nil {
 				return err
 			}
@@ -42,56 +50,47 @@ else each time that something has changed. With -w -o json each is one line.`,
 		},
 	}
 	o.register(c)
+	registerPage(c, &ask.Page)
+	c.Flags().BoolVar(&ask.Full, "full", false, "everything: all items, facts, figures and devices")
 	c.Flags().BoolVarP(&watch, "watch", "w", false, "go on showing it until interrupted")
 	return c
 }
 
 // statusSource is what watching needs of a server.
 type statusSource interface {
-	Status(ctx context.Context) (web.Status, error)
+	Watch(ctx context.Context, limit int, show func(web.Update) error) error
 }
 
-// watch shows the status now and at every tick, until ctx ends.
-func (o *client) watch(ctx context.Context, source statusSource, w io.Writer, tick <-chan time.Time) error {
-	last, now := "", time.Now()
-	t := newTerminal(w)
-	for {
-		s, err := source.Status(ctx)
-		if ctx.Err() != nil {
-			return nil // the user has ended it
-		}
-		if err != nil && (!t.tty || o.json() || last == "") {
-			return err
-		}
+// watch shows the status now and with every change, until ctx ends.
+func (o *client) watch(ctx context.Context, source statusSource, w io.Writer, limit int) error {
+	var s web.Status
+	last := ""
+	err := source.Watch(ctx, limit, func(u web.Update) error {
+		s = s.Apply(u)
+		t := newTerminal(w) // the window's size may have changed
 		var b strings.Builder
-		switch {
-		case err != nil:
-			fmt.Fprintf(&b, "aob: %s\n", delivery.Terminal(err.Error()))
-		case o.json():
-			line, err := json.Marshal(s)
+		if o.json() {
+			line, err := json.Marshal(u)
 			if err != nil {
 				return err
 			}
 			b.WriteString(delivery.LogText(string(line)) + "\n")
-		default:
+		} else {
 			frame := newTerminal(&b)
 			frame.tty, frame.color, frame.width = t.tty, t.color, t.width
-			frame.status(s, now)
+			frame.status(s, s.At)
 			if err := frame.flush(); err != nil {
 				return err
 			}
 		}
-		if err := writeFrame(t, w, last, b.String(), o.json()); err != nil {
-			return err
-		}
+		err := writeFrame(t, w, last, b.String(), o.json())
 		last = b.String()
-		select {
-		case <-ctx.Done():
-			return nil
-		case now = <-tick:
-		}
-		t = newTerminal(w) // the window's size may have changed
+		return err
+	})
+	if ctx.Err() != nil {
+		return nil // the user has ended it
 	}
+	return err
 }
 
 // writeFrame draws a frame over the last one, or prints it if it differs.
@@ -129,6 +128,9 @@ func (t *terminal) status(s web.Status, now time.Time) {
 	t.prs(s.PRs)
 	t.runs(s.Runs, now)
 	t.fleets(s.Fleets, now)
+	for _, m := range s.More {
+		t.printf("\n… and %d more %s; --after '%s' shows them\n", m.Count, m.List, m.Next)
+	}
 	if !s.LastTurn.IsZero() {
 		t.printf("\nlast turn that worked: %s\n", s.LastTurn.UTC().Format("2006-01-02 15:04 UTC"))
 	}

@@ -209,50 +209,46 @@ func TestInPlace(t *testing.T) {
 
 // answers is a server that says one thing after another.
 type answers struct {
-	list []any // web.Status or error
-	next int
+	list []any // web.Update or error
 }
 
-func (a *answers) Status(context.Context) (web.Status, error) {
-	a.next++
-	switch v := a.list[a.next-1].(type) {
-	case web.Status:
-		return v, nil
-	default:
-		return web.Status{}, v.(error)
+func (a *answers) Watch(ctx context.Context, _ int, show func(web.Update) error) error {
+	for _, v := range a.list {
+		u, ok := v.(web.Update)
+		if !ok {
+			return v.(error)
+		}
+		if err := show(u); err != nil || ctx.Err() != nil {
+			return errors.Join(err, ctx.Err())
+		}
 	}
+	return nil
 }
 
 // In a file or a pipe, watching prints what has changed, and ends with the
 // server.
 func TestWatch(t *testing.T) {
-	one := web.Status{Main: web.Main{Branch: "main", Commit: "aaaa"}}
-	two := web.Status{Main: web.Main{Branch: "main", Commit: "bbbb"}}
+	one := web.Update{Main: &web.Main{Branch: "main", Commit: "aaaa"}, Models: []web.Model{{Name: "shapes"}}}
+	two := web.Update{Main: &web.Main{Branch: "main", Commit: "bbbb"}}
 	gone := errors.New("no aob serve answers")
-	tick := make(chan time.Time, 3)
-	for range 3 {
-		tick <- noon
-	}
+	list := []any{one, web.Update{}, two, gone}
 	var b bytes.Buffer
 	o := client{output: output{format: "text"}}
-	if err := o.watch(t.Context(), &answers{list: []any{one, one, two, gone}}, &b, tick); err != gone {
+	if err := o.watch(t.Context(), &answers{list: list}, &b, 100); err != gone {
 		t.Errorf("ended with %v", err)
 	}
 	if got := b.String(); strings.Count(got, "aaaa") != 1 || strings.Count(got, "bbbb") != 1 ||
-		strings.Count(got, "\n\n") != 1 {
+		strings.Count(got, "shapes") != 2 {
 		t.Errorf("got %q", got)
 	}
 
-	for range 3 {
-		tick <- noon
-	}
 	b.Reset()
 	o.format = "json"
-	if err := o.watch(t.Context(), &answers{list: []any{one, one, two, gone}}, &b, tick); err != gone {
+	if err := o.watch(t.Context(), &answers{list: list}, &b, 100); err != gone {
 		t.Errorf("ended with %v", err)
 	}
 	lines := strings.Split(strings.TrimSpace(b.String()), "\n")
-	if len(lines) != 2 {
+	if len(lines) != 3 || strings.Contains(lines[2], "shapes") {
 		t.Fatalf("%d lines:\n%s", len(lines), &b)
 	}
 	for _, line := range lines {
@@ -266,9 +262,9 @@ func TestWatch(t *testing.T) {
 func TestWatchInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	o := client{output: output{format: "text"}}
-	source := &answers{list: []any{web.Status{}}}
+	source := &answers{list: []any{web.Update{}}}
 	cancel()
-	if err := o.watch(ctx, source, io.Discard, nil); err != nil {
+	if err := o.watch(ctx, source, io.Discard, 100); err != nil {
 		t.Error(err)
 	}
 }

@@ -40,6 +40,7 @@ type Chain struct {
 	Title string          `json:"title"`
 	Facts []delivery.Fact `json:"facts,omitempty"` // of the title
 	Links []Link          `json:"links"`
+	More  int             `json:"more,omitempty"` // links that were asked to be left out
 }
 
 // A Link is one step of a chain.

@@ -104,14 +104,8 @@ func (a API) Handler() http.Handler {
 			return answer(r, number, body)
 		})
 	}
-	get("/v1/status", func(r *http.Request) (any, error) {
-		s, err := a.Source.Status(r.Context())
-		return s.withLists(), err
-	})
-	get("/v1/prs", func(r *http.Request) (any, error) {
-		prs, err := a.Source.PRs(r.Context())
-		return delivery.Each(prs, PR.withLists), err // a copy: the source keeps its list
-	})
+	a.handleLists(get)
+	mux.HandleFunc("GET /v1/watch", a.serveWatch)
 	get("/v1/prs/{number}", func(r *http.Request) (any, error) {
 		number, err := numberOf(r)
 		if err != nil {
@@ -121,8 +115,15 @@ func (a API) Handler() http.Handler {
 		return pr.withLists(), err
 	})
 	get("/v1/explain/{kind}/{id}", func(r *http.Request) (any, error) {
+		limit, err := number(r.URL.Query().Get("limit"), "limit", math.MaxInt32)
+		if err != nil {
+			return nil, err
+		}
 		c, err := a.Source.Explain(r.Context(), explain.Kind(r.PathValue("kind")), r.PathValue("id"))
 		c.Links = list(c.Links)
+		if limit > 0 && len(c.Links) > limit {
+			c.Links, c.More = c.Links[:limit], len(c.Links)-limit
+		}
 		return c, err
 	})
 	get("/v1/plan", func(r *http.Request) (any, error) {
@@ -166,10 +167,6 @@ func (a API) Handler() http.Handler {
 	get("/v1/trials", func(r *http.Request) (any, error) {
 		trials, err := a.Source.Trials(r.Context())
 		return list(trials), err
-	})
-	get("/v1/trainings", func(r *http.Request) (any, error) {
-		trainings, err := a.Source.Trainings(r.Context())
-		return list(trainings), err
 	})
 	get("/v1/spends", func(r *http.Request) (any, error) {
 		spends, err := a.Source.Spends(r.Context())

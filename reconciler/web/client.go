@@ -45,14 +45,6 @@ func NewClient(socket string) *Client {
 		DialContext: dial, ResponseHeaderTimeout: responseTimeout, MaxIdleConns: 2, IdleConnTimeout: time.Minute}}}
 }
 
-// Status returns the state of everything.
-func (c *Client) Status(ctx context.Context) (Status, error) {
-	return get[Status](ctx, c, "/v1/status")
-}
-
-// PRs returns the open pull requests.
-func (c *Client) PRs(ctx context.Context) ([]PR, error) { return get[[]PR](ctx, c, "/v1/prs") }
-
 // PR returns one pull request.
 func (c *Client) PR(ctx context.Context, number int) (PR, error) {
 	return get[PR](ctx, c, fmt.Sprintf("/v1/prs/%d", number))
@@ -60,7 +52,16 @@ func (c *Client) PR(ctx context.Context, number int) (PR, error) {
 
 // Explain returns the chain of causes of a thing.
 func (c *Client) Explain(ctx context.Context, kind explain.Kind, id string) (explain.Chain, error) {
-	return get[explain.Chain](ctx, c, "/v1/explain/"+url.PathEscape(string(kind))+"/"+url.PathEscape(id))
+	return c.ExplainFirst(ctx, kind, id, 0)
+}
+
+// ExplainFirst is Explain with at most limit links; 0 is all.
+func (c *Client) ExplainFirst(ctx context.Context, kind explain.Kind, id string, limit int) (explain.Chain, error) {
+	path := "/v1/explain/" + url.PathEscape(string(kind)) + "/" + url.PathEscape(id)
+	if limit > 0 {
+		path += "?limit=" + strconv.Itoa(limit)
+	}
+	return get[explain.Chain](ctx, c, path)
 }
 
 // Plan returns the server's current plan.
@@ -103,11 +104,6 @@ func (c *Client) Try(ctx context.Context, request TrialRequest) (Trial, error) {
 // Trials returns all experiments.
 func (c *Client) Trials(ctx context.Context) ([]Trial, error) {
 	return get[[]Trial](ctx, c, "/v1/trials")
-}
-
-// Trainings returns what experiments, pull requests and releases have trained.
-func (c *Client) Trainings(ctx context.Context) ([]Training, error) {
-	return get[[]Training](ctx, c, "/v1/trainings")
 }
 
 // Spends returns what trainings have cost.

@@ -5,17 +5,18 @@
 //
 // [API] serves a socket that only its owner can open ([ListenSocket]). Everything is JSON except logs:
 //
-//	GET    /v1/status
-//	GET    /v1/prs
+//	GET    /v1/status?limit=NUMBER&after=CURSOR&full=BOOL
+//	GET    /v1/watch?limit=NUMBER         an [Update] a line, each time that something changes
+//	GET    /v1/prs?limit=NUMBER&after=CURSOR&full=BOOL&branch=NAME
 //	GET    /v1/prs/NUMBER
 //	POST   /v1/prs/NUMBER/merge           {"head": "4f1c09d2a3"}
 //	POST   /v1/prs/NUMBER/adopt           {"head": "4f1c09d2a3"}
 //	POST   /v1/prs/NUMBER/ask             {"text": "/aob run 3f9c2a10"}
 //	POST   /v1/prs/NUMBER/recheck
-//	GET    /v1/explain/KIND/ID            KIND is pr, commit, model or device
+//	GET    /v1/explain/KIND/ID?limit=NUMBER  KIND is pr, commit, model or device
 //	GET    /v1/plan
 //	GET    /v1/runs/RUN/log?offset=BYTES  text
-//	GET    /v1/trainings
+//	GET    /v1/trainings?limit=NUMBER&after=CURSOR&full=BOOL&model=NAME&from=KIND&sort=ORDER
 //	GET    /v1/spends
 //	GET    /v1/trials
 //	POST   /v1/trials                     a [TrialRequest]
@@ -25,8 +26,13 @@
 //	GET    /v1/compare?a=MODEL&b=MODEL
 //	GET    /v1/gates/GATE/power
 //	DELETE /v1/devices/FLEET/DEVICE
+//	GET    /v1/gc?limit=NUMBER&after=CURSOR&kind=KIND&all=BOOL
+//	POST   /v1/gc
 //	GET    /v2/                           bundles, as an OCI registry
 //	GET    /healthz
+//
+// Lists are brief and have pages: next in an answer is the after of the next page. Without full, answers leave out the
+// facts of texts, and most figures of releases.
 //
 // An error response is {"error": what is wrong, "hint": what to do}. Status 404 means that there is no such thing, 409
 // that a person must act first, and 503 that the request can be repeated after Retry-After seconds.

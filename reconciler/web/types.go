@@ -1,8 +1,10 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"io"
+	"math"
 	"time"
 
 	"github.com/autonomos/aob/reconciler/coco"
@@ -167,6 +169,33 @@ type Training struct {
 	GateDiff *float64         `json:"gateDiff,omitempty"`
 }
 
+// Kind is what the training is from: try, release or pr.
+func (t Training) Kind() string {
+	switch {
+	case t.Trial != "":
+		return "try"
+	case t.Version > 0:
+		return "release"
+	}
+	return "pr"
+}
+
+// TrainingSorts are the ways to sort what was trained.
+var TrainingSorts = map[string]func(a, b Training) int{
+	"asked": func(a, b Training) int { return b.At.Compare(a.At) },
+	"mAP":   func(a, b Training) int { return cmp.Compare(ValueOf(b.MAP), ValueOf(a.MAP)) },
+	"diff":  func(a, b Training) int { return cmp.Compare(ValueOf(b.Diff), ValueOf(a.Diff)) },
+	"gate":  func(a, b Training) int { return cmp.Compare(ValueOf(b.GateMAP), ValueOf(a.GateMAP)) },
+}
+
+// ValueOf is a figure's value; one that is missing comes last.
+func ValueOf(f *delivery.Figure) float64 {
+	if f == nil {
+		return math.Inf(-1)
+	}
+	return f.Value
+}
+
 // A Comparison compares two models on one validation split.
 type Comparison struct {
 	State   delivery.CheckState `json:"state"`
@@ -210,6 +239,8 @@ type Status struct {
 	Runs     []Run     `json:"runs"`    // running, or requested
 	Fleets   []Fleet   `json:"fleets"`  // by name
 	Notices  []string  `json:"notices"` // why this may be incomplete or out of date
+	// More says which lists go on; empty if all are complete.
+	More []More `json:"more,omitempty"`
 }
 
 // Main is the state of the main branch.
