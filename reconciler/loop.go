@@ -60,6 +60,7 @@ func (r *Reconciler) Run(ctx context.Context) error {
 func (r *Reconciler) Reconcile(ctx context.Context) (again time.Time, err error) {
 	start := r.Now()
 	world, changed, err := r.observe(ctx)
+	lap := r.lap("observe", start)
 	r.retry.Note("observe", r.Now(), 0, err)
 	if !errors.Is(err, errNotRead) {
 		r.turn.Note(turnTrouble, err)
@@ -73,6 +74,7 @@ func (r *Reconciler) Reconcile(ctx context.Context) (again time.Time, err error)
 		return r.nextTurn(), nil
 	}
 	p := r.plan(ctx, &world)
+	lap = r.lap("plan", lap)
 	if r.Blobs != nil && len(p.CheckStore) > 0 {
 		r.Blobs.Ask(p.CheckStore...)
 	}
@@ -80,16 +82,25 @@ func (r *Reconciler) Reconcile(ctx context.Context) (again time.Time, err error)
 	if r.watchOnly == nil {
 		var failed map[string]error
 		done, failed, left = r.act(ctx, p.Steps)
+		lap = r.lap("act", lap)
 		err = errors.Join(r.report(ctx, p, failed), stepErrors(failed), r.history.KeepQuarantine(ctx),
 			r.keepSpends(ctx, &world))
 		shown.Proposals = withAllFailures(p, failed)
 		r.outbox.Note(ctx, &world, &p)
+		r.lap("report", lap)
 	}
 	r.turn.Note(stepTrouble, err)
 	r.settle(p, done, left, err, start)
 	r.last.Store(&view.Snapshot{World: world, Plan: shown, At: start})
 	r.Metrics.Turn(r.Now().Sub(start), len(p.Steps), err)
 	return r.nextTurn(), err
+}
+
+// lap counts a part of a turn that began at since, and returns when the next one begins.
+func (r *Reconciler) lap(phase string, since time.Time) time.Time {
+	now := r.Now()
+	r.Metrics.Phase(phase, now.Sub(since))
+	return now
 }
 
 // look reads git and the forge once, for a dry run. Otherwise package poll reads them beside the loop.
@@ -127,6 +138,12 @@ func (r *Reconciler) Plan(ctx context.Context) (p plan.Plan, notices []string, e
 func (r *Reconciler) plan(ctx context.Context, w *plan.World) plan.Plan {
 	for {
 		p := r.memory.Make(*w)
+		made := r.memory.Made()
+		r.Metrics.Computed("plan", 1)
+		r.Metrics.Computed("pull request", made.Pulls)
+		r.Metrics.Computed("model", made.Models)
+		r.Metrics.Computed("result", len(p.Unread))
+		r.Metrics.Computed("score", len(p.Scores))
 		results, scores := r.readResults(*w, p.Unread), r.readScores(ctx, w, p.Scores)
 		if results || scores {
 			continue

@@ -543,6 +543,9 @@ func (s *sim) someRun(n int) *delivery.RunState {
 }
 
 var happenings = map[string]happening{
+	// Only TestRetentionInAnyOrderOfEvents has it.
+	nothingNeeds: {0, func(s *sim, _, _ int) { s.sweep() }},
+
 	// People propose.
 	"push": {8, func(s *sim, a, b int) {
 		name := of(allModels, b)

@@ -109,6 +109,9 @@ type (
 	// Metrics are counters. Package web has their names.
 	Metrics interface {
 		Turn(took time.Duration, steps int, err error)
+		// Phase counts a part of a turn, and Computed what it has computed.
+		Phase(phase string, took time.Duration)
+		Computed(what string, n int)
 		poll.Metrics // and post.Metrics
 		outbox.Metrics
 		RunStarted(kind delivery.RunKind)

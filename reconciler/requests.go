@@ -28,8 +28,8 @@ func (r *Reconciler) betweenTurns(ctx context.Context, do func() error) error {
 	return <-done
 }
 
-// BetweenTurns calls do between two turns, with what the last turn observed and planned. It returns an error if that may
-// be old.
+// BetweenTurns calls do between two turns, with what the last turn observed and planned. It returns an error if that
+// may be old.
 func (r *Reconciler) BetweenTurns(ctx context.Context, do func(w plan.World, p plan.Plan) error) error {
 	return r.betweenTurns(ctx, func() error {
 		if r.last.Load() == nil {
@@ -42,6 +42,24 @@ func (r *Reconciler) BetweenTurns(ctx context.Context, do func(w plan.World, p p
 		}
 		return do(r.observed.world, r.observed.plan)
 	})
+}
+
+// Waiting returns how much waits, by queue. It may be called from any goroutine.
+func (r *Reconciler) Waiting() map[string]int {
+	posts, _ := r.board.Oldest()
+	pushes, _ := r.pushes.Oldest()
+	waiting := map[string]int{"posts": posts, "pushes": pushes, "steps": 0, "runs": 0}
+	if last := r.last.Load(); last != nil {
+		waiting["steps"] = len(last.Plan.Steps)
+		for _, key := range last.Plan.Needed {
+			switch last.World.Runs[key].Phase {
+			case delivery.RunDone, delivery.RunFailed, delivery.RunRunning:
+			default:
+				waiting["runs"]++
+			}
+		}
+	}
+	return waiting
 }
 
 // DetachRun makes a run one that was never started, and returns the folder that is left to be removed. It must be

@@ -270,6 +270,8 @@ func (s *sim) quiet() {
 type noMetrics struct{}
 
 func (noMetrics) Turn(time.Duration, int, error)         {}
+func (noMetrics) Phase(string, time.Duration)            {}
+func (noMetrics) Computed(string, int)                   {}
 func (noMetrics) ForgeCall(string, time.Duration, error) {}
 func (noMetrics) Step(string, error)                     {}
 func (noMetrics) GitObserve(time.Duration)               {}

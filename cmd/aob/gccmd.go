@@ -64,7 +64,8 @@ is never removed, and neither is a signed statement.`,
 
 // registerPage adds the flags of a command that lists things.
 func registerPage(c *cobra.Command, p *web.Page) {
-	c.Flags().IntVar(&p.Limit, "limit", web.DefaultLimit, fmt.Sprintf("list at most this `number`, up to %d", web.MaxLimit))
+	c.Flags().IntVar(&p.Limit, "limit", web.DefaultLimit,
+		fmt.Sprintf("list at most this `number`, up to %d", web.MaxLimit))
 	c.Flags().StringVar(&p.After, "after", "", "go on behind this `cursor`, which next in the JSON says")
 }
 

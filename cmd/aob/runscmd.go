@@ -96,8 +96,8 @@ func listsTrainings(c *cobra.Command) {
 	c.Flags().BoolVar(&ask.Full, "full", false, "with the facts of all texts")
 	c.Flags().StringVar(&ask.Model, "model", "", "only those of this `model`")
 	c.Flags().StringVar(&ask.From, "from", "", "only those of one `kind`: "+strings.Join(kinds, ", "))
-	c.Flags().StringVar(&ask.Sort, "sort", "asked", "the `order`: asked (newest first), or the highest first of mAP and "+
-		"diff (on validation) or gate (the gate's mAP)")
+	c.Flags().StringVar(&ask.Sort, "sort", "asked", "the `order`: asked (newest first), or the highest first of mAP "+
+		"and diff (on validation) or gate (the gate's mAP)")
 }
 
 // allTrainings reads all pages.

@@ -90,9 +90,11 @@ func serve(ctx context.Context, config, debug string, adopt bool) (err error) {
 	background.Go(func() { logDiagnoses(ctx, p.settings, log) })
 	if p.watchOnly == nil {
 		background.Go(func() { p.papers.Run(ctx) })
-		if keeps := p.settings.Retention; keeps.Automatic {
-			background.Go(func() { p.shelf.Run(ctx, time.Duration(keeps.Every)) })
+		every := time.Duration(0)
+		if p.settings.Retention.Automatic {
+			every = time.Duration(p.settings.Retention.Every)
 		}
+		background.Go(func() { p.shelf.Run(ctx, every) })
 	}
 	if p.sweeper != nil {
 		background.Go(func() { p.sweeper.Run(ctx, time.Duration(p.settings.AWS.Sweep)) })

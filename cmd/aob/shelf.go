@@ -3,6 +3,7 @@ package main
 // This file connects what the server has stored with the packages that list and remove it.
 
 import (
+	"path/filepath"
 	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -28,7 +29,9 @@ func (p *server) newShelf() (*shelf.Shelf, error) {
 	}
 	return &shelf.Shelf{Loop: p.loop, State: string(p.state), Runs: p.loop.Runs, Bundles: p.bundles,
 		Datasets: datasets(p.settings), Environments: environments, Ledger: p.ledger, Trainers: runsIn,
-		Limits: limitsOf(p.settings.Retention), Log: p.log, Now: time.Now}, nil
+		Limits: limitsOf(p.settings.Retention), Log: p.log, Now: time.Now, Removed: p.metrics.Removed,
+		Files: map[string]string{"ledger": p.state.ledger(), "devices": p.state.path("devices.db"),
+			"index": filepath.Join(p.state.bundles(), "index.json")}}, nil
 }
 
 // limitsOf returns how long things of each kind stay that nothing needs.
@@ -37,7 +40,8 @@ func limitsOf(r intent.ServerRetention) retention.Limits {
 	return retention.Limits{
 		retention.Run: runs, retention.Pictures: runs, retention.Detections: runs,
 		// A run that is younger than its limit may name them in a result that no turn has read yet.
-		retention.Bundle: max(bundles, runs), retention.Checkpoint: max(bundles, runs), retention.Images: max(bundles, runs),
+		retention.Bundle: max(bundles, runs), retention.Checkpoint: max(bundles, runs),
+		retention.Images:      max(bundles, runs),
 		retention.Dataset:     time.Duration(r.Datasets),
 		retention.Environment: time.Duration(r.Environments),
 		retention.Said:        time.Duration(r.Posts),

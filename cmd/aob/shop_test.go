@@ -428,7 +428,8 @@ func (s *shop) Remove(context.Context) (web.Retention, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.removals++
-	v := web.Retention{At: noon, Kinds: []web.StoredKind{{Kind: "run", Remove: web.Amount{Count: 1, Bytes: 21_000_000}}},
+	v := web.Retention{At: noon,
+		Kinds: []web.StoredKind{{Kind: "run", Remove: web.Amount{Count: 1, Bytes: 21_000_000}}},
 		Items: []web.Stored{{Kind: "run", ID: string(trainKey), Name: "run train " + trainKey.Short(),
 			Bytes: 21_000_000, At: noon, Sentence: web.Sentence{Text: "nothing needs it"}}}}
 	if s.removals == 1 {

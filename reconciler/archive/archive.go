@@ -126,7 +126,9 @@ func indexed(s *evidence.Snapshot, removed map[delivery.Digest]bool) plan.Eviden
 	}
 	if len(removed) > 0 {
 		e.Resolved, e.Variants = maps.Clone(e.Resolved), maps.Clone(e.Variants)
-		maps.DeleteFunc(e.Resolved, func(_ delivery.Digest, r delivery.Resolved) bool { return removed[r.Result.Bundle] })
+		maps.DeleteFunc(e.Resolved, func(_ delivery.Digest, r delivery.Resolved) bool {
+			return removed[r.Result.Bundle]
+		})
 		for of, list := range e.Variants {
 			e.Variants[of] = slices.DeleteFunc(slices.Clone(list), func(v delivery.MadeVariant) bool {
 				return removed[v.Result.Bundle]

@@ -206,8 +206,8 @@ func checkSignature(sig delivery.Signature) error {
 	return nil
 }
 
-// readBundle reads the manifest of a bundle. The error is fs.ErrNotExist if the index does not list the bundle, or if it
-// was removed.
+// readBundle reads the manifest of a bundle. The error is fs.ErrNotExist if the index does not list the bundle, or if
+// the bundle was removed.
 func (s *Store) readBundle(bundle delivery.Digest) (bundleManifest, error) {
 	if _, err := delivery.ParseDigest(string(bundle)); err != nil {
 		return bundleManifest{}, fmt.Errorf("bundle: %w", err)

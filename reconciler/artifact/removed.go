@@ -201,7 +201,10 @@ func (s *Store) Finish(ctx context.Context) error {
 		if err != nil {
 			continue
 		}
-		if slices.ContainsFunc(o.large, func(b blob) bool { _, err := os.Stat(s.blobPath(b.digest)); return err == nil }) {
+		if slices.ContainsFunc(o.large, func(b blob) bool {
+			_, err := os.Stat(s.blobPath(b.digest))
+			return err == nil
+		}) {
 			left = append(left, d)
 		}
 	}

@@ -22,8 +22,8 @@ type Memory struct {
 	made   Made
 }
 
-// Made counts the parts that a plan had to make anew, and those that it kept.
-type Made struct{ New, Kept int }
+// Made counts the parts that a plan had to make anew, for pull requests and for models on main, and those that it kept.
+type Made struct{ Pulls, Models, Kept int }
 
 // Made counts the parts of the last plan.
 func (k *Memory) Made() Made { return k.made }
@@ -137,7 +137,7 @@ func (m *maker) reportOf(p Proposal) ProposalReport {
 	defer end()
 	made.proposal, made.report = p, m.proposal(p)
 	m.next.pulls[p.Number] = made
-	m.before.made.New++
+	m.before.made.Pulls++
 	return made.report
 }
 
@@ -159,7 +159,7 @@ func (m *maker) modelOnMain(name string) MainModel {
 	defer end()
 	made.model = m.mainModel(name)
 	m.next.models[name] = made
-	m.before.made.New++
+	m.before.made.Models++
 	return made.model
 }
 

@@ -195,8 +195,12 @@ func (f *finder) pulls() {
 				}
 			}
 			for name, m := range in.Models {
-				if m.Dataset != f.w.Main.Intent.Models[name].Dataset {
+				now := f.w.Main.Intent.Models[name]
+				if m.Dataset != now.Dataset {
 					own.Models[name] = m
+				}
+				if m.SpecDigest() != now.SpecDigest() {
+					f.trained(m, because)
 				}
 			}
 			for name, g := range in.Gates {
@@ -244,6 +248,16 @@ func (f *finder) model(m plan.ModelReport, because delivery.Fact) {
 	if t, ok := f.w.Evidence.BySpec[m.Spec]; ok {
 		f.bundle(t.Bundle, because)
 		f.need(Run, string(t.Training.Run), because)
+	}
+}
+
+// trained needs what a model of a pull request was trained to, also while the pull request is not judged.
+func (f *finder) trained(m delivery.Model, because delivery.Fact) {
+	for _, spec := range append(slices.Clone(m.SeedDigests()), m.SpecDigest()) {
+		if t, ok := f.w.Evidence.BySpec[spec]; ok {
+			f.bundle(t.Bundle, because)
+			f.need(Run, string(t.Training.Run), because)
+		}
 	}
 }
 

@@ -146,6 +146,12 @@ func aged(c delivery.Code, limit time.Duration) delivery.Fact {
 	return delivery.Fact{Code: c, Values: delivery.Values{Lasts: delivery.Duration(limit)}}
 }
 
+// A Total is what there is of one kind.
+type Total struct {
+	Count int
+	Bytes int64
+}
+
 // Sort sorts decisions by kind, then what is removed first, and then by name.
 func Sort(list []Decision) {
 	slices.SortStableFunc(list, func(a, b Decision) int {

@@ -111,8 +111,9 @@ func TestDecide(t *testing.T) {
 		"named by main": {w: named, item: bundle("b", 900*day),
 			why: "models/cells.release.yaml on main names it"},
 		"named by a pull request": {w: released, item: bundle("b", 900*day), why: "pull request 12 is open"},
-		"on a device":             {w: device, item: bundle("b", 900*day), why: "device jetson-3 of fleet docks runs it"},
-		"told to devices":         {w: told, item: bundle("b", 900*day), why: "fleet docks is told to run it"},
+		"on a device": {w: device, item: bundle("b", 900*day),
+			why: "device jetson-3 of fleet docks runs it"},
+		"told to devices": {w: told, item: bundle("b", 900*day), why: "fleet docks is told to run it"},
 		"run of a pull request": {w: pulled, item: item(retention.Run, string(digest("run")), 900*day),
 			why: "pull request 12 is open"},
 		"posts on a pull request": {w: pulled, item: item(retention.Said, retention.PullOf(12), 900*day),
@@ -138,7 +139,8 @@ func TestDecide(t *testing.T) {
 		"dataset of a needed run": {w: withRuns(evalRun), p: plan.Plan{Needed: []delivery.Digest{digest("eval")}},
 			item: item(retention.Dataset, "dir:gold", 900*day),
 			why:  "run eval " + digest("eval").Short() + " needs it, and is kept"},
-		"clock of a fleet":      {w: clocks, item: item(retention.Clock, "docks", 900*day), why: "there is a fleet docks"},
+		"clock of a fleet": {w: clocks, item: item(retention.Clock, "docks", 900*day),
+			why: "there is a fleet docks"},
 		"clock of a gone fleet": {w: clocks, item: item(retention.Clock, "gone", 900*day)},
 		"a killed process":      {w: list, item: item(retention.Left, "runs/.gone-x", 2*day)},
 		"a statement that cannot be read": {w: unread, item: bundle("other", 900*day),
@@ -253,7 +255,9 @@ func mustKeep(w plan.World) (list []retention.Ref) {
 		}
 	}
 	for _, r := range w.Runs {
-		open := slices.ContainsFunc(w.Proposals, func(p plan.Proposal) bool { return slices.Contains(r.Need.PRs, p.Number) })
+		open := slices.ContainsFunc(w.Proposals, func(p plan.Proposal) bool {
+			return slices.Contains(r.Need.PRs, p.Number)
+		})
 		if r.Phase == delivery.RunRunning || open {
 			add(retention.Run, r.Spec.Key)
 			bundles = append(bundles, r.Spec.Eval.Bundle)

@@ -49,7 +49,7 @@ const gonePrefix = ".gone-"
 func (s *Shelf) list(ctx context.Context, runs map[delivery.Digest]delivery.RunState,
 	clocks map[string]time.Time) ([]retention.Item, error) {
 	s.found = found{datasets: map[retention.Ref]dataset.Kept{}, environments: map[retention.Ref]trainer.Kept{},
-		keys: map[retention.Ref][]string{}, total: map[retention.Kind]Total{}}
+		keys: map[retention.Ref][]string{}}
 	var items []retention.Item
 	for _, read := range []func(context.Context) ([]retention.Item, error){
 		func(context.Context) ([]retention.Item, error) { return s.runs(runs), nil },
@@ -63,10 +63,12 @@ func (s *Shelf) list(ctx context.Context, runs map[delivery.Digest]delivery.RunS
 		}
 		items = append(items, list...)
 	}
+	total := map[retention.Kind]retention.Total{}
 	for _, it := range items {
-		t := s.found.total[it.Kind]
-		s.found.total[it.Kind] = Total{t.Items + 1, t.Bytes + it.Bytes}
+		t := total[it.Kind]
+		total[it.Kind] = retention.Total{Count: t.Count + 1, Bytes: t.Bytes + it.Bytes}
 	}
+	s.total.Store(&total)
 	return items, nil
 }
 

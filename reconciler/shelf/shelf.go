@@ -14,7 +14,9 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/autonomos/aob/reconciler/artifact"
@@ -87,8 +89,12 @@ type Shelf struct {
 	// Trainers are the environments of the server's trainers, by trainer.
 	Trainers map[string]delivery.Environment
 	Limits   retention.Limits
+	Files    map[string]string // that are shown with their sizes, by name
+	Removed  func(kind string) // counts what was removed; nil: nothing does
 	Log      *slog.Logger
 	Now      func() time.Time
+
+	total atomic.Pointer[map[retention.Kind]retention.Total]
 
 	mu    sync.Mutex
 	sizes map[string]int64                    // of the folders of runs that have ended
@@ -102,20 +108,20 @@ type found struct {
 	environments map[retention.Ref]trainer.Kept
 	keys         map[retention.Ref][]string // of posts
 	rollouts     []string                   // commits that show rollouts
-	total        map[retention.Kind]Total
 }
 
-// A Total is what there is of one kind.
-type Total struct {
-	Items int
-	Bytes int64
-}
-
-// Totals returns what there was of each kind when it was last listed.
-func (s *Shelf) Totals() map[retention.Kind]Total {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return maps.Clone(s.found.total)
+// Totals returns what there was of each kind when it was last listed, and the sizes of Files now.
+func (s *Shelf) Totals() map[retention.Kind]retention.Total {
+	total := map[retention.Kind]retention.Total{}
+	if listed := s.total.Load(); listed != nil {
+		maps.Copy(total, *listed)
+	}
+	for name, path := range s.Files {
+		if info, err := os.Stat(path); err == nil {
+			total[retention.Kind(name)] = retention.Total{Count: 1, Bytes: info.Size()}
+		}
+	}
+	return total
 }
 
 // Look decides about everything, and removes nothing.
@@ -198,15 +204,25 @@ const (
 	rest  = 200 * time.Millisecond // between two batches
 )
 
-// Run removes what is not needed, every now and then, until ctx ends.
+// Run lists everything soon, and removes what is not needed every now and then, until ctx ends. With every at 0 it only
+// lists, once an hour.
 func (s *Shelf) Run(ctx context.Context, every time.Duration) {
+	next := time.Minute
+	if every > 0 {
+		next = min(next, every)
+	}
 	for {
-		timer := time.NewTimer(every)
+		timer := time.NewTimer(next)
 		select {
 		case <-ctx.Done():
 			timer.Stop()
 			return
 		case <-timer.C:
+		}
+		if next = every; every == 0 {
+			next = time.Hour
+			_, _ = s.Look(ctx) // for the totals; aob gc --dry-run shows its error
+			continue
 		}
 		gone, _, err := s.Sweep(ctx, rest, 0)
 		switch _, waits := errors.AsType[delivery.Wait](err); {
@@ -227,7 +243,8 @@ func bytesOf(list []retention.Decision) (n int64) {
 
 // Sweep removes what is not needed. It pauses between batches, and ends after limit; 0 is no limit. It returns what was
 // removed, and how much is left to be removed.
-func (s *Shelf) Sweep(ctx context.Context, pause, limit time.Duration) (gone []retention.Decision, left int, err error) {
+func (s *Shelf) Sweep(ctx context.Context, pause, limit time.Duration) (gone []retention.Decision, left int,
+	err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	start := s.Now()
@@ -295,7 +312,9 @@ func (s *Shelf) removeBatch(ctx context.Context, victims []retention.Decision, i
 				errs = append(errs, err)
 				continue
 			}
-			gone = append(gone, v)
+			if gone = append(gone, v); s.Removed != nil {
+				s.Removed(string(v.Kind))
+			}
 		}
 		return nil
 	})

@@ -47,8 +47,16 @@ func (s *Snapshot) Counts() web.Counts {
 
 // Counts counts the last snapshot, for metrics.
 func (s *Source) Counts() web.Counts {
+	var c web.Counts
 	if last := s.Loop.Last(); last != nil {
-		return last.now(s.Fleet.Devices(), s.Now()).Counts()
+		c = last.now(s.Fleet.Devices(), s.Now()).Counts()
 	}
-	return web.Counts{}
+	c.Queues = s.Loop.Waiting()
+	if s.Shelf != nil {
+		c.Stored = map[string]web.Amount{}
+		for kind, t := range s.Shelf.Totals() {
+			c.Stored[string(kind)] = web.Amount{Count: t.Count, Bytes: t.Bytes}
+		}
+	}
+	return c
 }

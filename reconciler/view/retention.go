@@ -18,6 +18,8 @@ import (
 type Shelf interface {
 	Look(ctx context.Context) ([]retention.Decision, error)
 	Sweep(ctx context.Context, pause, limit time.Duration) (gone []retention.Decision, left int, err error)
+	// Totals returns what there was of each kind when it was last listed.
+	Totals() map[retention.Kind]retention.Total
 }
 
 // removeFor is how long one request removes things.

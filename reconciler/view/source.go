@@ -28,6 +28,8 @@ type Loop interface {
 	Last() *Snapshot
 	// Unknown says why there is no snapshot yet.
 	Unknown() error
+	// Waiting returns how much waits, by queue.
+	Waiting() map[string]int
 	// Notices says what does not work, since when, and what to do about it.
 	Notices() []string
 	// Plan observes and plans without acting. notices says what could not be read.

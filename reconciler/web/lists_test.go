@@ -37,8 +37,9 @@ func (m *many) Trainings(context.Context) ([]web.Training, error) {
 	var list []web.Training
 	for i := range len(m.status.Models) {
 		map1 := float64((i*37)%101) / 101
-		list = append(list, web.Training{ID: fmt.Sprintf("shapes%d@1", i), Model: fmt.Sprintf("shapes%d", i), Version: 1,
-			At: noon.Add(-time.Duration(i) * time.Hour), MAP: &delivery.Figure{Value: map1}, Seeds: []web.Seed{{Seed: 1}}})
+		list = append(list, web.Training{ID: fmt.Sprintf("shapes%d@1", i), Model: fmt.Sprintf("shapes%d", i),
+			Version: 1, At: noon.Add(-time.Duration(i) * time.Hour), MAP: &delivery.Figure{Value: map1},
+			Seeds: []web.Seed{{Seed: 1}}})
 	}
 	return list, nil
 }
@@ -66,7 +67,8 @@ func newMany(models, prs int) *many {
 			Sentence: web.Sentence{Text: "version 3", Facts: facts}})
 	}
 	for i := range prs {
-		pr := web.PR{PullRequest: delivery.PullRequest{Number: i + 1, Title: "a change", HeadRef: fmt.Sprint("branch", i)},
+		pr := web.PR{PullRequest: delivery.PullRequest{Number: i + 1, Title: "a change",
+			HeadRef: fmt.Sprint("branch", i)},
 			State: delivery.CheckPending, Sentence: web.Sentence{Text: "waits", Facts: facts}}
 		for c := range 8 {
 			pr.Checks = append(pr.Checks, web.Check{Check: delivery.Check{Context: fmt.Sprint("aob/gate/", c),
@@ -109,7 +111,8 @@ func TestAnswersAreBounded(t *testing.T) {
 	if n := size("/v1/status?full=true"); n < 5_000_000 {
 		t.Errorf("in full it has %d bytes", n)
 	}
-	t.Logf("status %d bytes, pull requests %d, trainings %d", size("/v1/status"), size("/v1/prs"), size("/v1/trainings"))
+	t.Logf("status %d bytes, pull requests %d, trainings %d", size("/v1/status"), size("/v1/prs"),
+		size("/v1/trainings"))
 }
 
 // The pages of a list together are the list.
@@ -128,7 +131,8 @@ func TestPagesAreTheWholeList(t *testing.T) {
 		}
 		for _, m := range s.Models {
 			models = append(models, m.Name)
-			if len(m.Facts) > 0 || m.Named != nil || len(m.Accepted.Measured) != 1 || len(m.Accepted.Measured[0].Metrics) != 1 {
+			if len(m.Facts) > 0 || m.Named != nil || len(m.Accepted.Measured) != 1 ||
+				len(m.Accepted.Measured[0].Metrics) != 1 {
 				t.Fatalf("not brief: %+v", m)
 			}
 		}

@@ -17,6 +17,8 @@ import (
 //
 //	aob_turns_total{result}              turns of the loop; result is ok or error
 //	aob_turn_seconds                     duration of a turn
+//	aob_turn_phase_seconds{phase}        duration of a part of a turn: observe, plan, act or report
+//	aob_turn_computed_total{what}        what turns have computed: plan, pull request, model, result, score
 //	aob_steps_total{kind,result}         executed steps; result is ok, wait, blocked or error
 //	aob_forge_call_seconds{what,result}  duration of calls of the forge
 //	aob_git_observe_seconds              duration of reading the git remote
@@ -26,6 +28,10 @@ import (
 //	aob_trainings_total                  started trainings; a resumed training is not counted again
 //	aob_devices{fleet,phase}             current devices; phase is silent if not heard within the deadline, held if
 //	                                     the device reports and does not install, or has another anomaly
+//	aob_queue_length{queue}              what waits now: steps, posts, pushes or runs
+//	aob_stored_items{kind}               what the server has stored, when it was last listed; kind as in aob gc
+//	aob_stored_bytes{kind}               its size; kind is also ledger, devices or index, which are files
+//	aob_removed_total{kind}              what was removed, because nothing needed it any more
 //	aob_store_lost_bundles               bundles with missing or damaged files in the server's store
 //	aob_orphans_found_total{kind,why}    what sweeps of a cloud account found and no run needed
 //	aob_orphans_left                     of these, what could not be ended
@@ -39,6 +45,9 @@ import (
 type Metrics struct {
 	registry *prometheus.Registry
 
+	phases     *prometheus.HistogramVec
+	computed   *prometheus.CounterVec
+	removed    *prometheus.CounterVec
 	turns      *prometheus.CounterVec
 	turn       prometheus.Histogram
 	steps      *prometheus.CounterVec
@@ -69,7 +78,12 @@ func NewMetrics() *Metrics {
 		turn: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "aob_turn_seconds",
 			Help:    "Duration of a turn of the loop.",
 			Buckets: []float64{.001, .003, .01, .03, .1, .3, 1, 3, 10, 30}}),
-		steps: vec("aob_steps_total", "Executed steps, by kind and result.", "kind", "result"),
+		phases: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "aob_turn_phase_seconds",
+			Help:    "Duration of a part of a turn of the loop.",
+			Buckets: []float64{.0003, .001, .003, .01, .03, .1, .3, 1, 3, 10, 30}}, []string{"phase"}),
+		computed: vec("aob_turn_computed_total", "What turns of the loop have computed.", "what"),
+		removed:  vec("aob_removed_total", "What was removed, because nothing needed it any more.", "kind"),
+		steps:    vec("aob_steps_total", "Executed steps, by kind and result.", "kind", "result"),
 		forge: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "aob_forge_call_seconds",
 			Help:    "Duration of calls of the forge.",
 			Buckets: []float64{.003, .01, .03, .1, .3, 1, 3, 10, 30}}, []string{"what", "result"}),
@@ -90,6 +104,7 @@ func NewMetrics() *Metrics {
 		untold: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "aob_tracker_waiting",
 			Help: "Records that a tracker does not have yet."}, []string{"tracker"}),
 	}
+	m.registry.MustRegister(m.phases, m.computed, m.removed)
 	m.registry.MustRegister(m.turns, m.turn, m.steps, m.forge, m.git, m.gitBytes, m.started, m.trainings, m.modelBytes,
 		m.webhooks, m.tracker, m.untold, m.orphans, m.sweeps, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewBuildInfoCollector())
@@ -124,6 +139,21 @@ func (m *Metrics) Turn(took time.Duration, _ int, err error) {
 	}
 	m.turns.WithLabelValues(result).Inc()
 }
+
+// Phase counts a part of a turn: observe, plan, act or report.
+func (m *Metrics) Phase(phase string, took time.Duration) {
+	m.phases.WithLabelValues(phase).Observe(took.Seconds())
+}
+
+// Computed counts what a turn has computed, such as plans or pull requests.
+func (m *Metrics) Computed(what string, n int) {
+	if n > 0 {
+		m.computed.WithLabelValues(what).Add(float64(n))
+	}
+}
+
+// Removed counts what was removed because nothing needed it.
+func (m *Metrics) Removed(kind string) { m.removed.WithLabelValues(kind).Inc() }
 
 // ForgeCall counts one call of the forge.
 func (m *Metrics) ForgeCall(what string, took time.Duration, err error) {
@@ -217,7 +247,12 @@ func result(err error) string {
 type gauges struct{ Counter }
 
 var (
-	runsDesc = prometheus.NewDesc("aob_runs", "Current runs, by kind and phase.", []string{"kind", "phase"}, nil)
+	runsDesc  = prometheus.NewDesc("aob_runs", "Current runs, by kind and phase.", []string{"kind", "phase"}, nil)
+	queueDesc = prometheus.NewDesc("aob_queue_length", "What waits now.", []string{"queue"}, nil)
+	itemsDesc = prometheus.NewDesc("aob_stored_items",
+		"What the server has stored, when it was last listed, by kind.", []string{"kind"}, nil)
+	bytesDesc = prometheus.NewDesc("aob_stored_bytes",
+		"Size of what the server has stored, when it was last listed, by kind.", []string{"kind"}, nil)
 	lostDesc = prometheus.NewDesc("aob_store_lost_bundles",
 		"Bundles with missing or damaged files in the server's store.", nil, nil)
 	costDesc = prometheus.NewDesc("aob_run_cost_dollars",
@@ -231,6 +266,9 @@ var (
 // Describe implements prometheus.Collector.
 func (gauges) Describe(ch chan<- *prometheus.Desc) {
 	ch <- runsDesc
+	ch <- queueDesc
+	ch <- itemsDesc
+	ch <- bytesDesc
 	ch <- devicesDesc
 	ch <- lostDesc
 	ch <- leftDesc
@@ -258,6 +296,13 @@ func (g gauges) Collect(ch chan<- prometheus.Metric) {
 	}
 	for k, n := range c.Runs {
 		gauge(runsDesc, n, string(k.Kind), k.Phase.String())
+	}
+	for queue, n := range c.Queues {
+		gauge(queueDesc, n, queue)
+	}
+	for kind, n := range c.Stored {
+		gauge(itemsDesc, n.Count, kind)
+		number(bytesDesc, float64(n.Bytes), kind)
 	}
 	gauge(lostDesc, c.Lost)
 	gauge(leftDesc, c.Orphans)

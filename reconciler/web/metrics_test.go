@@ -27,7 +27,13 @@ func used(t *testing.T) *web.Metrics {
 	m.Watch(counts{
 		Runs:    map[web.RunCount]int{{Kind: delivery.RunTrain, Phase: delivery.RunRunning}: 2},
 		Devices: map[web.DeviceCount]int{{Fleet: "demo", Phase: delivery.DeviceHealthy}: 3},
+		Queues:  map[string]int{"posts": 7},
+		Stored:  map[string]web.Amount{"bundle": {Count: 5, Bytes: 17_000_000}},
 	})
+	m.Phase("plan", 2*time.Millisecond)
+	m.Computed("pull request", 40)
+	m.Computed("model", 0)
+	m.Removed("run")
 	m.Turn(9*time.Millisecond, 2, nil)
 	m.Turn(time.Second, 0, errors.New("no"))
 	m.ForgeCall("say", 20*time.Millisecond, delivery.Wait{For: time.Second})
@@ -93,6 +99,9 @@ func TestMetrics(t *testing.T) {
 		`aob_runs{kind="train",phase="running"} 2`, `aob_devices{fleet="demo",phase="healthy"} 3`,
 		`aob_runs_started_total{kind="train"} 1`, `aob_runs_started_total{kind="data"} 0`, `aob_trainings_total 1`,
 		`aob_model_bytes_served_total 4096`, `aob_webhooks_total{result="taken"} 1`,
+		`aob_turn_phase_seconds_bucket{phase="plan",le="0.003"} 1`, `aob_turn_computed_total{what="pull request"} 40`,
+		`aob_queue_length{queue="posts"} 7`, `aob_stored_items{kind="bundle"} 5`,
+		`aob_stored_bytes{kind="bundle"} 1.7e+07`, `aob_removed_total{kind="run"} 1`,
 		"go_goroutines ", "process_open_fds ",
 	} {
 		if !strings.Contains(text, "\n"+want) {

@@ -424,7 +424,9 @@ type Step struct {
 type Counts struct {
 	Runs    map[RunCount]int
 	Devices map[DeviceCount]int
-	Lost    int // bundles with missing or damaged files in the store
+	Queues  map[string]int    // what waits, by queue
+	Stored  map[string]Amount // what the server has stored, by kind
+	Lost    int               // bundles with missing or damaged files in the store
 	// Cost is what trainings have cost, by model and outcome: running, done, failed, or superseded by another push.
 	Cost    map[CostCount]delivery.Money
 	Orphans int // things in a cloud account that cannot be ended

@@ -34,8 +34,8 @@ func (u Update) empty() bool {
 		len(u.Models)+len(u.PRs)+len(u.Runs)+len(u.Fleets)+len(u.Gone) == 0
 }
 
-// Watching is how often a status is looked at that somebody watches, and after how long a watcher gets an update without
-// a change, so that both sides know of each other.
+// Watching is how often a status is looked at that somebody watches, and after how long a watcher gets an update
+// without a change, so that both sides know of each other.
 const (
 	watchEvery = time.Second
 	watchAlive = 20 * time.Second
