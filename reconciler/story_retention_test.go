@@ -136,15 +136,15 @@ func (s *sim) checkBundleUnneeded(b delivery.Digest) {
 		}
 	}
 	for n, tree := range s.knownTrees() {
-		for name, r := range tree.Releases {
+		for name, r := range tree.Releases.All() {
 			if r.Bundle == b {
 				s.fail("bundle %s is removed, and the file of %s in pull request %d names it", b.Short(), name, n)
 			}
 		}
 		main, _ := s.tree(s.main())
-		for name, m := range tree.Models {
+		for name, m := range tree.Models.All() {
 			if t, ok := s.signed.index.BySpec[m.SpecDigest()]; ok && t.Bundle == b &&
-				m.SpecDigest() != main.Models[name].SpecDigest() {
+				m.SpecDigest() != main.Models.Of(name).SpecDigest() {
 				s.fail("bundle %s is removed, and %s in pull request %d got it", b.Short(), name, n)
 			}
 		}

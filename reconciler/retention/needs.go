@@ -113,18 +113,22 @@ func (f *finder) releases() {
 
 // intent needs the bundles and datasets that files name.
 func (f *finder) intent(in delivery.Intent, because func(file string) delivery.Fact) {
-	for _, name := range slices.Sorted(maps.Keys(in.Releases)) {
-		r, file := in.Releases[name], "models/"+name+".release.yaml"
-		f.bundle(r.Bundle, because(file))
-		for _, v := range r.Variants {
-			f.bundle(v.Bundle, because(file))
-		}
+	for name, r := range in.Releases.All() {
+		f.release(r, because("models/"+name+".release.yaml"))
 	}
-	for _, name := range slices.Sorted(maps.Keys(in.Models)) {
-		f.need(Dataset, in.Models[name].Dataset.String(), because("models/"+name+".yaml"))
+	for name, m := range in.Models.All() {
+		f.need(Dataset, m.Dataset.String(), because("models/"+name+".yaml"))
 	}
-	for _, name := range slices.Sorted(maps.Keys(in.Gates)) {
-		f.need(Dataset, in.Gates[name].Evaluate.Dataset.String(), because("gates/"+name+".yaml"))
+	for name, g := range in.Gates.All() {
+		f.need(Dataset, g.Evaluate.Dataset.String(), because("gates/"+name+".yaml"))
+	}
+}
+
+// release needs the bundles of a release file.
+func (f *finder) release(r delivery.Release, because delivery.Fact) {
+	f.bundle(r.Bundle, because)
+	for _, v := range r.Variants {
+		f.bundle(v.Bundle, because)
 	}
 }
 
@@ -146,7 +150,7 @@ func (f *finder) fleets() {
 	}
 	fleets := map[string]bool{}
 	for _, in := range f.intents() {
-		for name, fleet := range in.Fleets {
+		for name, fleet := range in.Fleets.All() {
 			fleets[name] = true
 			for _, a := range f.w.Evidence.Accepted[fleet.Runs] {
 				if fleet.Version > 0 && a.Version == fleet.Version {
@@ -186,30 +190,9 @@ func (f *finder) pulls() {
 	f.need(Said, CommitOf(f.w.Main.Commit), why(code.KeptCommit, delivery.Values{Branch: f.w.Main.Branch}))
 	for _, pr := range f.w.Proposals {
 		because := why(code.KeptPull, delivery.Values{PRs: []int{pr.Number}})
-		own := delivery.Intent{Releases: map[string]delivery.Release{}, Models: map[string]delivery.Model{},
-			Gates: map[string]delivery.Gate{}}
-		for _, in := range []delivery.Intent{pr.Intent, pr.Merged} { // what it has from main is main's
-			for name, r := range in.Releases {
-				if r.Bundle != f.w.Main.Intent.Releases[name].Bundle {
-					own.Releases[name] = r
-				}
-			}
-			for name, m := range in.Models {
-				now := f.w.Main.Intent.Models[name]
-				if m.Dataset != now.Dataset {
-					own.Models[name] = m
-				}
-				if m.SpecDigest() != now.SpecDigest() {
-					f.trained(m, because)
-				}
-			}
-			for name, g := range in.Gates {
-				if g.Evaluate != f.w.Main.Intent.Gates[name].Evaluate {
-					own.Gates[name] = g
-				}
-			}
+		for _, in := range []delivery.Intent{pr.Intent, pr.Merged} {
+			f.differs(in, because)
 		}
-		f.intent(own, func(string) delivery.Fact { return because })
 		f.need(Said, CommitOf(pr.Head), because)
 		f.need(Said, PullOf(pr.Number), because)
 	}
@@ -222,6 +205,31 @@ func (f *finder) pulls() {
 		}
 		for _, m := range pr.Models {
 			f.model(m, because)
+		}
+	}
+}
+
+// differs needs what the files of a pull request name that are other ones than main's.
+func (f *finder) differs(in delivery.Intent, because delivery.Fact) {
+	main := f.w.Main.Intent
+	for _, name := range in.Releases.Changed(main.Releases, func(name string) bool {
+		return in.Releases.Of(name).Bundle == main.Releases.Of(name).Bundle
+	}) {
+		f.release(in.Releases.Of(name), because)
+	}
+	for _, name := range in.Models.Changed(main.Models, func(name string) bool {
+		return in.Models.Of(name).SpecDigest() == main.Models.Of(name).SpecDigest()
+	}) {
+		if m, there := in.Models.Get(name); there {
+			f.need(Dataset, m.Dataset.String(), because)
+			f.trained(m, because)
+		}
+	}
+	for _, name := range in.Gates.Changed(main.Gates, func(name string) bool {
+		return in.Gates.Of(name).Evaluate == main.Gates.Of(name).Evaluate
+	}) {
+		if g, there := in.Gates.Get(name); there {
+			f.need(Dataset, g.Evaluate.Dataset.String(), because)
 		}
 	}
 }

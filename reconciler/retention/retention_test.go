@@ -74,9 +74,10 @@ func TestDecide(t *testing.T) {
 	pulled.Proposals = []plan.Proposal{{PullRequest: delivery.PullRequest{Number: 12, Head: "abc"}}}
 	released := pulled
 	released.Proposals = []plan.Proposal{{PullRequest: delivery.PullRequest{Number: 12, Head: "abc"},
-		Intent: delivery.Intent{Releases: map[string]delivery.Release{"cells": {Bundle: digest("b")}}}}}
+		Intent: delivery.Intent{Releases: delivery.NamedOf(
+			map[string]delivery.Release{"cells": {Bundle: digest("b")}})}}}
 	named := empty()
-	named.Main.Intent.Releases = map[string]delivery.Release{"cells": {Bundle: digest("b")}}
+	named.Main.Intent.Releases = delivery.NamedOf(map[string]delivery.Release{"cells": {Bundle: digest("b")}})
 	device := empty()
 	device.Devices = map[string][]delivery.Device{"docks": {{Report: delivery.Report{Device: "jetson-3",
 		Bundle: digest("b")}}}}
@@ -85,7 +86,7 @@ func TestDecide(t *testing.T) {
 		Previous: &delivery.Target{Bundle: digest("b")}}}
 	clocks := empty()
 	clocks.Clocks = map[string]rollout.State{"docks": {}, "gone": {}}
-	clocks.Main.Intent.Fleets = map[string]delivery.Fleet{"docks": {Name: "docks"}}
+	clocks.Main.Intent.Fleets = delivery.NamedOf(map[string]delivery.Fleet{"docks": {Name: "docks"}})
 	unread := accepted
 	unread.Evidence.Unread = []plan.UnreadStatement{{Bundle: digest("b")}}
 	list := empty()
@@ -250,7 +251,7 @@ func mustKeep(w plan.World) (list []retention.Ref) {
 		bundles = append(bundles, d.Release.Bundle)
 	}
 	for _, pr := range w.Proposals {
-		for _, r := range pr.Intent.Releases {
+		for _, r := range pr.Intent.Releases.All() {
 			bundles = append(bundles, r.Bundle)
 		}
 	}
@@ -337,7 +338,8 @@ func randomWorld(rng *rand.Rand) (plan.World, []retention.Item) {
 	}
 	for i := range rng.IntN(3) {
 		w.Proposals = append(w.Proposals, plan.Proposal{PullRequest: delivery.PullRequest{Number: i + 1},
-			Intent: delivery.Intent{Releases: map[string]delivery.Release{"cells": {Bundle: name(rng.IntN(bundles))}}}})
+			Intent: delivery.Intent{Releases: delivery.NamedOf(map[string]delivery.Release{
+				"cells": {Bundle: name(rng.IntN(bundles))}})}})
 	}
 	return w, items
 }
