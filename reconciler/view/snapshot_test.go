@@ -352,6 +352,8 @@ func (l loopAt) Last() *Snapshot { return l.last }
 // A starting loop has not taken a turn yet.
 type starting struct{ Loop }
 
+func (starting) Waiting() map[string]int { return nil }
+
 func (starting) Last() *Snapshot { return nil }
 func (starting) Unknown() error  { return errors.New("nothing is known yet") }
 
