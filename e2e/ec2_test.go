@@ -216,8 +216,8 @@ checks:
 	w.close(t)
 }
 
-// trains waits for an instance after another one, and then until it has started its trainer. An environment of gigabytes
-// takes minutes for each.
+// trains waits for an instance after another one, and then until it has started its trainer. An environment
+// of gigabytes takes minutes for each.
 func (a *account) trains(t *testing.T, after string) {
 	t.Helper()
 	until(t, func() error {
