@@ -42,10 +42,8 @@ const (
 		"they run"
 )
 
-const (
-	retryAfter = 10 * time.Second // pause before something that cannot be read is read again
-	maxSpecs   = 10_000           // cached specs of old commits
-)
+// retryAfter is the pause before something that cannot be read is read again.
+const retryAfter = 10 * time.Second
 
 // A History reads the history of main. Only the loop's goroutine may use it.
 type History struct {
@@ -64,11 +62,10 @@ type History struct {
 	lostStored  delivery.Digest // of the lost gates in the ledger
 	lostList    []plan.LostGate // the result for lostFor
 	lostFor     delivery.Digest
-	moves       map[string][]plan.Repoint     // of movesAt, by fleet and model
-	movesAt     string                        // a commit of main
-	releases    map[string][]plan.Past        // as last read, by model
-	failed      map[string]failure            // models whose history cannot be read
-	specs       map[[2]string]delivery.Digest // of models at old commits, by commit and name
+	moves       map[string][]plan.Repoint // of movesAt, by fleet and model
+	movesAt     string                    // a commit of main
+	releases    map[string]*modelPast     // of the models that the last plan needed
+	failed      map[string]failure        // models whose history cannot be read
 }
 
 // A failure is why something could not be read, and when.
@@ -80,7 +77,7 @@ type failure struct {
 // New returns the history of a branch.
 func New(repo Repo, book ledger.RecordStore, t *turn.Turn, reader *commits.Reader, branch string) *History {
 	return &History{repo: repo, ledger: book, turn: t, commits: reader, branch: branch,
-		releases: map[string][]plan.Past{}, failed: map[string]failure{}, specs: map[[2]string]delivery.Digest{}}
+		releases: map[string]*modelPast{}, failed: map[string]failure{}}
 }
 
 // lastGoodKey is the ledger's key of the last commit of main that could be read, without the branch.

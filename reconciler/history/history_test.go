@@ -3,13 +3,17 @@ package history
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/autonomos/aob/reconciler/commits"
+	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/git"
 	"github.com/autonomos/aob/reconciler/intent"
 	"github.com/autonomos/aob/reconciler/ledger"
@@ -144,5 +148,62 @@ func TestRemovalNamesItsPullRequest(t *testing.T) {
 	past, err := h.releasesOf("b", "raccoon")
 	if err != nil || len(past) != 2 || past[0].Pull != 30 || past[1].Pull != 0 {
 		t.Errorf("got %+v, %v", past, err)
+	}
+}
+
+// A counted repository has one release file a commit, and counts the files that are read.
+type counted struct {
+	line
+	read  map[string]int
+	large bool // files are too large, so far
+}
+
+func (c *counted) History(head, _ string) (list []git.FileVersion, err error) {
+	for commit := head[0]; commit >= 'a'; commit-- {
+		list = append(list, git.FileVersion{Commit: string(commit), Blob: "release " + string(commit)})
+	}
+	return list, nil
+}
+
+func (c *counted) Blob(blob string, _ int64) ([]byte, error) {
+	c.read[blob]++
+	if c.large {
+		return nil, git.ErrTooBig
+	}
+	version := strings.TrimPrefix(blob, "release ")[0] - 'a' + 1
+	return fmt.Appendf(nil, "apiVersion: aob/v1\nkind: Release\nname: raccoon\nversion: %d\nbundle: %s\nspec: %s\n"+
+		"measured: []\n", version, delivery.Sum(nil), delivery.Sum(nil)), nil
+}
+
+// Each release file is read and parsed once, however often main moves.
+func TestReleaseFilesAreReadOnce(t *testing.T) {
+	repo := &counted{read: map[string]int{}}
+	h, _ := open(repo, book{})
+	for _, head := range []string{"a", "b", "b", "c", "b", "c"} {
+		past, err := h.releasesOf(head, "raccoon")
+		if err != nil || len(past) != int(head[0]-'a'+1) {
+			t.Fatalf("%s: %d versions, %v", head, len(past), err)
+		}
+		for i, p := range past {
+			if p.Release == nil || p.Release.Version != len(past)-i {
+				t.Errorf("%s: version %d is %+v", head, len(past)-i, p.Release)
+			}
+		}
+	}
+	if diff := cmp.Diff(map[string]int{"release a": 1, "release b": 1, "release c": 1}, repo.read); diff != "" {
+		t.Errorf("reads (-want +got):\n%s", diff)
+	}
+}
+
+// A file that was not fetched because of its size may be there later.
+func TestLargeReleaseFilesAreReadAgain(t *testing.T) {
+	repo := &counted{read: map[string]int{}, large: true}
+	h, _ := open(repo, book{})
+	if past, err := h.releasesOf("a", "raccoon"); err != nil || past[0].Release != nil {
+		t.Fatalf("%+v, %v", past, err)
+	}
+	repo.large = false
+	if past, err := h.releasesOf("a", "raccoon"); err != nil || past[0].Release == nil {
+		t.Fatalf("%+v, %v", past, err)
 	}
 }
