@@ -87,6 +87,7 @@ func serve(ctx context.Context, config, debug string, adopt bool) (err error) {
 	defer cancel()
 	var background sync.WaitGroup
 	background.Go(func() { p.store.Run(ctx) })
+	background.Go(func() { p.archive.Recheck(ctx, p.loop.Wake) })
 	background.Go(func() { logDiagnoses(ctx, p.settings, log) })
 	if p.watchOnly == nil {
 		background.Go(func() { p.papers.Run(ctx) })
@@ -136,6 +137,7 @@ type server struct {
 	devices   *fleet.Server
 	loop      *reconciler.Reconciler
 	store     *archive.Check
+	archive   *archive.Archive
 	papers    *archive.Papers
 	shelf     *shelf.Shelf
 	sweeper   *cloud.Sweeper // nil without an account of AWS
@@ -235,6 +237,9 @@ func (p *server) openStores(ctx context.Context) (err error) {
 		return err
 	}
 	p.closers = append(p.closers, func() error {
+		if p.archive != nil {
+			p.archive.Statements.Flush()
+		}
 		if err := p.bundles.Fold(context.Background()); err != nil {
 			p.log.Warn("index.json of the store is not up to date: other tools and older versions of aob miss the "+
 				"newest statements", "error", err.Error())
@@ -301,7 +306,9 @@ func (p *server) openLoop(ctx context.Context) error {
 	r.Runs = &run.Store{Dir: st.runs(), Command: []string{self, "runner", "--config", p.config}, StateID: p.folder.ID,
 		Env: runnerEnv(s, p.trainers), Mask: p.mask, Wake: r.Wake}
 	statements := evidence.New(p.bundles, p.evidence, p.trusted)
-	r.Evidence = &archive.Archive{Bundles: p.bundles, Statements: statements, Log: p.log}
+	statements.Cache, statements.Log = st.verified(), p.log
+	p.archive = &archive.Archive{Bundles: p.bundles, Statements: statements, Log: p.log}
+	r.Evidence = p.archive
 	p.papers = &archive.Papers{Bundles: p.bundles, Statements: statements, Server: strings.TrimRight(s.Listen.URL, "/"),
 		Log: p.log}
 	if p.folder.From != "" { // the original may have published versions after it was copied

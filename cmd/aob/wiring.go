@@ -46,6 +46,7 @@ func (s state) runs() string     { return s.path("runs") }
 func (s state) bundles() string  { return s.path("bundles") }
 func (s state) trainers() string { return s.path("trainers") }
 func (s state) engines() string  { return s.path("engines") }
+func (s state) verified() string { return s.path("verified") }
 func (s state) ledger() string   { return s.path("ledger.db") }
 
 // filesOf returns the store of run outputs.

@@ -2,11 +2,14 @@ package archive
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"log/slog"
 	"maps"
 	"slices"
+	"sync"
+	"time"
 
 	"github.com/autonomos/aob/reconciler/artifact"
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -14,19 +17,26 @@ import (
 	"github.com/autonomos/aob/reconciler/plan"
 )
 
-// An Archive contains bundles and signed statements about them. Only the loop's goroutine may use it.
+// An Archive contains bundles and signed statements about them. Only the loop's goroutine may use it, except for
+// Recheck.
 type Archive struct {
 	Bundles    *artifact.Store
 	Statements *evidence.Store
 	Log        *slog.Logger
 
-	described map[delivery.Digest]plan.Bundle
-	last      *evidence.Snapshot // of which index was made
-	removed   map[delivery.Digest]bool
-	index     plan.Evidence
-	given     plan.Evidence      // as returned last
-	givenOf   *evidence.Snapshot // of which given was made
-	logged    map[delivery.Digest]bool
+	mu         sync.Mutex                      // guards the following up to last
+	described  map[delivery.Digest]plan.Bundle // those that the store has
+	missing    []delivery.Digest               // bundles that cannot be read
+	generation int                             // of the list of bundles
+	listed     int                             // bundles of it that were described, or are missing
+	recheck    []delivery.Digest               // bundles whose description is from before the start
+
+	last    *evidence.Snapshot // of which index was made
+	removed map[delivery.Digest]bool
+	index   plan.Evidence
+	given   plan.Evidence // as returned last
+	changed bool          // since given
+	logged  map[delivery.Digest]bool
 }
 
 // Sign signs a statement about a bundle.
@@ -44,8 +54,17 @@ func (a *Archive) Evidence(ctx context.Context, scored []delivery.Digest) (plan.
 	if err != nil {
 		return plan.Evidence{}, err
 	}
-	if s != a.last || !maps.Equal(removed, a.removed) {
-		a.last, a.removed, a.index = s, removed, indexed(s, removed)
+	if same := maps.Equal(removed, a.removed); s != a.last || !same {
+		added, ok := a.Statements.Added(a.last, s)
+		if ok && same && (len(removed) == 0 || !slices.ContainsFunc(added, makes)) {
+			a.index = grown(a.index, s, added)
+		} else {
+			a.index = indexed(s, removed)
+		}
+		if !same {
+			a.generation = 0 // all bundles are looked at again
+		}
+		a.last, a.removed, a.changed = s, removed, true
 		a.log(s.Skipped)
 	}
 	e := a.index
@@ -61,12 +80,12 @@ func (a *Archive) Evidence(ctx context.Context, scored []delivery.Digest) (plan.
 	for _, bundle := range scored {
 		e.Scored[bundle] = true
 	}
-	// A bundle and a statement have the same content for ever, so that their names tell whether anything changed.
-	if e.Version = a.given.Version; s != a.givenOf || !sameKeys(e.Bundles, a.given.Bundles) ||
-		!sameKeys(e.Scores, a.given.Scores) || !sameKeys(e.Scored, a.given.Scored) {
+	// A statement has the same content for ever, so that the keys of scores tell whether anything changed.
+	if e.Version = a.given.Version; a.changed || !sameKeys(e.Scores, a.given.Scores) ||
+		!sameKeys(e.Scored, a.given.Scored) {
 		e.Version++
 	}
-	a.given, a.givenOf = e, s
+	a.given, a.changed = e, false
 	return e, nil
 }
 
@@ -93,19 +112,14 @@ func (a *Archive) log(list []evidence.Skipped) {
 // not made: whoever needs it again gets it made again. What main has accepted is never removed.
 func indexed(s *evidence.Snapshot, removed map[delivery.Digest]bool) plan.Evidence {
 	e := plan.Evidence{BySpec: map[delivery.Digest]plan.Trained{}, ByRun: map[delivery.Digest]plan.Trained{},
-		Resolved: s.Resolved, Variants: s.VariantsOf, Benches: s.BenchesOf, Verdicts: s.Verdicts,
-		Accepted: map[string][]delivery.Acceptance{}, Newer: s.Newer}
-	for model, list := range s.AcceptancesOf {
-		e.Accepted[model] = delivery.Each(list, func(a delivery.Acceptance) delivery.Acceptance {
-			if len(a.Variants) == 0 {
-				a.Variants = signedVariants(a, s.ReleasesOf[a.Bundle])
-			}
-			return a
-		})
+		Accepted: map[string][]delivery.Acceptance{}}
+	share(&e, s)
+	for model := range s.AcceptancesOf {
+		e.Accepted[model] = acceptances(s, model)
 	}
 	for spec, list := range s.TrainingsOf {
 		for _, t := range list {
-			trained := plan.Trained{Bundle: t.Result.Bundle, Training: t}
+			trained := trainedBy(t)
 			if removed[trained.Bundle] {
 				continue
 			}
@@ -121,7 +135,7 @@ func indexed(s *evidence.Snapshot, removed map[delivery.Digest]bool) plan.Eviden
 	}
 	for key, t := range s.Trainings {
 		if !removed[t.Result.Bundle] {
-			e.ByRun[key] = plan.Trained{Bundle: t.Result.Bundle, Training: t}
+			e.ByRun[key] = trainedBy(t)
 		}
 	}
 	if len(removed) > 0 {
@@ -135,16 +149,90 @@ func indexed(s *evidence.Snapshot, removed map[delivery.Digest]bool) plan.Eviden
 			})
 		}
 	}
-	for _, list := range s.ReleasesOf {
-		e.Releases = append(e.Releases, list...)
+	for _, r := range s.Releases {
+		e.Releases = append(e.Releases, *r)
 	}
-	for _, list := range s.AbortsOf {
-		e.Aborts = append(e.Aborts, list...)
+	e.Aborts = aborts(s)
+	return e
+}
+
+// grown is indexed of a snapshot that has a few statements more than the one of which e was made. It copies only the
+// maps that change: a plan may still use e.
+func grown(e plan.Evidence, s *evidence.Snapshot, added []evidence.Statement) plan.Evidence {
+	resolved, variants := e.Resolved, e.Variants
+	share(&e, s)
+	if !slices.ContainsFunc(added, makes) {
+		e.Resolved, e.Variants = resolved, variants // without those of removed bundles
 	}
+	trained, accepted := false, false
+	accept := func(model string) {
+		if !accepted {
+			e.Accepted, accepted = maps.Clone(e.Accepted), true
+		}
+		e.Accepted[model] = acceptances(s, model)
+	}
+	for _, st := range added {
+		switch v := st.Value.(type) {
+		case *delivery.Training:
+			if !trained {
+				e.BySpec, e.ByRun, trained = maps.Clone(e.BySpec), maps.Clone(e.ByRun), true
+			}
+			if _, there := e.BySpec[v.Spec]; !there {
+				e.BySpec[v.Spec] = trainedBy(v)
+			}
+			if _, there := e.ByRun[v.Run]; !there {
+				e.ByRun[v.Run] = trainedBy(v)
+			}
+		case *delivery.ReleaseStatement:
+			e.Releases = append(e.Releases, *v)
+			if len(s.AcceptancesOf[v.Model]) > 0 {
+				accept(v.Model)
+			}
+		case *delivery.Acceptance:
+			accept(v.Model)
+		case *delivery.Abort:
+			e.Aborts = aborts(s)
+		}
+	}
+	return e
+}
+
+// makes reports whether a statement is about the making of a bundle.
+func makes(st evidence.Statement) bool {
+	switch st.Value.(type) {
+	case *delivery.Training, *delivery.Resolved, *delivery.MadeVariant:
+		return true
+	}
+	return false
+}
+
+// share sets what evidence and a snapshot have in common.
+func share(e *plan.Evidence, s *evidence.Snapshot) {
+	e.Resolved, e.Variants, e.Benches, e.Verdicts, e.Newer = s.Resolved, s.VariantsOf, s.BenchesOf, s.Verdicts, s.Newer
+	e.Unread = nil
 	for _, u := range s.Unread {
 		e.Unread = append(e.Unread, plan.UnreadStatement{Bundle: u.Bundle, Type: u.Type, Why: u.Why})
 	}
-	return e
+}
+
+func trainedBy(t *delivery.Training) plan.Trained {
+	return plan.Trained{Bundle: t.Result.Bundle, Training: *t}
+}
+
+func acceptances(s *evidence.Snapshot, model string) []delivery.Acceptance {
+	return delivery.Each(s.AcceptancesOf[model], func(a delivery.Acceptance) delivery.Acceptance {
+		if len(a.Variants) == 0 {
+			a.Variants = signedVariants(a, s.ReleasesOf[a.Bundle])
+		}
+		return a
+	})
+}
+
+func aborts(s *evidence.Snapshot) (list []delivery.Abort) {
+	for _, fleet := range slices.Sorted(maps.Keys(s.AbortsOf)) {
+		list = append(list, s.AbortsOf[fleet]...)
+	}
+	return list
 }
 
 // signedVariants returns the variants of a release whose acceptance lists none, because an older aob signed it or
@@ -169,30 +257,101 @@ func signedVariants(a delivery.Acceptance, statements []delivery.ReleaseStatemen
 
 // bundles describes all bundles of the store. Each is read once.
 func (a *Archive) bundles(ctx context.Context) (map[delivery.Digest]plan.Bundle, error) {
-	list, err := a.Bundles.Bundles(ctx)
+	list, generation, length, err := a.Bundles.BundlesSince(ctx, a.generation, a.listed)
 	if err != nil {
 		return nil, err
 	}
-	if a.described == nil {
-		a.described = map[delivery.Digest]plan.Bundle{}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	before, there := a.described, a.described
+	var notes map[delivery.Digest][]byte
+	switch {
+	case generation != a.generation || before == nil: // the list is another one
+		if there = make(map[delivery.Digest]plan.Bundle, len(list)); before == nil {
+			notes = a.Statements.Notes()
+		}
+	case len(list)+len(a.missing) == 0:
+		return there, nil
+	default:
+		there = maps.Clone(there)
+		list = append(a.missing, list...)
 	}
-	there := make(map[delivery.Digest]plan.Bundle, len(list))
+	a.missing = nil
 	for _, d := range list {
-		b, ok := a.described[d]
+		if a.removed[d] {
+			continue
+		}
+		b, ok := before[d]
+		if note := notes[d]; note != nil && json.Unmarshal(note, &b) == nil {
+			a.recheck, ok = append(a.recheck, d), true
+		}
 		if !ok {
-			info, err := a.Bundles.Describe(ctx, d)
-			if err != nil {
-				// A damaged or missing bundle is skipped.
-				if !errors.Is(err, fs.ErrNotExist) {
-					a.log([]evidence.Skipped{{Referrer: d, Why: err.Error()}})
-				}
+			if b, err = a.describe(ctx, d); err != nil {
+				a.missing = append(a.missing, d)
 				continue
 			}
-			b = plan.Bundle{Model: info.Model, Signature: info.Signature.Digest(), Size: info.Size,
-				Classes: info.Labels, Thresholds: info.Thresholds}
-			a.described[d] = b
 		}
 		there[d] = b
 	}
+	if a.generation, a.listed = generation, length; !sameKeys(there, before) {
+		a.changed = true
+	} else if before != nil {
+		there = before
+	}
+	a.described = there
 	return there, nil
+}
+
+// describe reads what plans need of a bundle. A damaged or missing one is logged.
+func (a *Archive) describe(ctx context.Context, d delivery.Digest) (b plan.Bundle, err error) {
+	info, err := a.Bundles.Describe(ctx, d)
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			a.log([]evidence.Skipped{{Referrer: d, Why: err.Error()}})
+		}
+		return b, err
+	}
+	b = plan.Bundle{Model: info.Model, Signature: info.Signature.Digest(), Size: info.Size,
+		Classes: info.Labels, Thresholds: info.Thresholds}
+	if note, err := json.Marshal(b); err == nil {
+		a.Statements.Note(d, note)
+	}
+	return b, nil
+}
+
+// recheckPause is the time between two bundles that Recheck reads.
+const recheckPause = 10 * time.Millisecond
+
+// Recheck reads the files of the bundles and statements that the cache has, beside the loop. wake is called when some
+// are gone or damaged, which the next Evidence says.
+func (a *Archive) Recheck(ctx context.Context, wake func()) {
+	var statements sync.WaitGroup
+	defer statements.Wait()
+	statements.Go(func() { a.Statements.Recheck(ctx, wake) })
+	for pause := time.Second; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+		a.mu.Lock()
+		var d delivery.Digest
+		if n := len(a.recheck); n > 0 {
+			d, a.recheck = a.recheck[n-1], a.recheck[:n-1]
+		}
+		a.mu.Unlock()
+		if d == "" {
+			pause = time.Second
+			continue
+		}
+		pause = recheckPause
+		if _, err := a.Bundles.Describe(ctx, d); err != nil && ctx.Err() == nil {
+			a.mu.Lock()
+			a.described = maps.Clone(a.described)
+			delete(a.described, d)
+			a.missing, a.changed = append(a.missing, d), true
+			a.mu.Unlock()
+			wake()
+		}
+	}
 }

@@ -1,6 +1,8 @@
 package archive
 
 import (
+	"crypto/rand"
+	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -92,8 +94,8 @@ func TestRemovedBundlesWereNotMade(t *testing.T) {
 	}
 	gone, kept, again := training("r1", "s1", "gone"), training("r2", "s2", "kept"), training("r1", "s1", "again")
 	s := &evidence.Snapshot{
-		Trainings:   map[delivery.Digest]delivery.Training{"r1": gone, "r2": kept},
-		TrainingsOf: map[delivery.Digest][]delivery.Training{"s1": {gone}, "s2": {kept}},
+		Trainings:   map[delivery.Digest]*delivery.Training{"r1": &gone, "r2": &kept},
+		TrainingsOf: map[delivery.Digest][]*delivery.Training{"s1": {&gone}, "s2": {&kept}},
 		Resolved: map[delivery.Digest]delivery.Resolved{"t1": {Result: delivery.ThresholdResult{Bundle: "gone2"}},
 			"t2": {Result: delivery.ThresholdResult{Bundle: "kept2"}}},
 		VariantsOf: map[delivery.Digest][]delivery.MadeVariant{"kept": {
@@ -113,8 +115,75 @@ func TestRemovedBundlesWereNotMade(t *testing.T) {
 	if got := e.Variants["kept"]; len(got) != 1 || got[0].Result.Bundle != "kept3" || len(s.VariantsOf["kept"]) != 2 {
 		t.Errorf("variants: %v", got)
 	}
-	s.TrainingsOf["s1"] = append(s.TrainingsOf["s1"], again)
+	s.TrainingsOf["s1"] = append(s.TrainingsOf["s1"], &again)
 	if e := indexed(s, removed); e.BySpec["s1"].Bundle != "again" || e.ByRun["r1"].Bundle != "again" {
 		t.Errorf("trained again: %v, %v", e.BySpec["s1"], e.ByRun["r1"])
+	}
+}
+
+// Evidence that grows by single statements is the same as that of all statements at once, and that of a restart.
+func TestEvidenceGrows(t *testing.T) {
+	s := newShelf(t)
+	s.papers.Statements.Cache = filepath.Join(t.TempDir(), "verified")
+	a := &Archive{Bundles: s.papers.Bundles, Statements: s.papers.Statements, Log: s.papers.Log}
+	first, err := a.Evidence(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	was := len(first.Releases) + len(first.ByRun) + len(first.Accepted["cells"]) + len(first.Aborts)
+	judged := []delivery.JudgedVariant{{Variant: "int8", Bundle: digest("int8")}}
+	for i, p := range []struct {
+		kind  string
+		value any
+	}{
+		{delivery.TrainingType, delivery.Training{Run: digest("run 2"), Spec: digest("spec"),
+			Result: delivery.TrainResult{Bundle: s.bundle}}},
+		{delivery.TrainingType, delivery.Training{Run: digest("run 3"), Spec: digest("spec 2"),
+			Result: delivery.TrainResult{Bundle: s.bundle}}},
+		{delivery.AcceptanceType, delivery.Acceptance{Model: "cells", Version: 2, Spec: digest("spec 2"),
+			Bundle: s.bundle}},
+		{delivery.ReleaseType, delivery.ReleaseStatement{Model: "cells", Version: 2, Spec: digest("spec 2"),
+			Bundle: s.bundle, Variants: judged}}, // the acceptance gets its variants
+		{delivery.AbortType, delivery.Abort{Fleet: "line", Model: "cells", Bundle: s.bundle}},
+		{delivery.AbortType, delivery.Abort{Fleet: "hall", Model: "cells", Bundle: s.bundle}},
+		{delivery.VerdictType, delivery.Verdict{Key: digest("verdict"), Gate: "production", Outcome: delivery.Pass}},
+	} {
+		if err := a.Sign(t.Context(), s.bundle, p.kind, p.value); err != nil {
+			t.Fatal(err)
+		}
+		got, err := a.Evidence(t.Context(), nil)
+		if err != nil || got.Version != first.Version+i+1 {
+			t.Fatalf("version %d, %v", got.Version, err)
+		}
+		want := indexed(a.last, nil)
+		want.Bundles, want.Scores, want.Scored, want.Version = got.Bundles, got.Scores, got.Scored, got.Version
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("after statement %d (-at once +grown):\n%s", i, diff)
+		}
+	}
+	if n := len(first.Releases) + len(first.ByRun) + len(first.Accepted["cells"]) + len(first.Aborts); n != was {
+		t.Errorf("the first evidence has changed: %d statements, were %d", n, was)
+	}
+	for range 40 { // so many that they are written to the cache
+		if err := a.Sign(t.Context(), s.bundle, delivery.VerdictType, delivery.Verdict{Gate: "production",
+			Key: digest(rand.Text()), Outcome: delivery.Pass}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := a.Evidence(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Statements.Flush()
+	statements := evidence.New(s.papers.Bundles, s.key, nil)
+	statements.Cache = s.papers.Statements.Cache
+	again := &Archive{Bundles: s.papers.Bundles, Statements: statements, Log: s.papers.Log}
+	got, err := again.Evidence(t.Context(), nil)
+	if err != nil || len(again.recheck) != 1 {
+		t.Fatalf("%d bundles are out of the cache, %v", len(again.recheck), err)
+	}
+	want.Version = got.Version
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("after a restart (-before +after):\n%s", diff)
 	}
 }

@@ -23,7 +23,8 @@ type Papers struct {
 	Server     string // the address of the server; empty for none
 	Log        *slog.Logger
 
-	last *evidence.Snapshot // all of whose releases have their documents
+	last    *evidence.Snapshot // all of whose releases have their documents, except waiting
+	waiting []delivery.Acceptance
 }
 
 // papersPoll is how often Papers looks for new releases.
@@ -51,25 +52,63 @@ func (p *Papers) Step(ctx context.Context) error {
 	if err != nil || s == p.last {
 		return err
 	}
-	var errs []error
-	for _, model := range slices.Sorted(maps.Keys(s.AcceptancesOf)) {
-		for _, a := range s.AcceptancesOf[model] {
-			if err := p.write(ctx, s, a); err != nil {
-				errs = append(errs, fmt.Errorf("%s@%d: %w", a.Model, a.Version, err))
+	list := slices.Clip(p.waiting)
+	if added, ok := p.Statements.Added(p.last, s); ok {
+		for _, st := range added {
+			if a, ok := st.Value.(*delivery.Acceptance); ok {
+				list = append(list, *a)
 			}
+		}
+	} else if list, err = p.without(ctx, s); err != nil {
+		return err
+	}
+	var errs []error
+	var waiting []delivery.Acceptance
+	for _, a := range list {
+		ok, err := p.write(ctx, s, a)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s@%d: %w", a.Model, a.Version, err))
+		} else if !ok {
+			waiting = append(waiting, a)
 		}
 	}
 	if len(errs) == 0 {
-		p.last = s
+		p.last, p.waiting = s, waiting
 	}
 	return errors.Join(errs...)
 }
 
-// write writes the documents about one release that are missing.
-func (p *Papers) write(ctx context.Context, s *evidence.Snapshot, a delivery.Acceptance) error {
+// without lists the acceptances of bundles to which fewer documents are attached than there are acceptances.
+func (p *Papers) without(ctx context.Context, s *evidence.Snapshot) (list []delivery.Acceptance, err error) {
+	accepted := map[delivery.Digest]int{}
+	for _, of := range s.AcceptancesOf {
+		for _, a := range of {
+			accepted[a.Bundle]++
+		}
+	}
+	for _, model := range slices.Sorted(maps.Keys(s.AcceptancesOf)) {
+		for _, a := range s.AcceptancesOf[model] {
+			for _, kind := range delivery.PaperTypes {
+				attached, err := p.Bundles.Attached(ctx, a.Bundle, evidence.ArtifactType(kind))
+				if err != nil {
+					return nil, err
+				}
+				if len(attached) < accepted[a.Bundle] {
+					list = append(list, a)
+					break
+				}
+			}
+		}
+	}
+	return list, nil
+}
+
+// write writes the documents about one release that are missing. It reports false if something that they tell is not
+// there yet.
+func (p *Papers) write(ctx context.Context, s *evidence.Snapshot, a delivery.Acceptance) (ok bool, err error) {
 	papers, err := p.Statements.Papers(ctx, a.Bundle)
 	if err != nil {
-		return err
+		return false, err
 	}
 	missing := slices.DeleteFunc(slices.Clone(delivery.PaperTypes), func(kind string) bool {
 		return slices.ContainsFunc(papers, func(p delivery.Paper) bool {
@@ -77,22 +116,22 @@ func (p *Papers) write(ctx context.Context, s *evidence.Snapshot, a delivery.Acc
 		})
 	})
 	if len(missing) == 0 {
-		return nil
+		return true, nil
 	}
 	r, ok, err := p.record(ctx, s, a)
 	if err != nil || !ok {
-		return err
+		return false, err
 	}
 	documents, err := provenance.Documents(r)
 	if err != nil {
-		return err
+		return false, err
 	}
 	for _, kind := range missing {
 		if err := p.Statements.Sign(ctx, a.Bundle, kind, documents[kind]); err != nil {
-			return err
+			return false, err
 		}
 	}
-	return nil
+	return true, nil
 }
 
 // record collects what is known about a release. It reports false if its bundle or a statement about it is not there.
@@ -118,7 +157,7 @@ func (p *Papers) record(ctx context.Context, s *evidence.Snapshot, a delivery.Ac
 	}
 	for _, key := range slices.Sorted(maps.Keys(s.Trainings)) {
 		if t := s.Trainings[key]; t.Result.Bundle == trained {
-			r.Training = t
+			r.Training = *t
 			break
 		}
 	}

@@ -279,7 +279,21 @@ func (s *Store) Bundles(ctx context.Context) ([]delivery.Digest, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(ix.allBundles(), func(d delivery.Digest) bool { return removed[d] }), nil
+	return slices.DeleteFunc(ix.bundlesAfter(0), func(d delivery.Digest) bool { return removed[d] }), nil
+}
+
+// BundlesSince lists the bundles after the first n, as Since does for what is attached to them.
+func (s *Store) BundlesSince(ctx context.Context, generation, n int) (list []delivery.Digest, now, length int,
+	err error) {
+	ix, err := s.loadIndex()
+	if err != nil {
+		return nil, 0, 0, err
+	}
+	if ix.generation != generation {
+		n = 0
+	}
+	list = ix.bundlesAfter(n)
+	return list, ix.generation, n + len(list), nil
 }
 
 // Unpack writes a bundle's files into dir, which must be absent or empty: model.onnx, signature.json, labels.json,

@@ -12,11 +12,10 @@ import (
 // Grow adds n referrers to the index without writing their blobs.
 func Grow(b *testing.B, s *Store, subject delivery.Digest, artifactType string, n int) {
 	b.Helper()
-	ix, err := s.loadIndex()
+	entries, err := s.allEntries()
 	if err != nil {
 		b.Fatal(err)
 	}
-	entries := ix.entries()
 	for i := range n {
 		e := descriptor(ocispec.MediaTypeImageManifest, blob{delivery.Sum(fmt.Append(nil, i)), 675})
 		e.ArtifactType = artifactType

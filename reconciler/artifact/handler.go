@@ -142,11 +142,10 @@ func (s *Store) serveReferrers(w *countingWriter, r *http.Request, digest delive
 		MediaType: ocispec.MediaTypeImageIndex,
 		Manifests: []ocispec.Descriptor{},
 	}
-	for _, p := range ix.attachedTo(digest) {
-		e, _ := ix.entry(p.referrer)
-		if filter == "" || e.ArtifactType == filter {
-			entry := descriptor(e.MediaType, blob{p.referrer, e.Size})
-			entry.ArtifactType = e.ArtifactType
+	for e := range ix.attachedTo(digest) {
+		if filter == "" || e.artifactType == filter {
+			entry := descriptor(ocispec.MediaTypeImageManifest, blob{e.digest, e.size})
+			entry.ArtifactType = e.artifactType
 			list.Manifests = append(list.Manifests, entry)
 		}
 	}

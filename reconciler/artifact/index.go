@@ -1,6 +1,7 @@
 package artifact
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -31,94 +32,136 @@ const (
 	dockerList     = "application/vnd.docker.distribution.manifest.list.v2+json"
 )
 
-// An index is the content of index.json and of the log beside it, with lookup tables. Entries are only added.
+// An index is what the manifests in index.json and in the log beside it are. It has of each what is looked up; the
+// whole entries are on disk. Entries are only added.
 type index struct {
-	file    fs.FileInfo // of index.json, from which it was read
-	log     fs.FileInfo // of the log; nil if there was none
-	logRead int64       // bytes of the log that were read; they end with a whole line
-	logged  int         // entries of the log
+	generation int         // of the Store's indexes; another one may have other entries, in another order
+	file       fs.FileInfo // of index.json, from which it was read
+	log        fs.FileInfo // of the log; nil if there was none
+	logRead    int64       // bytes of the log that were read; they end with a whole line
+	logged     int         // entries of the log
 
 	mu        sync.RWMutex // guards the following; what readers got of the slices never changes
-	manifests []ocispec.Descriptor
-	at        map[delivery.Digest]int // digest to index in manifests
-	bundles   []delivery.Digest
-	byType    map[string][]pair          // referrers by artifact type
-	bySubject map[delivery.Digest][]pair // referrers by the bundle to which they are attached
+	total     int          // entries on disk, also those of other tools
+	entries   []entry
+	at        map[delivery.Digest]int32 // digest to index in entries
+	types     map[string]string         // equal artifact types share one string
+	bundles   []int32                   // indexes in entries
+	byType    map[string][]int32        // referrers by artifact type
+	bySubject map[delivery.Digest][]int32
+	attached  []int32 // all referrers
 }
 
-// A pair is one referrer.
-type pair struct {
-	subject, referrer delivery.Digest
+// An entry is one manifest. subject is the bundle to which it is attached; empty if it is no referrer.
+type entry struct {
+	digest, subject delivery.Digest
+	artifactType    string
+	size            int64
+	at              int // in entries
+}
+
+func (e entry) attached() delivery.Attached {
+	return delivery.Attached{Bundle: e.subject, Referrer: e.digest, Type: e.artifactType, At: e.at}
 }
 
 // entry returns the entry of a manifest.
-func (ix *index) entry(digest delivery.Digest) (e ocispec.Descriptor, ok bool) {
+func (ix *index) entry(digest delivery.Digest) (e entry, ok bool) {
 	ix.mu.RLock()
 	defer ix.mu.RUnlock()
 	i, ok := ix.at[digest]
 	if ok {
-		e = ix.manifests[i]
+		e = ix.entries[i]
 	}
 	return e, ok
 }
 
-// entries returns all entries, those of other tools included.
-func (ix *index) entries() []ocispec.Descriptor {
+// count returns the number of entries, those of other tools included.
+func (ix *index) count() int {
 	ix.mu.RLock()
 	defer ix.mu.RUnlock()
-	return slices.Clip(ix.manifests)
+	return ix.total
 }
 
 // ofType returns the referrers with an artifact type.
-func (ix *index) ofType(artifactType string) []pair {
-	ix.mu.RLock()
-	defer ix.mu.RUnlock()
-	return ix.byType[artifactType]
+func (ix *index) ofType(artifactType string) func(yield func(entry) bool) {
+	return ix.list(func() []int32 { return ix.byType[artifactType] })
 }
 
 // attachedTo returns the referrers of a bundle.
-func (ix *index) attachedTo(subject delivery.Digest) []pair {
-	ix.mu.RLock()
-	defer ix.mu.RUnlock()
-	return ix.bySubject[subject]
+func (ix *index) attachedTo(subject delivery.Digest) func(yield func(entry) bool) {
+	return ix.list(func() []int32 { return ix.bySubject[subject] })
 }
 
-// types returns the artifact types of all referrers, sorted.
-func (ix *index) types() []string {
+// since returns the referrers after the first n, and how many there are.
+func (ix *index) since(n int) (entries func(yield func(entry) bool), all int) {
+	ix.mu.RLock()
+	all = len(ix.attached)
+	ix.mu.RUnlock()
+	return ix.list(func() []int32 { return ix.attached[min(n, all):all] }), all
+}
+
+func (ix *index) list(of func() []int32) func(yield func(entry) bool) {
+	ix.mu.RLock()
+	list, entries := of(), ix.entries
+	ix.mu.RUnlock()
+	return func(yield func(entry) bool) {
+		for _, i := range list {
+			if !yield(entries[i]) {
+				return
+			}
+		}
+	}
+}
+
+// artifactTypes returns the artifact types of all referrers, sorted.
+func (ix *index) artifactTypes() []string {
 	ix.mu.RLock()
 	defer ix.mu.RUnlock()
 	return slices.Sorted(maps.Keys(ix.byType))
 }
 
-// allBundles returns the bundles.
-func (ix *index) allBundles() []delivery.Digest {
+// bundlesAfter returns the bundles after the first n.
+func (ix *index) bundlesAfter(n int) []delivery.Digest {
 	ix.mu.RLock()
 	defer ix.mu.RUnlock()
-	return slices.Clone(ix.bundles)
+	return delivery.Each(ix.bundles[min(n, len(ix.bundles)):], func(i int32) delivery.Digest {
+		return ix.entries[i].digest
+	})
 }
 
-// add adds an entry. Entries of other tools are only kept in manifests.
-func (ix *index) add(e ocispec.Descriptor) {
+// add adds an entry. Those of other tools are only counted.
+func (ix *index) add(d ocispec.Descriptor) {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
-	ix.manifests = append(ix.manifests, e)
-	digest := delivery.Digest(e.Digest)
-	if _, double := ix.at[digest]; double {
+	ix.total++
+	e := entry{digest: delivery.Digest(d.Digest), subject: delivery.Digest(d.Annotations[annotationSubject]),
+		artifactType: d.ArtifactType, size: d.Size}
+	if _, double := ix.at[e.digest]; double {
 		return // for example another tag of the same manifest
 	}
-	if _, err := delivery.ParseDigest(clip(string(digest))); err != nil ||
-		e.MediaType != ocispec.MediaTypeImageManifest {
+	if _, err := delivery.ParseDigest(clip(string(e.digest))); err != nil ||
+		d.MediaType != ocispec.MediaTypeImageManifest {
 		return
 	}
-	ix.at[digest] = len(ix.manifests) - 1
-	subject := delivery.Digest(e.Annotations[annotationSubject])
+	if known, ok := ix.types[e.artifactType]; ok {
+		e.artifactType = known
+	} else {
+		ix.types[e.artifactType] = e.artifactType
+	}
+	if of, ok := ix.at[e.subject]; ok {
+		e.subject = ix.entries[of].digest
+	}
+	i := int32(len(ix.entries))
+	e.at = int(i)
+	ix.entries = append(ix.entries, e)
+	ix.at[e.digest] = i
 	switch {
-	case subject != "":
-		p := pair{subject, digest}
-		ix.byType[e.ArtifactType] = append(ix.byType[e.ArtifactType], p)
-		ix.bySubject[subject] = append(ix.bySubject[subject], p)
-	case e.ArtifactType == BundleType:
-		ix.bundles = append(ix.bundles, digest)
+	case e.subject != "":
+		ix.byType[e.artifactType] = append(ix.byType[e.artifactType], i)
+		ix.bySubject[e.subject] = append(ix.bySubject[e.subject], i)
+		ix.attached = append(ix.attached, i)
+	case e.artifactType == BundleType:
+		ix.bundles = append(ix.bundles, i)
 	}
 }
 
@@ -160,6 +203,8 @@ func (s *Store) currentIndex() (*index, error) {
 					s.dir, ocispec.ImageIndexFile, err)
 			}
 			ix.file = info
+			s.generations++
+			ix.generation = s.generations
 		}
 		read, err := s.readLog(ix)
 		if err != nil {
@@ -185,6 +230,15 @@ func same(a, b fs.FileInfo) bool {
 }
 
 func (s *Store) readIndex() (*index, error) {
+	entries, err := s.readEntries()
+	if err != nil {
+		return nil, err
+	}
+	return arrange(entries), nil
+}
+
+// readEntries returns the entries of index.json.
+func (s *Store) readEntries() ([]ocispec.Descriptor, error) {
 	data, err := durable.ReadFile(s.path(ocispec.ImageIndexFile), maxIndex)
 	if err != nil {
 		return nil, err
@@ -202,7 +256,41 @@ func (s *Store) readIndex() (*index, error) {
 			return nil, err
 		}
 	}
-	return arrange(file.Manifests), nil
+	return file.Manifests, nil
+}
+
+// allEntries returns the entries of index.json and of the log. Unless the caller holds the lock, some may be missing.
+func (s *Store) allEntries() ([]ocispec.Descriptor, error) {
+	entries, err := s.readEntries()
+	if err != nil {
+		return nil, err
+	}
+	data, err := durable.ReadFile(s.path(logFile), maxIndex)
+	if errors.Is(err, fs.ErrNotExist) {
+		return entries, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	there := make(map[string]bool, len(entries))
+	for _, e := range entries {
+		there[string(e.Digest)] = true
+	}
+	for {
+		line, rest, whole := bytes.Cut(data, []byte("\n"))
+		if !whole { // of a writer that was killed, or still writes
+			return entries, nil
+		}
+		e, err := parseLine(line)
+		if err != nil {
+			return nil, err
+		}
+		if !there[string(e.Digest)] {
+			there[string(e.Digest)] = true
+			entries = append(entries, e)
+		}
+		data = rest
+	}
 }
 
 // describeAll sets artifact type and subject of all entries from the manifests. It is used
@@ -253,10 +341,11 @@ func describe(entry ocispec.Descriptor, m ocispec.Manifest) ocispec.Descriptor {
 // arrange makes the lookup tables.
 func arrange(entries []ocispec.Descriptor) *index {
 	ix := &index{
-		manifests: make([]ocispec.Descriptor, 0, len(entries)),
-		at:        make(map[delivery.Digest]int, len(entries)),
-		byType:    map[string][]pair{},
-		bySubject: map[delivery.Digest][]pair{},
+		entries:   make([]entry, 0, len(entries)),
+		at:        make(map[delivery.Digest]int32, len(entries)),
+		types:     map[string]string{},
+		byType:    map[string][]int32{},
+		bySubject: map[delivery.Digest][]int32{},
 	}
 	for _, e := range entries {
 		ix.add(e)
@@ -298,8 +387,8 @@ func (s *Store) addToIndex(ctx context.Context, entry ocispec.Descriptor) error 
 	if err := s.appendLog(ix, entry); err != nil {
 		return err
 	}
-	if entries := ix.entries(); ix.logged > foldMin+len(entries)/foldPart {
-		return s.writeIndex(entries)
+	if ix.logged > foldMin+ix.count()/foldPart {
+		return s.fold()
 	}
 	return nil
 }
@@ -349,7 +438,8 @@ func (s *Store) replaceIndex(entries []ocispec.Descriptor, data []byte) error {
 	ix := arrange(entries)
 	ix.file = info
 	s.mu.Lock()
-	s.index = ix
+	s.generations++
+	s.index, ix.generation = ix, s.generations
 	s.mu.Unlock()
 	return nil
 }

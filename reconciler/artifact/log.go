@@ -38,8 +38,11 @@ func (s *Store) Fold(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	entries := ix.entries()
-	data, err := encodeIndex(entries) // takes long; writers wait for the lock a second at most
+	entries, err := s.allEntries() // takes long; writers wait for the lock a second at most
+	if err != nil {
+		return s.foldLocked(ctx) // another process may have folded the log meanwhile
+	}
+	data, err := encodeIndex(entries)
 	if err != nil {
 		return err
 	}
@@ -52,10 +55,19 @@ func (s *Store) Fold(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if now != ix || len(now.entries()) != len(entries) {
+	if now != ix || now.count() != len(entries) {
 		return s.fold()
 	}
 	return s.replaceIndex(entries, data)
+}
+
+func (s *Store) foldLocked(ctx context.Context) error {
+	lock, err := s.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	return s.fold()
 }
 
 // fold writes the entries of the log into index.json. The caller must hold the lock.
@@ -64,7 +76,11 @@ func (s *Store) fold() error {
 	if err != nil || ix.log == nil {
 		return err
 	}
-	return s.writeIndex(ix.entries())
+	entries, err := s.allEntries()
+	if err != nil {
+		return err
+	}
+	return s.writeIndex(entries)
 }
 
 // readLog adds the entries of the log that ix does not have, and reports whether there may have been some.

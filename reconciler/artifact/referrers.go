@@ -2,9 +2,14 @@ package artifact
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"iter"
+	"os"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -37,7 +42,7 @@ func (s *Store) attach(ctx context.Context, subject delivery.Digest, artifactTyp
 		return "", err
 	}
 	of, there := ix.entry(subject)
-	if !there || of.ArtifactType != BundleType {
+	if !there || of.artifactType != BundleType {
 		return "", fmt.Errorf("no such bundle in %s: %w", s.dir, fs.ErrNotExist)
 	}
 	if _, err := s.putBytes(ctx, ocispec.DescriptorEmptyJSON.Data); err != nil {
@@ -47,7 +52,7 @@ func (s *Store) attach(ctx context.Context, subject delivery.Digest, artifactTyp
 	if err != nil {
 		return "", err
 	}
-	bundle := descriptor(ocispec.MediaTypeImageManifest, blob{subject, of.Size})
+	bundle := descriptor(ocispec.MediaTypeImageManifest, blob{subject, of.size})
 	return s.putManifest(ctx, encodeReferrer(referrer{subject, artifactType, stored}, bundle))
 }
 
@@ -60,11 +65,80 @@ func (s *Store) Referrers(ctx context.Context, artifactType string) (iter.Seq2[d
 		return nil, err
 	}
 	return func(yield func(subject, referrer delivery.Digest) bool) {
-		for _, p := range ix.ofType(artifactType) {
-			if !yield(p.subject, p.referrer) {
+		for e := range ix.ofType(artifactType) {
+			if !yield(e.subject, e.digest) {
 				return
 			}
 		}
+	}, nil
+}
+
+// Attached lists the referrers of one bundle with an artifact type, in the order in which they were attached.
+func (s *Store) Attached(ctx context.Context, bundle delivery.Digest, artifactType string) ([]delivery.Attached,
+	error) {
+	ix, err := s.loadIndex()
+	if err != nil {
+		return nil, err
+	}
+	var list []delivery.Attached
+	for e := range ix.attachedTo(bundle) {
+		if e.artifactType == artifactType {
+			list = append(list, e.attached())
+		}
+	}
+	return list, nil
+}
+
+// Since lists the referrers of all types that were attached after the first n, in order. It returns the list's
+// generation and length. If the generation is not the given one, the list was replaced, and all referrers are listed.
+func (s *Store) Since(ctx context.Context, generation, n int) (list iter.Seq[delivery.Attached], now, length int,
+	err error) {
+	ix, err := s.loadIndex()
+	if err != nil {
+		return nil, 0, 0, err
+	}
+	if ix.generation != generation {
+		n = 0
+	}
+	entries, length := ix.since(n)
+	return func(yield func(delivery.Attached) bool) {
+		for e := range entries {
+			if !yield(e.attached()) {
+				return
+			}
+		}
+	}, ix.generation, length, nil
+}
+
+// Present returns a function that reports whether the file of a blob is there. It does not read the file.
+func (s *Store) Present() (func(delivery.Digest) bool, error) {
+	dir, err := os.Open(s.path("blobs", "sha256"))
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	names := map[[sha256.Size]byte]struct{}{}
+	for {
+		some, err := dir.Readdirnames(4096)
+		for _, name := range some {
+			if sum, err := hex.DecodeString(name); err == nil && len(sum) == sha256.Size {
+				names[[sha256.Size]byte(sum)] = struct{}{}
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return func(d delivery.Digest) bool {
+		sum, err := hex.DecodeString(d.Hex())
+		if err != nil || len(sum) != sha256.Size {
+			return false
+		}
+		_, there := names[[sha256.Size]byte(sum)]
+		return there
 	}, nil
 }
 
@@ -74,7 +148,7 @@ func (s *Store) ArtifactTypes(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return ix.types(), nil
+	return ix.artifactTypes(), nil
 }
 
 // Attachment returns the envelope of a referrer and the bundle to which it is attached. Both are verified with the

@@ -158,7 +158,7 @@ func (s *Store) removeFiles(bundles ...delivery.Digest) error {
 		return err
 	}
 	used := map[delivery.Digest]bool{}
-	for _, d := range ix.allBundles() {
+	for _, d := range ix.bundlesAfter(0) {
 		if removed[d] {
 			continue
 		}

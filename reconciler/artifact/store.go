@@ -30,8 +30,9 @@ type Store struct {
 	opened  bool        // open has succeeded
 	stuck   atomic.Bool // the last wait for the lock timed out, so the next call does not wait
 
-	mu    sync.Mutex
-	index *index // as last read
+	mu          sync.Mutex
+	index       *index // as last read
+	generations int    // of index
 
 	outlines  map[delivery.Digest]outline
 	removed   map[delivery.Digest]bool // as last read; nil: it must be read

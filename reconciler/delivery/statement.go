@@ -22,6 +22,13 @@ type Subject struct {
 	Digest map[string]string `json:"digest"` // {"sha256": hex}
 }
 
+// An Attached is what is attached to a bundle: a signed envelope, as a referrer of an artifact type.
+type Attached struct {
+	Bundle, Referrer Digest
+	Type             string
+	At               int // its place among all that is attached to any bundle
+}
+
 // The types of statements and payloads.
 const (
 	StatementType    = "https://in-toto.io/Statement/v1"

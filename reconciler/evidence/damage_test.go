@@ -96,7 +96,7 @@ func compare(t *testing.T, dir string, k *trust.Key, b []delivery.Digest, want *
 		return ""
 	}
 	if len(got.Skipped) == 0 {
-		if diff := cmp.Diff(want, got); diff != "" {
+		if diff := cmp.Diff(want, got, ignored); diff != "" {
 			return diff
 		}
 	}

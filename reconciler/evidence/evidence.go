@@ -1,9 +1,11 @@
 package evidence
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
+	"log/slog"
 	"slices"
 	"sync"
 
@@ -17,37 +19,57 @@ type Bundles interface {
 	Attach(ctx context.Context, bundle delivery.Digest, artifactType string, envelope []byte) (delivery.Digest, error)
 	// Referrers lists (bundle, referrer) of an artifact type, in the order in which they were attached.
 	Referrers(ctx context.Context, artifactType string) (iter.Seq2[delivery.Digest, delivery.Digest], error)
+	// Attached lists the referrers of one bundle with an artifact type, in the order in which they were attached.
+	Attached(ctx context.Context, bundle delivery.Digest, artifactType string) ([]delivery.Attached, error)
+	// Since lists the referrers of all types after the first n, in the order in which they were attached, with the
+	// list's generation and length. If the generation is not the given one, the list is another, and all are listed.
+	Since(ctx context.Context, generation, n int) (list iter.Seq[delivery.Attached], now, length int, err error)
 	// ArtifactTypes returns the artifact types of all referrers, sorted.
 	ArtifactTypes(ctx context.Context) ([]string, error)
 	// Attachment returns a referrer's envelope and the bundle to which it is attached.
 	Attachment(ctx context.Context, referrer delivery.Digest) (bundle delivery.Digest, envelope []byte, err error)
+	// Present returns a function that reports whether the file of a blob is there, without reading it.
+	Present() (func(delivery.Digest) bool, error)
 }
 
 // A Store signs statements about bundles and reads them. Its methods may be called from any goroutine.
 type Store struct {
+	// Cache is a folder for what was verified, so that a restart need not verify it again; empty: there is none. It is
+	// not trusted: see cache.
+	Cache string
+	Log   *slog.Logger // nil: nothing is logged
+
 	bundles Bundles
 	signer  *trust.Key
 	trusted []trust.PublicKey
 
 	mu       sync.Mutex
-	read     map[delivery.Digest]statement // by referrer; all kinds except scores
+	cache    *cache
+	shared   *sharer
+	doubted  map[delivery.Digest]bool // referrers whose files are not as the cache says
+	notes    map[delivery.Digest][]byte
+	recheck  []delivery.Attached // statements out of the cache whose files were not read yet
+	list     listed
 	scored   map[delivery.Digest]statement // by referrer; scores of the bundles of the last call
-	listed   []reference                   // the referrers in snapshot
 	newer    []delivery.NewerStatements    // the newer statements in snapshot
 	snapshot *Snapshot
+	news     []Statement // of the last changes, the oldest first
+	newsFrom int         // the version after which news has everything
 }
 
-// A reference is one entry of the list of referrers.
-type reference struct {
-	bundle, referrer delivery.Digest
-	kind             int // index in snapshotKinds
+// listed is what a snapshot was made of.
+type listed struct {
+	generation, length int        // of the list of referrers
+	referrers          [][32]byte // all, in its order
+	payloads           map[[32]byte]struct{}
 }
 
 // A statement is the result of reading one referrer: a value, or why it was skipped.
 type statement struct {
 	payload delivery.Digest // of the signed payload
-	value   any
-	why     string // empty if the statement is valid
+	value   any             // points to the predicate
+	why     string          // empty if the statement is valid
+	record  record          // for the cache
 }
 
 // Skipped is a statement that is not valid.
@@ -68,7 +90,8 @@ func New(bundles Bundles, signer *trust.Key, trusted []trust.PublicKey) *Store {
 		bundles: bundles,
 		signer:  signer,
 		trusted: trusted,
-		read:    map[delivery.Digest]statement{},
+		shared:  newSharer(),
+		doubted: map[delivery.Digest]bool{},
 		scored:  map[delivery.Digest]statement{},
 	}
 }
@@ -98,7 +121,7 @@ func (s *Store) sign(ctx context.Context, bundle delivery.Digest, predicateType 
 	if err != nil {
 		return err
 	}
-	if _, err := decodeStatement(k, bundle, payload); err != nil {
+	if _, _, err := decodeStatement(k, bundle, payload); err != nil {
 		return err
 	}
 	exists, err := s.has(ctx, k, bundle, delivery.Sum(payload))
@@ -115,24 +138,12 @@ func (s *Store) sign(ctx context.Context, bundle delivery.Digest, predicateType 
 
 // has reports whether a valid statement with this payload is stored.
 func (s *Store) has(ctx context.Context, k kind, bundle, payload delivery.Digest) (bool, error) {
-	list, err := s.bundles.Referrers(ctx, k.artifactType)
+	list, err := s.bundles.Attached(ctx, bundle, k.artifactType)
 	if err != nil {
 		return false, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for of, referrer := range list {
-		if of != bundle {
-			continue
-		}
-		st, known := s.read[referrer]
-		if !known {
-			st, known = s.scored[referrer]
-		}
-		if !known {
-			st, _ = s.readStatement(ctx, k, bundle, referrer)
-		}
-		if st.why == "" && st.payload == payload {
+	for _, a := range list {
+		if st, _ := s.readStatement(ctx, k, bundle, a.Referrer); st.why == "" && st.payload == payload {
 			return true, nil
 		}
 	}
@@ -150,15 +161,17 @@ func (s *Store) readStatement(ctx context.Context, k kind, bundle, referrer deli
 	if attachedTo != bundle {
 		return statement{why: fmt.Sprintf("it is listed under %s, but attached to %s", bundle, attachedTo)}, true
 	}
-	payload, _, err := trust.Verify(envelope, delivery.StatementPayload, s.trusted)
+	payload, key, err := trust.Verify(envelope, delivery.StatementPayload, s.trusted)
 	if err != nil {
 		return statement{why: err.Error()}, true
 	}
-	value, err := decodeStatement(k, bundle, payload)
+	value, predicate, err := decodeStatement(k, bundle, payload)
 	if err != nil {
 		return statement{why: err.Error()}, true
 	}
-	return statement{payload: delivery.Sum(payload), value: value}, true
+	sum := delivery.Sum(payload)
+	return statement{payload: sum, value: value, record: record{referrer: referrer, bundle: bundle,
+		envelope: delivery.Sum(envelope), payload: sum, kind: k.artifactType, key: key, content: predicate}}, true
 }
 
 // Scores returns the valid scores of the given bundles, by score key, and the statements
@@ -166,40 +179,41 @@ func (s *Store) readStatement(ctx context.Context, k kind, bundle, referrer deli
 // only statements that it has not read before. The first statement with a key is used.
 func (s *Store) Scores(ctx context.Context, bundles []delivery.Digest) (map[delivery.Digest]delivery.Scores, []Skipped,
 	error) {
-	wanted := map[delivery.Digest]bool{}
-	for _, b := range bundles {
-		wanted[b] = true
-	}
-	list, err := s.bundles.Referrers(ctx, scores.artifactType)
-	if err != nil {
-		return nil, nil, fmt.Errorf("read scores: %w", err)
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	keep := map[delivery.Digest]statement{}
 	byKey := map[delivery.Digest]delivery.Scores{}
 	var skipped []Skipped
-	for bundle, referrer := range list {
-		if !wanted[bundle] {
-			continue
+	wanted := slices.Clone(bundles)
+	slices.Sort(wanted)
+	var list []delivery.Attached
+	for _, bundle := range slices.Compact(wanted) {
+		of, err := s.bundles.Attached(ctx, bundle, scores.artifactType)
+		if err != nil {
+			return nil, nil, fmt.Errorf("read scores: %w", err)
 		}
+		list = append(list, of...)
+	}
+	slices.SortFunc(list, func(a, b delivery.Attached) int { return cmp.Compare(a.At, b.At) })
+	for _, a := range list {
 		if err := ctx.Err(); err != nil {
 			return nil, nil, err
 		}
-		st, final := s.scored[referrer]
+		st, final := s.scored[a.Referrer]
 		if !final {
-			st, final = s.readStatement(ctx, scores, bundle, referrer)
+			st, final = s.readStatement(ctx, scores, a.Bundle, a.Referrer)
+			st.record = record{}
 		}
 		if final {
-			keep[referrer] = st
+			keep[a.Referrer] = st
 		}
 		if st.why != "" {
-			skipped = append(skipped, Skipped{bundle, referrer, st.why})
+			skipped = append(skipped, Skipped{a.Bundle, a.Referrer, st.why})
 			continue
 		}
-		sc := st.value.(delivery.Scores)
+		sc := st.value.(*delivery.Scores)
 		if _, there := byKey[sc.Key]; !there {
-			byKey[sc.Key] = sc
+			byKey[sc.Key] = *sc
 		}
 	}
 	s.scored = keep

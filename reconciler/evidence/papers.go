@@ -50,7 +50,7 @@ func paper[T any](predicateType string, release func(T) (model string, version i
 		if err := json.Unmarshal(data, &v); err != nil {
 			return nil, "", err
 		}
-		p := delivery.Paper{Type: predicateType, Predicate: data}
+		p := &delivery.Paper{Type: predicateType, Predicate: data}
 		p.Model, p.Version = release(v)
 		return p, "", required("model", p.Model)
 	}
@@ -59,16 +59,13 @@ func paper[T any](predicateType string, release func(T) (model string, version i
 // Papers returns the valid documents about a bundle, in the order of their types.
 func (s *Store) Papers(ctx context.Context, bundle delivery.Digest) (papers []delivery.Paper, err error) {
 	for _, k := range paperKinds {
-		list, err := s.bundles.Referrers(ctx, k.artifactType)
+		list, err := s.bundles.Attached(ctx, bundle, k.artifactType)
 		if err != nil {
 			return nil, fmt.Errorf("read documents: %w", err)
 		}
-		for of, referrer := range list {
-			if of != bundle {
-				continue
-			}
-			if st, _ := s.readStatement(ctx, k, bundle, referrer); st.why == "" {
-				papers = append(papers, st.value.(delivery.Paper))
+		for _, a := range list {
+			if st, _ := s.readStatement(ctx, k, bundle, a.Referrer); st.why == "" {
+				papers = append(papers, *st.value.(*delivery.Paper))
 			}
 		}
 	}
@@ -95,9 +92,9 @@ func DecodePaper(predicateType string, bundle delivery.Digest, payload []byte) (
 	if i < 0 {
 		return delivery.Paper{}, fmt.Errorf("unknown type of document %q", predicateType)
 	}
-	value, err := decodeStatement(paperKinds[i], bundle, payload)
+	value, _, err := decodeStatement(paperKinds[i], bundle, payload)
 	if err != nil {
 		return delivery.Paper{}, err
 	}
-	return value.(delivery.Paper), nil
+	return *value.(*delivery.Paper), nil
 }

@@ -4,7 +4,12 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"iter"
+	"maps"
+	"runtime"
 	"slices"
+	"sync"
+	"sync/atomic"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 )
@@ -14,9 +19,9 @@ import (
 type Snapshot struct {
 	// Trainings maps run keys to trainings. If a run was trained twice, for example after
 	// the ledger was lost, it is the first one.
-	Trainings map[delivery.Digest]delivery.Training
+	Trainings map[delivery.Digest]*delivery.Training
 	// TrainingsOf maps spec digests to all trainings of the spec.
-	TrainingsOf map[delivery.Digest][]delivery.Training
+	TrainingsOf map[delivery.Digest][]*delivery.Training
 	// Resolved maps keys of thresholds runs to their results.
 	Resolved map[delivery.Digest]delivery.Resolved
 	// VariantsOf maps trained bundles to their variants. Of several of one kind the first counts.
@@ -27,6 +32,8 @@ type Snapshot struct {
 	Verdicts map[delivery.Digest]delivery.Verdict
 	// ReleasesOf maps bundles to release statements.
 	ReleasesOf map[delivery.Digest][]delivery.ReleaseStatement
+	// Releases has the release statements of ReleasesOf in one list.
+	Releases []*delivery.ReleaseStatement
 	// AcceptancesOf maps models to acceptances, lowest version first.
 	AcceptancesOf map[string][]delivery.Acceptance
 	// AbortsOf maps fleets to aborts.
@@ -37,7 +44,20 @@ type Snapshot struct {
 	Unread []Unread
 	// Newer counts the statements in formats of newer versions, which this version cannot read.
 	Newer []delivery.NewerStatements
+	// Version is another number for each snapshot of a store. See [Store.Added].
+	Version int
 }
+
+// A Statement is one valid statement.
+type Statement struct {
+	Bundle delivery.Digest
+	Type   string // predicate type
+	Value  any    // points to the predicate, for example *delivery.Training
+	after  int    // the version of the snapshot that has it first
+}
+
+// keptNews is how many statements [Store.Added] remembers.
+const keptNews = 256
 
 // An Unread is a statement whose bytes are missing or damaged.
 type Unread struct {
@@ -50,49 +70,225 @@ type Unread struct {
 func (s *Store) Load(ctx context.Context) (*Snapshot, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	listed, changed, err := s.list(ctx)
+	snapshot, err := s.load(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read evidence: %w", err)
+	}
+	return snapshot, nil
+}
+
+// Added returns the statements that a snapshot has and an earlier one has not, the oldest first. ok is false if it is
+// not known, or if something else differs too: then all must be looked at.
+func (s *Store) Added(before, now *Snapshot) (list []Statement, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if before == nil || before.Version < s.newsFrom || now.Version < before.Version {
+		return nil, false
+	}
+	for _, st := range s.news {
+		if st.after > before.Version && st.after <= now.Version {
+			list = append(list, st)
+		}
+	}
+	return list, true
+}
+
+func (s *Store) load(ctx context.Context) (*Snapshot, error) {
+	list, generation, length, err := s.bundles.Since(ctx, s.list.generation, s.list.length)
+	if err != nil {
+		return nil, err
 	}
 	newer, err := s.newerSigned(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("read evidence: %w", err)
+		return nil, err
 	}
-	if s.snapshot != nil && !changed && slices.Equal(newer, s.newer) && s.stillUnread(ctx) {
+	if s.snapshot != nil && generation != s.list.generation {
+		list = s.list.follows(list) // usually the same list in a new file
+	}
+	if s.snapshot == nil || list == nil || !s.stillUnread(ctx) {
+		return s.loadAll(ctx, newer)
+	}
+	attached := slices.Collect(list)
+	if len(attached) == 0 && slices.Equal(newer, s.newer) {
+		s.list.generation, s.list.length = generation, length
 		return s.snapshot, nil
 	}
-	read := make(map[delivery.Digest]statement, len(listed))
-	snapshot := newSnapshot()
-	added := map[delivery.Digest]bool{} // by payload
-	for _, ref := range listed {
+	read := s.readBeside(ctx, attached, nil)
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	s.list.generation, s.list.length = generation, length
+	next, before := s.snapshot.grow(), len(s.news)
+	skipped := len(next.Skipped)
+	for i, a := range attached {
+		s.take(next, a, read[i])
+	}
+	if len(s.news) == before && len(next.Skipped) == skipped && slices.Equal(newer, s.newer) {
+		return s.snapshot, nil // scores and documents only
+	}
+	if len(next.Skipped) != skipped || !slices.Equal(newer, s.newer) {
+		s.news, s.newsFrom = nil, next.Version
+	}
+	if drop := len(s.news) - keptNews; drop > 0 {
+		s.newsFrom = s.news[drop-1].after
+		s.news = slices.Clone(s.news[drop:])
+	}
+	next.Newer = newer
+	s.newer, s.snapshot = newer, &next.Snapshot
+	s.cache.flush(cacheLeast)
+	return s.snapshot, nil
+}
+
+// follows returns what a list has after the referrers that were read; nil if it does not begin with them.
+func (l *listed) follows(list iter.Seq[delivery.Attached]) iter.Seq[delivery.Attached] {
+	n := 0
+	for a := range list {
+		if n == len(l.referrers) {
+			break
+		}
+		if l.referrers[n] != raw(a.Referrer) {
+			return nil
+		}
+		n++
+	}
+	if n < len(l.referrers) {
+		return nil
+	}
+	return func(yield func(delivery.Attached) bool) {
+		at := 0
+		for a := range list {
+			if at++; at > n && !yield(a) {
+				return
+			}
+		}
+	}
+}
+
+// loadAll reads everything, out of the cache where it can.
+func (s *Store) loadAll(ctx context.Context, newer []delivery.NewerStatements) (*Snapshot, error) {
+	list, generation, length, err := s.bundles.Since(ctx, 0, 0)
+	if err != nil {
+		return nil, err
+	}
+	version := s.newsFrom + 1
+	if s.snapshot != nil {
+		version = s.snapshot.Version + 1
+	}
+	if len(s.news) > 0 {
+		version = max(version, s.news[len(s.news)-1].after+1)
+	}
+	s.snapshot, s.news, s.newsFrom, s.recheck = nil, nil, version, nil
+	s.list = listed{generation: generation, length: length, payloads: map[[32]byte]struct{}{}}
+	next := &growing{Snapshot: *newSnapshot(), fresh: true}
+	next.Version = version
+	known, err := s.cached(ctx)
+	if err != nil {
+		return nil, err
+	}
+	progress := s.progress("reading the signed statements", length)
+	all := slices.Collect(list)
+	for some := range slices.Chunk(all, cacheChunk) {
+		read := s.readBeside(ctx, some, known)
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		st, final := s.read[ref.referrer]
-		if !final {
-			st, final = s.readStatement(ctx, snapshotKinds[ref.kind], ref.bundle, ref.referrer)
+		for i, a := range some {
+			s.take(next, a, read[i])
+			delete(known, raw(a.Referrer))
 		}
-		if final {
-			read[ref.referrer] = st
-		}
-		if !final {
-			snapshot.Unread = append(snapshot.Unread, Unread{Skipped{ref.bundle, ref.referrer, st.why},
-				snapshotKinds[ref.kind].predicateType})
-		}
-		switch {
-		case st.why != "":
-			snapshot.Skipped = append(snapshot.Skipped, Skipped{ref.bundle, ref.referrer, st.why})
-		case !added[st.payload]: // two keys may have signed the same payload
-			added[st.payload] = true
-			snapshot.add(st.value)
-		}
+		s.cache.flush(cacheChunk)
+		progress(len(some))
 	}
-	for _, list := range snapshot.AcceptancesOf {
-		slices.SortStableFunc(list, func(a, b delivery.Acceptance) int { return cmp.Compare(a.Version, b.Version) })
+	s.cache.flush(cacheLast)
+	for _, list := range next.AcceptancesOf {
+		slices.SortStableFunc(list, byVersion)
 	}
-	snapshot.Newer = newer
-	s.read, s.listed, s.newer, s.snapshot = read, listed, newer, snapshot
-	return snapshot, nil
+	next.Newer = newer
+	s.news = nil
+	s.newer, s.snapshot = newer, &next.Snapshot
+	return s.snapshot, nil
+}
+
+func byVersion(a, b delivery.Acceptance) int { return cmp.Compare(a.Version, b.Version) }
+
+// take adds what was read of one referrer to a snapshot.
+func (s *Store) take(next *growing, a delivery.Attached, r reading) {
+	s.list.referrers = append(s.list.referrers, raw(a.Referrer))
+	if r.kind < 0 {
+		return
+	}
+	skipped := Skipped{a.Bundle, a.Referrer, r.why}
+	if !r.final {
+		next.Unread = append(slices.Clip(next.Unread), Unread{skipped, snapshotKinds[r.kind].predicateType})
+	}
+	if r.why != "" {
+		next.Skipped = append(slices.Clip(next.Skipped), skipped)
+		return
+	}
+	if r.cached {
+		s.recheck = append(s.recheck, a)
+	} else {
+		s.cache.add(r.record)
+	}
+	sum := raw(r.payload)
+	if _, there := s.list.payloads[sum]; there { // two keys may have signed the same payload
+		return
+	}
+	s.list.payloads[sum] = struct{}{}
+	if !r.shared {
+		s.shared.share(r.value)
+	}
+	next.add(r.value)
+	s.news = append(s.news, Statement{Bundle: a.Bundle, Type: snapshotKinds[r.kind].predicateType, Value: r.value,
+		after: next.Version})
+	if next.fresh {
+		s.news = s.news[:0]
+	}
+}
+
+// A reading is a statement that was read, or why it was not.
+type reading struct {
+	statement
+	kind                  int // index in snapshotKinds; -1 for one that is read when it is asked for
+	final, cached, shared bool
+}
+
+// readBeside reads statements on all cores, except those that are known.
+func (s *Store) readBeside(ctx context.Context, list []delivery.Attached, known map[[32]byte]statement) []reading {
+	read := make([]reading, len(list))
+	var todo []int
+	for i, a := range list {
+		st, ok := known[raw(a.Referrer)]
+		kind := slices.IndexFunc(snapshotKinds, func(k kind) bool { return k.artifactType == a.Type })
+		if ok && kind >= 0 && st.record.kind == a.Type && st.record.bundle == a.Bundle {
+			read[i] = reading{statement: st, kind: kind, final: true, cached: true, shared: true}
+			continue
+		}
+		todo = append(todo, i)
+	}
+	var next atomic.Int64
+	var workers sync.WaitGroup
+	for range min(runtime.NumCPU(), len(todo)) {
+		workers.Go(func() {
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= len(todo) || ctx.Err() != nil {
+					return
+				}
+				read[todo[i]] = s.readOne(ctx, list[todo[i]])
+			}
+		})
+	}
+	workers.Wait()
+	return read
+}
+
+func (s *Store) readOne(ctx context.Context, a delivery.Attached) (r reading) {
+	r.kind = slices.IndexFunc(snapshotKinds, func(k kind) bool { return k.artifactType == a.Type })
+	if r.kind >= 0 && ctx.Err() == nil {
+		r.statement, r.final = s.readStatement(ctx, snapshotKinds[r.kind], a.Bundle, a.Referrer)
+	}
+	return r
 }
 
 // stillUnread tries to read the unread statements again, and reports whether all fail with the same error as before.
@@ -104,21 +300,6 @@ func (s *Store) stillUnread(ctx context.Context) bool {
 		}
 	}
 	return true
-}
-
-// list returns the present referrers, and whether they differ from those of the last snapshot.
-func (s *Store) list(ctx context.Context) (listed []reference, changed bool, err error) {
-	listed = make([]reference, 0, len(s.listed))
-	for i, k := range snapshotKinds {
-		list, err := s.bundles.Referrers(ctx, k.artifactType)
-		if err != nil {
-			return nil, false, err
-		}
-		for bundle, referrer := range list {
-			listed = append(listed, reference{bundle, referrer, i})
-		}
-	}
-	return listed, s.listed == nil || !slices.Equal(listed, s.listed), nil
 }
 
 // newerSigned counts the statements of newer formats and of unknown kinds. Each kind and format has its own artifact
@@ -156,8 +337,8 @@ func (s *Store) newerSigned(ctx context.Context) ([]delivery.NewerStatements, er
 
 func newSnapshot() *Snapshot {
 	return &Snapshot{
-		Trainings:     map[delivery.Digest]delivery.Training{},
-		TrainingsOf:   map[delivery.Digest][]delivery.Training{},
+		Trainings:     map[delivery.Digest]*delivery.Training{},
+		TrainingsOf:   map[delivery.Digest][]*delivery.Training{},
 		Resolved:      map[delivery.Digest]delivery.Resolved{},
 		VariantsOf:    map[delivery.Digest][]delivery.MadeVariant{},
 		BenchesOf:     map[delivery.Digest][]delivery.Bench{},
@@ -168,32 +349,73 @@ func newSnapshot() *Snapshot {
 	}
 }
 
-func (s *Snapshot) add(value any) {
+// A growing is a snapshot that is being made from another one. It copies what it changes, once. If it is fresh, there
+// is no other one.
+type growing struct {
+	Snapshot
+	fresh  bool
+	copied [9]bool
+}
+
+func (s *Snapshot) grow() *growing {
+	g := &growing{Snapshot: *s}
+	g.Version++
+	return g
+}
+
+// own returns the map that may be changed.
+func own[M ~map[K]V, K comparable, V any](g *growing, i int, m *M) M {
+	if !g.fresh && !g.copied[i] {
+		*m, g.copied[i] = maps.Clone(*m), true
+	}
+	return *m
+}
+
+// with adds to one of the lists of a map, and leaves the list of the snapshot before as it is.
+func with[K comparable, V any](g *growing, m map[K][]V, key K, v V) {
+	if g.fresh {
+		m[key] = append(m[key], v)
+	} else {
+		m[key] = append(slices.Clip(m[key]), v)
+	}
+}
+
+func (g *growing) add(value any) {
 	switch v := value.(type) {
-	case delivery.Training:
-		if _, there := s.Trainings[v.Run]; !there {
-			s.Trainings[v.Run] = v
+	case *delivery.Training:
+		if runs := own(g, 0, &g.Trainings); runs[v.Run] == nil {
+			runs[v.Run] = v
 		}
-		s.TrainingsOf[v.Spec] = append(s.TrainingsOf[v.Spec], v)
-	case delivery.Resolved:
-		if _, there := s.Resolved[v.Key]; !there {
-			s.Resolved[v.Key] = v
+		with(g, own(g, 1, &g.TrainingsOf), v.Spec, v)
+	case *delivery.Resolved:
+		if m := own(g, 2, &g.Resolved); !has(m, v.Key) {
+			m[v.Key] = *v
 		}
-	case delivery.MadeVariant:
-		s.VariantsOf[v.Input.Bundle] = append(s.VariantsOf[v.Input.Bundle], v)
-	case delivery.Bench:
-		s.BenchesOf[v.Bundle] = append(s.BenchesOf[v.Bundle], v)
-	case delivery.Verdict:
-		if _, there := s.Verdicts[v.Key]; !there {
-			s.Verdicts[v.Key] = v
+	case *delivery.MadeVariant:
+		with(g, own(g, 3, &g.VariantsOf), v.Input.Bundle, *v)
+	case *delivery.Bench:
+		with(g, own(g, 4, &g.BenchesOf), v.Bundle, *v)
+	case *delivery.Verdict:
+		if m := own(g, 5, &g.Verdicts); !has(m, v.Key) {
+			m[v.Key] = *v
 		}
-	case delivery.ReleaseStatement:
-		s.ReleasesOf[v.Bundle] = append(s.ReleasesOf[v.Bundle], v)
-	case delivery.Acceptance:
-		s.AcceptancesOf[v.Model] = append(s.AcceptancesOf[v.Model], v)
-	case delivery.Abort:
-		s.AbortsOf[v.Fleet] = append(s.AbortsOf[v.Fleet], v)
+	case *delivery.ReleaseStatement:
+		with(g, own(g, 6, &g.ReleasesOf), v.Bundle, *v)
+		g.Releases = append(g.Releases, v) // only the newest snapshot grows, so that all share the memory
+	case *delivery.Acceptance:
+		m := own(g, 7, &g.AcceptancesOf)
+		with(g, m, v.Model, *v)
+		if !g.fresh {
+			slices.SortStableFunc(m[v.Model], byVersion)
+		}
+	case *delivery.Abort:
+		with(g, own(g, 8, &g.AbortsOf), v.Fleet, *v)
 	default:
 		panic(fmt.Sprintf("evidence: a snapshot has no place for %T", v))
 	}
+}
+
+func has[K comparable, V any](m map[K]V, key K) bool {
+	_, ok := m[key]
+	return ok
 }

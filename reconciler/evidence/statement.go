@@ -15,7 +15,8 @@ import (
 type kind struct {
 	predicateType string
 	artifactType  string
-	// decode reads a predicate. about is the bundle that the predicate names, or empty if it names none.
+	// decode reads a predicate, and returns a pointer to it. about is the bundle that the predicate names, or empty if
+	// it names none.
 	decode func(json.RawMessage) (value any, about delivery.Digest, err error)
 }
 
@@ -66,11 +67,11 @@ var (
 // a newer version may have written them.
 func decode[T any](about func(T) (delivery.Digest, error)) func(json.RawMessage) (any, delivery.Digest, error) {
 	return func(data json.RawMessage) (any, delivery.Digest, error) {
-		var v T
-		if err := json.Unmarshal(data, &v); err != nil {
+		v := new(T)
+		if err := json.Unmarshal(data, v); err != nil {
 			return nil, "", err
 		}
-		bundle, err := about(v)
+		bundle, err := about(*v)
 		return v, bundle, err
 	}
 }
@@ -111,15 +112,15 @@ func Read[T any](predicateType string, bundle delivery.Digest, envelope []byte, 
 	if err != nil {
 		return v, err
 	}
-	value, err := decodeStatement(k, bundle, payload)
+	value, _, err := decodeStatement(k, bundle, payload)
 	if err != nil {
 		return v, err
 	}
-	v, ok := value.(T)
+	p, ok := value.(*T)
 	if !ok {
-		err = fmt.Errorf("a statement of type %s is no %T", predicateType, v)
+		return v, fmt.Errorf("a statement of type %s is no %T", predicateType, v)
 	}
-	return v, err
+	return *p, nil
 }
 
 // encodeStatement encodes a statement canonically: equal statements about a bundle give equal bytes.
@@ -136,25 +137,31 @@ func encodeStatement(k kind, bundle delivery.Digest, predicate any) ([]byte, err
 	}), nil
 }
 
-// decodeStatement decodes a verified payload. It must be a statement of this kind about this bundle only.
-func decodeStatement(k kind, bundle delivery.Digest, payload []byte) (any, error) {
+// decodeStatement decodes a verified payload. It must be a statement of this kind about this bundle only. value points
+// to the decoded predicate.
+func decodeStatement(k kind, bundle delivery.Digest, payload []byte) (value any, predicate []byte, err error) {
 	var s delivery.Statement
 	if err := json.Unmarshal(payload, &s); err != nil {
-		return nil, fmt.Errorf("not an in-toto statement: %w", err)
+		return nil, nil, fmt.Errorf("not an in-toto statement: %w", err)
 	}
 	if s.Type != delivery.StatementType {
-		return nil, fmt.Errorf("want a statement of type %s, got %q", delivery.StatementType, s.Type)
+		return nil, nil, fmt.Errorf("want a statement of type %s, got %q", delivery.StatementType, s.Type)
 	}
 	if err := delivery.CheckNewer("this statement", s.PredicateType, k.predicateType); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if s.PredicateType != k.predicateType {
-		return nil, fmt.Errorf("want a predicate of type %s, got %q", k.predicateType, s.PredicateType)
+		return nil, nil, fmt.Errorf("want a predicate of type %s, got %q", k.predicateType, s.PredicateType)
 	}
 	if len(s.Subject) != 1 || len(s.Subject[0].Digest) != 1 || s.Subject[0].Digest["sha256"] != bundle.Hex() {
-		return nil, fmt.Errorf("it is about %s, but attached to %s", subjects(s.Subject), bundle)
+		return nil, nil, fmt.Errorf("it is about %s, but attached to %s", subjects(s.Subject), bundle)
 	}
-	value, about, err := k.decode(s.Predicate)
+	value, err = decodePredicate(k, bundle, s.Predicate)
+	return value, s.Predicate, err
+}
+
+func decodePredicate(k kind, bundle delivery.Digest, predicate []byte) (any, error) {
+	value, about, err := k.decode(predicate)
 	if err != nil {
 		return nil, fmt.Errorf("predicate: %w", err)
 	}

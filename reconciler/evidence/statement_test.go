@@ -18,22 +18,22 @@ func FuzzDecodeStatement(f *testing.F) {
 			`{"_type":"https://in-toto.io/Statement/v1","predicateType":"https://aob.dev/abort/v1",` +
 				`"subject":[{}],"predicate":null}`))
 	f.Fuzz(func(t *testing.T, payload []byte) {
-		value, err := decodeStatement(abort, bundle, payload)
+		value, _, err := decodeStatement(abort, bundle, payload)
 		if err != nil {
 			return
 		}
-		a := value.(delivery.Abort)
+		a := value.(*delivery.Abort)
 		if a.Bundle != bundle || a.Fleet == "" {
 			t.Errorf("accepted %+v", a)
 		}
-		newSnapshot().add(value)
+		(&growing{Snapshot: *newSnapshot(), fresh: true}).add(value)
 	})
 }
 
-// Snapshot.add handles every kind that Load reads.
+// A snapshot that grows handles every kind that Load reads.
 func TestSnapshotAddsEveryKind(t *testing.T) {
 	for _, k := range snapshotKinds {
 		value, _, _ := k.decode([]byte("{}"))
-		newSnapshot().add(value)
+		(&growing{Snapshot: *newSnapshot(), fresh: true}).add(value)
 	}
 }
