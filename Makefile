@@ -7,6 +7,7 @@
 # make bench        the figures of BENCHMARKS.md
 # make bench-coco   aob eval beside other evaluators, where Python can import them
 # make bench-data   aob data check on 100,000 images beside sha256sum (2 GB of disk)
+# make bench-eval   an evaluation over 5,000 images beside a bare loop (three minutes)
 # make bench-serve  aob-detect serve beside a bare loop, FastAPI and Node (five minutes)
 # make test-swaps   a hundred changes of the model under load: none loses or delays a request (ten minutes)
 # make test-mutations  1,000 hostile models, 10,000 hostile pictures and requests (half an hour)
@@ -24,7 +25,7 @@ SHELL := /bin/sh
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/aob
 export PATH := $(PATH):$(CACHE)/bin
 
-.PHONY: bench-growth demo demo-aws check test test-rfdetr test-aws test-aws-rfdetr rfdetr-epochs test-seeds test-faults test-security test-tofu test-aws-kills bench bench-data bench-serve serve-bundle test-swaps test-mutations soak bench-hostile bench-coco bench-intervals build tools test-tools schemas
+.PHONY: bench-growth demo demo-aws check test test-rfdetr test-aws test-aws-rfdetr rfdetr-epochs test-seeds test-faults test-security test-tofu test-aws-kills bench bench-data bench-serve serve-bundle test-swaps test-mutations soak bench-hostile bench-coco bench-intervals build tools test-tools schemas bench-eval
 
 build:
 	CGO_ENABLED=0 go build -trimpath -o bin/aob ./cmd/aob
@@ -107,6 +108,11 @@ bench-data: build
 # The model is trained on the dataset of the shared data, once, or named by SERVE_BUNDLE; the pictures by SERVE_IMAGES.
 SERVE_BUNDLE ?= $(CACHE)/serve-bundle
 SERVE_IMAGES ?= $(AOB_SHARED)/data/bccd/test/*.jpg
+EVAL_IMAGES ?= $(AOB_SHARED)/data/bccd/*/*.jpg
+bench-eval: tools build
+	@test -e $(SERVE_BUNDLE)/golden.bin || tools/servebench/bundle.sh $(AOB_SHARED)/data/bccd $(SERVE_BUNDLE)
+	go run ./tools/evalbench -bundle $(SERVE_BUNDLE) -images '$(EVAL_IMAGES)' -limit 1.1
+
 bench-serve: tools build
 	@test -e $(SERVE_BUNDLE)/golden.bin || tools/servebench/bundle.sh $(AOB_SHARED)/data/bccd $(SERVE_BUNDLE)
 	tools/venv.sh servepeers >/dev/null

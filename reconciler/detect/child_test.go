@@ -22,7 +22,7 @@ func script(t *testing.T, body string) Detector {
 	return Detector{Binary: path, Library: "/lib.so", Timeout: time.Minute}
 }
 
-const sayHello = `printf '{"hello":{"protocol":3,"numerics":"` + Numerics + `"}}\n'` + "\n"
+const sayHello = `printf '{"hello":{"protocol":4,"numerics":"` + Numerics + `"}}\n'` + "\n"
 
 func TestCommand(t *testing.T) {
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "s3cret")
@@ -211,11 +211,11 @@ func TestVersionError(t *testing.T) {
 		hello string
 		mixed bool
 	}{
-		"other numerics":         {`{"protocol":3,"numerics":"aob-detect/0"}`, true},
+		"other numerics":         {`{"protocol":4,"numerics":"aob-detect/0"}`, true},
 		"an older protocol":      {`{"protocol":1,"numerics":"` + Numerics + `"}`, true},
 		"a later protocol":       {`{"protocol":9,"numerics":"` + Numerics + `"}`, true},
 		"a later one, with more": {`{"protocol":9,"numerics":"` + Numerics + `","bundles":{"most":3}}`, true},
-		"the same, with more":    {`{"protocol":3,"numerics":"` + Numerics + `","more":true}`, false},
+		"the same, with more":    {`{"protocol":4,"numerics":"` + Numerics + `","more":true}`, false},
 	} {
 		d := script(t, `echo '{"hello":`+c.hello+`}'`+"\n"+`echo '{"failure":{"about":"model","why":"bad"}}'`+"\n")
 		_, err := d.Serve(t.Context(), "/bundle", filepath.Join(t.TempDir(), "s"))

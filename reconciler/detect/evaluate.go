@@ -139,7 +139,7 @@ func (r Request) write(to io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := writeLine(w, header{model, r.Signature, len(r.Images), r.Timed}); err != nil {
+	if err := writeLine(w, header{model, r.Signature, len(r.Images), r.Timed, true}); err != nil {
 		return err
 	}
 	for _, image := range r.Images {

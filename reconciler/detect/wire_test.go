@@ -7,6 +7,8 @@ import (
 	"testing"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func TestParseMessage(t *testing.T) {
@@ -122,5 +124,26 @@ func TestTail(t *testing.T) {
 	log.Write(make([]byte, 1<<20))
 	if len(log.content) > tailBytes {
 		t.Errorf("keeps %d bytes", len(log.content))
+	}
+}
+
+// Packed boxes are the same numbers, and what is no list of boxes is refused.
+func TestPackedBoxes(t *testing.T) {
+	boxes := [][6]float64{{1, 0.9, -3.5, 0, 1e-300, 7}, {0, 0.1, 1.0 / 3, math.MaxFloat64, 0, 0}}
+	got, err := unpack(pack(boxes))
+	if diff := cmp.Diff(boxes, got); err != nil || diff != "" {
+		t.Errorf("%v, (-want +got):\n%s", err, diff)
+	}
+	if none, err := unpack(pack(nil)); err != nil || len(none) != 0 {
+		t.Errorf("no boxes: %v, %v", none, err)
+	}
+	for name, data := range map[string][]byte{
+		"cut off":  pack(boxes)[:95],
+		"NaN":      pack([][6]float64{{0, math.NaN()}}),
+		"infinite": pack([][6]float64{{0, 0.5, math.Inf(1)}}),
+	} {
+		if got, err := unpack(data); err == nil {
+			t.Errorf("%s: %v", name, got)
+		}
 	}
 }

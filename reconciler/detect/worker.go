@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -96,6 +97,7 @@ type loaded struct {
 	model  Model
 	images imageDecoder
 	sig    delivery.Signature
+	inputs sync.Pool // of *[]float32: tensors of one image
 }
 
 func (w Worker) load(path string, data []byte, sig delivery.Signature, threads int) (*loaded, error) {
@@ -103,7 +105,9 @@ func (w Worker) load(path string, data []byte, sig delivery.Signature, threads i
 	if err != nil {
 		return nil, &ModelError{path, fmt.Sprintf("does not load: %v", err)}
 	}
-	return &loaded{path, model, newDecoder(w.JPEG, w.Memory), sig}, nil
+	l := &loaded{path: path, model: model, images: newDecoder(w.JPEG, w.Memory), sig: sig}
+	l.inputs.New = func() any { input := make([]float32, l.numbers()); return &input }
+	return l, nil
 }
 
 // numbers is how many numbers the tensor of one image has.
@@ -318,14 +322,16 @@ func (w Worker) Evaluate(ctx context.Context, bundle string, in io.Reader, out i
 	}
 	data = nil // the runtime has its own copy, and images need the memory
 
-	// The queue has the images in progress, in order. Its capacity limits their number.
+	// The queue has the images in progress, in order, and those that are done before an earlier one. As many are in
+	// progress as there are places.
 	type result struct {
 		line *imageLine
 		err  error
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	queue := make(chan chan result, images-1)
+	queue := make(chan chan result, images*aheadOf)
+	places := make(chan struct{}, images)
 	go func() {
 		defer close(queue)
 		for range h.Images {
@@ -340,8 +346,14 @@ func (w Worker) Evaluate(ctx context.Context, bundle string, in io.Reader, out i
 				made <- result{err: fmt.Errorf("request: %w", err)}
 				return
 			}
+			select {
+			case places <- struct{}{}:
+			case <-ctx.Done():
+				return
+			}
 			go func() {
-				line, err := model.detect(ctx, request, h.Timed)
+				line, err := model.detect(ctx, request, h)
+				<-places
 				made <- result{line, err}
 			}()
 		}
@@ -366,6 +378,9 @@ func (w Worker) Evaluate(ctx context.Context, bundle string, in io.Reader, out i
 	}
 	return writeLine(out, message{Done: &done})
 }
+
+// aheadOf is how many images for each core may be done before an earlier one.
+const aheadOf = 8
 
 // known replays the golden of a model's bundle, and checks that the signature is the model's.
 func (w Worker) known(ctx context.Context, bundle string, model *loaded, data []byte) error {
@@ -397,7 +412,7 @@ func nextLine(lines *bufio.Scanner, v any) error {
 }
 
 // detect returns the detections on one image.
-func (l *loaded) detect(ctx context.Context, request ImageFile, timed bool) (*imageLine, error) {
+func (l *loaded) detect(ctx context.Context, request ImageFile, h header) (*imageLine, error) {
 	data, err := durable.ReadFile(request.Path, MaxImageBytes)
 	if err != nil {
 		return nil, &ImageError{request.Path, fileReason(err)}
@@ -410,10 +425,12 @@ func (l *loaded) detect(ctx context.Context, request ImageFile, timed bool) (*im
 		return nil, err
 	}
 	width, height := img.Bounds().Dx(), img.Bounds().Dy()
-	input := toTensor(img, l.sig)
+	input := l.inputs.Get().(*[]float32)
+	defer l.inputs.Put(input)
+	fillTensor(img, l.sig, *input)
 	release()
 	began := time.Now()
-	boxes, logits, err := l.run(ctx, input, 1)
+	boxes, logits, err := l.run(ctx, *input, 1)
 	if err != nil {
 		return nil, err
 	}
@@ -423,11 +440,14 @@ func (l *loaded) detect(ctx context.Context, request ImageFile, timed bool) (*im
 		return nil, &ModelError{l.path, fmt.Sprintf("on image %s: %v", filepath.Base(request.Path), err)}
 	}
 	line := &imageLine{ID: request.ID, Width: width, Height: height, Boxes: make([][6]float64, len(list))}
-	if timed {
+	if h.Timed {
 		line.Seconds = took.Seconds()
 	}
 	for i, f := range list {
 		line.Boxes[i] = [6]float64{float64(f.slot), f.score, f.x, f.y, f.w, f.h}
+	}
+	if h.Packed {
+		line.Packed, line.Boxes = pack(line.Boxes), nil
 	}
 	return line, nil
 }

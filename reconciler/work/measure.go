@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/autonomos/aob/reconciler/coco"
 	"github.com/autonomos/aob/reconciler/dataset"
@@ -58,13 +59,20 @@ func (s *Stages) open(ctx context.Context, r *run.Run, e delivery.EvalRun) (*ope
 	}
 	o.trained = data.UsedInTraining(lists...)
 	name := "detections/" + e.Detect.Hex() + ".json"
-	if stored, err := s.read(name); err == nil && json.Unmarshal(stored, &o.detections) == nil &&
-		len(o.detections) == len(data.Images) {
-		o.digest = delivery.Sum(stored)
+	if s.stored(o, name) {
 		return o, nil
 	}
 	if err := r.Stage("detect"); err != nil {
 		return nil, err
+	}
+	report := s.progress(r)
+	done, err := alone(ctx, filepath.Join(filepath.Dir(r.Dir), ".detect-"+e.Detect.Hex()), report)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	if s.stored(o, name) { // by a run for another gate, or for the test split, that has the same images
+		return o, nil
 	}
 	dir := filepath.Join(r.Dir, "bundle-"+e.Bundle.Short())
 	if err := os.RemoveAll(dir); err != nil {
@@ -77,7 +85,6 @@ func (s *Stages) open(ctx context.Context, r *run.Run, e delivery.EvalRun) (*ope
 	images := delivery.Each(data.Images, func(im dataset.EvalImage) detect.ImageFile {
 		return detect.ImageFile{ID: im.ID, Path: im.Path}
 	})
-	report := s.progress(r)
 	o.detections, err = s.Detector.Evaluate(ctx, detect.Request{Model: filepath.Join(dir, delivery.ModelFile),
 		Signature: info.Signature, Bundle: dir, Images: images,
 		Building: func(p profile.Progress) { report("building", p.Sentence(), 0, 0) }},
@@ -96,6 +103,40 @@ func (s *Stages) open(ctx context.Context, r *run.Run, e delivery.EvalRun) (*ope
 		return nil, err
 	}
 	return o, s.Files.Put(name, path)
+}
+
+// stored reads the stored detections, and reports whether there are some for all images.
+func (s *Stages) stored(o *opened, name string) bool {
+	stored, err := s.read(name)
+	if err != nil || json.Unmarshal(stored, &o.detections) != nil || len(o.detections) != len(o.data.Images) {
+		return false
+	}
+	o.digest = delivery.Sum(stored)
+	return true
+}
+
+// alone waits until no other run of this machine runs the same bundle on the same images. Who finds no place for the
+// lock does not wait, and computes the same.
+func alone(ctx context.Context, path string, report func(phase, message string, done, total int)) (end func(),
+	err error) {
+	for {
+		lock, err := durable.TryLock(path)
+		if err == nil {
+			return func() {
+				os.Remove(path) // one who waits for the removed file goes on, and finds what was stored
+				lock.Unlock()
+			}, nil
+		}
+		if !errors.Is(err, durable.ErrLocked) {
+			return func() {}, nil
+		}
+		report("waiting", "another run detects on the same images", 0, 0)
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
 }
 
 func (s *Stages) read(name string) ([]byte, error) {

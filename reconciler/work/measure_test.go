@@ -5,6 +5,8 @@ package work
 // inferred.
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +17,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/autonomos/aob/reconciler/artifact"
@@ -314,5 +318,71 @@ func TestPicturesWithoutObjects(t *testing.T) {
 	if d, ok := c.Compared(delivery.MetricFalsePositives,
 		[]string{"box"}); !ok || d.Value != 0.5 || len(d.Samples) == 0 {
 		t.Errorf("%v: %v more, %d samples", ok, d.Value, len(d.Samples))
+	}
+}
+
+// once is a detector that answers when the other run has begun, and counts.
+type once struct {
+	Detector
+	found []detect.ImageDetections
+	begun chan struct{}
+	calls atomic.Int32
+}
+
+func (o *once) Evaluate(context.Context, detect.Request, func(done, total int)) ([]detect.ImageDetections, error) {
+	o.calls.Add(1)
+	<-o.begun
+	return o.found, nil
+}
+
+// Two gates, or a gate and the test split, that have the same images are one pass of the detector, also if their runs
+// go on at the same time.
+func TestSameImagesAreDetectedOnce(t *testing.T) {
+	b := newBench(t)
+	bundle := b.bundle("square", always)
+	stored := filepath.Join(b.dir, "detections", detectKey(bundle).Hex()+".json")
+	want := b.eval(b.ask(bundle, "square", nil))
+	data, err := os.ReadFile(stored)
+	detector := &once{begun: make(chan struct{})}
+	if err = errors.Join(err, json.Unmarshal(data, &detector.found), os.Remove(stored)); err != nil {
+		t.Fatal(err)
+	}
+	b.stages.Detector = detector
+	asks := []delivery.EvalRun{b.ask(bundle, "square", nil), b.ask(bundle, "square", byVideo)}
+	opened := make([]*opened, len(asks))
+	var runs sync.WaitGroup
+	for i, ask := range asks {
+		spec := delivery.RunSpec{Kind: delivery.RunEval, Key: delivery.DigestOf("same", i), Eval: &ask}
+		dir := run.Folder(filepath.Join(b.dir, "runs"), spec.Kind, spec.Key)
+		b.write(filepath.Join(dir, "spec.json"), spec)
+		r, err := run.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		runs.Go(func() {
+			if i == 1 {
+				close(detector.begun)
+			}
+			if opened[i], err = b.stages.open(t.Context(), r, ask); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	runs.Wait()
+	if n := detector.calls.Load(); n != 1 {
+		t.Errorf("the detector ran %d times", n)
+	}
+	for i, o := range opened {
+		if o == nil || o.digest != want.Detections {
+			t.Errorf("run %d has other detections", i)
+		}
+	}
+	again, err := os.ReadFile(stored)
+	if err != nil || !bytes.Equal(again, data) {
+		t.Errorf("the stored detections differ, %v", err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(b.dir, "runs", ".detect-*")); len(left) > 0 {
+		t.Errorf("%v is left", left)
 	}
 }
