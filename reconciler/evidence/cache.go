@@ -15,6 +15,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -207,40 +209,45 @@ func (s *Store) cached(ctx context.Context) (map[[32]byte]statement, error) {
 		total += c.Statements
 	}
 	progress := s.progress("reading the statements that were verified before", total)
-	// Chunks are decoded beside each other, and their statements shared in order.
-	type decoded struct {
-		list []statement
-		ok   bool
+	// Each core has a sharer of its own: what is not shared across chunks is little.
+	lists, good := make([][]statement, len(s.cache.chunks)), make([]bool, len(s.cache.chunks))
+	var next atomic.Int64
+	var mu sync.Mutex // of progress
+	var workers sync.WaitGroup
+	for range runtime.NumCPU() {
+		workers.Go(func() {
+			shared := newSharer()
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= len(lists) {
+					return
+				}
+				list, err := s.readChunk(ctx, s.cache.chunks[i], present)
+				for _, st := range list {
+					if st.value != nil {
+						shared.share(st.value)
+					}
+				}
+				lists[i], good[i] = list, err == nil
+				mu.Lock()
+				progress(s.cache.chunks[i].Statements)
+				mu.Unlock()
+			}
+		})
 	}
-	queue := make(chan chan decoded, runtime.NumCPU())
-	go func() {
-		defer close(queue)
-		for _, c := range s.cache.chunks {
-			made := make(chan decoded, 1)
-			queue <- made
-			go func() {
-				list, err := s.readChunk(ctx, c, present)
-				made <- decoded{list, err == nil}
-			}()
-		}
-	}()
+	workers.Wait()
 	var kept []cacheEntry
-	i := 0
-	for made := range queue {
-		d := <-made
-		if d.ok {
+	for i, list := range lists {
+		if good[i] {
 			kept = append(kept, s.cache.chunks[i])
 		}
-		i++
-		for _, st := range d.list {
+		for _, st := range list {
 			if st.value == nil {
 				s.notes[st.record.bundle] = st.record.content
-				continue
+			} else {
+				known[raw(st.record.referrer)] = st
 			}
-			s.shared.share(st.value)
-			known[raw(st.record.referrer)] = st
 		}
-		progress(len(d.list))
 	}
 	s.cache.chunks = kept
 	return known, ctx.Err()
