@@ -17,7 +17,7 @@ func TestProfileOfADevice(t *testing.T) {
 	binary := filepath.Join(dir, "aob-detect")
 	child := func(says string) {
 		t.Helper()
-		text := "#!/bin/sh\necho \"$@\" >" + dir + "/args\necho '{\"hello\":{\"protocol\":3,\"numerics\":\"" +
+		text := "#!/bin/sh\necho \"$@\" >" + dir + "/args\necho '{\"hello\":{\"protocol\":4,\"numerics\":\"" +
 			detect.Numerics + "\"}}'\necho '" + says + "'\n"
 		if err := os.WriteFile(binary, []byte(text), 0o755); err != nil {
 			t.Fatal(err)

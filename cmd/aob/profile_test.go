@@ -18,7 +18,7 @@ func TestEvaluationsAreKeyedByTheProfile(t *testing.T) {
 	binary := filepath.Join(t.TempDir(), "aob-detect")
 	child := func(says string) {
 		t.Helper()
-		text := "#!/bin/sh\necho '{\"hello\":{\"protocol\":3,\"numerics\":\"" + detect.Numerics + "\"}}'\necho '" +
+		text := "#!/bin/sh\necho '{\"hello\":{\"protocol\":4,\"numerics\":\"" + detect.Numerics + "\"}}'\necho '" +
 			says + "'\n"
 		if err := os.WriteFile(binary, []byte(text), 0o755); err != nil {
 			t.Fatal(err)
