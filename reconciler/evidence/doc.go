@@ -18,8 +18,8 @@
 // To replace a key, trust both keys. Statements of the old key are valid as long as it is
 // trusted, and are not signed again.
 //
-// With a folder for it, a store keeps what it has verified, under a signature of its own: see cache. A restart then reads
-// that, and looks at the files of the bundles one by one afterwards ([Store.Recheck]).
+// With a folder for it, a store keeps what it has verified, under a signature of its own: see cache. A restart then
+// reads that, and looks at the files of the bundles one by one afterwards ([Store.Recheck]).
 //
 // A [Snapshot] contains plain values and no clock, so a plan is a pure function of it. Scores contain bootstrap
 // samples, up to megabytes for each bundle, so they are read only for the bundles that a caller names.
