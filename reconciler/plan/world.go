@@ -159,7 +159,7 @@ type Evidence struct {
 	// Newer are statements of a newer aob that this one cannot read.
 	Newer []delivery.NewerStatements
 	// Version counts the changes since the server started. Two with the same version have the same content, except
-	// Stale. 0: nobody counts, so any two may differ.
+	// Stale, Scores and Scored. 0: nobody counts, so any two may differ.
 	Version int
 }
 
