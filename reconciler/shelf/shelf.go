@@ -12,6 +12,7 @@ package shelf
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"os"
@@ -141,7 +142,9 @@ func (s *Shelf) look(ctx context.Context) ([]retention.Decision, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.readResults(runs)
+	if err := s.readResults(runs); err != nil {
+		return nil, err
+	}
 	items, err := s.list(ctx, runs, clocks)
 	if err != nil {
 		return nil, err
@@ -168,8 +171,8 @@ func (s *Shelf) needs(w plan.World, p plan.Plan) retention.Needed {
 }
 
 // readResults reads what the results of runs name, each once. Only those of the kinds that make something are read:
-// the results of measurements are large.
-func (s *Shelf) readResults(runs map[delivery.Digest]delivery.RunState) {
+// the results of measurements are large. While one cannot be read, it is not known what its run made.
+func (s *Shelf) readResults(runs map[delivery.Digest]delivery.RunState) error {
 	if s.made == nil {
 		s.made = map[delivery.Digest][]retention.Ref{}
 	}
@@ -182,13 +185,14 @@ func (s *Shelf) readResults(runs map[delivery.Digest]delivery.RunState) {
 		if result == nil {
 			state, err := s.Runs.State(key)
 			if err != nil {
-				continue
+				return fmt.Errorf("read the result of run %s: %w", key.Short(), err)
 			}
 			result = state.Result
 		}
 		s.made[key] = retention.Made(result)
 	}
 	maps.DeleteFunc(s.made, func(key delivery.Digest, _ []retention.Ref) bool { _, there := runs[key]; return !there })
+	return nil
 }
 
 func (s *Shelf) addResults(n *retention.Needed) {
