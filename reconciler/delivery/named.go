@@ -216,7 +216,7 @@ func Near[V any](other Named[V], content map[string]V, same func(name string) bo
 func (n Named[V]) Shares(other Named[V]) bool { return n.root == other.root }
 
 // Changed returns the names at which two differ, sorted: those that only one of them has, and those for which same
-// returns false. What they share is not compared.
+// returns false. What they share is the same: same is not asked, so it must compare nothing but the two values.
 func (n Named[V]) Changed(other Named[V], same func(name string) bool) []string {
 	var changed []string
 	note := func(name string) {

@@ -63,6 +63,12 @@ func TestNamedIsLikeAMap(t *testing.T) {
 					want = append(want, n)
 				}
 			}
+			near := delivery.Near(other.named, v.content, func(name string) bool {
+				return other.content[name] == v.content[name]
+			})
+			if got := maps.Collect(near.All()); !maps.Equal(got, v.content) || near.Len() != len(v.content) {
+				t.Fatalf("seed %d, version %d near another: got %v, want %v", seed, i, got, v.content)
+			}
 			slices.Sort(want)
 			if got := v.named.Changed(other.named, func(name string) bool {
 				return v.named.Of(name) == other.named.Of(name)

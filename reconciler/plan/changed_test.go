@@ -49,3 +49,18 @@ func TestCountChanges(t *testing.T) {
 		})
 	}
 }
+
+// A pull request that changes a release file alone changes its model, also where both trees share all models.
+func TestReleaseFileAloneChangesItsModel(t *testing.T) {
+	w := released(3, 3)
+	base := w.Main.Intent
+	head := base
+	file := head.Releases.Of("m1")
+	file.Version++
+	head.Releases = head.Releases.With(delivery.NamedChange[delivery.Release]{Name: "m1", Value: file},
+		delivery.NamedChange[delivery.Release]{Name: "m2", Gone: true},
+		delivery.NamedChange[delivery.Release]{Name: "of no model", Value: file})
+	if got := changedModels(Proposal{Base: base, Intent: head}); !slices.Equal(got, []string{"m1", "m2"}) {
+		t.Errorf("got %v, want m1 and m2", got)
+	}
+}

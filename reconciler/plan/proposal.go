@@ -46,11 +46,19 @@ func (r ProposalReport) Green() bool {
 // changedModels lists the models that a proposal changes: by another spec or release file, or by adding or removing
 // them. Comments, order and machine limits do not count.
 func changedModels(p Proposal) []string {
-	return p.Base.Models.Changed(p.Intent.Models, func(name string) bool {
-		return sameBlob(p, "models/"+name+".yaml") && sameBlob(p, "models/"+name+".release.yaml") ||
-			p.Base.Models.Of(name).SpecDigest() == p.Intent.Models.Of(name).SpecDigest() &&
-				sameFile(p.Base.Releases, p.Intent.Releases, name)
+	names := p.Base.Models.Changed(p.Intent.Models, func(name string) bool {
+		return sameBlob(p, "models/"+name+".yaml") ||
+			p.Base.Models.Of(name).SpecDigest() == p.Intent.Models.Of(name).SpecDigest()
 	})
+	for _, name := range p.Base.Releases.Changed(p.Intent.Releases, func(name string) bool {
+		return sameBlob(p, "models/"+name+".release.yaml") || sameFile(p.Base.Releases, p.Intent.Releases, name)
+	}) {
+		if p.Base.Models.Has(name) || p.Intent.Models.Has(name) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // sameBlob reports whether both trees are known to have the same bytes at path.

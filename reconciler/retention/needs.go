@@ -213,7 +213,7 @@ func (f *finder) pulls() {
 func (f *finder) differs(in delivery.Intent, because delivery.Fact) {
 	main := f.w.Main.Intent
 	for _, name := range in.Releases.Changed(main.Releases, func(name string) bool {
-		return in.Releases.Of(name).Bundle == main.Releases.Of(name).Bundle
+		return delivery.SameRelease(in.Releases.Of(name), main.Releases.Of(name))
 	}) {
 		f.release(in.Releases.Of(name), because)
 	}
