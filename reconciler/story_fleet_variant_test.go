@@ -358,3 +358,11 @@ func TestForgedVariantsShipNothing(t *testing.T) {
 }
 
 var bundleLine = regexp.MustCompile(`(?m)^bundle: .*$`)
+
+// A pull request brings a fleet back to a model whose release is on main, with a variant that this release does not
+// have. The gates of the fleet let the release go, and the variant is missing all the same.
+func TestFleetGoesBackWithAMissingVariant(t *testing.T) {
+	if why, _ := play([]event{{"swap a fleet's model", 530, 155}, {"ship a variant", 357, 577}}); why != "" {
+		t.Error(why)
+	}
+}

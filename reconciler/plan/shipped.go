@@ -212,11 +212,11 @@ func (m *maker) changedFleetsLack(p Proposal, models []ModelReport) (failing, wa
 		var why delivery.Fact
 		mr, changed := delivery.Find(models, func(mr ModelReport) bool { return mr.Model == f.Runs })
 		switch unknown := m.whyFleetWaits(f); {
-		case changed && f.Version == 0 && mr.Release == nil:
+		case changed && f.Version == 0 && mr.Release == nil && mr.State != delivery.CheckSuccess:
 			continue // it waits or fails already
-		case changed && f.Version == 0 && m.w.Evidence.accepted(*mr.Release):
+		case changed && f.Version == 0 && mr.Release != nil && m.w.Evidence.accepted(*mr.Release):
 			_, why = m.shipped(f, *mr.Release)
-		case changed && f.Version == 0:
+		case changed && f.Version == 0 && mr.Release != nil:
 			why = mr.missingOf(p.Merged.Models.Of(f.Runs), f)
 		case !unknown.IsZero():
 			waiting = append(waiting, unknown.In(code.OfFleet, values{Fleet: name}))
