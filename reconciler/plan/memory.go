@@ -22,8 +22,8 @@ type Memory struct {
 	made   Made
 }
 
-// Made counts the parts that a plan had to make anew, for pull requests and for models on main, and those that it kept.
-type Made struct{ Pulls, Models, Kept int }
+// Made counts the parts that a plan had to make anew, for pull requests and for models on main.
+type Made struct{ Pulls, Models int }
 
 // Made counts the parts of the last plan.
 func (k *Memory) Made() Made { return k.made }
@@ -34,10 +34,10 @@ func (k *Memory) Make(w World) Plan {
 	if !now.same(k.basis) {
 		k.pulls, k.models = nil, nil
 	}
-	k.basis, k.made = now, Made{}
+	k.basis = now
 	next := &Memory{pulls: make(map[int]*part, len(w.Proposals)), models: make(map[string]*part, len(k.models))}
 	p := makePlan(w, k, next)
-	k.pulls, k.models = next.pulls, next.models
+	k.pulls, k.models, k.made = next.pulls, next.models, next.made
 	return p
 }
 
@@ -127,22 +127,18 @@ func (m *maker) reportOf(p Proposal) ProposalReport {
 	if m.next == nil {
 		return m.proposal(p)
 	}
-	if kept := m.before.pulls[p.Number]; kept.holds(m) && sameProposal(kept.proposal, p) {
+	if kept := m.before.pulls[p.Number]; kept.holds(m) && reflect.DeepEqual(kept.proposal, p) {
 		m.keep(kept)
 		m.next.pulls[p.Number] = kept
-		m.before.made.Kept++
 		return kept.report
 	}
 	made, end := m.newPart()
 	defer end()
 	made.proposal, made.report = p, m.proposal(p)
 	m.next.pulls[p.Number] = made
-	m.before.made.Pulls++
+	m.next.made.Pulls++
 	return made.report
 }
-
-// sameProposal compares what was read of a pull request. Trees of one commit share what they hold.
-func sameProposal(a, b Proposal) bool { return reflect.DeepEqual(a, b) }
 
 // modelOnMain makes the report of a model on main, or keeps that of the last plan.
 func (m *maker) modelOnMain(name string) MainModel {
@@ -152,14 +148,13 @@ func (m *maker) modelOnMain(name string) MainModel {
 	if kept := m.before.models[name]; kept.holds(m) {
 		m.keep(kept)
 		m.next.models[name] = kept
-		m.before.made.Kept++
 		return kept.model
 	}
 	made, end := m.newPart()
 	defer end()
 	made.model = m.mainModel(name)
 	m.next.models[name] = made
-	m.before.made.Models++
+	m.next.made.Models++
 	return made.model
 }
 

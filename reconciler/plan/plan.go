@@ -61,6 +61,9 @@ func makePlan(w World, before, next *Memory) Plan {
 	p := decide(w, q, trains, before, next)
 	wait := q.schedule()
 	if trains.schedule() || wait {
+		if next != nil { // most parts of the first pass are those of the second
+			before = &Memory{pulls: maps.Clone(next.pulls), models: maps.Clone(next.models)}
+		}
 		p = decide(w, q, trains, before, next) // again, with the places of waiting runs
 	}
 	return p

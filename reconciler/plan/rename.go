@@ -54,14 +54,6 @@ func (w World) modelNamed(name string) string {
 	return ""
 }
 
-// formerOwner returns the model on main that had a name before, if no model has it now; empty for none.
-func formerOwner(w World, name string, there bool) string {
-	if there {
-		return ""
-	}
-	return w.modelNamed(name)
-}
-
 // renames returns the model on main that a proposal renames to a name, empty for none, and all names of the renamed
 // model, newest first.
 func (w World) renames(p Proposal, name string) (from string, names []string) {
@@ -116,7 +108,11 @@ func (m *maker) wrongNames(p Proposal) delivery.Fact {
 			v.FromModel = before.RenamedFrom
 			return fact(code.WasForgotten, v)
 		}
-		if owner := formerOwner(m.w, name, there); owner != "" && m.w.modelNamed(former) != owner {
+		owner := ""
+		if !there {
+			owner = m.w.modelNamed(name)
+		}
+		if owner != "" && m.w.modelNamed(former) != owner {
 			_, ownerStays := p.Merged.Models.Get(owner)
 			if _, back := m.rollsBackTo(p, name); ownerStays || !back { // back: as in a git revert of the rename
 				v.FromModel = owner
