@@ -157,6 +157,23 @@ func TestFleetsAskForMissingVariants(t *testing.T) {
 	s.quiet()
 }
 
+// A pull request that mends main is not asked what main has accepted, which is unknown as long as main cannot be read.
+// What its fleets ask for is looked up in its own release files.
+func TestFleetsAskWhileMainIsBroken(t *testing.T) {
+	s := inVariants(t)
+	s.pushMain(map[string]string{"fleets/late.yaml": fleet("late", "nothing", "")})
+	s.settle()
+	mended := fleet("late", "shapes", "")
+	for variant, want := range map[string]delivery.CheckState{
+		delivery.FP16: delivery.CheckFailure,
+		delivery.INT8: delivery.CheckSuccess,
+	} {
+		s.proposes(variant, map[string]string{"fleets/late.yaml": mended, "fleets/demo.yaml": withVariant(variant)})
+		s.want(variant, want)
+	}
+	s.want(delivery.FP16, delivery.CheckFailure, code.VariantUndeclared)
+}
+
 // INT8 fails on the first device. The fleet goes back to what it ran, and AOB's pull request forbids that bundle alone.
 func TestFleetsFallBackFromVariants(t *testing.T) {
 	s := inVariants(t)

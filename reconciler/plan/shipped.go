@@ -199,9 +199,10 @@ func (r *ModelReport) missingOf(mdl delivery.Model, f delivery.Fleet) delivery.F
 // changedFleetsLack says which fleets that a proposal adds or changes cannot have what their files ask for once it is
 // merged, or what must be known before that can be said. Other fleets block nothing: they keep what they run.
 func (m *maker) changedFleetsLack(p Proposal, models []ModelReport) (failing, waiting []delivery.Fact) {
-	if p.Landed || !m.w.MainUnknown().IsZero() {
+	if p.Landed {
 		return nil, nil
 	}
+	unread := !m.w.MainUnknown().IsZero() // a pull request that mends main must not wait for main
 	for _, name := range p.Merged.Fleets.Names() {
 		f := p.Merged.Fleets.Of(name)
 		before, there := m.w.Main.Intent.Fleets.Get(name)
@@ -218,6 +219,8 @@ func (m *maker) changedFleetsLack(p Proposal, models []ModelReport) (failing, wa
 			_, why = m.shipped(f, *mr.Release)
 		case changed && f.Version == 0 && mr.Release != nil:
 			why = mr.missingOf(p.Merged.Models.Of(f.Runs), f)
+		case unread:
+			why = m.lacksInTree(p.Merged, f)
 		case !unknown.IsZero():
 			waiting = append(waiting, unknown.In(code.OfFleet, values{Fleet: name}))
 			continue
@@ -234,6 +237,25 @@ func (m *maker) changedFleetsLack(p Proposal, models []ModelReport) (failing, wa
 		}
 	}
 	return failing, waiting
+}
+
+// lacksInTree says why the release that a tree names does not have a fleet's variant, by its files alone; zero if it
+// has, if the fleet is pinned, or if that release is in quarantine and another one follows.
+func (m *maker) lacksInTree(in delivery.Intent, f delivery.Fleet) delivery.Fact {
+	release, named := in.Releases.Get(f.Runs)
+	if !named || f.Version > 0 || slices.ContainsFunc(release.Variants, func(v delivery.ReleasedVariant) bool {
+		return v.Variant == f.Ships()
+	}) {
+		return delivery.Fact{}
+	}
+	say := values{Fleet: f.Name, Model: f.Runs, Version: release.Version, Variant: f.Ships()}
+	if !slices.Contains(in.Models.Of(f.Runs).Variants, f.Ships()) {
+		return fact(code.VariantUndeclared, say)
+	}
+	if _, is := m.quarantined(m.w.names(f.Runs), release.Bundle); is {
+		return delivery.Fact{}
+	}
+	return fact(code.VariantUnreleased, say)
 }
 
 // UndeclaredVariants warns about fleets that ask for a variant which their model's file does not list. A fleet that is
