@@ -5,6 +5,8 @@ import (
 	"maps"
 	"math"
 	"slices"
+
+	"github.com/autonomos/aob/reconciler/delivery"
 )
 
 // indexes maps ids of images and categories to their index in order of id.
@@ -163,9 +165,14 @@ func (t *Truth) Notes() (notes []string) {
 			"that "+
 			"finds such an object once misses the other", n, len(t.Annotations)))
 	}
-	odd := map[string]int{}
+	odd, counts := map[string]int{}, false
 	for i := range t.Annotations {
 		odd[t.Annotations[i].OddArea()]++
+		counts = counts || !t.Annotations[i].Crowd
+	}
+	if !counts {
+		notes = append(notes, fmt.Sprintf("none of %s counts, so nothing is measured, and every "+
+			"number is -1", delivery.Count(len(t.Annotations), "annotation")))
 	}
 	for _, what := range slices.Sorted(maps.Keys(odd)) {
 		if what != "" {
