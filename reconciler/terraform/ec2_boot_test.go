@@ -71,6 +71,17 @@ def end(*_):
 signal.signal(signal.SIGTERM, end)
 if run.get("fail"):
     sys.exit(3)
+def link(): # makes its heartbeat a link to a file of root's, and once the link is copied, a file
+    victim, copy = os.path.abspath("../victim"), "../boot/status.json"
+    open(victim, "w").write("root's")
+    os.symlink(victim, "status.json")
+    while not os.path.islink(copy):
+        time.sleep(0.01)
+    open("status.new", "w").write("the trainer's"); os.replace("status.new", "status.json")
+    while open(victim).read() == "root's" and (os.path.islink(copy) or not os.path.exists(copy)):
+        time.sleep(0.01)
+if run.get("link"):
+    link()
 for epoch in range(start + 1, run["epochs"] + 1):
     time.sleep(run["seconds"])
     save(epoch)
@@ -285,9 +296,19 @@ func TestBoot(t *testing.T) {
 			}
 		})
 	}
+	t.Run("linked", func(t *testing.T) {
+		t.Parallel()
+		b := newBoot(t, m, map[string]any{"epochs": 1, "seconds": 0.01, "link": true}, nil)
+		_ = b.start(t).Wait()
+		victim, err := os.ReadFile(filepath.Join(b.home, "victim"))
+		if err != nil || string(victim) != "root's" {
+			t.Errorf("the trainer wrote %q into a file of root's, %v", victim, err)
+		}
+		wantText(t, "train.json", b.output(t, "train.json"), `{"started": 0}`)
+	})
 	t.Run("image", func(t *testing.T) {
 		t.Parallel()
-		const image = "registry.example/rfdetr@sha256:0123"
+		const image = "1.dkr.ecr.eu-central-1.amazonaws.com/rfdetr@sha256:0123"
 		b := newBoot(t, m, map[string]any{"epochs": 1, "seconds": 0.01}, func(_ map[string][]byte,
 			v *EC2) {
 			v.Image = image
@@ -295,7 +316,9 @@ func TestBoot(t *testing.T) {
 		_ = b.start(t).Wait()
 		wantText(t, "train.json", b.output(t, "train.json"), `{"started": 0}`)
 		got := strings.Join(b.told(t), "\n")
-		for _, want := range []string{"docker pull --quiet " + image, "docker run --rm --name aob-trainer --gpus all " +
+		registry, _, _ := strings.Cut(image, "/")
+		for _, want := range []string{"docker login --username AWS --password-stdin " + registry + "\ndocker pull --quiet " +
+			image + "\ndocker logout " + registry + "\n", "docker run --rm --name aob-trainer --gpus all " +
 			"--network none --cap-drop ALL --security-opt no-new-privileges", "--volume HOME/input:HOME/input:ro"} {
 			if !strings.Contains(got, want) {
 				t.Errorf("told\n%s\nwithout %s", got, want)

@@ -69,8 +69,10 @@ tell() {
 }
 
 # upload copies the output, and after it the heartbeat as it was before: what that says is there, is there. Files that
-# are being written have names with a dot in front.
+# are being written have names with a dot in front. The old copy is removed first: the trainer may make its file a link,
+# and cp writes through a link that is there, as root.
 upload() {
+	rm -f "$AOB_HOME/boot/status.json"
 	[ ! -f "$AOB_HOME/output/status.json" ] || cp -P "$AOB_HOME/output/status.json" "$AOB_HOME/boot/status.json"
 	aws s3 sync --only-show-errors --no-follow-symlinks "$AOB_HOME/output" "s3://$AOB_BUCKET/$AOB_OUTPUTS" \
 		--exclude 'boot/*' --exclude status.json --exclude '.*' && tell
@@ -117,9 +119,12 @@ train() {
 		*.dkr.ecr.*) aws ecr get-login-password | docker login --username AWS --password-stdin "$registry" || exit 125 ;;
 		esac
 		docker pull --quiet "$AOB_IMAGE" || exit 125 # as docker does where the fault is not the program's
+		case $registry in
+		*.dkr.ecr.*) docker logout "$registry" || exit 125 ;; # or the password stays on the disk
+		esac
 		step "train"
 		exec docker run --rm --name aob-trainer --gpus all --network none --cap-drop ALL \
-			--security-opt no-new-privileges --shm-size 8g --user "$(id -u "$AOB_USER")" \
+			--security-opt no-new-privileges --shm-size 8g --user "$(id -u "$AOB_USER"):$(id -g "$AOB_USER")" \
 			--volume "$AOB_HOME/input:$AOB_HOME/input:ro" --volume "$AOB_HOME/data:$AOB_HOME/data:ro" \
 			--volume "$AOB_HOME/output:$AOB_HOME/output" \
 			--workdir "$AOB_HOME/output" "$AOB_IMAGE" \
