@@ -32,6 +32,7 @@ type attempt struct {
 	settled bool      // no process or resource is left
 	spent   time.Duration
 	lost    Lost
+	watched bool // by this process, which saw it end
 }
 
 // A settlement is settled.json.
@@ -186,19 +187,33 @@ func (t *Trainer) settle(ctx context.Context, req trainer.Request, a *attempt, w
 	return nil
 }
 
-// ran returns how long the attempt's trainer has run: until now if it is alive, else until its last heartbeat.
+// ran returns how long the attempt's trainer has run: until now if it is alive or was just seen to end, else until the
+// last sign of life that a process of AOB saw. What the trainer says of the time can only make it longer.
 func (t *Trainer) ran(ctx context.Context, run string, a *attempt) time.Duration {
 	if a.begun.IsZero() {
 		return 0
 	}
-	end := time.Now()
-	if alive, err := t.Machine.Alive(ctx, a.dir); err == nil && !alive {
-		end = a.begun
-		if s, err := readStatus(run, delivery.Mask{}); err == nil && s.Heartbeat.Before(time.Now()) {
-			end = s.Heartbeat
+	now := time.Now()
+	alive, err := t.Machine.Alive(ctx, a.dir)
+	if a.watched || err != nil || alive {
+		return max(0, now.Sub(a.begun))
+	}
+	end := a.begun
+	seen := func(at time.Time) {
+		if at.After(end) && at.Before(now) {
+			end = at
 		}
 	}
-	return max(0, end.Sub(a.begun))
+	if s, err := readStatus(run, delivery.Mask{}); err == nil {
+		seen(s.Heartbeat)
+	}
+	for _, path := range []string{filepath.Join(run, outputDir, statusFile), filepath.Join(a.dir, trainerLog),
+		filepath.Join(a.dir, bootLog)} {
+		if info, err := os.Lstat(path); err == nil {
+			seen(info.ModTime())
+		}
+	}
+	return end.Sub(a.begun)
 }
 
 func (t *Trainer) destroy(ctx context.Context, a *attempt) error {

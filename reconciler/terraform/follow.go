@@ -20,6 +20,8 @@ import (
 // This file follows a trainer on an instance through what boot.sh copies into the bucket. The trainer may write there
 // whatever it wants, so only files with these names are read, and no more of them than these sizes.
 
+const bootLog = "boot.log" // what boot.sh says
+
 // A brought is a file that is brought from the bucket.
 type brought struct {
 	name  string
@@ -30,7 +32,7 @@ type brought struct {
 
 var (
 	// telling are the files of an attempt that say how it goes, in boot/ATTEMPT/.
-	telling = []brought{{trainerLog, 1 << 20, true, true}, {"boot.log", 1 << 20, true, true}}
+	telling = []brought{{trainerLog, 1 << 20, true, true}, {bootLog, 1 << 20, true, true}}
 	// growing are files of the output that people look at while the trainer runs.
 	growing = []brought{{"metrics.jsonl", 16 << 20, false, false}, {"log.txt", 4 << 20, true, false}}
 	// lasting are the other files of the output.

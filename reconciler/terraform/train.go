@@ -174,6 +174,7 @@ func (t *Trainer) check(req trainer.Request) error {
 // watch follows the attempt's trainer until it has ended or must be ended.
 func (t *Trainer) watch(ctx context.Context, req trainer.Request, a *attempt, spent time.Duration) (delivery.RunStatus,
 	error) {
+	a.watched = true
 	if err := stage(req, "training"); err != nil {
 		return delivery.RunStatus{}, err
 	}
