@@ -317,9 +317,10 @@ func TestBoot(t *testing.T) {
 		wantText(t, "train.json", b.output(t, "train.json"), `{"started": 0}`)
 		got := strings.Join(b.told(t), "\n")
 		registry, _, _ := strings.Cut(image, "/")
-		for _, want := range []string{"docker login --username AWS --password-stdin " + registry + "\ndocker pull --quiet " +
-			image + "\ndocker logout " + registry + "\n", "docker run --rm --name aob-trainer --gpus all " +
-			"--network none --cap-drop ALL --security-opt no-new-privileges", "--volume HOME/input:HOME/input:ro"} {
+		for _, want := range []string{"docker login --username AWS --password-stdin " + registry +
+			"\ndocker pull --quiet " + image + "\ndocker logout " + registry + "\n", "docker run --rm --name " +
+			"aob-trainer --gpus all --network none --cap-drop ALL --security-opt no-new-privileges",
+			"--volume HOME/input:HOME/input:ro"} {
 			if !strings.Contains(got, want) {
 				t.Errorf("told\n%s\nwithout %s", got, want)
 			}
