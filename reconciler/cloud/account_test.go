@@ -320,6 +320,24 @@ func TestSweepEndsAllKinds(t *testing.T) {
 		len(list.Schedules) != 7 {
 		t.Errorf("%d schedules are left, %v", len(list.Schedules), err)
 	}
+
+	// A run that ends removes its own schedule, and none of another server that trains the same.
+	for _, run := range []string{"train-on", "train-theirs", "train-other-role", "train-no-role", "train-missing"} {
+		if err := m.EndSchedule(t.Context(), region, "aob", "default", run); err != nil {
+			t.Errorf("%s: %v", run, err)
+		}
+	}
+	list, err := plans.ListSchedules(t.Context(), &scheduler.ListSchedulesInput{GroupName: aws.String("default")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, s := range list.Schedules {
+		names = append(names, *s.Name)
+	}
+	if slices.Sort(names); !slices.Equal(names, []string{"train-other-role", "train-theirs"}) {
+		t.Errorf("schedules %q are left", names)
+	}
 }
 
 // One instance that cannot be ended, and a region that refuses, do not stop the others. The error says what to do.

@@ -10,7 +10,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
-	"github.com/aws/aws-sdk-go-v2/service/scheduler"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 )
@@ -116,13 +115,4 @@ func equals(name, value string) ec2types.Filter {
 // EndThing ends one of them. It may be repeated, and something that is gone is no error.
 func (a *Account) EndThing(ctx context.Context, region string, t delivery.Thing) error {
 	return a.End(ctx, Item{Kind: t.Kind, ID: t.ID, Region: region})
-}
-
-// EndSchedule removes a schedule. A missing one is no error.
-func (a *Account) EndSchedule(ctx context.Context, region, group, name string) error {
-	_, err := a.scheduler(region).DeleteSchedule(ctx, &scheduler.DeleteScheduleInput{GroupName: &group, Name: &name})
-	if gone(err) {
-		return nil
-	}
-	return explainCall(region, err)
 }

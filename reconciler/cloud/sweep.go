@@ -112,7 +112,7 @@ func (i Item) costs() bool { return delivery.Thing{Kind: i.Kind, State: i.State}
 
 // orphaned says why an item with this controller's tag is an orphan; "" if it is none.
 func (w World) orphaned(i Item) delivery.OrphanReason {
-	if i.Kind != delivery.OrphanSchedule { // a schedule removes itself when it fires
+	if i.Kind != delivery.OrphanSchedule { // it has no such tag, and stays when it has fired, so that its run decides
 		switch expires, err := time.Parse(time.RFC3339, i.Tags[TagExpires]); {
 		case err != nil:
 			return delivery.OrphanNoExpiry

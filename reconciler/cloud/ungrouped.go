@@ -62,6 +62,36 @@ func (l *Listing) ungrouped(ctx context.Context, a *Account, region, controller 
 	})
 }
 
+// EndSchedule removes the schedule of a run. A missing one is no error, and one that another server uses stays: servers
+// of one account may train the same, and a schedule has the name of its run.
+func (a *Account) EndSchedule(ctx context.Context, region, controller, group, run string) error {
+	client := a.scheduler(region)
+	s, err := client.GetSchedule(ctx, &scheduler.GetScheduleInput{GroupName: &group, Name: &run})
+	if gone(err) {
+		return nil
+	}
+	if err != nil {
+		return explainCall(region, err)
+	}
+	role := roleOf(s, run)
+	if role == "" {
+		return nil
+	}
+	identities := iam.NewFromConfig(a.config, func(o *iam.Options) { o.Region = region })
+	got, err := identities.GetRole(ctx, &iam.GetRoleInput{RoleName: &role})
+	if err := unless(err, noEntity); err != nil {
+		return explainCall(region, err)
+	}
+	if err == nil && !ofRun(got.Role.Tags, controller, run) {
+		return nil
+	}
+	_, err = client.DeleteSchedule(ctx, &scheduler.DeleteScheduleInput{GroupName: &group, Name: &run})
+	if gone(err) {
+		return nil
+	}
+	return explainCall(region, err)
+}
+
 // roleOf returns the role of a schedule that ends the instance of a run; "" of another schedule.
 func roleOf(s *scheduler.GetScheduleOutput, run string) string {
 	if s.Target == nil || !strings.HasSuffix(aws.ToString(s.Target.Arn), ":aws-sdk:ec2:terminateInstances") {

@@ -374,7 +374,7 @@ func (m *AWS) end(ctx context.Context, v EC2) error {
 		}
 		if gone >= lists {
 			// A security group can be deleted when the last of the instance is gone.
-			err := errors.Join(m.Things.EndSchedule(ctx, v.Region, v.ScheduleGroup, v.Run),
+			err := errors.Join(m.Things.EndSchedule(ctx, v.Region, v.Controller, v.ScheduleGroup, v.Run),
 				m.Things.EndRest(ctx, v.Region, v.Controller, v.Run, v.name()))
 			if err == nil {
 				return nil
