@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -79,10 +81,11 @@ func artifacts() terraformModule {
 	add := func(address string, values map[string]any) {
 		all = append(all, Resource{Address: address, Provider: awsProvider, Values: values})
 	}
-	for _, bucket := range []string{"bundles", "runs", "states"} {
+	old := map[string]int{"bundles": 30, "runs": 1, "states": 30} // days that old versions are kept
+	for _, bucket := range slices.Sorted(maps.Keys(old)) {
 		name, index := "acme-aob-"+bucket, fmt.Sprintf("[%q]", bucket)
 		rule := document{"id": "old", "status": "Enabled", "filter": []document{{}},
-			"noncurrent_version_expiration":     []document{{"noncurrent_days": 30}},
+			"noncurrent_version_expiration":     []document{{"noncurrent_days": old[bucket]}},
 			"abort_incomplete_multipart_upload": []document{{"days_after_initiation": 2}}}
 		if bucket == "runs" {
 			rule["expiration"] = []document{{"days": 30}}
@@ -122,7 +125,8 @@ func artifacts() terraformModule {
 			{"main.tf", `sse_algorithm = "AES256"`, `sse_algorithm = "aws:kms"`, `sse_algorithm: want "AES256"`},
 			{"main.tf", `status = "Enabled"` + "\n  }\n}", `status = "Suspended"` + "\n  }\n}",
 				`versioning_configuration.status: want "Enabled", got "Suspended"`},
-			{"main.tf", `noncurrent_days = 30`, `noncurrent_days = 3000`, `noncurrent_days: want 30`},
+			{"main.tf", `noncurrent_days = local.old[each.key]`, `noncurrent_days = 3000`, `noncurrent_days: want 30`},
+			{"main.tf", `    runs    = 1`, `    runs = 30`, `noncurrent_days: want 1, got`},
 			{"main.tf", `days_after_initiation = 2`, `days_after_initiation = 200`, `days_after_initiation: want 2`},
 			{"main.tf", `"aws:SecureTransport" = "false"`, `"aws:SecureTransport" = "true"`,
 				`aws_s3_bucket_policy.this["runs"]: policy: want`},

@@ -75,6 +75,14 @@ locals {
     bundles = 0
   }
 
+  # How many days old versions are kept. Those of runs are checkpoints that a trainer has written again, which are
+  # large, and of no use.
+  old = {
+    states  = 30
+    runs    = 1
+    bundles = 30
+  }
+
   tags = { "aob:controller" = var.controller }
 }
 
@@ -150,7 +158,7 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
     }
 
     noncurrent_version_expiration {
-      noncurrent_days = 30
+      noncurrent_days = local.old[each.key]
     }
 
     abort_incomplete_multipart_upload {
