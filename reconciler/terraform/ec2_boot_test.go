@@ -227,6 +227,7 @@ func TestBoot(t *testing.T) {
 			"chown -R nobody HOME/output",
 			"systemd-run --quiet --pipe --wait --collect --unit aob-trainer --uid nobody" +
 				" --property PrivateNetwork=yes --property NoNewPrivileges=yes --property ProtectSystem=strict" +
+				" --property PrivateTmp=yes --setenv HOME=/tmp --setenv USER=aob --setenv LANG=C.UTF-8" +
 				" --property ReadWritePaths=HOME/output --property WorkingDirectory=HOME/output" +
 				" HOME/environment/bin/python HOME/input/trainer/train.py HOME/input/run.json",
 			"shutdown -P now"}
@@ -320,7 +321,8 @@ func TestBoot(t *testing.T) {
 		for _, want := range []string{"docker login --username AWS --password-stdin " + registry +
 			"\ndocker pull --quiet " + image + "\ndocker logout " + registry + "\n", "docker run --rm --name " +
 			"aob-trainer --gpus all --network none --cap-drop ALL --security-opt no-new-privileges",
-			"--volume HOME/input:HOME/input:ro"} {
+			"--volume HOME/input:HOME/input:ro", "--env HOME=/tmp --env USER=aob --env LANG=C.UTF-8",
+			"--entrypoint python3 " + image + " HOME/input/trainer/train.py HOME/input/run.json"} {
 			if !strings.Contains(got, want) {
 				t.Errorf("told\n%s\nwithout %s", got, want)
 			}

@@ -110,7 +110,8 @@ fetch() {
 	chown -R "$AOB_USER" "$AOB_HOME/output"
 }
 
-# train starts the trainer, without network and without the instance's credentials, and returns its exit status.
+# train starts the trainer, without network and without the instance's credentials, and returns its exit status. Packages
+# keep what they need for themselves in HOME and /tmp, which nobody else has.
 train() {
 	if [ -n "$AOB_IMAGE" ]; then
 		step "fetch the image"
@@ -127,8 +128,9 @@ train() {
 			--security-opt no-new-privileges --shm-size 8g --user "$(id -u "$AOB_USER"):$(id -g "$AOB_USER")" \
 			--volume "$AOB_HOME/input:$AOB_HOME/input:ro" --volume "$AOB_HOME/data:$AOB_HOME/data:ro" \
 			--volume "$AOB_HOME/output:$AOB_HOME/output" \
-			--workdir "$AOB_HOME/output" "$AOB_IMAGE" \
-			python3 "$AOB_HOME/input/trainer/train.py" "$AOB_HOME/input/run.json" >>"$AOB_HOME/boot/trainer.log" 2>&1
+			--env HOME=/tmp --env USER=aob --env LANG=C.UTF-8 --workdir "$AOB_HOME/output" \
+			--entrypoint python3 "$AOB_IMAGE" "$AOB_HOME/input/trainer/train.py" "$AOB_HOME/input/run.json" \
+			>>"$AOB_HOME/boot/trainer.log" 2>&1
 	fi
 	"$AOB_HOME/environment/bin/python" -c '' || {
 		log "the environment's interpreter $(readlink "$AOB_HOME/environment/bin/python") does not run on this image"
@@ -137,6 +139,7 @@ train() {
 	step "train"
 	exec systemd-run --quiet --pipe --wait --collect --unit aob-trainer --uid "$AOB_USER" \
 		--property PrivateNetwork=yes --property NoNewPrivileges=yes --property ProtectSystem=strict \
+		--property PrivateTmp=yes --setenv HOME=/tmp --setenv USER=aob --setenv LANG=C.UTF-8 \
 		--property "ReadWritePaths=$AOB_HOME/output" --property "WorkingDirectory=$AOB_HOME/output" \
 		"$AOB_HOME/environment/bin/python" "$AOB_HOME/input/trainer/train.py" "$AOB_HOME/input/run.json" \
 		>>"$AOB_HOME/boot/trainer.log" 2>&1

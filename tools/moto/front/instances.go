@@ -252,7 +252,8 @@ func Programs(t testing.TB, bin, home, files string) error {
 		return err
 	}
 	note := "#!/bin/sh\necho \"${0##*/} $*\" >>" + files + ".calls\n"
-	trainer := "for last; do case $last in */environment/bin/python | python3) run=1 ;; esac\n" +
+	trainer := "for last; do case $last in */environment/bin/python | python3) run=1 ;;\n" +
+		"*@sha256:*) shift; continue ;; esac\n" + // the image stands between the program and its arguments
 		"[ -z \"$run\" ] || set -- \"$@\" \"$last\"; shift; done\n" + // drops the options before the program
 		"echo $$ >" + files + ".trainer\ncd " + home + "/output && exec \"$@\"\n"
 	for name, text := range map[string]string{
