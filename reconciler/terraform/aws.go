@@ -37,7 +37,7 @@ func (m *AWS) Pace() Pace { return Pace{Every: m.Account.filled().Every, Cleanup
 // Module implements [Machine].
 func (m *AWS) Module(module Module, attempt string) Module {
 	a := m.Account.filled()
-	module.Mirror = a.Mirror
+	module.Mirror, module.Makes = a.Mirror, EC2{}.Policy().addresses()
 	run := filepath.Base(filepath.Dir(filepath.Dir(attempt)))
 	module.Backend = map[string]string{"bucket": a.States, "region": a.Region,
 		"key": a.Prefix + run + "/" + filepath.Base(attempt) + ".tfstate"}

@@ -23,6 +23,7 @@ import (
 
 	trainawsec2 "github.com/autonomos/aob/infra/terraform/train-aws-ec2"
 	"github.com/autonomos/aob/reconciler/cloud"
+	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/durable"
 	"github.com/autonomos/aob/tools/moto/mototest"
 )
@@ -154,7 +155,9 @@ func (e *emulator) instances(t *testing.T) []types.Instance {
 func (e *emulator) testTrainOnEC2(t *testing.T) {
 	v := e.values()
 	dir := filepath.Join(t.TempDir(), "stack")
-	s, err := e.module(trainawsec2.Files, "runs/r.tfstate").Create(dir, v, v.Policy(), e.env())
+	module := e.module(trainawsec2.Files, "runs/r.tfstate")
+	module.Makes = v.Policy().addresses()
+	s, err := module.Create(dir, v, v.Policy(), e.env())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,6 +187,8 @@ func (e *emulator) testTrainOnEC2(t *testing.T) {
 		t.Error("there is a state in the stack's folder beside the one in the bucket")
 	}
 
+	e.wantOwnState(t, s)
+
 	// A terraform that was killed leaves its lock in the bucket.
 	e.Put(t, "states", "runs/r.tfstate.tflock", `{"ID":"0d3c5a4e-7f0e-4e7b-9a53-2f6a3b8c9d10","Operation":"`+
 		`OperationTypeApply","Info":"","Who":"aob@gone","Version":"1.11.4","Created":"2026-11-01T00:00:00Z",`+
@@ -197,6 +202,26 @@ func (e *emulator) testTrainOnEC2(t *testing.T) {
 	if err := s.Destroy(t.Context()); err != nil {
 		t.Errorf("destroying again: %v", err)
 	}
+}
+
+// wantOwnState checks that nothing is destroyed if somebody wrote into the state what the module does not make, as an
+// object that the server's role may remove.
+func (e *emulator) wantOwnState(t *testing.T, s *Stack) {
+	t.Helper()
+	text := e.terraformOutput(t, s, "state", "pull")
+	foreign := `{"mode": "managed", "type": "aws_s3_object", "name": "evidence", "provider": ` +
+		`"provider[\"registry.terraform.io/hashicorp/aws\"]", "instances": [{"schema_version": 0, "attributes": {` +
+		`"bucket": "acme-aob-bundles", "key": "evidence", "id": "evidence"}}]},`
+	e.Put(t, "states", "runs/r.tfstate", strings.Replace(text, `"resources": [`, `"resources": [`+foreign, 1))
+	err := s.Destroy(t.Context())
+	if _, is := errors.AsType[delivery.Blocked](err); !is || !strings.Contains(err.Error(), "the state "+
+		"states/runs/r.tfstate has aws_s3_object.evidence, which AOB's module does not make") {
+		t.Errorf("error %v, want the state refused", err)
+	}
+	if len(e.instances(t)) != 1 {
+		t.Error("something was destroyed")
+	}
+	e.Put(t, "states", "runs/r.tfstate", text)
 }
 
 // wantInstance checks what the call that made the instance has said.

@@ -32,6 +32,9 @@ type Module struct {
 	Mirror string
 	// Backend has the settings of the module's backend; nil for a module that keeps its state in the stack's folder.
 	Backend map[string]string
+	// Makes has the addresses of all that the module makes, without indexes: a state with anything else is not
+	// destroyed. nil for a state that only AOB can write.
+	Makes []string
 }
 
 // A Stack is a module in a folder, which is applied once and then destroyed. It must not be shared between goroutines.
@@ -43,6 +46,7 @@ type Stack struct {
 	log    *boundedLog
 
 	backend map[string]string
+	makes   []string
 
 	// Tell is called with each line in which Apply tells what it does; nil for a stack that does it at once.
 	Tell func(text string)
@@ -114,7 +118,7 @@ func (m Module) Create(dir string, vars any, policy Policy, env map[string]strin
 
 // Reopen returns the stack that an earlier process created in dir.
 func (m Module) Reopen(dir string, policy Policy, env map[string]string) (*Stack, error) {
-	s := &Stack{dir: dir, exec: m.Exec, policy: policy, backend: m.Backend,
+	s := &Stack{dir: dir, exec: m.Exec, policy: policy, backend: m.Backend, makes: m.Makes,
 		log: &boundedLog{path: filepath.Join(dir, terraformLog), limit: maxTerraformLog}}
 	s.env = map[string]string{
 		"PATH":               path,
@@ -228,6 +232,9 @@ func (s *Stack) Destroy(ctx context.Context) error {
 		return err
 	}
 	if err := s.step(ctx, "init", s.initialise); err != nil {
+		return err
+	}
+	if err := s.own(ctx); err != nil {
 		return err
 	}
 	err = s.destroy(ctx)
