@@ -38,6 +38,7 @@ locals {
       Condition = {
         StringEquals = { "aws:RequestTag/aob:controller" = var.controller }
         Bool         = { "ec2:Encrypted" = "true" }
+        Null         = { "aws:RequestTag/aob:expires" = "false", "aws:RequestTag/aob:run" = "false" }
       }
     },
     {
