@@ -78,6 +78,23 @@ var paidRows = []paidRow{
 		train, "pending", asks("$3"), goComment},
 	{"a fork of a stranger", func(s *shop, t *testing.T) int { return s.forked(t, paidFiles(8, "")) },
 		train, "pending", asks("$3"), goComment},
+	{"a go of a fork's author", func(s *shop, t *testing.T) int {
+		number := s.forked(t, paidFiles(32, ""))
+		s.gitea.PostComment(t, s.eve, s.repo, number, "/aob run "+s.code(t, number))
+		s.looked(t)
+		if asked := s.questions(t, number); len(asked) > 0 {
+			t.Errorf("the author of a fork made AOB ask: %v", asked)
+		}
+		return number
+	}, train, "pending", asks("$3"), goComment},
+	{"a fork whose author pushes something else after the go", func(s *shop, t *testing.T) int {
+		return s.late(t, s.forked(t, paidFiles(33, "")), s.reader, paidFiles(34, ""))
+	}, train, "pending", asks("$3"), goComment},
+	{"a fork whose author agrees to AOB's question", func(s *shop, t *testing.T) int {
+		number := s.forked(t, paidFiles(35, ""))
+		s.agree(t, s.eve, s.told(t, number))
+		return number
+	}, train, "pending", asks("$3"), goComment},
 	{"a go of a stranger", func(s *shop, t *testing.T) int {
 		number := s.offer(t, paidFiles(10, ""))
 		s.gitea.PostComment(t, s.eve, s.repo, number, "/aob run "+s.code(t, number))
@@ -118,16 +135,17 @@ var paidRows = []paidRow{
 		return number
 	}, train, "pending", asks("$3"), goComment},
 	{"a go for another run key", func(s *shop, t *testing.T) int {
-		return s.late(t, paidFiles(16, ""), paidFiles(17, ""))
+		return s.late(t, s.offer(t, paidFiles(16, "")), s.writer, paidFiles(17, ""))
 	}, train, "pending", asks("$3"), goComment},
 	{"a go for a lower ceiling", func(s *shop, t *testing.T) int {
-		return s.late(t, paidFiles(18, ", maxCost: $2"), paidFiles(18, ", maxCost: $40"))
+		return s.late(t, s.offer(t, paidFiles(18, ", maxCost: $2")), s.writer, paidFiles(18, ", maxCost: $40"))
 	}, train, "pending", asks("$40"), goComment},
 	{"a go before a gate is changed", func(s *shop, t *testing.T) int {
-		return s.late(t, paidFiles(19, ""), map[string]string{"gates/cells.yaml": paidGate("cells", "900MB")})
+		return s.late(t, s.offer(t, paidFiles(19, "")), s.writer,
+			map[string]string{"gates/cells.yaml": paidGate("cells", "900MB")})
 	}, train, "pending", asks("$3"), goComment},
 	{"a go before the trainer is changed", func(s *shop, t *testing.T) int {
-		return s.late(t, paidFiles(20, ""), with(paidFiles(20, ""), "tiny@1", "tiny@9"))
+		return s.late(t, s.offer(t, paidFiles(20, "")), s.writer, with(paidFiles(20, ""), "tiny@1", "tiny@9"))
 	}, aIntent, "failure", []string{`train.with: unknown trainer "tiny@9"`}, ""},
 	{"a trainer and a module in the pull request", func(s *shop, t *testing.T) int {
 		files := paidFiles(21, "")
@@ -170,10 +188,12 @@ var paidRows = []paidRow{
 	{"an instance with more than a name", func(s *shop, t *testing.T) int {
 		return s.offer(t, with(paidFiles(30, ""), "g5.xlarge", `"g5.xlarge\"} resource"`))
 	}, aIntent, "failure", []string{"want a type of instance of AWS"}, ""},
-	{"a go beside a day that has no money left", func(s *shop, t *testing.T) int {
-		number := s.offer(t, paidFiles(31, ", maxCost: $60"))
-		return number
+	{"a training for more than a day may cost", func(s *shop, t *testing.T) int {
+		return s.offer(t, paidFiles(31, ", maxCost: $52"))
 	}, train, "pending", []string{"waits until ", "of this day's $50 are spent or agreed"}, ""},
+	{"a training for more than a month may cost", func(s *shop, t *testing.T) int {
+		return s.offer(t, paidFiles(31, ", maxCost: $60"))
+	}, train, "pending", []string{"waits until ", "of this month's $55 are spent or agreed"}, ""},
 }
 
 // Whoever is not entitled to it, and whatever a pull request has in it, starts no call to AWS that makes or changes
@@ -219,7 +239,7 @@ python: %s
 `, s.repo.CloneURL, s.gitea.URL, s.repo.Owner+"/"+s.repo.Name, tokenVariable, secretVariable, s.address, s.counters,
 			filepath.Join(s.dir, "shapes"), filepath.Join(s.bin, "aob-detect"), s.library, s.terraform,
 			interpreter) + strings.Replace(s.account.configuration(), "  train:",
-			"  instances: [g5.xlarge, x9.metal]\n  day: $50\n  month: $500\n  train:", 1)
+			"  instances: [g5.xlarge, x9.metal]\n  day: $50\n  month: $55\n  train:", 1)
 	})
 	return s
 }
@@ -272,13 +292,12 @@ func (s *shop) comment(c giteatest.Comment) string {
 	return fmt.Sprintf("/repos/%s/%s/issues/comments/%d", s.repo.Owner, s.repo.Name, c.ID)
 }
 
-// late opens a pull request, and pushes something else to it between the go and its confirmation.
-func (s *shop) late(t *testing.T, first, then map[string]string) int {
+// late pushes something else to a pull request between the go and its confirmation.
+func (s *shop) late(t *testing.T, number int, by clone, then map[string]string) int {
 	t.Helper()
-	number := s.offer(t, first)
 	asked := s.told(t, number)
-	s.writer.commit(t, "cells: something else", then)
-	s.writer.git(t, "push", "-q")
+	by.commit(t, "cells: something else", then)
+	by.git(t, "push", "-q")
 	s.looked(t)
 	s.agree(t, s.ada, asked)
 	return number
