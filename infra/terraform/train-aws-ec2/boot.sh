@@ -136,6 +136,8 @@ train() {
 		log "the environment's interpreter $(readlink "$AOB_HOME/environment/bin/python") does not run on this image"
 		exit 126
 	}
+	# The first program on a GPU makes its devices with a program that becomes root, which the trainer's may not.
+	! command -v nvidia-modprobe >/dev/null || nvidia-modprobe -u -c 0 || log "the devices of the GPU were not made"
 	step "train"
 	exec systemd-run --quiet --pipe --wait --collect --unit aob-trainer --uid "$AOB_USER" \
 		--property PrivateNetwork=yes --property NoNewPrivileges=yes --property ProtectSystem=strict \
