@@ -241,6 +241,7 @@ var (
 	noCapacity = regexp.MustCompile(`\b(InsufficientInstanceCapacity|InsufficientHostCapacity|SpotMaxPriceTooLow|` +
 		`MaxSpotInstanceCountExceeded|InsufficientCapacity|UnfulfillableCapacity)\b`)
 	noQuota = regexp.MustCompile(`\b(VcpuLimitExceeded|InstanceLimitExceeded)\b`)
+	quota   = regexp.MustCompile(`\blimit[\s│]+of[\s│]+([1-9]\d*)\b`) // more than none: others may use it up
 )
 
 // refusals are the answers of AWS that no later attempt changes, with what a person can do.
@@ -259,8 +260,10 @@ var refusals = []struct {
 		"aob doctor --aws checks it"},
 }
 
-// firstWait is the time after the first lack of capacity; it doubles.
-const firstWait = time.Minute
+const (
+	firstWait = time.Minute      // after the first lack of capacity; it doubles
+	quotaWait = 10 * time.Minute // for others of the account to end, as another training
+)
 
 // explainApply returns the error of a plan or an apply for people. before is how many attempts were lost before it.
 func explainApply(err error, v EC2, before int) error {
@@ -278,6 +281,11 @@ func explainApply(err error, v EC2, before int) error {
 			"AWS has no %s to give in %s at the moment (%s)", v.InstanceType, v.Region, code)}}
 	}
 	if code := noQuota.FindString(text); code != "" {
+		if most := quota.FindStringSubmatch(text); most != nil {
+			return delivery.Wait{For: quotaWait, What: fmt.Sprintf("the account may run no %s beside what it runs "+
+				"(%s, at most %s): it waits, or ask AWS for more: Service Quotas, Amazon EC2, in region %s",
+				v.InstanceType, code, most[1], v.Region)}
+		}
 		return delivery.Blockedf("ask AWS for more: Service Quotas, Amazon EC2, in region "+v.Region,
 			"the account may run no further %s (%s)", v.InstanceType, code)
 	}

@@ -130,6 +130,12 @@ func TestErrorsOfAnApply(t *testing.T) {
 			"be had in eu-central-1 for at most $0.60000 an hour; again in 2m0s",
 		"api error VcpuLimitExceeded: You have requested more vCPU capacity": "the account may run no further " +
 			"g5.xlarge (VcpuLimitExceeded); ask AWS for more: Service Quotas, Amazon EC2, in region eu-central-1",
+		"VcpuLimitExceeded: You have requested more vCPU capacity than your current vCPU limit of 0 allows": "the " +
+			"account may run no further g5.xlarge (VcpuLimitExceeded); ask AWS for more: Service Quotas, Amazon EC2, " +
+			"in region eu-central-1",
+		"VcpuLimitExceeded: You have requested more vCPU capacity than your current vCPU limit\n│ of 4 allows": "the " +
+			"account may run no g5.xlarge beside what it runs (VcpuLimitExceeded, at most 4): it waits, or ask AWS " +
+			"for more: Service Quotas, Amazon EC2, in region eu-central-1; again in 10m0s",
 		"api error UnauthorizedOperation: not authorized": "api error UnauthorizedOperation: not authorized; give " +
 			"the server's role this permission; aob doctor --aws lists what is missing" + again,
 		"Unsupported: Your requested instance type (g5.xlarge) is not supported": "Unsupported: Your requested " +

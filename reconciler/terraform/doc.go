@@ -35,6 +35,7 @@
 //	nothing new is heard for 15 minutes                 the trainer hangs
 //	the spot instance is taken away, or AWS ends it     the next attempt goes on from the checkpoint
 //	AWS has no instance                                 tried again after a minute, then after twice as long
+//	the account runs as many as it may                  tried again every ten minutes, for as long as it takes
 //
 // After five of these a person must act, and the error says what to do. A spot instance that may be replaced by one on
 // demand is, after two interruptions or one lack of capacity. While AWS does not answer, nothing is concluded from it.
