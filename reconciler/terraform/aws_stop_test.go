@@ -17,6 +17,7 @@ import (
 // An attempt is ended without any state of Terraform, although lists show changes late: exactly what has the tags of
 // its run and its server.
 func TestStopWithoutState(t *testing.T) {
+	t.Parallel()
 	e := startEmulator(t)
 	f := &front.Front{Stale: 2}
 	e.URL = f.Start(t, e.URL)

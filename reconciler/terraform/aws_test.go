@@ -143,6 +143,7 @@ func (r *region) put(t *testing.T, req trainer.Request, name, data string) {
 
 // A spot instance is taken away in the middle of a training, and another one goes on from the checkpoint.
 func TestTrainerOnEC2(t *testing.T) {
+	t.Parallel()
 	r := startRegion(t, nil)
 	local, req := r.trainer(t, map[string]any{"epochs": endless})
 	var stages []string

@@ -36,6 +36,7 @@ func TestMachines(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds: run it without -short")
 	}
+	t.Parallel()
 	for name, machine := range map[string]func(t *testing.T, run map[string]any) bench{
 		"train-local":                localBench,
 		"train-local in a container": containerBench,

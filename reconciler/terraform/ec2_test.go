@@ -46,10 +46,16 @@ const (
 func TestModulesOnAWS(t *testing.T) {
 	t.Parallel()
 	e := startEmulator(t)
-	t.Run("train-aws-ec2 is refused", e.testEC2PolicyRefuses)
-	t.Run("train-aws-ec2", e.testTrainOnEC2)
+	t.Run("train-aws-ec2", func(t *testing.T) { // one after the other: it counts instances
+		t.Parallel()
+		t.Run("is refused", e.testEC2PolicyRefuses)
+		t.Run("is applied", e.testTrainOnEC2)
+	})
 	for _, m := range []terraformModule{artifacts(), githubOIDC(t)} {
-		t.Run(m.name, func(t *testing.T) { e.testModuleOfPeople(t, m) })
+		t.Run(m.name, func(t *testing.T) {
+			t.Parallel()
+			e.testModuleOfPeople(t, m)
+		})
 	}
 }
 
