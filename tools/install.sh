@@ -29,9 +29,10 @@ fi
 command -v cc >/dev/null 2>&1 || packages gcc libc6-dev
 
 # libjpeg-turbo, which is linked into aob-detect.
-if ! printf '#include <turbojpeg.h>\nint main(void) { return tjInitDecompress() == 0; }' |
+if ! printf '#include <%s>\n' stdio.h jpeglib.h turbojpeg.h |
+	sed '$a int main(void) { return !tjInitDecompress(); }' |
 	cc -x c -o /dev/null - -l:libturbojpeg.a -lm >/dev/null 2>&1; then
-	packages libturbojpeg0-dev
+	packages libturbojpeg0-dev libjpeg-dev
 fi
 
 # shellcheck, for the tests of scripts.

@@ -97,6 +97,7 @@ func TestPixelsAreThoseOfTraining(t *testing.T) {
 				break
 			}
 		}
+		sameStretched(t, name, data)
 	}
 }
 

@@ -1,9 +1,11 @@
 package detect
 
 import (
+	"bytes"
 	"image"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 )
@@ -31,12 +33,57 @@ func toTensor(img image.Image, sig delivery.Signature) []float32 {
 	return out
 }
 
+// fillOfFile decodes a file and writes its tensor, on the given number of threads. decode is the time of the first, or of
+// both where they are one step. The error has no path.
+func fillOfFile(data []byte, decoder JPEG, sig delivery.Signature, out []float32, threads int) (f filled, err error) {
+	began := time.Now()
+	if f.width, f.height = stretched(data, decoder, sig, out, threads); f.width > 0 {
+		f.pre = time.Since(began)
+		f.decode = f.pre
+		return f, nil
+	}
+	img, release, err := decodeImage(data, decoder)
+	if err != nil {
+		return f, err
+	}
+	defer release()
+	f.decode = time.Since(began)
+	f.width, f.height = img.Bounds().Dx(), img.Bounds().Dy()
+	fillTensor(img, sig, out)
+	f.pre = time.Since(began)
+	return f, nil
+}
+
+// stretched is fillOfFile for the resize of RF-DETR and a file that the decoder can stretch. The width is 0 where it is
+// another. An image with fewer rows than the tensor is another one too: its rows would be mixed several times.
+func stretched(data []byte, decoder JPEG, sig delivery.Signature, out []float32, threads int) (width, height int) {
+	if sig.Resize.DType == "uint8" || sig.Resize.Antialias || !bytes.HasPrefix(data, jpegStart) {
+		return 0, 0
+	}
+	width, height, err := decoder.Size(data)
+	if err != nil || checkSize(width, height) != nil || width < 2 || height < max(2, sig.Height) {
+		return 0, 0
+	}
+	var lo [2][]int32
+	var far [2][]float32
+	for axis, list := range [][]mix{mixes(width, sig.Width), mixes(height, sig.Height)} {
+		for _, m := range list {
+			lo[axis], far[axis] = append(lo[axis], int32(m.lo)), append(far[axis], m.whi)
+		}
+	}
+	values := normalised(sig)
+	if !decoder.Stretch(data, width, height, lo, far, (*[3][256]float32)(&values), out, threads) {
+		return 0, 0
+	}
+	return width, height
+}
+
 // fillTensor is toTensor into memory that is there. It sets every number.
 func fillTensor(img image.Image, sig delivery.Signature, out []float32) {
 	w, h := sig.Width, sig.Height
 	normal := normalised(sig)
-	switch bytes := sig.Resize.DType == "uint8"; {
-	case bytes && sig.Resize.Antialias:
+	switch rounded := sig.Resize.DType == "uint8"; {
+	case rounded && sig.Resize.Antialias:
 		shrinkBytes(img, w, h, func(y int, pixels []uint8) {
 			for c, table := range normal {
 				row := out[(c*h+y)*w:][:w]
@@ -47,7 +94,7 @@ func fillTensor(img image.Image, sig delivery.Signature, out []float32) {
 		})
 	case sig.Resize.Antialias:
 		shrinkFloats(img, w, h, &normal, out)
-	case bytes:
+	case rounded:
 		interpolate(img, w, h, &unchanged, out)
 		for c, table := range normal {
 			plane := out[c*w*h:][:w*h]

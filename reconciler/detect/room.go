@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"image"
 	"runtime/debug"
 	"sync"
 
@@ -66,18 +65,18 @@ func (d imageDecoder) reserve(ctx context.Context, data []byte) (free func(), sl
 	}), true, nil
 }
 
-// decode is reserve and decodeImage.
-func (d imageDecoder) decode(ctx context.Context, data []byte) (img image.Image, release func(), err error) {
+// fill is reserve and fillOfFile on one thread.
+func (d imageDecoder) fill(ctx context.Context, data []byte, sig delivery.Signature, out []float32) (filled, error) {
 	free, _, err := d.reserve(ctx, data)
 	if err != nil {
-		return nil, nil, err
+		return filled{}, err
 	}
-	img, done, err := decodeImage(data, d.jpeg)
+	defer free()
+	f, err := fillOfFile(data, d.jpeg, sig, out, 1)
 	if err != nil {
-		free()
-		return nil, nil, &ImageError{Why: err.Error()}
+		return f, &ImageError{Why: err.Error()}
 	}
-	return img, func() { done(); free() }, nil
+	return f, nil
 }
 
 // maxScanned limits the pixels of all scans of a JPEG file together. Files of cameras have 1 to 12 scans.

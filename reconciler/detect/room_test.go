@@ -57,13 +57,11 @@ func TestImagesLargerThanMemory(t *testing.T) {
 				t.Errorf("%d bytes, %v; want %d", need, err, c.need)
 			}
 			d := newDecoder(decoder, c.memory)
-			_, release, err := d.decode(t.Context(), c.data)
+			sig := testSignature()
+			_, err := d.fill(t.Context(), c.data, sig, make([]float32, 3*sig.Width*sig.Height))
 			bad, ok := errors.AsType[*ImageError](err)
 			if (err == nil) != (c.want == "") || err != nil && (!ok || !strings.Contains(bad.Why, c.want)) {
 				t.Errorf("%v, want %q", err, c.want)
-			}
-			if err == nil {
-				release()
 			}
 			if !d.room.TryAcquire(d.size) {
 				t.Error("the room is not free again")
@@ -117,7 +115,9 @@ func TestImagesWaitForRoom(t *testing.T) {
 	if _, _, err := d.reserve(ctx, large); !errors.Is(err, context.Canceled) {
 		t.Errorf("without room: %v", err)
 	}
-	if _, _, err := d.decode(t.Context(), read(t, "picture.jpg")); err != nil {
+	sig := testSignature()
+	tensor := make([]float32, 3*sig.Width*sig.Height)
+	if _, err := d.fill(t.Context(), read(t, "picture.jpg"), sig, tensor); err != nil {
 		t.Errorf("a small one waits: %v", err)
 	}
 	d.room.Release(d.size)

@@ -282,17 +282,15 @@ func (s *Server) outputs(ctx context.Context, data []byte, free func(), slow boo
 		if s.slow != nil && bytes.HasPrefix(data, pngStart) {
 			s.slow()
 		}
-		began := time.Now()
-		img, release, err := decodeImage(data, s.images.jpeg)
+		threads := 1
+		if e.calls.Load() <= 1 {
+			threads = e.places
+		}
+		f, err = fillOfFile(data, s.images.jpeg, s.sig, input, threads)
+		free()
 		if err != nil {
 			return f, &ImageError{Why: err.Error()}
 		}
-		f.decode = time.Since(began)
-		f.width, f.height = img.Bounds().Dx(), img.Bounds().Dy()
-		fillTensor(img, s.sig, input)
-		release()
-		free()
-		f.pre = time.Since(began)
 		return f, nil
 	}
 	if e.decode == nil {

@@ -417,29 +417,27 @@ func (l *loaded) detect(ctx context.Context, request ImageFile, h header) (*imag
 	if err != nil {
 		return nil, &ImageError{request.Path, fileReason(err)}
 	}
-	img, release, err := l.images.decode(ctx, data)
+	input := l.inputs.Get().(*[]float32)
+	defer l.inputs.Put(input)
+	image, err := l.images.fill(ctx, data, l.sig, *input)
 	if bad, ok := errors.AsType[*ImageError](err); ok {
 		bad.Path = request.Path
 	}
 	if err != nil {
 		return nil, err
 	}
-	width, height := img.Bounds().Dx(), img.Bounds().Dy()
-	input := l.inputs.Get().(*[]float32)
-	defer l.inputs.Put(input)
-	fillTensor(img, l.sig, *input)
-	release()
 	began := time.Now()
 	boxes, logits, err := l.run(ctx, *input, 1)
 	if err != nil {
 		return nil, err
 	}
 	took := time.Since(began)
-	list, err := decode(l.sig, boxes.Data, logits.Data, width, height)
+	list, err := decode(l.sig, boxes.Data, logits.Data, image.width, image.height)
 	if err != nil {
 		return nil, &ModelError{l.path, fmt.Sprintf("on image %s: %v", filepath.Base(request.Path), err)}
 	}
-	line := &imageLine{ID: request.ID, Width: width, Height: height, Boxes: make([][6]float64, len(list))}
+	line := &imageLine{ID: request.ID, Width: image.width, Height: image.height,
+		Boxes: make([][6]float64, len(list))}
 	if h.Timed {
 		line.Seconds = took.Seconds()
 	}
