@@ -209,7 +209,7 @@ func TestSession(t *testing.T) {
 				}
 			}
 		}
-		if got.Config["session.intra_op.allow_spinning"] != "0" {
+		if got.Config["session.force_spinning_stop"] != "1" {
 			t.Errorf("%s: %v", c.profile.Name, got.Config)
 		}
 	}

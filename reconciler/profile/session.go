@@ -33,8 +33,10 @@ const (
 // the cache on, its path and prefix are those of this one engine.
 func (p Profile) Session(engine Engine, folder string) Session {
 	s := Session{Config: map[string]string{
-		// Spinning threads take CPU time from other processes, and gain little on models that take milliseconds.
-		"session.intra_op.allow_spinning": "0",
+		// Between two operators of a run its threads wait without sleeping: to wake one up takes longer than many an
+		// operator. Once no run is in progress they sleep, and leave the CPU to other processes.
+		"session.intra_op.allow_spinning": "1",
+		"session.force_spinning_stop":     "1",
 	}}
 	cuda := ProviderOptions{CUDAName, map[string]string{
 		"device_id":             strconv.Itoa(p.Device),
