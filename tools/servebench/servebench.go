@@ -35,6 +35,7 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/detect"
 	"github.com/autonomos/aob/reconciler/onnx"
+	"github.com/autonomos/aob/reconciler/profile"
 	"github.com/autonomos/aob/reconciler/turbojpeg"
 	"github.com/autonomos/aob/tools/stretch"
 )
@@ -134,6 +135,19 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// ONNX Runtime's own default: its threads wait without sleeping also between two runs.
+	session := profile.Default().Session(profile.Engine{}, "")
+	session.Config["session.force_spinning_stop"] = "0"
+	awake, err := ort.With(session, nil)
+	if err != nil {
+		return err
+	}
+	batches := []int{1}
+	if free, err := takesBatches(ort); err != nil {
+		return err
+	} else if free {
+		batches = append(batches, 4, 8)
+	}
 	var aloneBare, crowdBare []figure
 	var best string
 	for round := range *rounds {
@@ -142,18 +156,21 @@ func run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		always, err := bare(ctx, awake, pictures, cores, 1, 1)
+		if err != nil {
+			return err
+		}
 		two, err := bare(ctx, ort, pictures, 1, 1, 1)
 		if err != nil {
 			return err
 		}
-		log.Printf("bare, one client: %.2f ms on %d threads, %.2f on 1", ms(one.p50), cores, ms(two.p50))
-		if two.p50 < one.p50 {
-			one = two
-		}
-		aloneBare = append(aloneBare, one)
+		log.Printf("bare, one client: %.2f ms on %d threads, %.2f if they never sleep, %.2f on 1", ms(one.p50), cores,
+			ms(always.p50), ms(two.p50))
+		aloneBare = append(aloneBare, slices.MinFunc([]figure{one, always, two},
+			func(a, b figure) int { return int(a.p50 - b.p50) }))
 		most, setting := figure{}, ""
 		for _, s := range []struct{ threads, loops int }{{1, cores}, {cores, 1}, {cores, 2}, {1, cores + 1}} {
-			for _, batch := range []int{1, 4, 8} {
+			for _, batch := range batches {
 				f, err := bare(ctx, ort, pictures, s.threads, s.loops, batch)
 				if err != nil {
 					return err
@@ -207,6 +224,16 @@ func middle(list []figure) figure {
 	slices.SortFunc(list, func(a, b figure) int { return int(a.cpu - b.cpu) })
 	m.cpu = list[len(list)/2].cpu
 	return m
+}
+
+// takesBatches says whether the model leaves the number of pictures of a run open.
+func takesBatches(ort detect.Runtime) (bool, error) {
+	data, err := os.ReadFile(filepath.Join(*bundle, delivery.ModelFile))
+	if err != nil {
+		return false, err
+	}
+	inputs, _, err := ort.Describe(data)
+	return err == nil && len(inputs) == 1 && len(inputs[0].Shape) > 0 && inputs[0].Shape[0] < 0, err
 }
 
 // bare runs loops at the same time in this process, without a server: decode, resize, run.
