@@ -19,6 +19,7 @@ import (
 func BenchmarkGrowth(b *testing.B) {
 	for _, size := range []struct{ models, pulls, rounds int }{
 		{10, 1, 1}, {100, 1, 1}, {100, 10, 1}, {100, 100, 1}, {100, 100, 5}, {200, 100, 1},
+		{500, 300, 2}, {2000, 1000, 5},
 	} {
 		b.Run(fmt.Sprintf("models=%d/pulls=%d/releases=%d", size.models, size.pulls, size.models*size.rounds),
 			func(b *testing.B) {
@@ -43,6 +44,7 @@ func grownModel(i, epochs int) string {
 // model to a spec that was trained before, two change the README, and one pauses a fleet.
 func grown(t testing.TB, models, pulls, rounds int) *sim {
 	s := newSim(t)
+	s.large = true
 	files := map[string]string{}
 	for i := range models {
 		name := grownName(i)

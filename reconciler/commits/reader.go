@@ -24,9 +24,11 @@ type Repo interface {
 
 // A Tree is the intent of a commit.
 type Tree struct {
-	Files      []git.File
+	Files      delivery.Named[git.File] // by path
 	Intent     delivery.Intent
 	Complaints []delivery.Complaint
+
+	size int64 // of the files that are read
 }
 
 // maxBases is how many merge bases are cached.
@@ -37,6 +39,7 @@ type Reader struct {
 	Repo   Repo
 	Parser *intent.Cache
 
+	near  Tree                   // without complaints, which trees that are read later are compared with
 	trees map[string]Tree        // by commit
 	used  map[string]bool        // trees that were used since the last Sweep
 	bases map[[2]string][]string // by two commits
@@ -58,12 +61,114 @@ func (r *Reader) Tree(commit string) (Tree, error) {
 	if err != nil {
 		return Tree{}, err
 	}
-	t, err := r.Parse(files)
+	t, known, err := r.quick(files, mostChanges)
+	if err == nil && !known {
+		t, err = r.Parse(files)
+	}
 	if err != nil {
 		return Tree{}, err
 	}
 	r.trees[commit] = t
 	return t, nil
+}
+
+// Quick is Tree if that takes little time, because almost all of its files were parsed before. files are those of the
+// commit.
+func (r *Reader) Quick(commit string, files []git.File) (t Tree, ok bool, err error) {
+	if t, ok, err = r.quick(files, atOnce); ok {
+		r.used[commit], r.trees[commit] = true, t
+	}
+	return t, ok, err
+}
+
+// atOnce is how many files are parsed before it is asked whether there is time for more.
+const atOnce = 16
+
+// mostChanges is how many files may be others than in a known tree, so that the rest is not looked at.
+const mostChanges = 256
+
+// quick parses a tree if most of its files are those of a known tree. It reads at most some contents.
+func (r *Reader) quick(files []git.File, most int) (t Tree, ok bool, err error) {
+	if !r.near.Files.Known() {
+		return t, false, nil
+	}
+	var changes []delivery.NamedChange[git.File]
+	i := 0
+	for path, before := range r.near.Files.All() {
+		for ; i < len(files) && files[i].Path < path; i++ {
+			changes = append(changes, delivery.NamedChange[git.File]{Name: files[i].Path, Value: files[i]})
+		}
+		switch {
+		case i == len(files) || files[i].Path != path:
+			changes = append(changes, delivery.NamedChange[git.File]{Name: path, Gone: true})
+		default:
+			if files[i] != before {
+				changes = append(changes, delivery.NamedChange[git.File]{Name: path, Value: files[i]})
+			}
+			i++
+		}
+		if len(changes) > mostChanges {
+			return t, false, nil
+		}
+	}
+	for ; i < len(files); i++ {
+		changes = append(changes, delivery.NamedChange[git.File]{Name: files[i].Path, Value: files[i]})
+	}
+	for _, c := range changes {
+		if !c.Gone && r.parses(c.Value) {
+			if most--; most < 0 {
+				return t, false, nil
+			}
+		}
+	}
+	if t, ok, err = r.Change(r.near, changes); !ok || t.Files.Len() != len(files) { // a path is listed twice
+		return Tree{}, false, err
+	}
+	return t, true, nil
+}
+
+// Change parses a tree that differs from another one in some files. ok is false if all of the tree must be parsed to
+// know the result.
+func (r *Reader) Change(from Tree, changes []delivery.NamedChange[git.File]) (t Tree, ok bool, err error) {
+	if len(from.Complaints) > 0 || !from.Files.Known() || len(changes) > mostChanges {
+		return t, false, nil
+	}
+	list := make([]intent.Change, len(changes))
+	size := from.size
+	for i, c := range changes {
+		size -= sizeOf(from.Files.Of(c.Name))
+		if list[i] = (intent.Change{File: intent.File{Path: c.Name}, Gone: c.Gone}); c.Gone {
+			continue
+		}
+		size += sizeOf(c.Value)
+		if list[i].File, err = r.source(c.Value); err != nil {
+			return t, false, err
+		}
+	}
+	t = Tree{Files: from.Files.With(changes...), size: size}
+	if t.Files.Len() > intent.MaxFiles || size > intent.MaxTree {
+		return Tree{}, false, nil
+	}
+	if t.Intent, ok = r.Parser.ParseChanges(from.Intent, list); !ok {
+		return Tree{}, false, nil
+	}
+	r.share(t)
+	return t, true, nil
+}
+
+// share has trees that are read later share with this one.
+func (r *Reader) share(t Tree) {
+	if len(t.Complaints) == 0 && !t.Files.Shares(r.near.Files) {
+		r.near = t
+	}
+}
+
+// sizeOf returns the bytes of a file that is read.
+func sizeOf(f git.File) int64 {
+	if !f.Mode.IsRegular() || f.Size < 0 || f.Size > intent.MaxFileSize {
+		return 0
+	}
+	return f.Size
 }
 
 // Has reports whether the tree of a commit is cached.
@@ -80,29 +185,43 @@ func (r *Reader) Sweep() {
 
 // Parse reads and parses the intent files of a tree.
 func (r *Reader) Parse(files []git.File) (Tree, error) {
-	sources := make([]intent.File, len(files))
+	sources, size := make([]intent.File, len(files)), int64(0)
+	byPath := make(map[string]git.File, len(files))
 	for i, f := range files {
-		sources[i] = intent.File{Path: f.Path, Hash: f.Hash, Size: f.Size, Mode: f.Mode}
-		if f.Size < 0 {
-			sources[i].Size = math.MaxInt64
-		}
-		if !r.parses(f) {
-			continue
-		}
-		data, err := r.blob(f)
-		if err != nil {
+		var err error
+		if sources[i], err = r.source(f); err != nil {
 			return Tree{}, err
 		}
-		sources[i].Data = data
+		byPath[f.Path] = f
+		size += sizeOf(f)
 	}
 	in, complaints := r.Parser.Parse(sources)
-	return Tree{files, in, complaints}, nil
+	t := Tree{Files: delivery.Near(r.near.Files, byPath, func(path string) bool {
+		return byPath[path] == r.near.Files.Of(path)
+	}), Intent: in, Complaints: complaints, size: size}
+	if len(byPath) == len(files) && len(complaints) == 0 {
+		r.near = t
+	}
+	return t, nil
+}
+
+// source returns a file for the parser, with its content if that was not parsed before.
+func (r *Reader) source(f git.File) (intent.File, error) {
+	s := intent.File{Path: f.Path, Hash: f.Hash, Size: f.Size, Mode: f.Mode}
+	if f.Size < 0 {
+		s.Size = math.MaxInt64
+	}
+	if !r.parses(f) {
+		return s, nil
+	}
+	data, err := r.blob(f)
+	s.Data = data
+	return s, err
 }
 
 // Warm reads and parses files that were not parsed before, a few at a time, while there is time. The results are
 // cached. It reports whether all were parsed.
 func (r *Reader) Warm(files []git.File, inTime func() bool) (all bool, err error) {
-	const atOnce = 16
 	var some []intent.File
 	for i, f := range files {
 		if r.parses(f) {

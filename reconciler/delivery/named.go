@@ -6,6 +6,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"unsafe"
 )
 
 // Named maps names to values of one kind, as the gates of a tree. It never changes: [Named.With] makes another one that
@@ -22,7 +23,11 @@ type root[V any] struct {
 	names  []string // sorted
 	places map[string]int
 	values []V
+	keys   map[string][]string // names by the keys of their values, sorted; see [Named.Keyed]
 }
+
+// A keyed is a value that is also found by other names than its own.
+type keyed interface{ keys() []string }
 
 // An own is a value in place of the root's.
 type own[V any] struct {
@@ -40,6 +45,14 @@ func NamedOf[V any](content map[string]V) Named[V] {
 		values: make([]V, len(content))}
 	for i, name := range r.names {
 		r.places[name], r.values[i] = i, content[name]
+		if k, ok := any(r.values[i]).(keyed); ok {
+			for _, key := range k.keys() {
+				if r.keys == nil {
+					r.keys = map[string][]string{}
+				}
+				r.keys[key] = append(r.keys[key], name)
+			}
+		}
 	}
 	return Named[V]{root: r, size: len(content)}
 }
@@ -138,6 +151,29 @@ func (n Named[V]) Names() []string {
 	return names
 }
 
+// Keyed returns the names of the values with a key, sorted: of gates those that cover a model, and of fleets those that
+// run it.
+func (n Named[V]) Keyed(key string) []string {
+	var names []string
+	if n.root != nil {
+		for _, name := range n.root.keys[key] {
+			if _, changed := n.place(name); !changed {
+				names = append(names, name)
+			}
+		}
+	}
+	shared := len(names)
+	for _, o := range n.own {
+		if k, ok := any(o.value).(keyed); ok && !o.gone && slices.Contains(k.keys(), key) {
+			names = append(names, o.name)
+		}
+	}
+	if shared < len(names) {
+		slices.Sort(names)
+	}
+	return slices.Compact(names)
+}
+
 // A NamedChange is a value to set, or a name to remove.
 type NamedChange[V any] struct {
 	Name  string
@@ -210,6 +246,12 @@ func Near[V any](other Named[V], content map[string]V, same func(name string) bo
 		return NamedOf(content)
 	}
 	return other.With(changes...)
+}
+
+// Same reports whether two are known to have the same content, because one is a copy of the other.
+func (n Named[V]) Same(other Named[V]) bool {
+	return n.root == other.root && len(n.own) == len(other.own) &&
+		unsafe.SliceData(n.own) == unsafe.SliceData(other.own)
 }
 
 // Shares reports whether two share what they have in common.

@@ -22,16 +22,10 @@ type Intent struct {
 }
 
 // Covering returns the names of the gates that cover a model, sorted.
-func (i Intent) Covering(model string) []string {
-	var names []string
-	for name, g := range i.Gates.All() {
-		if slices.Contains(g.Covers, model) {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return names
-}
+func (i Intent) Covering(model string) []string { return i.Gates.Keyed(model) }
+
+func (g Gate) keys() []string  { return g.Covers }
+func (f Fleet) keys() []string { return []string{f.Runs} }
 
 // A Complaint says what is wrong in a file, where, and what would be right.
 type Complaint struct {

@@ -20,11 +20,8 @@ import (
 func (m *maker) benches(in *gate.Input, g delivery.Gate, ask bool) {
 	names, variant := m.w.names(in.Model), m.formatOf(in.Bundle)
 	mine, others := map[string]bool{}, map[string]string{}
-	for _, name := range m.w.Main.Intent.Fleets.Names() {
+	for _, name := range m.fleetsRunning(names) {
 		f := m.w.Main.Intent.Fleets.Of(name)
-		if !slices.Contains(names, f.Runs) {
-			continue
-		}
 		for profile := range f.Profiles {
 			if f.Ships() == variant {
 				mine[profile] = true
@@ -48,12 +45,7 @@ func (m *maker) formatOf(bundle delivery.Digest) string {
 	if variant, ok := m.variantOf(bundle); ok {
 		return variant
 	}
-	for _, r := range m.w.Evidence.Resolved {
-		if r.Result.Bundle == bundle {
-			bundle = r.Input.Valid.Bundle
-			break
-		}
-	}
+	bundle = m.w.Evidence.resolvedOf(bundle)
 	if v, ok := m.w.Evidence.variantOf(bundle); ok {
 		return v.Input.Variant
 	}
@@ -63,14 +55,22 @@ func (m *maker) formatOf(bundle delivery.Digest) string {
 // profilesOf lists the hardware profiles of main's fleets that run a model, which has these names.
 func (m *maker) profilesOf(names []string) []string {
 	all := map[string]bool{}
-	for _, f := range m.w.Main.Intent.Fleets.All() {
-		if slices.Contains(names, f.Runs) {
-			for profile := range f.Profiles {
-				all[profile] = true
-			}
+	for _, name := range m.fleetsRunning(names) {
+		for profile := range m.w.Main.Intent.Fleets.Of(name).Profiles {
+			all[profile] = true
 		}
 	}
 	return slices.Sorted(maps.Keys(all))
+}
+
+// fleetsRunning lists main's fleets that run a model, which has these names.
+func (m *maker) fleetsRunning(names []string) []string {
+	var fleets []string
+	for _, name := range names {
+		fleets = append(fleets, m.w.Main.Intent.Fleets.Keyed(name)...)
+	}
+	slices.Sort(fleets)
+	return fleets
 }
 
 // maxBenches is how often a bench device measures a bundle whose benches say nothing.

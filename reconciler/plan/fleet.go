@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"time"
 
@@ -213,7 +214,7 @@ func (m *maker) rollOut(r FleetReport, f delivery.Fleet, releases []delivery.Rel
 	if a := d.State.Abort; a != nil {
 		m.step(Sign{Bundle: a.Bundle, Type: delivery.AbortType, Predicate: *a, Of: f.Name, Why: d.Because})
 	}
-	if delivery.DigestOf("clock", d.State) != delivery.DigestOf("clock", in.State) {
+	if !same("clock", d.State, in.State) {
 		m.step(KeepClock{Fleet: f.Name, State: d.State, Why: d.Because})
 	}
 	if d.Desired != nil {
@@ -361,7 +362,12 @@ func (m *maker) mustPublish(d delivery.Desired, published *delivery.Desired) boo
 	p.Expires, d.Expires = time.Time{}, time.Time{}
 	p.NextPoll, d.NextPoll = 0, 0
 	p.Report, d.Report = 0, 0
-	return delivery.DigestOf("desired", p) != delivery.DigestOf("desired", d)
+	return !same("desired", p, d)
+}
+
+// same reports whether two values have the same digest, which is slow to compute.
+func same(domain string, a, b any) bool {
+	return reflect.DeepEqual(a, b) || delivery.DigestOf(domain, a) == delivery.DigestOf(domain, b)
 }
 
 // proposeQuarantine opens a pull request after a fleet fell back: it restores the model's earlier files and adds the

@@ -138,11 +138,8 @@ func (m *maker) mayRunAnyway(b fleetGates, bundle delivery.Digest) bool {
 // A new fleet that can match the same devices as a removed one must pass the removed fleet's gates.
 func (m *maker) fleetGatesFor(p Proposal, model string) []fleetGates {
 	var list []fleetGates
-	for _, name := range p.Merged.Fleets.Names() {
+	for _, name := range p.Merged.Fleets.Keyed(model) {
 		f := p.Merged.Fleets.Of(name)
-		if f.Runs != model {
-			continue
-		}
 		onMain, exists := m.w.Main.Intent.Fleets.Get(name)
 		if exists {
 			if b, ok := m.fleetGatesOf(f, &onMain); ok {
@@ -179,10 +176,13 @@ func overlap(a, b map[string]string) bool {
 // repointed lists the models that a proposal does not change and that a fleet changes to.
 func (m *maker) repointed(p Proposal, changed []string) []string {
 	var names []string
-	for _, f := range p.Merged.Fleets.All() {
-		onMain, there := m.w.Main.Intent.Fleets.Get(f.Name)
-		same := there && onMain.Runs == f.Runs && onMain.Version == f.Version && onMain.Ships() == f.Ships()
-		if !same && !slices.Contains(changed, f.Runs) && !slices.Contains(names, f.Runs) &&
+	main := m.w.Main.Intent.Fleets
+	for _, name := range main.Changed(p.Merged.Fleets, func(name string) bool {
+		onMain, f := main.Of(name), p.Merged.Fleets.Of(name)
+		return onMain.Runs == f.Runs && onMain.Version == f.Version && onMain.Ships() == f.Ships()
+	}) {
+		f, there := p.Merged.Fleets.Get(name)
+		if there && !slices.Contains(changed, f.Runs) && !slices.Contains(names, f.Runs) &&
 			len(m.fleetGatesFor(p, f.Runs)) > 0 {
 			names = append(names, f.Runs)
 		}
@@ -333,13 +333,12 @@ func (m *maker) signOneFleets(model string, bundle delivery.Digest, list []judge
 		return true
 	}
 	released := m.fp32Of(bundle)
-	i := slices.IndexFunc(m.w.Evidence.Releases, func(s delivery.ReleaseStatement) bool {
+	statement, ok := m.w.Evidence.release(released, func(s delivery.ReleaseStatement) bool {
 		return s.Bundle == released && slices.Contains(m.w.names(model), s.Model) && m.w.Evidence.accepted(s.File)
 	})
-	if i < 0 {
+	if !ok {
 		return true // nothing is accepted yet: main judges it from the scores
 	}
-	statement := m.w.Evidence.Releases[i]
 	statement.TargetCommit = m.w.Main.Commit
 	gates := delivery.Each(list, judgement.signed)
 	if bundle == released {
@@ -352,9 +351,9 @@ func (m *maker) signOneFleets(model string, bundle delivery.Digest, list []judge
 			}
 		}
 	}
-	if slices.ContainsFunc(m.w.Evidence.Releases, func(s delivery.ReleaseStatement) bool {
+	if _, signed := m.w.Evidence.release(released, func(s delivery.ReleaseStatement) bool {
 		return sameStatement(s, statement)
-	}) {
+	}); signed {
 		return true
 	}
 	m.step(Sign{Bundle: released, Type: delivery.ReleaseType, Predicate: statement, Of: model})
@@ -391,11 +390,11 @@ func (m *maker) mayChange(b fleetGates, target delivery.Release) Stage {
 	mdl := m.w.Main.Intent.Models.Of(b.fleet.Runs)
 	for _, j := range b.gates {
 		owners := m.owners(j)
-		if slices.ContainsFunc(m.w.Evidence.Releases, func(s delivery.ReleaseStatement) bool {
+		if _, settled := m.w.Evidence.release(target.Bundle, func(s delivery.ReleaseStatement) bool {
 			return slices.ContainsFunc(gatesOf(s, target.Bundle), func(g delivery.GateJudged) bool {
 				return g.Spec == j.gate.Digest() && g.Verdict.Baseline == baseline && g.Settled(owners)
 			})
-		}) {
+		}); settled {
 			continue
 		}
 		v, stage := m.judgeStored(mdl, j, target.Bundle, baseline, fp32)

@@ -5,6 +5,7 @@ package plan
 
 import (
 	"cmp"
+	"maps"
 	"math"
 	"slices"
 
@@ -242,9 +243,11 @@ func (m *maker) lookNumber(bundle, baseline, evalSet delivery.Digest) int {
 		return bundle
 	}
 	at := lookKey{same(baseline), evalSet}
-	if m.looks == nil {
-		m.looks = map[lookKey]map[delivery.Digest]int{}
-		m.probes = map[delivery.Digest]map[delivery.Digest]bool{}
+	x := m.w.Evidence.lookup()
+	if x.looks == nil || x.version != m.w.Evidence.Version || !x.looksOver.Same(m.w.Main.Intent.Models) {
+		x.version, x.looksOver = m.w.Evidence.Version, m.w.Main.Intent.Models
+		x.looks = map[lookKey]map[delivery.Digest]int{}
+		x.probes = map[delivery.Digest]map[delivery.Digest]bool{}
 		variants := m.w.Evidence.variantBundles()
 		for _, v := range m.w.Evidence.Verdicts {
 			at := lookKey{same(v.Baseline), v.EvalSet}
@@ -252,33 +255,43 @@ func (m *maker) lookNumber(bundle, baseline, evalSet delivery.Digest) int {
 				continue
 			}
 			if _, onMain := m.w.Main.Intent.Models.Get(v.Model); !onMain && v.Baseline == "" {
-				if m.probes[v.EvalSet] == nil {
-					m.probes[v.EvalSet] = map[delivery.Digest]bool{}
+				if x.probes[v.EvalSet] == nil {
+					x.probes[v.EvalSet] = map[delivery.Digest]bool{}
 				}
-				m.probes[v.EvalSet][v.Bundle] = true
+				x.probes[v.EvalSet][v.Bundle] = true
 			}
-			if m.looks[at] == nil {
-				m.looks[at] = map[delivery.Digest]int{}
+			if x.looks[at] == nil {
+				x.looks[at] = map[delivery.Digest]int{}
 			}
-			if n, ok := m.looks[at][v.Bundle]; !ok || v.Look < n {
-				m.looks[at][v.Bundle] = v.Look
+			if n, ok := x.looks[at][v.Bundle]; !ok || v.Look < n {
+				x.looks[at][v.Bundle] = v.Look
 			}
 		}
 	}
-	n, ok := m.looks[at][bundle]
+	taken, own := m.looks[at]
+	if !own {
+		taken = x.looks[at]
+	}
+	n, ok := taken[bundle]
 	if !ok {
 		m.isLive() // the numbers go on from those of other pull requests
-		for _, taken := range m.looks[at] {
-			n = max(n, taken)
+		for _, other := range taken {
+			n = max(n, other)
 		}
 		if baseline != "" {
-			n = max(n, len(m.probes[evalSet]))
+			n = max(n, len(x.probes[evalSet]))
 		}
 		n++
-		if m.looks[at] == nil {
-			m.looks[at] = map[delivery.Digest]int{}
+		if !own { // the index stays as the evidence is
+			if taken = maps.Clone(taken); taken == nil {
+				taken = map[delivery.Digest]int{}
+			}
+			if m.looks == nil {
+				m.looks = map[lookKey]map[delivery.Digest]int{}
+			}
+			m.looks[at] = taken
 		}
-		m.looks[at][bundle] = n
+		taken[bundle] = n
 	}
 	return n
 }

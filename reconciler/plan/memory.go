@@ -20,6 +20,7 @@ type Memory struct {
 	pulls  map[int]*part
 	models map[string]*part
 	made   Made
+	index  *index
 }
 
 // Made counts the parts that a plan had to make anew, for pull requests and for models on main.
@@ -35,7 +36,11 @@ func (k *Memory) Make(w World) Plan {
 		k.pulls, k.models = nil, nil
 	}
 	k.basis = now
-	next := &Memory{pulls: make(map[int]*part, len(w.Proposals)), models: make(map[string]*part, len(k.models))}
+	if k.index == nil || w.Evidence.Version == 0 {
+		k.index = &index{}
+	}
+	next := &Memory{index: k.index,
+		pulls: make(map[int]*part, len(w.Proposals)), models: make(map[string]*part, len(k.models))}
 	p := makePlan(w, k, next)
 	k.pulls, k.models, k.made = next.pulls, next.models, next.made
 	return p
@@ -127,7 +132,7 @@ func (m *maker) reportOf(p Proposal) ProposalReport {
 	if m.next == nil {
 		return m.proposal(p)
 	}
-	if kept := m.before.pulls[p.Number]; kept.holds(m) && reflect.DeepEqual(kept.proposal, p) {
+	if kept := m.before.pulls[p.Number]; kept.holds(m) && kept.proposal.same(p) {
 		m.keep(kept)
 		m.next.pulls[p.Number] = kept
 		return kept.report
@@ -138,6 +143,22 @@ func (m *maker) reportOf(p Proposal) ProposalReport {
 	m.next.pulls[p.Number] = made
 	m.next.made.Pulls++
 	return made.report
+}
+
+// same reports whether two proposals say the same. It is asked of each in each plan, so it does not walk trees that are
+// copies of each other.
+func (p Proposal) same(other Proposal) bool {
+	if p.PullRequest != other.PullRequest {
+		return false
+	}
+	for _, trees := range [][2]*delivery.Intent{{&p.Intent, &other.Intent}, {&p.Base, &other.Base},
+		{&p.Merged, &other.Merged}} {
+		if a, b := trees[0], trees[1]; a.Models.Same(b.Models) && a.Gates.Same(b.Gates) && a.Fleets.Same(b.Fleets) &&
+			a.Releases.Same(b.Releases) && a.Quarantines.Same(b.Quarantines) && a.Files.Same(b.Files) {
+			*a, *b = delivery.Intent{}, delivery.Intent{}
+		}
+	}
+	return reflect.DeepEqual(p, other)
 }
 
 // modelOnMain makes the report of a model on main, or keeps that of the last plan.

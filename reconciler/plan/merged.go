@@ -115,10 +115,8 @@ func (m *maker) filesOf(model string) []delivery.Release {
 			files = append(files, *past.Release)
 		}
 	}
-	for _, s := range m.w.Evidence.Releases {
-		if s.Model == model {
-			files = append(files, s.File)
-		}
+	for _, s := range m.w.Evidence.releasesOf(model) {
+		files = append(files, s.File)
 	}
 	return files
 }

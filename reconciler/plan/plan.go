@@ -62,7 +62,7 @@ func makePlan(w World, before, next *Memory) Plan {
 	wait := q.schedule()
 	if trains.schedule() || wait {
 		if next != nil { // most parts of the first pass are those of the second
-			before = &Memory{pulls: maps.Clone(next.pulls), models: maps.Clone(next.models)}
+			before = &Memory{index: next.index, pulls: maps.Clone(next.pulls), models: maps.Clone(next.models)}
 		}
 		p = decide(w, q, trains, before, next) // again, with the places of waiting runs
 	}
@@ -76,6 +76,9 @@ func decide(w World, q, trains *queue, before, next *Memory) Plan {
 		costs: map[int]map[string]delivery.Fact{}, models: map[string]MainModel{}, scored: map[delivery.Digest]bool{}}
 	if w.Main.Quarantine == nil {
 		m.w.Main.Quarantine = QuarantineOf(w.Main.Intent)
+	}
+	if m.w.Evidence.index = (&index{}); next != nil {
+		m.w.Evidence.index = next.index
 	}
 	main := m.main()
 	for _, mm := range main.Models {
@@ -122,12 +125,10 @@ type maker struct {
 	before, next *Memory // the parts of the last plan, and of this one; nil for none
 	part         *part   // that is made now; nil if nothing is noted
 
-	asking    map[string]delivery.Digest                   // by RING/DEVICE: the bench that it is asked for now
-	weightsOf map[delivery.Digest]delivery.Digest          // weights by bundle
-	scoreKeys map[delivery.Digest][]delivery.Digest        // keys of scores, by bundle and by ONNX file
-	looks     map[lookKey]map[delivery.Digest]int          // the look number of each bundle
-	releases  map[delivery.Digest][]delivery.Acceptance    // by bundle, also of their variants
-	probes    map[delivery.Digest]map[delivery.Digest]bool // by eval set: bundles of models that main does not have
+	asking    map[string]delivery.Digest            // by RING/DEVICE: the bench that it is asked for now
+	weightsOf map[delivery.Digest]delivery.Digest   // weights by bundle
+	scoreKeys map[delivery.Digest][]delivery.Digest // keys of scores, by bundle and by ONNX file
+	looks     map[lookKey]map[delivery.Digest]int   // look numbers, where this plan gives new ones
 }
 
 func (m *maker) step(s Step) { m.effect(func(m *maker) { m.addStep(s) }) }

@@ -270,11 +270,14 @@ func changedGates(p Proposal) []string {
 // changedFleets returns what a proposal changes about fleets.
 func changedFleets(p Proposal) []delivery.Fact {
 	var list []delivery.Fact
-	for _, name := range p.Intent.Fleets.Names() {
-		if sameBlob(p, "fleets/"+name+".yaml") {
+	names := p.Base.Fleets.Changed(p.Intent.Fleets, func(name string) bool {
+		return sameBlob(p, "fleets/"+name+".yaml")
+	})
+	for _, name := range names {
+		head, there := p.Intent.Fleets.Get(name)
+		if !there {
 			continue
 		}
-		head := p.Intent.Fleets.Of(name)
 		base, ok := p.Base.Fleets.Get(name)
 		switch {
 		case !ok:
@@ -292,7 +295,7 @@ func changedFleets(p Proposal) []delivery.Fact {
 			list = append(list, f)
 		}
 	}
-	for _, name := range p.Base.Fleets.Names() {
+	for _, name := range names {
 		if _, ok := p.Intent.Fleets.Get(name); !ok {
 			list = append(list, fact(code.FleetRemoved, values{Fleet: name}))
 		}
@@ -303,11 +306,8 @@ func changedFleets(p Proposal) []delivery.Fact {
 // fleetsOf returns the fleets that follow a model's release, and how they roll it out.
 func fleetsOf(p Proposal, model string) []delivery.Fact {
 	var list []delivery.Fact
-	for _, name := range p.Merged.Fleets.Names() {
+	for _, name := range p.Merged.Fleets.Keyed(model) {
 		f := p.Merged.Fleets.Of(name)
-		if f.Runs != model {
-			continue
-		}
 		variant := variantNamed(f.Ships())
 		follows := fact(code.FleetFollows, values{Fleet: name, Variant: variant, Names: waves(f), Lasts: f.Soak})
 		if variant != "" && f.Target != TargetOfServer {

@@ -242,7 +242,8 @@ func (m *maker) ask(p Proposal, approval string) delivery.Fact {
 // Instances lists the instances whose prices the plan of a world needs.
 func Instances(w World) (list []string) {
 	for _, p := range w.Proposals {
-		for _, mdl := range p.Merged.Models.All() {
+		for _, name := range changedModels(p) {
+			mdl := p.Merged.Models.Of(name)
 			if i := mdl.Train.Machine.Instance; mdl.Train.Machine.Paid() && i != "" && !slices.Contains(list, i) {
 				list = append(list, i)
 			}

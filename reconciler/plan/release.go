@@ -86,9 +86,10 @@ func (m *maker) fileEdited(r delivery.Release) bool { return m.hasStatement(r) &
 
 // hasStatement reports whether there is a release statement for a release file's version and bundle.
 func (m *maker) hasStatement(r delivery.Release) bool {
-	return slices.ContainsFunc(m.w.Evidence.Releases, func(s delivery.ReleaseStatement) bool {
+	_, has := m.w.Evidence.release(r.Bundle, func(s delivery.ReleaseStatement) bool {
 		return s.Model == r.Name && s.Version == r.Version && s.Bundle == r.Bundle
 	})
+	return has
 }
 
 // nextVersion returns 1 + the highest version in main's history of the model under all its names.
@@ -121,7 +122,7 @@ func (m *maker) release(r *progress, p Proposal, judgements, ofFleets []judgemen
 	statement.Gates = delivery.Each(slices.Concat(judgements, ofFleets), judgement.signed)
 	statement.Variants = r.judgedVariants()
 	same := func(s delivery.ReleaseStatement) bool { return sameStatement(s, statement) }
-	signed, ok := delivery.Find(m.w.Evidence.Releases, same)
+	signed, ok := m.w.Evidence.release(r.Bundle, same)
 	if !ok {
 		m.step(Sign{Bundle: r.Bundle, Type: delivery.ReleaseType, Predicate: statement, Of: r.Model})
 		return r.end(delivery.CheckPending, fact(code.ReleaseSigning, values{Version: want.Version}))

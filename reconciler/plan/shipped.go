@@ -5,7 +5,6 @@ package plan
 // requests and aob status say why.
 
 import (
-	"maps"
 	"slices"
 
 	"github.com/autonomos/aob/reconciler/code"
@@ -97,18 +96,7 @@ func (m *maker) releaseOf(bundle delivery.Digest) (a delivery.Acceptance, ok boo
 
 // releasesOf lists the accepted releases that have a bundle.
 func (m *maker) releasesOf(bundle delivery.Digest) []delivery.Acceptance {
-	if m.releases == nil {
-		m.releases = map[delivery.Digest][]delivery.Acceptance{}
-		for _, model := range slices.Sorted(maps.Keys(m.w.Evidence.Accepted)) {
-			for _, a := range m.w.Evidence.Accepted[model] {
-				m.releases[a.Bundle] = append(m.releases[a.Bundle], a)
-				for _, v := range a.Variants {
-					m.releases[v.Bundle] = append(m.releases[v.Bundle], a)
-				}
-			}
-		}
-	}
-	return m.releases[bundle]
+	return m.w.Evidence.acceptancesOf(bundle)
 }
 
 // withVariants adds the variants of releases whose FP32 bundle is in a list.

@@ -161,6 +161,8 @@ type Evidence struct {
 	// Version counts the changes since the server started. Two with the same version have the same content, except
 	// Stale, Scores and Scored. 0: nobody counts, so any two may differ.
 	Version int
+
+	index *index // of a plan that is being made; nil: for each question one is made
 }
 
 // An UnreadStatement is a statement that cannot be read. The index tells which bundle it is about.
@@ -198,44 +200,12 @@ func (e Evidence) newer() delivery.Fact {
 	return fact(code.NewerSigned, values{Text: delivery.NewerSigned(decide)})
 }
 
-// Training finds a bundle's training, or that of the bundle which its thresholds were added to, or which it is a
-// variant of.
-func (e Evidence) Training(bundle delivery.Digest) (Trained, bool) {
-	for _, r := range e.Resolved {
-		if r.Result.Bundle == bundle {
-			bundle = r.Input.Valid.Bundle
-			break
-		}
-	}
-	if v, ok := e.variantOf(bundle); ok {
-		bundle = v.Input.Bundle
-	}
-	for _, t := range e.ByRun {
-		if t.Bundle == bundle {
-			return t, true
-		}
-	}
-	return Trained{}, false
-}
-
 // ScoresOf reports whether scores are those of a bundle. Those of another one with the same ONNX file are, since they
 // were measured on that file.
 func (e Evidence) ScoresOf(bundle delivery.Digest, scores delivery.EvalRun) bool {
 	info, ok := e.Bundles[bundle]
 	return scores.Bundle == bundle || ok && scores.Model == info.Model && scores.Signature == info.Signature &&
 		maps.Equal(scores.Thresholds, info.Thresholds)
-}
-
-// variantOf finds how a variant was made.
-func (e Evidence) variantOf(bundle delivery.Digest) (delivery.MadeVariant, bool) {
-	for _, list := range e.Variants {
-		for _, v := range list {
-			if v.Result.Bundle == bundle {
-				return v, true
-			}
-		}
-	}
-	return delivery.MadeVariant{}, false
 }
 
 // variantBundles lists the bundles of variants, also those with thresholds.
@@ -364,16 +334,12 @@ func NeedsHistory(w World) []string {
 		need[d.Model] = need[d.Model] || w.Main.Intent.Fleets.Of(d.Ring).Runs != d.Model
 	}
 	for _, p := range w.Proposals {
-		for name, f := range p.Merged.Fleets.All() {
-			if before := w.Main.Intent.Fleets.Of(name); before.Runs != f.Runs || before.Version != f.Version ||
-				before.Ships() != f.Ships() {
-				need[f.Runs], need[before.Runs] = true, true
-			}
-		}
-		for name, before := range w.Main.Intent.Fleets.All() {
-			if _, kept := p.Merged.Fleets.Get(name); !kept {
-				need[before.Runs] = true
-			}
+		main, merged := w.Main.Intent.Fleets, p.Merged.Fleets
+		for _, name := range main.Changed(merged, func(name string) bool {
+			before, f := main.Of(name), merged.Of(name)
+			return before.Runs == f.Runs && before.Version == f.Version && before.Ships() == f.Ships()
+		}) {
+			need[main.Of(name).Runs], need[merged.Of(name).Runs] = true, true
 		}
 	}
 	delete(need, "")
@@ -397,9 +363,9 @@ func (e Evidence) accepted(r delivery.Release) bool {
 // statement finds the signed statement of a release file. If there are several, the one with the given baseline is
 // preferred.
 func (e Evidence) statement(r delivery.Release, baseline delivery.Digest) (found delivery.ReleaseStatement, ok bool) {
-	for _, s := range e.Releases {
-		if names(s, r) && delivery.SameRelease(s.File, r) && (!ok || s.Baseline == baseline) {
-			found, ok = s, true
+	for _, s := range e.releaseIndex().about[r.Bundle] {
+		if names(*s, r) && delivery.SameRelease(s.File, r) && (!ok || s.Baseline == baseline) {
+			found, ok = *s, true
 		}
 	}
 	return found, ok

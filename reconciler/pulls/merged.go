@@ -1,6 +1,7 @@
 package pulls
 
 import (
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -83,16 +84,19 @@ func (r *Reader) mergeWith(key [3]string, main, base, head commits.Tree) (m merg
 		m.undone = undone(ahead, main.Files, head.Files)
 		return m, nil
 	}
-	files := threeWay(main.Files, base.Files, head.Files)
-	if err := r.warm(files); err != nil {
+	changes := threeWay(base.Files, head.Files)
+	var quick bool
+	if m.Tree, quick, err = r.commits.Change(main, changes); err == nil && !quick {
+		files := slices.Collect(valuesOf(main.Files.With(changes...)))
+		if err = r.warm(files); err == nil {
+			m.Tree, err = r.commits.Parse(files)
+		}
+	}
+	if err != nil {
 		return m, err
 	}
-	if m.Tree, err = r.commits.Parse(files); err != nil {
-		return m, err
-	}
-	m.Files = nil // not used, and a merge is cached for each pull request
 	m.both = bothChanged(main.Files, base.Files, head.Files)
-	m.undone = undone(ahead, main.Files, files)
+	m.undone = undone(ahead, main.Files, m.Files)
 	if adds(base.Files, main.Files) {
 		if m.moved, err = r.repo.Moved(key[1], key[0], key[2]); err != nil {
 			return m, err
@@ -118,8 +122,7 @@ func isSpec(path string) bool {
 // commit again, without merges and without changes that main already has; a commit that reverts others may be left out.
 // If main and the head have different contents, the forge combines them or reports a conflict. Release files cannot be
 // combined, because AOB accepts only those that it has signed.
-func undone(ahead git.Ahead, main, result []git.File) []string {
-	ours, judged := byPath(main), byPath(result)
+func undone(ahead git.Ahead, ours, judged tree) []string {
 	changes := map[string][]git.FileChange{}
 	for _, c := range ahead.Changes {
 		changes[c.Path] = append(changes[c.Path], c)
@@ -132,7 +135,7 @@ func undone(ahead git.Ahead, main, result []git.File) []string {
 		if isSpec(path) {
 			continue
 		}
-		now, want := ours[path].Hash, judged[path].Hash
+		now, want := ours.Of(path).Hash, judged.Of(path).Hash
 		signed := strings.HasSuffix(path, ".release.yaml")
 		var undoes bool
 		switch {
@@ -184,23 +187,37 @@ func ends(now string, changes []git.FileChange) []string {
 }
 
 // adds reports whether a tree has an intent file that base does not have. Git may treat it as a file that was moved.
-func adds(base, now []git.File) bool {
-	from := byPath(base)
-	return slices.ContainsFunc(now, func(f git.File) bool {
-		_, there := from[f.Path]
-		return !there && !isSpec(f.Path)
-	})
+func adds(base, now tree) bool {
+	return slices.ContainsFunc(differ(base, now), func(path string) bool { return !base.Has(path) && !isSpec(path) })
 }
 
 // bothChanged lists the files of gates, fleets and quarantines that main and the head have changed since their merge
 // base in different ways. Git reports a conflict, or combines their lines into a file that neither has. Specs and
 // release files are left out: AOB accepts only those that it has signed, so combined ones are refused.
-func bothChanged(main, base, head []git.File) []string {
-	ours, old, theirs := byPath(main), byPath(base), byPath(head)
-	return slices.DeleteFunc(changed(old, theirs), func(path string) bool {
-		return ours[path] == old[path] || ours[path] == theirs[path] ||
+func bothChanged(ours, old, theirs tree) []string {
+	return slices.DeleteFunc(differ(old, theirs), func(path string) bool {
+		return ours.Of(path) == old.Of(path) || ours.Of(path) == theirs.Of(path) ||
 			strings.HasPrefix(path, "models/") && !strings.HasSuffix(path, ".quarantine.yaml")
 	})
+}
+
+// A tree is the intent files of a tree by path.
+type tree = delivery.Named[git.File]
+
+// differ returns the paths at which two trees differ, sorted.
+func differ(a, b tree) []string {
+	return a.Changed(b, func(path string) bool { return a.Of(path) == b.Of(path) })
+}
+
+// valuesOf iterates over the files of a tree by their paths.
+func valuesOf(t tree) iter.Seq[git.File] {
+	return func(yield func(git.File) bool) {
+		for _, f := range t.All() {
+			if !yield(f) {
+				return
+			}
+		}
+	}
 }
 
 // files is the intent files of a tree by path.
@@ -232,18 +249,14 @@ func changed(a, b files) []string {
 	return delivery.Changed(a, b, func(path string) bool { return a[path] == b[path] })
 }
 
-// threeWay merges three lists of files by path: files that the head has changed are the head's, all others main's. If
+// threeWay returns what a merge changes in main: files that the head has changed are the head's, all others main's. If
 // both have changed a file, the head's is taken; see [bothChanged].
-func threeWay(main, base, head []git.File) []git.File {
-	merged, theirs := byPath(main), byPath(head)
-	for _, path := range changed(byPath(base), theirs) {
-		if f, there := theirs[path]; there {
-			merged[path] = f
-		} else {
-			delete(merged, path)
-		}
+func threeWay(base, head tree) (changes []delivery.NamedChange[git.File]) {
+	for _, path := range differ(base, head) {
+		f, there := head.Get(path)
+		changes = append(changes, delivery.NamedChange[git.File]{Name: path, Value: f, Gone: !there})
 	}
-	return slices.SortedFunc(maps.Values(merged), func(a, b git.File) int { return strings.Compare(a.Path, b.Path) })
+	return changes
 }
 
 // afterMerge returns the complaints that a pull request is responsible for: those about its own tree, unless the merge

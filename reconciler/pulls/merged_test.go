@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/autonomos/aob/reconciler/commits"
+	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/git"
 	"github.com/autonomos/aob/reconciler/intent"
 	"github.com/autonomos/aob/reconciler/turn"
@@ -92,8 +93,8 @@ func TestChangesOfMovedFilesAreSeen(t *testing.T) {
 			}
 			run("checkout", "-q", "main")
 			run("merge", "-q", "--no-edit", "head")
-			yields := threeWay(trees[0].Files, trees[1].Files, trees[2].Files)
-			if judged := byPath(yields)["gates/strict.yaml"].Hash; judged == run("rev-parse",
+			yields := trees[0].Files.With(threeWay(trees[1].Files, trees[2].Files)...)
+			if judged := yields.Of("gates/strict.yaml").Hash; judged == run("rev-parse",
 				"HEAD:gates/strict.yaml") {
 				t.Error("git did not follow the file, so this shows nothing")
 			}
@@ -135,7 +136,8 @@ func TestUndone(t *testing.T) {
 			"1", "2", false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := undone(c.ahead, []git.File{{Path: c.path, Hash: c.main}}, []git.File{{Path: c.path, Hash: c.judged}})
+			got := undone(c.ahead, delivery.NamedOf(byPath([]git.File{{Path: c.path, Hash: c.main}})),
+				delivery.NamedOf(byPath([]git.File{{Path: c.path, Hash: c.judged}})))
 			if is := len(got) > 0; is != c.isUndone {
 				t.Errorf("got %v, want it named: %v", got, c.isUndone)
 			}

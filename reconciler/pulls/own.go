@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -102,7 +103,7 @@ func (r *Reader) checkOwn(p *plan.Proposal) error {
 		if err != nil {
 			return err
 		}
-		trees[i] = byPath(t.Files)
+		trees[i] = maps.Collect(t.Files.All())
 	}
 	before, made, base, head := trees[0], trees[1], trees[2], trees[3]
 	modelOf := func(path string) string { // the files of a model begin with its name

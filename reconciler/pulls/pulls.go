@@ -155,6 +155,9 @@ func (r *Reader) headTree(commit string) (commits.Tree, error) {
 	}
 	files, err := r.repo.Files(commit)
 	if err == nil {
+		if t, ok, err := r.commits.Quick(commit, files); ok || err != nil {
+			return t, err
+		}
 		err = r.warm(files)
 	}
 	if err != nil {

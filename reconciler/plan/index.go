@@ -1,0 +1,170 @@
+package plan
+
+// This file finds signed statements without a walk over all of them. An index is kept from plan to plan, and what it
+// has is made again only if what it was made of has changed.
+
+import (
+	"maps"
+	"reflect"
+	"slices"
+	"unsafe"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// An index finds the statements of one evidence. Each part is made when it is first needed.
+type index struct {
+	releases []delivery.ReleaseStatement // that are indexed
+	about    map[delivery.Digest][]*delivery.ReleaseStatement
+	of       map[string][]*delivery.ReleaseStatement // by model
+
+	made      *madeBundles
+	accepted  map[string][]delivery.Acceptance
+	acceptOf  map[delivery.Digest][]delivery.Acceptance // by bundle, also of their variants
+	version   int                                       // of the evidence of which looks were made
+	looksOver delivery.Named[delivery.Model]            // the models of main at that time
+	looks     map[lookKey]map[delivery.Digest]int       // the look number of each bundle
+	probes    map[delivery.Digest]map[delivery.Digest]bool
+}
+
+// madeBundles says how bundles were made.
+type madeBundles struct {
+	runs     map[delivery.Digest]Trained
+	resolved map[delivery.Digest]delivery.Resolved
+	variants map[delivery.Digest][]delivery.MadeVariant
+
+	trained     map[delivery.Digest]Trained
+	withPoints  map[delivery.Digest]delivery.Digest // the bundle to which thresholds were added
+	variantsAre map[delivery.Digest]delivery.MadeVariant
+}
+
+// sameMap reports whether two variables are one map. Evidence never changes a map that it has given out.
+func sameMap[M ~map[K]V, K comparable, V any](a, b M) bool {
+	return reflect.ValueOf(a).UnsafePointer() == reflect.ValueOf(b).UnsafePointer()
+}
+
+// lookup returns the index of the evidence.
+func (e Evidence) lookup() *index {
+	if e.index == nil {
+		return &index{}
+	}
+	return e.index
+}
+
+// releaseIndex indexes the release statements that are new.
+func (e Evidence) releaseIndex() *index {
+	x := e.lookup()
+	n := len(x.releases)
+	follows := n > 0 && len(e.Releases) >= n && unsafe.SliceData(x.releases) == unsafe.SliceData(e.Releases)
+	if x.about == nil || !follows {
+		n, x.about, x.of = 0, map[delivery.Digest][]*delivery.ReleaseStatement{},
+			map[string][]*delivery.ReleaseStatement{}
+	}
+	for i := n; i < len(e.Releases); i++ {
+		s := &e.Releases[i]
+		x.of[s.Model] = append(x.of[s.Model], s)
+		names := []delivery.Digest{s.Bundle, s.File.Bundle}
+		for _, v := range s.Variants {
+			names = append(names, v.Bundle)
+		}
+		slices.Sort(names)
+		for _, bundle := range slices.Compact(names) {
+			x.about[bundle] = append(x.about[bundle], s)
+		}
+	}
+	x.releases = e.Releases
+	return x
+}
+
+// release finds the first release statement that names a bundle, as the release or as a variant, and for which is
+// returns true.
+func (e Evidence) release(bundle delivery.Digest, is func(delivery.ReleaseStatement) bool) (
+	found delivery.ReleaseStatement, ok bool) {
+	for _, s := range e.releaseIndex().about[bundle] {
+		if is(*s) {
+			return *s, true
+		}
+	}
+	return found, false
+}
+
+// releasesOf returns the release statements of a model.
+func (e Evidence) releasesOf(model string) []*delivery.ReleaseStatement {
+	return e.releaseIndex().of[model]
+}
+
+// madeIndex indexes how bundles were made.
+func (e Evidence) madeIndex() *madeBundles {
+	x := e.lookup()
+	if m := x.made; m != nil && sameMap(m.runs, e.ByRun) && sameMap(m.resolved, e.Resolved) &&
+		sameMap(m.variants, e.Variants) {
+		return m
+	}
+	m := &madeBundles{runs: e.ByRun, resolved: e.Resolved, variants: e.Variants,
+		trained:     make(map[delivery.Digest]Trained, len(e.ByRun)),
+		withPoints:  make(map[delivery.Digest]delivery.Digest, len(e.Resolved)),
+		variantsAre: map[delivery.Digest]delivery.MadeVariant{}}
+	first := map[delivery.Digest]delivery.Digest{} // of several runs with one bundle, that with the first key counts
+	for key, t := range e.ByRun {
+		if at, there := first[t.Bundle]; !there || key < at {
+			first[t.Bundle], m.trained[t.Bundle] = key, t
+		}
+	}
+	clear(first)
+	for key, r := range e.Resolved {
+		if at, there := first[r.Result.Bundle]; !there || key < at {
+			first[r.Result.Bundle], m.withPoints[r.Result.Bundle] = key, r.Input.Valid.Bundle
+		}
+	}
+	for _, of := range slices.Sorted(maps.Keys(e.Variants)) {
+		for _, v := range e.Variants[of] {
+			if _, there := m.variantsAre[v.Result.Bundle]; !there {
+				m.variantsAre[v.Result.Bundle] = v
+			}
+		}
+	}
+	x.made = m
+	return m
+}
+
+// resolvedOf returns the bundle to which thresholds were added, or the bundle itself.
+func (e Evidence) resolvedOf(bundle delivery.Digest) delivery.Digest {
+	if of, ok := e.madeIndex().withPoints[bundle]; ok {
+		return of
+	}
+	return bundle
+}
+
+// Training finds a bundle's training, or that of the bundle which its thresholds were added to, or which it is a
+// variant of.
+func (e Evidence) Training(bundle delivery.Digest) (Trained, bool) {
+	bundle = e.resolvedOf(bundle)
+	if v, ok := e.variantOf(bundle); ok {
+		bundle = v.Input.Bundle
+	}
+	t, ok := e.madeIndex().trained[bundle]
+	return t, ok
+}
+
+// variantOf finds how a variant was made.
+func (e Evidence) variantOf(bundle delivery.Digest) (delivery.MadeVariant, bool) {
+	v, ok := e.madeIndex().variantsAre[bundle]
+	return v, ok
+}
+
+// acceptancesOf lists the releases that main has accepted with a bundle, as the release or as a variant of it.
+func (e Evidence) acceptancesOf(bundle delivery.Digest) []delivery.Acceptance {
+	x := e.lookup()
+	if x.acceptOf == nil || !sameMap(x.accepted, e.Accepted) {
+		x.accepted, x.acceptOf = e.Accepted, map[delivery.Digest][]delivery.Acceptance{}
+		for _, model := range slices.Sorted(maps.Keys(e.Accepted)) {
+			for _, a := range e.Accepted[model] {
+				x.acceptOf[a.Bundle] = append(x.acceptOf[a.Bundle], a)
+				for _, v := range a.Variants {
+					x.acceptOf[v.Bundle] = append(x.acceptOf[v.Bundle], a)
+				}
+			}
+		}
+	}
+	return x.acceptOf[bundle]
+}
