@@ -51,7 +51,7 @@ type sim struct {
 
 	requests *view.Requests
 
-	large    bool            // nothing is checked that walks all of the world, see growth_bench_test.go
+	large    bool            // a world of real parts, whose statuses are not checked: growth_world_test.go
 	copy     *sim            // a server in a copy of the state folder; nil for none
 	watching bool            // this is one
 	did      map[string]bool // mutations that happened
@@ -168,10 +168,8 @@ func (s *sim) turn() {
 	ctx := context.Background()
 	s.loop.look(ctx)
 	s.again, s.failed = s.loop.Reconcile(ctx)
-	if !s.large {
-		s.checkPlan()
-		s.checkHeard()
-	}
+	s.checkPlan()
+	s.checkHeard()
 	s.loop.send(ctx)
 }
 
@@ -220,11 +218,11 @@ func (s *sim) settle() {
 	s.helper()
 	still := 0
 	for range 1000 {
-		before := fmt.Sprint(s.effects, len(s.repo.commits), s.fleet.reported)
+		before := fmt.Sprint(s.effects, s.repo.refs, s.fleet.reported)
 		s.turn()
 		s.runs.finishAll()
 		s.fleet.report()
-		if fmt.Sprint(s.effects, len(s.repo.commits), s.fleet.reported) != before || s.runs.active() > 0 {
+		if fmt.Sprint(s.effects, s.repo.refs, s.fleet.reported) != before || s.runs.active() > 0 {
 			still = 0
 			continue
 		}
