@@ -160,15 +160,17 @@ func (p *pattern) sign(bundle delivery.Digest, kind string, value any) {
 // release stores a bundle of a model and the statements about its release.
 func (p *pattern) release(mdl delivery.Model, version int, baseline delivery.Digest) delivery.Release {
 	s := p.w.sim
-	bundle := p.put([]byte(strings.Replace(p.bundle, `"annotations":{`, fmt.Sprintf(
-		`"annotations":{"dev.aob.provenance.run":"%s-%d",`, mdl.Name, version), 1)))
+	onnx := p.put(fmt.Appendf(nil, "%04x", p.n/10)) // as long as that of the first bundle
+	bundle := p.put([]byte(strings.NewReplacer(`"annotations":{`, fmt.Sprintf(
+		`"annotations":{"dev.aob.provenance.run":"%s-%d",`, mdl.Name, version),
+		string(delivery.Sum([]byte("onnx"))), string(onnx)).Replace(p.bundle)))
 	is := func(what string) delivery.Digest { return delivery.DigestOf(what, []any{mdl.Name, version}) }
 	data, _ := s.runs.result("", delivery.RunSpec{Kind: delivery.RunData, Data: &delivery.DataRun{Dataset: mdl.Dataset,
 		Classes: mdl.Classes}}).(delivery.DataResult)
 	train := delivery.TrainRun{Spec: mdl.Spec(), Seed: 1, Training: data.Training}
 	s.signed.pack(bundle, train)
 	p.sign(bundle, delivery.TrainingType, delivery.Training{Run: is("run"), Spec: mdl.SpecDigest(), Input: train,
-		Data: data, Result: delivery.TrainResult{Bundle: bundle, Model: delivery.Sum([]byte("onnx")), Size: 4,
+		Data: data, Result: delivery.TrainResult{Bundle: bundle, Model: onnx, Size: 4,
 			Attempts: 1}})
 	value := 0.7
 	verdict := delivery.Verdict{Gate: "g" + mdl.Name, GateSpec: is("gate"), Model: mdl.Name, Outcome: delivery.Pass,
