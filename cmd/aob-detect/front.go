@@ -25,6 +25,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/pflag"
+	"golang.org/x/net/netutil"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/detect"
@@ -131,10 +132,14 @@ func (f front) serve(ctx context.Context, out io.Writer, o options, bundle strin
 		scheme = "https"
 	}
 	log.Info("serving", "url", scheme+"://"+listener.Addr().String(), "model", f.name)
-	if address, ok := listener.Addr().(*net.TCPAddr); ok && !address.IP.IsLoopback() && settings.Token == "" {
-		log.Warn("all who reach this address can use the model; --token-file keeps others out")
-	}
 	settings.Wrap = metrics.Requests
+	if settings.Token == "" {
+		here := onlyHere(listener)
+		if !here {
+			log.Warn("all who reach this address can use the model; --token-file keeps others out")
+		}
+		settings.Wrap = func(h http.Handler) http.Handler { return metrics.Requests(serve.FromHere(h, here)) }
+	}
 	err = serve.New(settings).Serve(ctx, listener, config)
 	return errors.Join(err, ended(), roles.Close())
 }
@@ -216,11 +221,13 @@ func (f front) operators(ctx context.Context, roles *serve.Roles, metrics http.H
 		}
 		return errors.Join(errs...)
 	}
-	add := func(l net.Listener, handler http.Handler) {
+	add := func(l net.Listener, handler http.Handler, write time.Duration) {
 		s := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute,
-			MaxHeaderBytes: 16 << 10, BaseContext: func(net.Listener) context.Context { return ctx }}
+			WriteTimeout: write, MaxHeaderBytes: 16 << 10,
+			BaseContext: func(net.Listener) context.Context { return ctx }}
 		servers = append(servers, s)
-		go s.Serve(l)
+		// The metrics' address may be open to others, who must not take the descriptors of those who ask the model.
+		go s.Serve(netutil.LimitListener(l, maxConnections))
 	}
 	if f.control != "" {
 		l, err := listen(f.control)
@@ -233,7 +240,7 @@ func (f front) operators(ctx context.Context, roles *serve.Roles, metrics http.H
 		mux := http.NewServeMux()
 		mux.Handle("/", roles)
 		mux.Handle("GET /metrics", metrics)
-		add(l, mux)
+		add(l, mux, 0) // a model may take long to load
 	}
 	if f.metrics != "" {
 		l, err := net.Listen("tcp", onThisMachine(f.metrics))
@@ -242,7 +249,7 @@ func (f front) operators(ctx context.Context, roles *serve.Roles, metrics http.H
 		}
 		mux := http.NewServeMux()
 		mux.Handle("GET /metrics", metrics)
-		add(l, mux)
+		add(l, serve.FromHere(mux, onlyHere(l)), 30*time.Second)
 	}
 	return end, nil
 }
@@ -289,6 +296,12 @@ func (f front) settings() (o serve.Options, config *tls.Config, err error) {
 		return o, nil, fmt.Errorf("--tls-cert and --tls-key: %w", err)
 	}
 	return o, &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, nil
+}
+
+// onlyHere says whether others than this machine cannot reach a listener.
+func onlyHere(l net.Listener) bool {
+	address, ok := l.Addr().(*net.TCPAddr)
+	return ok && address.IP.IsLoopback()
 }
 
 // onThisMachine adds the host of this machine to an address that has none.

@@ -29,8 +29,9 @@ A source is a folder of JPEG and PNG files; the address of a picture or of a
 stream of pictures (http:// or https://, multipart/x-mixed-replace); or exec, with
 a command after --, whose output is JPEG files one after the other. Of a camera
 only the newest frame is taken: "lost" counts those that the model was too slow
-for. A stream or a command that ends is started again after a second, and so is a
-stream that brings no picture for as long as --stall says.`,
+for. A stream or a command that ends is started again after a second, and so is one
+that brings no picture for as long as --stall says. A command ends with all
+processes that it has started: with SIGTERM, and after a second with SIGKILL.`,
 		Example: `  aob-detect run --bundle bundle --source images
   aob-detect run --bundle bundle --source images --follow --every 200ms
 
@@ -76,7 +77,7 @@ stream that brings no picture for as long as --stall says.`,
 	cmd.Flags().DurationVar(&frames.Every, "every", time.Second,
 		"between two pictures of an address, or looks into a folder")
 	cmd.Flags().DurationVar(&frames.Stall, "stall", time.Minute,
-		"of an address: begin again when no picture came for so long")
+		"of an address or a command: begin again when no picture came for so long")
 	cmd.Flags().BoolVar(&frames.Follow, "follow", false, "of a folder: wait for new files")
 	cmd.MarkFlagRequired("bundle")
 	cmd.MarkFlagRequired("source")

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -72,7 +74,8 @@ type Description struct {
 	Outputs  []Port `json:"outputs"`
 	Provider string `json:"provider"`
 	Threads  int    `json:"threads"`
-	Batch    int    `json:"batch"` // the largest number of images of a run
+	Batch    int    `json:"batch"`   // the largest number of images of a run
+	Content  string `json:"content"` // a digest of the bundle's files, as they were read
 }
 
 // Open loads the bundle in a folder and replays its golden.
@@ -83,6 +86,7 @@ func (w Worker) Open(ctx context.Context, bundleDir string) (*Server, error) {
 	var thresholds map[string]float64
 	var golden Golden
 	var data []byte
+	digest := sha256.New()
 	for _, f := range []struct {
 		name  string
 		limit int64
@@ -116,6 +120,8 @@ func (w Worker) Open(ctx context.Context, bundleDir string) (*Server, error) {
 		if err != nil {
 			return nil, fmt.Errorf("bundle %s: %s: %s", bundleDir, f.name, fileReason(err))
 		}
+		fmt.Fprintf(digest, "%s %d ", f.name, len(content))
+		digest.Write(content)
 	}
 	s := &Server{
 		sig:        sig,
@@ -135,6 +141,7 @@ func (w Worker) Open(ctx context.Context, bundleDir string) (*Server, error) {
 	}
 	s.description = s.describe(cores(w.Threads))
 	s.description.Provider = cmp.Or(w.Provider, Provider)
+	s.description.Content = hex.EncodeToString(digest.Sum(nil))
 	s.mux.HandleFunc("GET /live", func(w http.ResponseWriter, _ *http.Request) { writeOK(w) })
 	s.mux.HandleFunc("GET /health", s.serveHealth)
 	s.mux.HandleFunc("GET /describe", func(w http.ResponseWriter, _ *http.Request) {

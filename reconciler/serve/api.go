@@ -40,6 +40,7 @@ type Facts struct {
 	Inputs, Outputs []detect.Port // one input
 	Batch           int           // the largest number of images of one tensor
 	Edges           delivery.Edges
+	Content         string // a digest of the bundle's files
 }
 
 // Models gives the model that serves.

@@ -30,7 +30,7 @@ func ReadFacts(ctx context.Context, bundleDir string, running Describer) (Facts,
 		return Facts{}, fmt.Errorf("bundle %s: the model has %d inputs and %d outputs, want 1 and 2", bundleDir,
 			len(d.Inputs), len(d.Outputs))
 	}
-	f := Facts{Inputs: d.Inputs, Outputs: d.Outputs, Batch: d.Batch}
+	f := Facts{Inputs: d.Inputs, Outputs: d.Outputs, Batch: d.Batch, Content: d.Content}
 	const maxJSON = 4 << 20
 	read := func(name string, v any) error {
 		data, err := durable.ReadFile(filepath.Join(bundleDir, name), maxJSON)

@@ -59,6 +59,7 @@ type Host struct {
 	serving *lease        // nil: none serves
 	changed chan struct{} // closed when serving changes
 	bundle  Bundle        // that shall serve
+	content string        // of the last bundle that was loaded
 	trouble Unavailable   // why none serves
 	last    Facts         // of the last child that served
 	starts  int           // of children, for the names of sockets
@@ -130,6 +131,7 @@ func (h *Host) Load(ctx context.Context, b Bundle) error {
 	if err == nil {
 		h.mu.Lock()
 		last := h.last
+		h.content = next.facts.Content
 		h.mu.Unlock()
 		h.put(next, b, Unavailable{})
 		if !h.o.StopFirst && old != nil {
@@ -272,7 +274,7 @@ func (h *Host) revive(b Bundle, failures int) {
 			h.loading.Unlock()
 			return
 		}
-		next, err := h.start(h.ctx, b)
+		next, err := h.again(b)
 		if err == nil {
 			next.failures = failures
 			h.put(next, b, Unavailable{})
@@ -286,6 +288,23 @@ func (h *Host) revive(b Bundle, failures int) {
 		h.loading.Unlock()
 		h.o.Log.Error("detector does not start", "role", h.role, "failures", failures, "err", err)
 	}
+}
+
+// again starts a child for the bundle that was loaded last, unless its files have changed since: they would serve under
+// a version that is not theirs, and nobody has asked for them.
+func (h *Host) again(b Bundle) (*lease, error) {
+	next, err := h.start(h.ctx, b)
+	if err != nil {
+		return nil, err
+	}
+	h.mu.Lock()
+	content := h.content
+	h.mu.Unlock()
+	if next.facts.Content != content {
+		return nil, errors.Join(fmt.Errorf("the files of bundle %s have changed since it was loaded as version %s: "+
+			"put them back, or load them with aob-detect load or SIGHUP", b.Dir, b.Version), next.child.Close())
+	}
+	return next, nil
 }
 
 // Lease implements Models. While no model serves it waits for one, for the host's patience.
@@ -394,11 +413,11 @@ func (h *Host) announce() {
 // Close ends the child after its calls. It must be called once.
 func (h *Host) Close() error {
 	h.end()
-	h.loading.Lock()
-	defer h.loading.Unlock()
+	h.loading.Lock() // what is being loaded serves by now, and nothing is loaded any more
 	h.mu.Lock()
 	l, last := h.serving, h.last
 	h.mu.Unlock()
+	h.loading.Unlock() // a guard may be about to take it, to see that this host has ended
 	var err error
 	if l != nil && h.drop(l, Unavailable{errEnding.Error(), time.Second}) {
 		l.calls.Wait()

@@ -26,6 +26,7 @@ type fakeChild struct {
 	dead  error // of Live
 	calls int
 	ended func(dir string)
+	files string        // a digest of its bundle's files
 	hold  chan struct{} // Detect waits for it; nil: it does not
 }
 
@@ -56,7 +57,7 @@ func (c *fakeChild) Live(context.Context) error {
 
 func (c *fakeChild) Describe(context.Context) (detect.Description, error) {
 	return detect.Description{Inputs: []detect.Port{{Shape: []int64{-1, 3, 9, 9}}}, Outputs: make([]detect.Port, 2),
-		Batch: 3}, nil
+		Batch: 3, Content: c.files}, nil
 }
 
 func (c *fakeChild) Done() <-chan struct{} { return c.done }
@@ -90,6 +91,7 @@ type nursery struct {
 	children chan *fakeChild // the started ones
 	fail     func(version string) error
 	root     string // of the bundles
+	files    string // a digest of their files
 	hold     chan struct{}
 	sockets  map[string]bool // of children that run
 }
@@ -142,7 +144,7 @@ func (n *nursery) start(_ context.Context, dir, socket string) (Child, error) {
 	n.sockets[socket] = true
 	n.mu.Unlock()
 	n.add("%s starts", dir)
-	c := &fakeChild{dir: dir, done: make(chan struct{}), hold: n.hold}
+	c := &fakeChild{dir: dir, done: make(chan struct{}), hold: n.hold, files: n.files}
 	c.ended = func(dir string) {
 		n.add("%s ends", dir)
 		n.mu.Lock()
@@ -176,6 +178,41 @@ func version(t *testing.T, h *Host) string {
 	}
 	defer done()
 	return facts.Version
+}
+
+// Files that were changed after they were loaded serve when they are loaded again, and not because a process ends.
+func TestHostKeepsWhatWasLoaded(t *testing.T) {
+	n := &nursery{files: "first"}
+	tried := make(chan int, 100)
+	h := newHost(t, n, HostOptions{Patience: time.Minute, Backoff: func(failures int) time.Duration {
+		tried <- failures
+		return time.Microsecond
+	}})
+	b := n.bundle(t, "1")
+	if err := h.Load(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	set := func(files string) {
+		n.mu.Lock()
+		n.files = files
+		n.mu.Unlock()
+	}
+	set("second")
+	(<-n.children).crash("killed")
+	for failures := range tried {
+		if failures > 2 {
+			break
+		}
+	}
+	if facts, err := h.Serving(); err == nil {
+		t.Errorf("%+v serves", facts)
+	}
+	if err := h.Load(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	if facts, err := h.Serving(); err != nil || facts.Content != "second" {
+		t.Errorf("%+v serves, %v", facts, err)
+	}
 }
 
 func TestHostSwaps(t *testing.T) {

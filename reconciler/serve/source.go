@@ -17,8 +17,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
+	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/detect"
 	"github.com/autonomos/aob/reconciler/durable"
 )
@@ -43,7 +45,7 @@ type Source interface {
 type SourceOptions struct {
 	Every  time.Duration // between two frames of a URL, and two looks into a folder; 0: 1s
 	Follow bool          // of a folder: wait for new files
-	Stall  time.Duration // of a URL: how long its answer may take to bring the next picture; 0: 1m
+	Stall  time.Duration // of a URL or a command: how long it may take to bring the next picture; 0: 1m
 }
 
 // OpenSource opens a source:
@@ -53,8 +55,8 @@ type SourceOptions struct {
 //	exec               a command, whose output is JPEG files one after the other: of GStreamer, V4L2 or FFmpeg
 //
 // Of a stream or a command only the newest frame is kept, because a camera does not wait. When it ends it is started
-// again after a second; so is a stream that brings no picture for a minute, because the programs of some cameras stop
-// with the connection open. The command's errors go to stderr.
+// again after a second; so is one that brings no picture for a minute, because the programs of some cameras stop
+// without ending. A command ends with all processes that it has started. Its errors go to stderr.
 func OpenSource(spec string, command []string, o SourceOptions, stderr io.Writer) (Source, error) {
 	if o.Every == 0 {
 		o.Every = time.Second
@@ -69,7 +71,7 @@ func OpenSource(spec string, command []string, o SourceOptions, stderr io.Writer
 		return nil, fmt.Errorf("source %s takes no command; only exec does", spec)
 	case spec == "exec":
 		return newCamera(func(ctx context.Context, take func([]byte)) error {
-			return readCommand(ctx, command, stderr, take)
+			return readCommand(ctx, command, o.Stall, stderr, take)
 		}), nil
 	case strings.HasPrefix(spec, "http://"), strings.HasPrefix(spec, "https://"):
 		u, err := url.Parse(spec)
@@ -242,10 +244,18 @@ func (c *camera) Close() error {
 }
 
 // readCommand runs a command and takes the JPEG files of its output.
-func readCommand(ctx context.Context, command []string, stderr io.Writer, take func([]byte)) error {
+func readCommand(ctx context.Context, command []string, stall time.Duration, stderr io.Writer,
+	take func([]byte)) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Stderr = stderr
 	cmd.WaitDelay = time.Second
+	// A shell's programs would keep the camera if only the shell ended. SIGTERM, because a program of a camera that is
+	// killed may leave it in a state in which no other one can open it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	group := func(signal syscall.Signal) error { return syscall.Kill(-cmd.Process.Pid, signal) }
+	cmd.Cancel = func() error { return group(syscall.SIGTERM) }
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return err
@@ -253,12 +263,28 @@ func readCommand(ctx context.Context, command []string, stderr io.Writer, take f
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("source: %w", err)
 	}
-	err = scanJPEGs(out, take)
+	stalled := noPicture(stall)
+	watch := time.AfterFunc(stall, func() { cancel(stalled) })
+	defer watch.Stop()
+	// Its processes can hold the pipe open after they were told to end.
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(cmd.WaitDelay, func() { out.Close() }) })()
+	err = scanJPEGs(out, func(image []byte) {
+		watch.Reset(stall)
+		take(image)
+	})
 	if err != nil { // it writes something else: end it, so that it does not wait for a reader
-		_ = cmd.Process.Kill()
+		cancel(err)
 	}
-	return errors.Join(err, cmd.Wait())
+	err = errors.Join(err, cmd.Wait())
+	_ = group(syscall.SIGKILL) // what is left; an error means that nothing is
+	if context.Cause(ctx) == stalled {
+		return stalled
+	}
+	return err
 }
+
+// noPicture is the error of a source that has stopped without ending.
+func noPicture(stall time.Duration) error { return fmt.Errorf("source: no picture came for %s", stall) }
 
 // scanJPEGs takes each JPEG file of a stream of them.
 func scanJPEGs(r io.Reader, take func([]byte)) error {
@@ -345,8 +371,21 @@ func jpegEnd(data []byte) int {
 }
 
 // streamClient fetches pictures. A stream has no end, so only its beginning has a limit.
-var streamClient = &http.Client{Transport: &http.Transport{ResponseHeaderTimeout: 10 * time.Second,
-	Proxy: http.ProxyFromEnvironment}}
+var streamClient = &http.Client{CheckRedirect: sameHost, Transport: &http.Transport{
+	ResponseHeaderTimeout: 10 * time.Second, Proxy: http.ProxyFromEnvironment}}
+
+// sameHost refuses a redirect to another host: a camera would choose which addresses of this network are asked.
+func sameHost(next *http.Request, before []*http.Request) error {
+	const most = 10
+	switch {
+	case next.URL.Hostname() != before[0].URL.Hostname():
+		return fmt.Errorf("it redirects to another host (%s); name that address as the source if it is the camera's",
+			delivery.PlainText(next.URL.Hostname(), 100))
+	case len(before) >= most:
+		return errors.New("it redirects too often")
+	}
+	return nil
+}
 
 // readURL takes the parts of a stream, or one picture again and again.
 func readURL(ctx context.Context, u *url.URL, o SourceOptions, take func([]byte)) error {
@@ -366,7 +405,7 @@ func readURL(ctx context.Context, u *url.URL, o SourceOptions, take func([]byte)
 func fetch(ctx context.Context, u *url.URL, stall time.Duration, take func([]byte)) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stalled := fmt.Errorf("source: no picture came for %s", stall)
+	stalled := noPicture(stall)
 	watch := time.AfterFunc(stall, func() { cancel(stalled) })
 	defer watch.Stop()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)

@@ -14,6 +14,7 @@ import (
 	"net/textproto"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -268,6 +269,73 @@ func TestStalledStream(t *testing.T) {
 		if _, err := s.Next(t.Context()); err == nil || !strings.Contains(err.Error(), "no picture came for 100ms") {
 			t.Errorf("after the stall: %v", err)
 		}
+	}
+}
+
+// A program that a shell has started ends with the source, and so does one that has stopped without ending.
+func TestCommandSourceEndsAll(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "1.jpg"), picture(t, 30), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	pid := filepath.Join(dir, "pid")
+	s, err := OpenSource("exec", []string{"sh", "-c", `cat "$0"; sh -c 'trap "" TERM; echo $$ >"$0.new"; ` +
+		`mv "$0.new" "$0"; while :; do sleep 1000; done' "$1"; true`, filepath.Join(dir, "1.jpg"), pid},
+		SourceOptions{Stall: 500 * time.Millisecond}, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next(t, s)
+	if _, err := s.Next(t.Context()); err == nil || !strings.Contains(err.Error(), "no picture came for 500ms") {
+		t.Errorf("after the stall: %v", err)
+	}
+	next(t, s) // it is started again
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	text, err := os.ReadFile(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	number, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if state, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", number)); err == nil &&
+		!strings.Contains(string(state), ") Z ") {
+		t.Errorf("a process is left: %s", state)
+	}
+}
+
+// A camera cannot choose what else of this network is asked.
+func TestURLSourceStaysAtItsHost(t *testing.T) {
+	asked := make(chan string, 10)
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { asked <- r.URL.Path }))
+	defer other.Close()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/camera":
+			http.Redirect(w, r, "/picture", http.StatusFound)
+		case "/picture":
+			fmt.Fprint(w, "here")
+		default:
+			http.Redirect(w, r, strings.Replace(other.URL, "127.0.0.1", "localhost", 1)+"/admin", http.StatusFound)
+		}
+	}))
+	defer server.Close()
+	for path, want := range map[string]string{"/camera": "", "/elsewhere": "it redirects to another host (localhost)"} {
+		s, err := OpenSource(server.URL+path, nil, SourceOptions{}, io.Discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = s.Next(t.Context())
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v", path, err)
+		}
+		s.Close()
+	}
+	if len(asked) > 0 {
+		t.Errorf("the other host was asked for %s", <-asked)
 	}
 }
 
