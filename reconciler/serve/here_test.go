@@ -41,7 +41,8 @@ func TestFromHere(t *testing.T) {
 		w := httptest.NewRecorder()
 		FromHere(inside, c.named).ServeHTTP(w, r)
 		body := w.Body.String()
-		if code := map[bool]int{true: 200, false: 403}[c.want == ""]; w.Code != code || !strings.Contains(body, c.want) {
+		code := map[bool]int{true: http.StatusOK, false: http.StatusForbidden}[c.want == ""]
+		if w.Code != code || !strings.Contains(body, c.want) {
 			t.Errorf("%s, %s, %v: %d %s, want %d %s", c.host, c.site, c.named, w.Code, body, code, c.want)
 		}
 	}
