@@ -149,12 +149,13 @@ func (p *Place) needs(controller, arn, region string) []Need {
 		list = append(list, Need{start, []string{"ec2:RunInstances"}, ec2 + "instance/i-0123456789abcdef0",
 			with(tags, "ec2:InstanceType", instance, "ec2:MetadataHttpTokens", "required")})
 	}
+	here := map[string]string{"aws:ResourceAccount": p.Account}
 	for _, bucket := range []string{p.Runs, p.States} {
 		list = append(list,
 			Need{files, []string{"s3:ListBucket", "s3:GetBucketPublicAccessBlock", "s3:GetBucketVersioning",
-				"s3:GetEncryptionConfiguration"}, arn + ":s3:::" + bucket, nil},
+				"s3:GetEncryptionConfiguration"}, arn + ":s3:::" + bucket, here},
 			Need{files, []string{"s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"},
-				arn + ":s3:::" + bucket + "/runs/" + anyRun, nil})
+				arn + ":s3:::" + bucket + "/runs/" + anyRun, here})
 	}
 	return list
 }

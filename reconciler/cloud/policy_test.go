@@ -54,6 +54,8 @@ func TestPolicyAllowsNothingElse(t *testing.T) {
 		{"a role of another name", "iam:DeleteRole", on("/aob-train-", "/admin-")},
 		{"another bucket", "s3:GetObject", on("s3:::", "s3:::other-")},
 		{"another bucket", "s3:DeleteObject", on("s3:::", "s3:::other-")},
+		{"a bucket that somebody else has made", "s3:PutObject", other("aws:ResourceAccount", "999999999999")},
+		{"a bucket that somebody else has made", "s3:ListBucket", other("aws:ResourceAccount", "999999999999")},
 		{"another account", "ec2:TerminateInstances", on(doctorAccount, "999999999999")},
 		{"another's schedule", "scheduler:DeleteSchedule", on("/train-", "/backup-")},
 	} {

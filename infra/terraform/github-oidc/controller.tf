@@ -167,6 +167,7 @@ locals {
       Action   = ["iam:GetRole", "iam:SimulatePrincipalPolicy"]
       Resource = ["${local.iam}:role/aob/${local.name}"]
     },
+    # Names of buckets are unique in the world: one that is deleted, or not made yet, may be made by somebody else.
     {
       Sid    = "Files"
       Effect = "Allow"
@@ -178,6 +179,7 @@ locals {
         for b in [var.runs_bucket, var.states_bucket, var.bundles_bucket] :
         ["${local.arn}:s3:::${b}", "${local.arn}:s3:::${b}/*"]
       ])
+      Condition = local.here
     },
   ]
 }

@@ -35,6 +35,9 @@ locals {
   # What has the tag of this server.
   own = { StringEquals = { "aws:ResourceTag/aob:controller" = var.controller } }
 
+  # What is in this account.
+  here = { StringEquals = { "aws:ResourceAccount" = var.account } }
+
   jobs = [for repository in compact([var.repository]) : {
     Effect    = "Allow"
     Action    = "sts:AssumeRoleWithWebIdentity"
@@ -73,10 +76,11 @@ resource "aws_iam_policy" "boundary" {
     Version = "2012-10-17"
     Statement = [
       {
-        Sid      = "Runs"
-        Effect   = "Allow"
-        Action   = ["s3:AbortMultipartUpload", "s3:GetObject", "s3:ListBucket", "s3:PutObject"]
-        Resource = ["${local.arn}:s3:::${var.runs_bucket}", "${local.arn}:s3:::${var.runs_bucket}/*"]
+        Sid       = "Runs"
+        Effect    = "Allow"
+        Action    = ["s3:AbortMultipartUpload", "s3:GetObject", "s3:ListBucket", "s3:PutObject"]
+        Resource  = ["${local.arn}:s3:::${var.runs_bucket}", "${local.arn}:s3:::${var.runs_bucket}/*"]
+        Condition = local.here
       },
       {
         Sid      = "Images"
