@@ -20,9 +20,9 @@ type JPEG interface {
 	// Decode returns the pixels as RGB bytes, row by row from the top. It may use the memory of buffer for them.
 	Decode(data, buffer []byte) (rgb []byte, width, height int, err error)
 	// Stretch does what Decode and a resize of its pixels do, in less time: out has three planes, and each number mixes
-	// the pixels lo and lo+1 of the rows lo and lo+1, with the shares far of the next; the first of lo and far is across,
-	// the second down. values has the number of each byte of each channel. With more threads than one, two compute. It
-	// returns false where it cannot: then out has no meaning, and Decode says what the file is.
+	// the pixels lo and lo+1 of the rows lo and lo+1, with the shares far of the next; the first of lo and far is
+	// across, the second down. values has the number of each byte of each channel. With more threads than one, two
+	// compute. It returns false where it cannot: then out has no meaning, and Decode says what the file is.
 	Stretch(data []byte, width, height int, lo [2][]int32, far [2][]float32, values *[3][256]float32, out []float32,
 		threads int) bool
 }

@@ -33,8 +33,8 @@ func toTensor(img image.Image, sig delivery.Signature) []float32 {
 	return out
 }
 
-// fillOfFile decodes a file and writes its tensor, on the given number of threads. decode is the time of the first, or of
-// both where they are one step. The error has no path.
+// fillOfFile decodes a file and writes its tensor, on the given number of threads. decode is the time of the first, or
+// of both where they are one step. The error has no path.
 func fillOfFile(data []byte, decoder JPEG, sig delivery.Signature, out []float32, threads int) (f filled, err error) {
 	began := time.Now()
 	if f.width, f.height = stretched(data, decoder, sig, out, threads); f.width > 0 {

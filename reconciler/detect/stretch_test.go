@@ -39,7 +39,8 @@ func sameStretched(t *testing.T, name string, data []byte) (stretchedOnes int) {
 				}
 				for i := range got {
 					if got[i] != want[i] {
-						t.Errorf("%s to %v on %d threads: number %d is %v, want %v", name, size, threads, i, got[i], want[i])
+						t.Errorf("%s to %v on %d threads: number %d is %v, want %v", name, size, threads, i, got[i],
+							want[i])
 						break
 					}
 				}
@@ -69,7 +70,8 @@ func noise(t *testing.T, width, height, quality int) []byte {
 // TestPixelsAreThoseOfTraining does the same for files of Pillow, which have other samplings.
 func TestStretched(t *testing.T) {
 	n := 0
-	for _, height := range []int{1, 2, 7, 8, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65, 100, 160, 161, 479, 480, 481} {
+	for _, height := range []int{1, 2, 7, 8, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65, 100, 160, 161, 479, 480,
+		481} {
 		for _, width := range []int{1, 2, 15, 33, 130} {
 			n += sameStretched(t, fmt.Sprintf("%d x %d", width, height), noise(t, width, height, 60))
 		}
