@@ -75,6 +75,12 @@ func (r *Reconciler) DetachRun(key delivery.Digest) (folder string, err error) {
 // called between two turns.
 func (r *Reconciler) ForgetPosts(keep func(commit string, pull int) bool) { r.board.Forget(keep) }
 
+// ForgetTracked drops what is remembered about trainings that ended before a time, that no open pull request asks for,
+// and that trackers have. It returns the keys of their records in the ledger. It must be called between two turns.
+func (r *Reconciler) ForgetTracked(ctx context.Context, before time.Time) (keys []string, err error) {
+	return r.outbox.Forget(ctx, before)
+}
+
 // Last returns what the last turn observed and decided; nil before the first turn is over.
 func (r *Reconciler) Last() *view.Snapshot { return r.last.Load() }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/engine"
 	"github.com/autonomos/aob/reconciler/intent"
 	"github.com/autonomos/aob/reconciler/retention"
 	"github.com/autonomos/aob/reconciler/shelf"
@@ -28,7 +29,8 @@ func (p *server) newShelf() (*shelf.Shelf, error) {
 		}
 	}
 	return &shelf.Shelf{Loop: p.loop, State: string(p.state), Runs: p.loop.Runs, Bundles: p.bundles,
-		Datasets: datasets(p.settings), Environments: environments, Ledger: p.ledger, Trainers: runsIn,
+		Datasets: datasets(p.settings), Environments: environments,
+		Engines: engine.Cache(detectorEngines(p.settings)), Ledger: p.ledger, Trainers: runsIn,
 		Limits: limitsOf(p.settings.Retention), Log: p.log, Now: time.Now, Removed: p.metrics.Removed,
 		Files: map[string]string{"ledger": p.state.ledger(), "devices": p.state.path("devices.db"),
 			"index": filepath.Join(p.state.bundles(), "index.json")}}, nil
@@ -44,6 +46,7 @@ func limitsOf(r intent.ServerRetention) retention.Limits {
 		retention.Images:      max(bundles, runs),
 		retention.Dataset:     time.Duration(r.Datasets),
 		retention.Environment: time.Duration(r.Environments),
+		retention.Engine:      runs,
 		retention.Said:        time.Duration(r.Posts),
 		retention.Clock:       time.Duration(r.Posts),
 		retention.Left:        leftFor,

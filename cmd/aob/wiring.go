@@ -194,9 +194,14 @@ func detectorOf(s intent.Server) detect.Detector {
 	d := detect.Detector{Binary: s.Detector.Binary, Library: s.Detector.Library, MemoryLimit: s.Detector.Memory}
 	if s.Detector.Profile != "" { // it has a limit of its own, since a GPU's driver takes far more than it uses
 		d.MemoryLimit, d.Profile, d.Profiles = 0, s.Detector.Profile, s.Detector.Profiles
-		d.Engines = cmp.Or(s.Detector.Engines, state(s.State).engines())
+		d.Engines = detectorEngines(s)
 	}
 	return d
+}
+
+// detectorEngines is the folder of the engines of a server's detector.
+func detectorEngines(s intent.Server) string {
+	return cmp.Or(s.Detector.Engines, state(s.State).engines())
 }
 
 func findTerraform(s intent.Server) (string, error) {

@@ -77,7 +77,7 @@ func (b Builder) Ensure(ctx context.Context, bundle string) (Entry, error) {
 		b.Progress(p)
 	}
 
-	lock, err := durable.WaitLock(ctx, filepath.Join(b.Cache, "lock"))
+	lock, err := durable.WaitLock(ctx, filepath.Join(b.Cache, lockFile))
 	if err != nil {
 		return Entry{}, fmt.Errorf("wait for another build: %w", err)
 	}
@@ -93,6 +93,7 @@ func (b Builder) Ensure(ctx context.Context, bundle string) (Entry, error) {
 		})
 	}
 	if e, err := open(folder, engine); err == nil {
+		used(folder)
 		tell(profile.Cached, func(p *profile.Progress) { p.Size, p.Workspace = int64(len(e.Plan)), e.Workspace })
 		return e, nil
 	}

@@ -18,6 +18,7 @@ import (
 const (
 	planFile  = "engine.plan"
 	entryFile = "entry.json"
+	lockFile  = "lock" // of a cache, not of an entry
 )
 
 // MaxPlan is the size of the largest engine.

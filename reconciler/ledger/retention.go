@@ -31,6 +31,12 @@ func (l *Ledger) Sizes(ctx context.Context, prefix string) ([]Size, error) {
 
 // DropRecords deletes the records with these keys that were last stored before a time.
 func (l *Ledger) DropRecords(ctx context.Context, keys []string, before time.Time) error {
+	return l.DropPosts(ctx, keys, before, "", 0)
+}
+
+// DropPosts is DropRecords, and deletes what the local forge shows on a commit, and AOB's comments on a pull request of
+// it; "" and 0 for none. Those of people stay. All of it happens, or nothing: a record is how the rest is found.
+func (l *Ledger) DropPosts(ctx context.Context, keys []string, before time.Time, commit string, pr int) error {
 	tx, err := l.db.BeginTx(ctx, nil)
 	if err != nil {
 		return l.explain(err)
@@ -42,17 +48,17 @@ func (l *Ledger) DropRecords(ctx context.Context, keys []string, before time.Tim
 			return l.explain(err)
 		}
 	}
+	if commit != "" {
+		if _, err := tx.ExecContext(ctx, "DELETE FROM checks WHERE head = ?", commit); err != nil {
+			return l.explain(err)
+		}
+	}
+	if pr != 0 {
+		if _, err := tx.ExecContext(ctx, "DELETE FROM comments WHERE pr = ?", pr); err != nil {
+			return l.explain(err)
+		}
+	}
 	return l.explain(tx.Commit())
-}
-
-// DropChecks deletes what the local forge shows on a commit.
-func (l *Ledger) DropChecks(ctx context.Context, commit string) error {
-	return l.exec(ctx, "DELETE FROM checks WHERE head = ?", commit)
-}
-
-// DropComments deletes AOB's comments on a pull request of the local forge. Those of people stay.
-func (l *Ledger) DropComments(ctx context.Context, pr int) error {
-	return l.exec(ctx, "DELETE FROM comments WHERE pr = ?", pr)
 }
 
 // DropClock deletes the state of a fleet's rollout.

@@ -45,7 +45,7 @@ func TestDrop(t *testing.T) {
 	}
 	must(t, l.PutCheck(ctx, "abc", delivery.Check{Context: "aob/release"}))
 	must(t, l.PutCheck(ctx, "abd", delivery.Check{Context: "aob/release"}))
-	must(t, l.DropChecks(ctx, "abc"))
+	must(t, l.DropPosts(ctx, nil, now, "abc", 0))
 	for commit, want := range map[string]int{"abc": 0, "abd": 1} {
 		if list, err := l.Checks(ctx, commit); err != nil || len(list) != want {
 			t.Errorf("checks of %s: %v, %v", commit, list, err)
@@ -53,7 +53,7 @@ func TestDrop(t *testing.T) {
 	}
 	must(t, l.PutComment(ctx, 12, "aob", "hello"))
 	must(t, l.PutComment(ctx, 13, "aob", "hello"))
-	must(t, l.DropComments(ctx, 12))
+	must(t, l.DropPosts(ctx, nil, now, "", 12))
 	for pr, want := range map[int]string{12: "", 13: "hello"} {
 		if body, err := l.CommentBody(ctx, pr, "aob"); err != nil || body != want {
 			t.Errorf("comment on %d: %q, %v", pr, body, err)

@@ -204,6 +204,32 @@ func (o *Outbox) Note(ctx context.Context, w *plan.World, p *plan.Plan) {
 	}
 }
 
+// Forget drops the records of trainings that ended before a time, that no open pull request asks for, and that the
+// tracker has, and returns their keys in the ledger, which the caller drops. Their runs in the tracker stay. A pull
+// request that asks for such a training again makes its record anew.
+func (o *Outbox) Forget(ctx context.Context, before time.Time) (keys []string, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err := o.read(ctx); err != nil {
+		return nil, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(o.boxes)) {
+		b := o.boxes[name]
+		for _, run := range slices.Sorted(maps.Keys(b.runs)) {
+			r := b.runs[run]
+			over := r.Run.Status != track.Running && !r.Run.End.IsZero() && r.Run.End.Before(before)
+			if !over || r.told.Record != r.digest || slices.ContainsFunc(r.Pulls, func(p pull) bool {
+				return p.State == open
+			}) {
+				continue
+			}
+			delete(b.runs, run)
+			keys = append(keys, b.runKey(run), b.toldKey(b.runKey(run)))
+		}
+	}
+	return keys, nil
+}
+
 // keep stores a record. If that fails, the next turn derives it again.
 func (o *Outbox) keep(ctx context.Context, key string, record any) bool {
 	content, err := delivery.EncodeJSON(record)

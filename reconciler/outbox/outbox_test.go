@@ -101,6 +101,46 @@ func TestOneRefusedTraining(t *testing.T) {
 	}
 }
 
+// A record is dropped when the training is over, no open pull request asks for it, and the tracker has it.
+func TestForget(t *testing.T) {
+	tracker := &picky{}
+	at := time.Unix(2e9, 0)
+	o := outbox.New(outbox.Config{Trackers: map[string]outbox.Tracker{"mlflow/default": tracker},
+		Ledger: &book{records: map[string]ledger.Record{}}, Metrics: noMetrics{},
+		Turn:   turn.New(func() time.Time { return at }, slog.New(slog.DiscardHandler)),
+		Epochs: func(delivery.Digest) ([]byte, error) { return nil, nil }})
+	w, p := training(0)
+	for key, r := range w.Runs {
+		r.Spec.Train.Seed = 2 // which the tracker takes
+		w.Runs[key] = r
+	}
+	forget := func(when string, want int) {
+		t.Helper()
+		keys, err := o.Forget(t.Context(), at)
+		if err != nil || len(keys) != want {
+			t.Errorf("%s: %q, %v are forgotten, want %d", when, keys, err, want)
+		}
+	}
+	o.Note(t.Context(), &w, &p)
+	o.Drain(t.Context())
+	forget("it goes on", 0)
+	for key, r := range w.Runs {
+		r.Phase, r.Ended = delivery.RunDone, time.Unix(1e9+60, 0)
+		w.Runs[key] = r
+	}
+	o.Note(t.Context(), &w, &p)
+	o.Drain(t.Context())
+	forget("the pull request is open", 0)
+	w.Proposals, p.Proposals = nil, nil
+	o.Note(t.Context(), &w, &p)
+	forget("the tracker does not know that it is closed", 0)
+	o.Drain(t.Context())
+	forget("it is over", 2)
+	forget("it was forgotten", 0)
+	o.Note(t.Context(), &w, &p)
+	forget("nobody asks for it", 0)
+}
+
 // training is a turn in which a pull request's training is at an epoch.
 func training(epoch int) (plan.World, plan.Plan) {
 	key := delivery.Sum([]byte("run"))

@@ -22,13 +22,15 @@ const (
 	Images      Kind = "images"      // a list of the images that a bundle was trained on
 	Dataset     Kind = "dataset"     // a dataset that was fetched
 	Environment Kind = "environment" // the Python packages of a trainer
+	Engine      Kind = "engine"      // that TensorRT made of a bundle; it can be built again
 	Said        Kind = "said"        // what was posted about a commit or a pull request
 	Clock       Kind = "clock"       // the state of a fleet's rollout
 	Left        Kind = "left"        // what processes that were killed have left
 )
 
 // Kinds lists all kinds.
-var Kinds = []Kind{Run, Pictures, Bundle, Checkpoint, Detections, Images, Dataset, Environment, Said, Clock, Left}
+var Kinds = []Kind{Run, Pictures, Bundle, Checkpoint, Detections, Images, Dataset, Environment, Engine, Said,
+	Clock, Left}
 
 // A Ref names a thing.
 type Ref struct {

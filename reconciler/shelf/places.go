@@ -19,6 +19,7 @@ import (
 	"github.com/autonomos/aob/reconciler/dataset"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/durable"
+	"github.com/autonomos/aob/reconciler/engine"
 	"github.com/autonomos/aob/reconciler/plan"
 	"github.com/autonomos/aob/reconciler/post"
 	"github.com/autonomos/aob/reconciler/retention"
@@ -49,11 +50,11 @@ const gonePrefix = ".gone-"
 func (s *Shelf) list(ctx context.Context, runs map[delivery.Digest]delivery.RunState,
 	clocks map[string]time.Time) ([]retention.Item, error) {
 	s.found = found{datasets: map[retention.Ref]dataset.Kept{}, environments: map[retention.Ref]trainer.Kept{},
-		keys: map[retention.Ref][]string{}}
+		engines: map[retention.Ref]engine.Kept{}, keys: map[retention.Ref][]string{}}
 	var items []retention.Item
 	for _, read := range []func(context.Context) ([]retention.Item, error){
 		func(context.Context) ([]retention.Item, error) { return s.runs(runs), nil },
-		s.placed, s.bundles, s.datasets, s.environments, s.said,
+		s.placed, s.bundles, s.datasets, s.environments, s.engines, s.said,
 		func(context.Context) ([]retention.Item, error) { return clockItems(clocks), nil },
 		s.left,
 	} {
@@ -193,6 +194,17 @@ func (s *Shelf) environments(context.Context) ([]retention.Item, error) {
 	}), err
 }
 
+// engines lists the engines of all bundles. None is needed: it is built again where it is missing, and one that is used
+// is never old.
+func (s *Shelf) engines(context.Context) ([]retention.Item, error) {
+	list, err := s.Engines.Kept()
+	return delivery.Each(list, func(k engine.Kept) retention.Item {
+		r := retention.Ref{Kind: retention.Engine, ID: k.Path}
+		s.found.engines[r] = k
+		return retention.Item{Ref: r, Name: "engine " + delivery.Cut(k.Path, 80), Bytes: k.Bytes, At: k.Used}
+	}), err
+}
+
 // said lists what was posted, by commit and by pull request.
 func (s *Shelf) said(ctx context.Context) ([]retention.Item, error) {
 	items := map[string]*retention.Item{}
@@ -327,6 +339,8 @@ func (s *Shelf) remove(ctx context.Context, it retention.Item, before time.Time)
 		return func() error { return s.Datasets.Remove(s.found.datasets[r], before) }, nil
 	case retention.Environment:
 		return func() error { return s.Environments.Remove(s.found.environments[r], before) }, nil
+	case retention.Engine:
+		return func() error { return s.Engines.Remove(s.found.engines[r], before) }, nil
 	case retention.Said:
 		return nil, s.removePosts(ctx, r, before)
 	case retention.Clock:
@@ -367,13 +381,7 @@ func (s *Shelf) removePosts(ctx context.Context, r retention.Ref, before time.Ti
 	}
 	about, number := post.About(keys[0])
 	s.Loop.ForgetPosts(func(commit string, pull int) bool { return commit != about || pull != number })
-	if err := s.Ledger.DropRecords(ctx, keys, before); err != nil {
-		return err
-	}
-	if about != "" {
-		return s.Ledger.DropChecks(ctx, about)
-	}
-	return s.Ledger.DropComments(ctx, number)
+	return s.Ledger.DropPosts(ctx, keys, before, about, number)
 }
 
 func (s *Shelf) path(parts ...string) string {

@@ -23,6 +23,7 @@ import (
 	"github.com/autonomos/aob/reconciler/artifact"
 	"github.com/autonomos/aob/reconciler/dataset"
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/engine"
 	"github.com/autonomos/aob/reconciler/ledger"
 	"github.com/autonomos/aob/reconciler/plan"
 	"github.com/autonomos/aob/reconciler/retention"
@@ -39,6 +40,9 @@ type Loop interface {
 	DetachRun(key delivery.Digest) (folder string, err error)
 	// ForgetPosts drops what the loop remembers about posts that keep does not want. It is called between two turns.
 	ForgetPosts(keep func(commit string, pull int) bool)
+	// ForgetTracked drops what the loop remembers about trainings that ended before a time, that no open pull request
+	// asks for, and that trackers have. It returns their keys in the ledger. It is called between two turns.
+	ForgetTracked(ctx context.Context, before time.Time) (keys []string, err error)
 }
 
 // Runs are the run folders.
@@ -66,13 +70,19 @@ type Environments interface {
 	Remove(k trainer.Kept, before time.Time) error
 }
 
+// Engines are the engines that TensorRT made of bundles.
+type Engines interface {
+	Kept() ([]engine.Kept, error)
+	Remove(k engine.Kept, before time.Time) error
+	Finish() error
+}
+
 // A Ledger has what was posted, and the states of rollouts.
 type Ledger interface {
 	Records(ctx context.Context, prefix string) (map[string]ledger.Record, error)
 	Sizes(ctx context.Context, prefix string) ([]ledger.Size, error)
 	DropRecords(ctx context.Context, keys []string, before time.Time) error
-	DropChecks(ctx context.Context, commit string) error
-	DropComments(ctx context.Context, pr int) error
+	DropPosts(ctx context.Context, keys []string, before time.Time, commit string, pr int) error
 	DropClock(ctx context.Context, fleet string) error
 	DropApprovals(ctx context.Context, before time.Time) error
 }
@@ -86,6 +96,7 @@ type Shelf struct {
 	Bundles      Bundles
 	Datasets     Datasets
 	Environments Environments
+	Engines      Engines
 	Ledger       Ledger
 	// Trainers are the environments of the server's trainers, by trainer.
 	Trainers map[string]delivery.Environment
@@ -107,6 +118,7 @@ type Shelf struct {
 type found struct {
 	datasets     map[retention.Ref]dataset.Kept
 	environments map[retention.Ref]trainer.Kept
+	engines      map[retention.Ref]engine.Kept
 	keys         map[retention.Ref][]string // of posts
 	rollouts     []string                   // commits that show rollouts
 }
@@ -252,7 +264,7 @@ func (s *Shelf) Sweep(ctx context.Context, pause, limit time.Duration) (gone []r
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	start := s.Now()
-	if err := s.Bundles.Finish(ctx); err != nil {
+	if err := errors.Join(s.Bundles.Finish(ctx), s.Engines.Finish()); err != nil {
 		return nil, 0, err
 	}
 	list, err := s.look(ctx)
@@ -341,6 +353,13 @@ func (s *Shelf) forget(ctx context.Context) error {
 		n := s.needs(w, p)
 		if !n.Unknown.IsZero() {
 			return nil
+		}
+		tracked, err := s.Loop.ForgetTracked(ctx, s.Now().Add(-limit))
+		if err != nil {
+			return err
+		}
+		if err := s.Ledger.DropRecords(ctx, tracked, s.Now()); err != nil {
+			return err
 		}
 		needed := map[string]bool{}
 		for _, need := range n.Needs {

@@ -14,6 +14,7 @@ import (
 	"github.com/autonomos/aob/reconciler/artifact"
 	"github.com/autonomos/aob/reconciler/dataset"
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/engine"
 	"github.com/autonomos/aob/reconciler/ledger"
 	"github.com/autonomos/aob/reconciler/plan"
 	"github.com/autonomos/aob/reconciler/retention"
@@ -38,7 +39,8 @@ type room struct {
 	environments []trainer.Kept
 	removed      []string // datasets and environments
 	unreadable   delivery.Digest
-	between      func() // called before each look between turns; may be nil
+	tracked      []string // keys of records of trainings that are over
+	between      func()   // called before each look between turns; may be nil
 }
 
 func (r *room) BetweenTurns(_ context.Context, do func(w plan.World, p plan.Plan) error) error {
@@ -56,6 +58,8 @@ func (r *room) DetachRun(key delivery.Digest) (string, error) {
 }
 
 func (r *room) ForgetPosts(func(commit string, pull int) bool) {}
+
+func (r *room) ForgetTracked(context.Context, time.Time) ([]string, error) { return r.tracked, nil }
 
 func (r *room) State(key delivery.Digest) (delivery.RunState, error) {
 	if key == r.unreadable {
@@ -97,11 +101,12 @@ func furnished(t *testing.T) (*room, *shelf.Shelf) {
 	limits := retention.Limits{}
 	for _, kind := range []retention.Kind{retention.Run, retention.Bundle, retention.Dataset, retention.Environment,
 		retention.Said, retention.Clock, retention.Left, retention.Pictures, retention.Checkpoint,
-		retention.Detections, retention.Images} {
+		retention.Detections, retention.Images, retention.Engine} {
 		limits[kind] = 24 * time.Hour
 	}
 	return r, &shelf.Shelf{Loop: r, State: r.dir, Runs: r, Bundles: bundles, Datasets: datasets{r},
-		Environments: environments{r}, Ledger: book, Limits: limits, Log: slog.New(slog.DiscardHandler),
+		Environments: environments{r}, Ledger: book,
+		Engines: engine.Cache(filepath.Join(r.dir, "engines")), Limits: limits, Log: slog.New(slog.DiscardHandler),
 		Now: func() time.Time { return now }}
 }
 
@@ -163,6 +168,13 @@ func TestOldThingsAreRemoved(t *testing.T) {
 	for _, place := range []string{"detections", "seen"} {
 		old = append(old, r.put(month, place, digest("old").Hex()+".json"))
 		young = append(young, r.put(time.Hour, place, digest("young").Hex()+".json"))
+	}
+	for age, list := range map[time.Duration]*[]string{month: &old, time.Hour: &young} {
+		key := digest(age.String()).Hex()
+		*list = append(*list, filepath.Dir(r.put(age, "engines", key, "gpu", "10.9", key, "engine.plan")))
+		if err := os.Chtimes((*list)[len(*list)-1], now.Add(-age), now.Add(-age)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	other := r.put(month, "pictures", "a name that AOB does not make")
 	old = append(old, r.put(month, "runs", ".gone-x"))
