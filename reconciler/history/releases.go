@@ -41,9 +41,30 @@ func (h *History) Releases(w *plan.World) {
 		h.turn.At(old.at.Add(retryAfter), "the history of a model is read again")
 	}
 	needed := func(model string) bool { _, ok := slices.BinarySearch(models, model); return ok }
-	maps.DeleteFunc(h.releases, func(model string, _ *modelPast) bool { return !needed(model) })
+	h.forgetReleases(needed)
 	maps.DeleteFunc(h.failed, func(model string, _ failure) bool { return !needed(model) })
 	h.noteUnread(releasesTrouble, bad)
+}
+
+// maxParsed is how many parsed release files are kept of models that are not needed now: the next pull request needs
+// its model's again, and there are more of them each time.
+const maxParsed = 10_000
+
+// forgetReleases forgets models that are not needed, until not too many releases are kept.
+func (h *History) forgetReleases(needed func(model string) bool) {
+	parsed := 0
+	for _, m := range h.releases {
+		parsed += len(m.files)
+	}
+	for model, m := range h.releases {
+		if parsed <= maxParsed {
+			return
+		}
+		if !needed(model) {
+			parsed -= len(m.files)
+			delete(h.releases, model)
+		}
+	}
 }
 
 func (h *History) pastOf(model string) *modelPast {
