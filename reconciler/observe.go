@@ -141,8 +141,12 @@ func (r *Reconciler) world(ctx context.Context, now time.Time, listed poll.Pulls
 	r.addMoney(ctx, &w, r.observed.approvals)
 	w.Devices = map[string][]delivery.Device{}
 	w.Asked = r.Fleet.Asked()
-	for _, d := range r.Fleet.Devices() {
-		w.Devices[d.Report.Ring] = append(w.Devices[d.Report.Ring], d)
+	for _, list := range byRing(r.Fleet.Devices()) {
+		ring := list[0].Report.Ring
+		if w.Devices[ring] != nil { // of a fleet that does not sort
+			list = append(w.Devices[ring], list...)
+		}
+		w.Devices[ring] = list
 	}
 	// Read after the devices, so that a report after a gap is not seen without the end of the gap.
 	w.Listening = map[string]time.Time{}
@@ -176,6 +180,19 @@ func (r *Reconciler) world(ctx context.Context, now time.Time, listed poll.Pulls
 	r.history.Releases(&w)
 	r.commits.Sweep()
 	return w, ctx.Err()
+}
+
+// byRing cuts a list of devices where the ring changes.
+func byRing(devices []delivery.Device) (lists [][]delivery.Device) {
+	for len(devices) > 0 {
+		ring := devices[0].Report.Ring
+		n := slices.IndexFunc(devices, func(d delivery.Device) bool { return d.Report.Ring != ring })
+		if n < 0 {
+			n = len(devices)
+		}
+		lists, devices = append(lists, devices[:n:n]), devices[n:]
+	}
+	return lists
 }
 
 // lostGates finds the gates that main has lost although no pull request showed it. open are the open pull requests.

@@ -20,11 +20,16 @@ import (
 // Devices returns all devices, sorted by ring and id.
 func (s *Server) Devices() []delivery.Device {
 	s.mu.Lock()
-	devices := slices.Collect(maps.Values(s.devices))
-	s.mu.Unlock()
-	slices.SortFunc(devices, func(a, b delivery.Device) int {
-		return cmp.Or(cmp.Compare(a.Report.Ring, b.Report.Ring), cmp.Compare(a.Report.Device, b.Report.Device))
-	})
+	defer s.mu.Unlock()
+	if len(s.sorted) != len(s.devices) { // one is new
+		s.sorted = slices.SortedFunc(maps.Keys(s.devices), func(a, b deviceKey) int {
+			return cmp.Or(cmp.Compare(a.ring, b.ring), cmp.Compare(a.device, b.device))
+		})
+	}
+	devices := make([]delivery.Device, 0, len(s.sorted))
+	for _, key := range s.sorted {
+		devices = append(devices, s.devices[key])
+	}
 	return devices
 }
 

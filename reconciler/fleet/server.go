@@ -72,6 +72,7 @@ type Server struct {
 	rings      map[string]published
 	changed    chan struct{} // closed and replaced when a ring's document changes
 	devices    map[deviceKey]delivery.Device
+	sorted     []deviceKey          // of devices; of another length if it is not up to date
 	unreadable map[deviceKey]string // why a device's record cannot be read; until it reports again
 	damaged    map[string]error     // by ring: why its document cannot be read
 	count      map[string]int       // number of devices by ring, with those being stored
@@ -264,6 +265,7 @@ func (s *Server) Forget(ctx context.Context, ring, device string) error {
 	defer s.mu.Unlock()
 	if delete(s.unreadable, key); read {
 		delete(s.devices, key)
+		s.sorted = nil
 		delete(s.logLimits, key)
 		s.count[ring]--
 	}

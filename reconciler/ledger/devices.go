@@ -33,7 +33,11 @@ const saveDevice = "INSERT INTO devices VALUES (?, ?, ?) " +
 
 // SaveDevice replaces the last report of a device of a ring. If ctx ends first, the report may still be written.
 func (l *Ledger) SaveDevice(ctx context.Context, ring string, d delivery.Device) error {
-	b := l.devices.add(deviceRow{ring, d.Report.Device, string(delivery.Canonical(d))})
+	body, err := json.Marshal(d)
+	if err != nil {
+		return fmt.Errorf("save device %s: %w", d.Report.Device, err)
+	}
+	b := l.devices.add(deviceRow{ring, d.Report.Device, string(body)})
 	select {
 	case <-b.done:
 		return b.err

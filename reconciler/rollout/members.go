@@ -41,15 +41,26 @@ type members []member
 // members computes the standing of every device of the fleet.
 func (in *turn) members(s State) members {
 	salt := in.salt(s)
-	m := make(members, 0, len(in.fleet))
+	type place struct { // what is sorted is small, as there may be very many
+		position float64
+		device   *delivery.Device
+	}
+	places := make([]place, 0, len(in.fleet))
 	for _, d := range in.fleet {
-		x := member{device: d, position: delivery.WavePosition(salt, d.Report.Device), profile: profile(in.Fleet, d)}
-		x.standing, x.why = in.judge(s, d)
+		places = append(places, place{delivery.WavePosition(salt, d.Report.Device), d})
+	}
+	slices.SortFunc(places, func(a, b place) int {
+		if a.position == b.position {
+			return cmp.Compare(a.device.Report.Device, b.device.Report.Device)
+		}
+		return cmp.Compare(a.position, b.position)
+	})
+	m := make(members, 0, len(places))
+	for _, p := range places {
+		x := member{device: p.device, position: p.position, profile: profile(in.Fleet, p.device)}
+		x.standing, x.why = in.judge(s, p.device)
 		m = append(m, x)
 	}
-	slices.SortFunc(m, func(a, b member) int {
-		return cmp.Or(cmp.Compare(a.position, b.position), cmp.Compare(a.device.Report.Device, b.device.Report.Device))
-	})
 	return m
 }
 

@@ -163,7 +163,7 @@ type turn struct {
 
 // Next decides. See the package comment for the rules.
 func Next(input Input) Decision {
-	in := &turn{Input: input}
+	in := &turn{Input: input, fleet: make([]*delivery.Device, 0, len(input.Devices))}
 	if in.Deadline <= 0 {
 		in.Deadline = DefaultDeadline
 	}
