@@ -19,13 +19,16 @@
 # make test-tofu   the tests of Terraform modules with OpenTofu, which is built once (five minutes of a core)
 # make test-faults  a fleet behind faulty proxies, for ten minutes
 # make bench-intervals  whether intervals hold what they promise, by simulation (an hour of a core)
+# make bench-year   a year of one server, of which what nothing needs is removed (twenty minutes; AOB_YEAR promotions)
+# make bench-devices  a promotion beside 10,000 devices (three minutes)
+# make test-retention-kills  a server that is killed at every step while it removes things
 # make build        bin/aob, bin/aob-agent, bin/aob-detect
 
 SHELL := /bin/sh
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/aob
 export PATH := $(PATH):$(CACHE)/bin
 
-.PHONY: bench-growth demo demo-aws check test test-rfdetr test-aws test-aws-rfdetr rfdetr-epochs test-seeds test-faults test-security test-tofu test-aws-kills bench bench-data bench-serve serve-bundle test-swaps test-mutations soak bench-hostile bench-coco bench-intervals build tools test-tools schemas bench-eval
+.PHONY: bench-growth bench-year bench-devices test-retention-kills demo demo-aws check test test-rfdetr test-aws test-aws-rfdetr rfdetr-epochs test-seeds test-faults test-security test-tofu test-aws-kills bench bench-data bench-serve serve-bundle test-swaps test-mutations soak bench-hostile bench-coco bench-intervals build tools test-tools schemas bench-eval
 
 build:
 	CGO_ENABLED=0 go build -trimpath -o bin/aob ./cmd/aob
@@ -91,6 +94,16 @@ bench: test-tools build
 # How the cost of a turn grows with models, pull requests and releases.
 bench-growth:
 	go test -run '^$$' -bench BenchmarkGrowth -benchtime 1x -timeout 60m ./reconciler
+
+# The files are small, and there are very many: a file system in memory spares the disk.
+bench-year:
+	AOB_YEAR=$(or $(AOB_YEAR),12500) go test ./cmd/aob -run 'TestYear$$' -count=1 -v -timeout 2h
+
+bench-devices: tools
+	AOB_DEVICES=1 go test ./e2e -run TestPromotionBesideDevices -count=1 -v -timeout 30m
+
+test-retention-kills:
+	AOB_KILLS=all go test ./reconciler/shelf ./reconciler/artifact ./reconciler/engine -run 'Killed|Cache' -count=1 -v
 
 # The case is made by make_case.py of the shared data, which lies beside the
 # repository or in AOB_SHARED; COCO_CASE names another.
