@@ -58,7 +58,7 @@ func TestSecurityOfTheDetector(t *testing.T) {
 	defer p.endDetector()
 	for _, c := range readSecurityTable(t) {
 		switch identity, _, _ := strings.Cut(c.name, "/"); identity {
-		case "container", "caller", "holder", "operator", "model", "camera":
+		case "container", "caller", "holder", "operator", "model", "page", "folder", "camera":
 			t.Run(c.name, func(t *testing.T) {
 				p.T = t
 				securityChecks[c.name](p)

@@ -92,7 +92,7 @@ func TestSecurityTableIsWhole(t *testing.T) {
 			t.Errorf("the cell %s has no check", c.name)
 		}
 	}
-	if len(identities) < 19 || len(actions) < 7 || len(names) != len(identities)*len(actions) {
+	if len(identities) < 21 || len(actions) < 7 || len(names) != len(identities)*len(actions) {
 		t.Errorf("%d identities by %d actions, and %d cells", len(identities), len(actions), len(names))
 	}
 	for name := range securityChecks {
@@ -234,6 +234,13 @@ var securityChecks = map[string]func(*place){
 
 	"model/bar": modelRefused, "model/spend": modelConfined, "model/stop": modelRefused, "model/models": modelConfined,
 	"model/speak": modelRefused, "model/secrets": modelConfined, "model/disk": modelConfined,
+
+	"page/bar": pageRefused, "page/spend": pageRefused, "page/stop": pageRefused, "page/models": pageRefused,
+	"page/speak": operatorSocket, "page/secrets": pageRefused, "page/disk": pageRefused,
+
+	"folder/bar": folderChanges, "folder/spend": folderChanges, "folder/stop": folderChanges,
+	"folder/models": folderLinks, "folder/speak": folderChanges, "folder/secrets": folderLinks,
+	"folder/disk": folderLinks,
 
 	"camera/bar": cameraFrames, "camera/spend": cameraFrames, "camera/stop": cameraFrames,
 	"camera/models": cameraFrames, "camera/speak": cameraFrames, "camera/secrets": cameraFrames,

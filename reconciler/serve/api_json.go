@@ -247,6 +247,16 @@ func (c *cursor) null() bool {
 	return c.word("null")
 }
 
+// optional is for a name whose value may be null, which clients write for what they leave out.
+func (c *cursor) optional(read func() error) func() error {
+	return func() error {
+		if c.null() {
+			return nil
+		}
+		return read()
+	}
+}
+
 func (c *cursor) word(word string) bool {
 	if len(c.data)-c.at < len(word) || string(c.data[c.at:c.at+len(word)]) != word {
 		return false

@@ -151,22 +151,14 @@ type roboflowRequest struct {
 func parseRoboflow(data []byte, facts *Facts) (roboflowRequest, error) {
 	q := roboflowRequest{filter: filter{confidence: facts.Confidence}}
 	c := &cursor{data: data}
-	optional := func(read func() error) func() error {
-		return func() error {
-			if c.null() {
-				return nil
-			}
-			return read()
-		}
-	}
 	err := c.object(true, map[string]func() error{
-		"model_id": optional(func() (err error) { q.model, err = c.text(); return err }),
-		"confidence": optional(func() (err error) {
+		"model_id": c.optional(func() (err error) { q.model, err = c.text(); return err }),
+		"confidence": c.optional(func() (err error) {
 			q.filter.confidence, err = c.score("confidence")
 			return err
 		}),
-		"iou_threshold": optional(func() error { _, err := c.score("iou_threshold"); return err }),
-		"max_detections": optional(func() error {
+		"iou_threshold": c.optional(func() error { _, err := c.score("iou_threshold"); return err }),
+		"max_detections": c.optional(func() error {
 			n, err := c.whole()
 			if err == nil && (n < 1 || n > maxDetections) {
 				return c.fail("max_detections is %d, want 1 to %d", n, maxDetections)
@@ -174,7 +166,7 @@ func parseRoboflow(data []byte, facts *Facts) (roboflowRequest, error) {
 			q.filter.most = int(n)
 			return err
 		}),
-		"class_filter": optional(func() error {
+		"class_filter": c.optional(func() error {
 			return c.array(func(int) error {
 				name, err := c.text()
 				if err != nil {
@@ -187,7 +179,7 @@ func parseRoboflow(data []byte, facts *Facts) (roboflowRequest, error) {
 				return nil
 			})
 		}),
-		"visualize_predictions": optional(func() error {
+		"visualize_predictions": c.optional(func() error {
 			if draw, err := c.boolean(); err != nil || !draw {
 				return err
 			}

@@ -469,6 +469,8 @@ func TestParseV2(t *testing.T) {
 		{" \n" + `{ "parameters" : { "timeout" : 5 } , "model_version":null,"outputs": [ ] ,` +
 			tensor(`, "data" : ` + strings.ReplaceAll(flat, ",", " ,\t"))[1:] + "\n", ""},
 		{tensor(`,"data":[-0.5e1` + strings.Repeat(",1E+2", 23) + `]`), ""},
+		{`{"id":null,"model_name":null,"parameters":null,"outputs":null,` +
+			tensor(`,"parameters":null,"data":` + flat)[1:], ""},
 
 		{``, "want an object"},
 		{`[]`, "want an object"},

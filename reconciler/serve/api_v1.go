@@ -1,10 +1,13 @@
 package serve
 
 import (
+	"errors"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/detect"
 )
 
 // found is the answer of /v1/detect.
@@ -52,6 +55,10 @@ func (a *API) detect(w http.ResponseWriter, r *http.Request) error {
 	}
 	all, timing, err := model.Detect(ctx, image, filter.confidence)
 	if err != nil {
+		kind := r.Header.Get("Content-Type")
+		if _, bad := errors.AsType[*detect.ImageError](err); bad && strings.HasPrefix(kind, "multipart/") {
+			return invalid("the body is a form, want the image itself, as curl --data-binary @image.jpg sends it")
+		}
 		return err
 	}
 	setTiming(w, timing)

@@ -108,15 +108,15 @@ func parseV2(data []byte, facts *Facts) (v2Request, error) {
 	input := false
 	c := &cursor{data: data}
 	err := c.object(false, map[string]func() error{
-		"id": func() (err error) {
+		"id": c.optional(func() (err error) {
 			if q.ID, err = c.text(); err == nil && utf8.RuneCountInString(q.ID) > 256 {
 				return c.fail("id is longer than 256 characters")
 			}
 			return err
-		},
-		"model_name":    func() (err error) { q.Model, err = c.text(); return err },
+		}),
+		"model_name":    c.optional(func() (err error) { q.Model, err = c.text(); return err }),
 		"model_version": func() error { return c.skip(1) },
-		"parameters": func() error {
+		"parameters": c.optional(func() error {
 			return c.object(false, map[string]func() error{
 				"binary_data_output": func() (err error) { q.Binary, err = c.boolean(); return err },
 				"timeout": func() error {
@@ -125,7 +125,7 @@ func parseV2(data []byte, facts *Facts) (v2Request, error) {
 					return err
 				},
 			})
-		},
+		}),
 		"inputs": func() error {
 			return c.array(func(i int) error {
 				if i > 0 {
@@ -135,9 +135,9 @@ func parseV2(data []byte, facts *Facts) (v2Request, error) {
 				return q.input(c, facts)
 			})
 		},
-		"outputs": func() error {
+		"outputs": c.optional(func() error {
 			return c.array(func(i int) error { return q.output(c, facts) })
-		},
+		}),
 	})
 	if err == nil {
 		err = c.end()
@@ -162,11 +162,11 @@ func (q *v2Request) input(c *cursor, facts *Facts) error {
 			q.Shape, err = parseShape(c, facts)
 			return err
 		},
-		"parameters": func() error {
+		"parameters": c.optional(func() error {
 			return c.object(false, map[string]func() error{
 				"binary_data_size": func() (err error) { size = true; q.Size, err = c.whole(); return err },
 			})
-		},
+		}),
 		"data": func() (err error) {
 			here = true
 			if q.Shape == nil {
@@ -237,11 +237,11 @@ func (q *v2Request) output(c *cursor, facts *Facts) error {
 	var o v2Output
 	err := c.object(false, map[string]func() error{
 		"name": func() (err error) { o.Name, err = c.text(); return err },
-		"parameters": func() error {
+		"parameters": c.optional(func() error {
 			return c.object(false, map[string]func() error{
 				"binary_data": func() (err error) { o.Binary, err = c.boolean(); return err },
 			})
-		},
+		}),
 	})
 	if err != nil {
 		return err

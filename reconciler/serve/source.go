@@ -70,6 +70,9 @@ func OpenSource(spec string, command []string, o SourceOptions, stderr io.Writer
 	case spec != "exec" && len(command) > 0:
 		return nil, fmt.Errorf("source %s takes no command; only exec does", spec)
 	case spec == "exec":
+		if _, err := exec.LookPath(command[0]); err != nil { // it would be tried each second for ever
+			return nil, fmt.Errorf("source exec: %w; install it, or give its path", err)
+		}
 		return newCamera(func(ctx context.Context, take func([]byte)) error {
 			return readCommand(ctx, command, o.Stall, stderr, take)
 		}), nil
@@ -89,7 +92,15 @@ func OpenSource(spec string, command []string, o SourceOptions, stderr io.Writer
 	if !info.IsDir() {
 		return nil, fmt.Errorf("source %s is not a folder; want a folder, a URL or exec", spec)
 	}
-	return &folder{dir: spec, o: o, seen: map[string]bool{}}, nil
+	f := &folder{dir: spec, o: o, seen: map[string]bool{}}
+	if err := f.look(); err != nil {
+		return nil, fmt.Errorf("source: %w", err)
+	}
+	if len(f.names) == 0 && !o.Follow {
+		return nil, fmt.Errorf("source %s has no .jpg, .jpeg or .png file of its own (folders within it do not "+
+			"count); --follow waits for files", spec)
+	}
+	return f, nil
 }
 
 // A folder gives the files of a folder.

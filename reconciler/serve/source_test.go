@@ -354,4 +354,16 @@ func TestOpenSourceRefuses(t *testing.T) {
 	if _, err := OpenSource(".", []string{"x"}, SourceOptions{}, io.Discard); err == nil {
 		t.Error("a command without exec: no error")
 	}
+	if _, err := OpenSource("exec", []string{"no-such-camera"}, SourceOptions{}, io.Discard); err == nil ||
+		!strings.Contains(err.Error(), "install it, or give its path") {
+		t.Errorf("a command that is missing: %v", err)
+	}
+	empty := t.TempDir()
+	if _, err := OpenSource(empty, nil, SourceOptions{}, io.Discard); err == nil ||
+		!strings.Contains(err.Error(), "has no .jpg") {
+		t.Errorf("an empty folder: %v", err)
+	}
+	if _, err := OpenSource(empty, nil, SourceOptions{Follow: true}, io.Discard); err != nil {
+		t.Errorf("an empty folder that is followed: %v", err)
+	}
 }
