@@ -61,6 +61,9 @@ type Local struct {
 	mu sync.Mutex
 	// known are the branches as they were last read, guarded by mu. A branch that has not changed is not read again.
 	known map[string]proposal
+
+	numbering sync.Mutex
+	numbers   map[string]int // by commit of the target: the number in its message, guarded by numbering; 0 for none
 }
 
 // A proposal is the pull request of a branch.
@@ -195,18 +198,31 @@ func (f *Local) merged() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	highest := 0
+	f.numbering.Lock()
+	defer f.numbering.Unlock()
+	highest, numbers := 0, make(map[string]int, len(commits))
 	for _, c := range commits {
-		subject, err := f.git.Subject(c)
-		if err != nil {
-			return 0, err
+		number, known := f.numbers[c] // each message is read once, and not for each new branch
+		if !known {
+			subject, err := f.git.Subject(c)
+			if err != nil {
+				return 0, err
+			}
+			number = mergedNumber(subject)
 		}
-		number, title, ok := strings.Cut(strings.TrimPrefix(subject, "Merge "), ": ")
-		if n, err := strconv.Atoi(number); ok && err == nil && title != "" && n < 1_000_000_000 {
-			highest = max(highest, n)
-		}
+		numbers[c], highest = number, max(highest, number)
 	}
+	f.numbers = numbers
 	return highest, nil
+}
+
+// mergedNumber returns the number of the pull request that a commit has merged; 0 for none.
+func mergedNumber(subject string) int {
+	number, title, ok := strings.Cut(strings.TrimPrefix(subject, "Merge "), ": ")
+	if n, err := strconv.Atoi(number); ok && err == nil && title != "" && n < 1_000_000_000 {
+		return max(0, n)
+	}
+	return 0
 }
 
 // byPerson returns the last commit of a branch that a person made, and the title that its pull request has: the subject
