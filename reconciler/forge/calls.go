@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -50,8 +51,26 @@ func (c *calls) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	defer resp.Body.Close()
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
-	return nil, &statusError{code: resp.StatusCode, text: message(text, token),
+	failed := &statusError{code: resp.StatusCode, text: message(text, token),
 		after: delivery.RetryAfter(resp.Header.Get("Retry-After"), time.Now())}
+	failed.limits(resp.Header, time.Now())
+	return nil, failed
+}
+
+// limits notes that a response refuses requests for some time. GitHub does so with 429, or with 403 and one of:
+// Retry-After, no request left before X-RateLimit-Reset, or a message about its secondary limit.
+func (s *statusError) limits(h http.Header, now time.Time) {
+	left := h.Get("X-RateLimit-Remaining")
+	s.limited = s.code == http.StatusTooManyRequests || s.code == http.StatusForbidden && (s.after > 0 || left == "0" ||
+		strings.Contains(strings.ToLower(s.text), "secondary rate limit"))
+	if !s.limited || s.after > 0 {
+		return
+	}
+	if reset, err := strconv.ParseInt(h.Get("X-RateLimit-Reset"), 10, 64); left == "0" && err == nil {
+		s.after = min(max(time.Unix(reset, 0).Sub(now), time.Second), time.Hour)
+	} else if s.code == http.StatusForbidden {
+		s.after = time.Minute // GitHub asks for no less where it names no time
+	}
 }
 
 // bounded is a reader that fails after limit bytes.
@@ -71,9 +90,10 @@ func (b *bounded) Read(p []byte) (int, error) {
 
 // A statusError is a response with a status of 400 or more.
 type statusError struct {
-	code  int
-	text  string // the server's message, shortened
-	after time.Duration
+	code    int
+	text    string // the server's message, shortened
+	after   time.Duration
+	limited bool // the server answers again later
 }
 
 func (s *statusError) Error() string {

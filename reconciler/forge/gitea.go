@@ -35,12 +35,13 @@ type Gitea struct {
 	started          time.Time
 	http             *http.Client
 
+	questions questions
+
 	mu              sync.Mutex
-	me              account         // the token's user
-	meToken         string          // the token that me belongs to
-	asks            map[string]asks // by pull request and question
-	hookArrived     bool            // a webhook with a right signature has arrived
-	hookWrongSecret bool            // a webhook with a wrong signature has arrived
+	me              account // the token's user
+	meToken         string  // the token that me belongs to
+	hookArrived     bool    // a webhook with a right signature has arrived
+	hookWrongSecret bool    // a webhook with a wrong signature has arrived
 }
 
 // An account is a user of the server.
@@ -382,41 +383,12 @@ func hasStatus(err error, codes ...int) bool {
 
 func missing(err error) bool { return hasStatus(err, http.StatusNotFound) }
 
-// explain says in *err, unless it is nil, what was being done. Where possible it makes a delivery.Blocked with a hint
-// of it, or a delivery.Wait. Methods that ask the server defer it.
+// explain says in *err, unless it is nil, what was being done; see explained. Methods that ask the server defer it.
 func (f *Gitea) explain(err *error, format string, args ...any) {
-	if *err == nil {
-		return
-	}
-	if _, wait := errors.AsType[delivery.Wait](*err); wait {
-		return
-	}
-	doing := fmt.Sprintf(format, args...)
-	if b, ok := errors.AsType[delivery.Blocked](*err); ok {
-		b.What = doing + ": " + b.What
-		*err = b
-		return
-	}
-	s, ok := errors.AsType[*statusError](*err)
-	switch {
-	case !ok:
-		*err = fmt.Errorf("%s in %s: %w", doing, f.name(), *err)
-	case s.code == http.StatusUnauthorized:
-		*err = delivery.Blockedf("check the token: it may have expired", "%s: %s rejects the token (%s)", doing,
-			f.url, s)
-	case missingScope(s) != "":
-		*err = delivery.Blockedf(makeToken, "%s: aob's token has no scope %s (%s)", doing, missingScope(s), f.url)
-	case s.code == http.StatusForbidden:
-		*err = delivery.Blockedf("give the token's user write permission in the repository",
-			"%s: %s denies access to %s (%s)", doing, f.url, f.name(), s)
-	case s.code == http.StatusNotFound || s.code == http.StatusGone:
-		*err = delivery.Blockedf("check owner and name, and that the token's user may see it",
-			"%s: %s finds no such thing in %s (%s)", doing, f.url, f.name(), s)
-	case s.code == http.StatusTooManyRequests:
-		*err = delivery.Wait{For: s.after, What: fmt.Sprintf("%s: %s limits requests (%s)", doing, f.url, s)}
-	case s.code >= 500:
-		*err = delivery.Wait{For: s.after, What: fmt.Sprintf("%s: %s has a server error (%s)", doing, f.url, s)}
-	default:
-		*err = fmt.Errorf("%s in %s: %s", doing, f.name(), s)
-	}
+	*err = explained(*err, fmt.Sprintf(format, args...), f.url, f.name(), func(s *statusError) (what, do string) {
+		if scope := missingScope(s); scope != "" {
+			return fmt.Sprintf("aob's token has no scope %s (%s)", scope, f.url), makeToken
+		}
+		return "", ""
+	})
 }

@@ -90,26 +90,26 @@ func TestManyCommentsDoNotHideOthers(t *testing.T) {
 // A writer who changes AOB's questions, or makes it ask ever new ones, gets a bounded
 // number of them, and what an owner says is still asked, later.
 func TestQuestionsAreBounded(t *testing.T) {
-	f := &Gitea{}
+	var q questions
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	asked := 0
 	for i := range 1000 {
-		if f.mayAsk(1, fmt.Sprint("because ", i), now) == nil {
+		if q.may(1, fmt.Sprint("because ", i), now) == nil {
 			asked++
 		}
 	}
 	if asked != maxQuestions {
 		t.Errorf("%d questions at once, want %d", asked, maxQuestions)
 	}
-	if err := f.mayAsk(2, "because 1", now); err != nil {
+	if err := q.may(2, "because 1", now); err != nil {
 		t.Errorf("another pull request: %v", err)
 	}
-	if err := f.mayAsk(1, "because it is good", now.Add(questionPause)); err != nil {
+	if err := q.may(1, "because it is good", now.Add(questionPause)); err != nil {
 		t.Errorf("after the pause: %v", err)
 	}
 	asked = 0
 	for i := range 100 {
-		if f.mayAsk(3, "the same", now.Add(time.Duration(i)*time.Hour)) == nil {
+		if q.may(3, "the same", now.Add(time.Duration(i)*time.Hour)) == nil {
 			asked++
 		}
 	}

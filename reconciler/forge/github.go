@@ -1,0 +1,307 @@
+package forge
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/go-github/v88/github"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// GitHub is a repository on github.com or on a GitHub Enterprise Server, with a person's or a machine's token. Its
+// methods may be called from any goroutine.
+type GitHub struct {
+	url, owner, repo string
+	token            func() string
+	hooks, branch    string
+	started          time.Time
+	client           *github.Client
+	questions        questions
+
+	mu              sync.Mutex
+	me              account // the token's user
+	meToken         string  // the token that me belongs to
+	hookArrived     bool    // a webhook with a right signature has arrived
+	hookWrongSecret bool    // a webhook with a wrong signature has arrived
+}
+
+// publicGitHub is the address that is used where none is configured.
+const publicGitHub = "https://github.com"
+
+// NewGitHub returns a GitHub. It sends no request.
+func NewGitHub(s Settings) (*GitHub, error) {
+	base := strings.TrimSuffix(cmp.Or(s.URL, publicGitHub), "/")
+	u, err := url.Parse(base)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return nil, delivery.Blockedf("write it as https://git.example.com, or leave it out for github.com",
+			"the GitHub address is not an http or https URL")
+	}
+	if u.User != nil {
+		return nil, delivery.Blockedf("configure the token separately; addresses are logged",
+			"the GitHub address https://…@%s contains a user or a token", u.Host)
+	}
+	owner, name, _ := strings.Cut(s.Repo, "/")
+	if owner == "" || name == "" || s.Token == nil {
+		return nil, delivery.Blockedf("configure both", "the GitHub repository needs an owner/name and a token")
+	}
+	next := http.DefaultTransport.(*http.Transport).Clone()
+	next.ResponseHeaderTimeout = time.Minute
+	options := []github.ClientOptionsFunc{github.WithUserAgent("aob"), github.WithHTTPClient(&http.Client{
+		Transport:     &conditional{next: &calls{next: next, token: s.Token}},
+		Timeout:       2 * time.Minute,
+		CheckRedirect: sameHost,
+	})}
+	if base != publicGitHub {
+		options = append(options, github.WithEnterpriseURLs(base, base))
+	}
+	client, err := github.NewClient(options...)
+	if err != nil {
+		return nil, fmt.Errorf("the GitHub address: %w", err)
+	}
+	return &GitHub{url: base, owner: owner, repo: name, token: s.Token, hooks: s.Hooks, branch: s.Main,
+		started: time.Now(), client: client}, nil
+}
+
+func connectGitHub(s Settings) (Connection, error) {
+	f, err := NewGitHub(s)
+	if err != nil || s.HookSecret == "" {
+		return Connection{Forge: f}, err
+	}
+	read, err := Webhook(s.HookSecret)
+	return Connection{Forge: f, Webhook: func(req *http.Request) (Event, error) {
+		event, err := read(req)
+		f.noteWebhook(err)
+		return event, err
+	}}, err
+}
+
+// user returns the token's user.
+func (f *GitHub) user(ctx context.Context) (account, error) {
+	token := f.token()
+	f.mu.Lock()
+	me, known := f.me, f.me.id != 0 && f.meToken == token
+	f.mu.Unlock()
+	if known {
+		return me, nil
+	}
+	user, _, err := f.client.Users.Get(ctx, "")
+	if err != nil {
+		return account{}, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.me, f.meToken = account{user.GetID(), user.GetLogin()}, token
+	return f.me, nil
+}
+
+// name returns owner/repo, for messages.
+func (f *GitHub) name() string { return f.owner + "/" + f.repo }
+
+// Address names the repository.
+func (f *GitHub) Address() string { return f.url + "/" + f.name() }
+
+// perPage is the largest page of GitHub's lists.
+const perPage = 100
+
+// maxPages is how many pages of a list are read.
+const maxPages = 100
+
+// pages reads a list page by page, until each returns false.
+func pages[T any](read func(github.ListOptions) ([]T, *github.Response, error), each func(T) bool) error {
+	for page := 1; page > 0 && page <= maxPages; {
+		list, resp, err := read(github.ListOptions{Page: page, PerPage: perPage})
+		if err != nil {
+			return err
+		}
+		for _, v := range list {
+			if !each(v) {
+				return nil
+			}
+		}
+		page = resp.NextPage
+	}
+	return nil
+}
+
+// PullRequests returns the open pull requests, sorted by number.
+func (f *GitHub) PullRequests(ctx context.Context) (prs []delivery.PullRequest, err error) {
+	defer f.explain(&err, "list pull requests")
+	if prs, err = f.open(ctx, ""); err != nil {
+		return nil, err
+	}
+	slices.SortFunc(prs, func(a, b delivery.PullRequest) int { return cmp.Compare(a.Number, b.Number) })
+	// A pull request opened meanwhile may shift others to another page.
+	return slices.CompactFunc(prs, func(a, b delivery.PullRequest) bool { return a.Number == b.Number }), nil
+}
+
+// open lists the open pull requests, of all heads or of one: owner:branch.
+func (f *GitHub) open(ctx context.Context, head string) (prs []delivery.PullRequest, err error) {
+	err = pages(func(page github.ListOptions) ([]*github.PullRequest, *github.Response, error) {
+		return f.client.PullRequests.List(ctx, f.owner, f.repo, &github.PullRequestListOptions{State: "open",
+			Head: head, Sort: "created", Direction: "asc", ListOptions: page})
+	}, func(p *github.PullRequest) bool {
+		if p.GetHead() != nil && p.GetBase() != nil {
+			prs = append(prs, pullRequestOf(p))
+		}
+		return len(prs) < maxPullRequests
+	})
+	return prs, err
+}
+
+// Ended returns a pull request's current state, and whether it is closed. One that no longer exists is closed.
+func (f *GitHub) Ended(ctx context.Context, pr delivery.PullRequest) (now delivery.PullRequest, ended bool,
+	err error) {
+	defer f.explain(&err, "read pull request %d", pr.Number)
+	p, err := f.pullRequest(ctx, pr.Number)
+	if err != nil || p == nil {
+		return pr, err == nil, err
+	}
+	if p.GetHead() == nil || p.GetBase() == nil {
+		return pr, false, errors.New("the response has no commits")
+	}
+	now = pullRequestOf(p)
+	if !now.Created.Equal(pr.Created) {
+		return pr, true, nil // another pull request with the same number
+	}
+	return now, now.Merged || p.GetState() == "closed", nil
+}
+
+// pullRequest reads a pull request. It is nil if there is none.
+func (f *GitHub) pullRequest(ctx context.Context, number int) (*github.PullRequest, error) {
+	p, _, err := f.client.PullRequests.Get(ctx, f.owner, f.repo, number)
+	if missing(err) {
+		if _, _, err := f.client.Repositories.Get(ctx, f.owner, f.repo); err == nil {
+			return nil, nil
+		}
+	}
+	return p, err
+}
+
+// pullRequestOf returns AOB's form of a pull request. GitHub's has no head repository once a fork was deleted.
+func pullRequestOf(p *github.PullRequest) delivery.PullRequest {
+	head, base := p.GetHead(), p.GetBase()
+	pr := delivery.PullRequest{
+		Number:  p.GetNumber(),
+		Title:   p.GetTitle(),
+		Head:    head.GetSHA(),
+		Ref:     fmt.Sprintf("refs/pull/%d/head", p.GetNumber()),
+		HeadRef: head.GetRef(),
+		Base:    base.GetRef(),
+		Fork:    head.GetRepo() == nil || head.GetRepo().GetID() != base.GetRepo().GetID(),
+		Merged:  p.GetMerged() || p.MergedAt != nil,
+		Draft:   p.GetDraft() || draft(p.GetTitle()),
+		URL:     p.GetHTMLURL(),
+		Author:  p.GetUser().GetLogin(),
+		Created: p.GetCreatedAt().UTC(),
+		Updated: p.GetUpdatedAt().UTC(),
+	}
+	if pr.Fork {
+		pr.ForkOwner = head.GetUser().GetLogin()
+	}
+	return pr
+}
+
+// Statuses returns the newest status of each context under aob/ that a commit has, sorted by context, whoever set it.
+// GitHub compares contexts without regard to case.
+func (f *GitHub) Statuses(ctx context.Context, commit string) (_ []delivery.Status, err error) {
+	defer f.explain(&err, "read the statuses of %.10s", commit)
+	me, err := f.user(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list := []delivery.Status{}
+	seen := map[string]bool{}
+	err = pages(func(page github.ListOptions) ([]*github.RepoStatus, *github.Response, error) {
+		return f.client.Repositories.ListStatuses(ctx, f.owner, f.repo, commit, &page)
+	}, func(s *github.RepoStatus) bool { // the newest first
+		context := strings.ToLower(s.GetContext())
+		if !strings.HasPrefix(context, "aob/") || seen[context] {
+			return true
+		}
+		seen[context] = true
+		list = append(list, delivery.Status{By: s.GetCreator().GetLogin(), Mine: s.GetCreator().GetID() == me.id,
+			Check: delivery.Check{Context: s.GetContext(), State: delivery.CheckState(s.GetState()),
+				Description: s.GetDescription(), URL: s.GetTargetURL()}})
+		return true
+	})
+	slices.SortFunc(list, func(a, b delivery.Status) int { return strings.Compare(a.Context, b.Context) })
+	return list, err
+}
+
+// SetStatus sets one status check on a commit.
+func (f *GitHub) SetStatus(ctx context.Context, commit string, check delivery.Check) (err error) {
+	defer f.explain(&err, "set %s on %.10s", check.Context, commit)
+	status := github.RepoStatus{State: new(string(check.State)), Context: &check.Context,
+		Description: new(Describe(check.Description))}
+	if check.URL != "" {
+		status.TargetURL = &check.URL
+	}
+	_, _, err = f.client.Repositories.CreateStatus(ctx, f.owner, f.repo, commit, status)
+	return err
+}
+
+// OpenPR opens a pull request of a branch, and returns its number. One that is open already is returned as it is.
+func (f *GitHub) OpenPR(ctx context.Context, head, base, title, body string) (number int, err error) {
+	defer f.explain(&err, "open a pull request of %s", head)
+	if number, err = f.find(ctx, head, base); err != nil || number > 0 {
+		return number, err
+	}
+	made, _, err := f.client.PullRequests.Create(ctx, f.owner, f.repo, &github.NewPullRequest{Head: &head, Base: &base,
+		Title: &title, Body: new(CutComment(body))})
+	if hasStatus(err, http.StatusUnprocessableEntity) {
+		if number, again := f.find(ctx, head, base); again == nil && number > 0 {
+			return number, nil
+		}
+	}
+	if err != nil {
+		return 0, err
+	}
+	return made.GetNumber(), nil
+}
+
+// find returns the number of a branch's open pull request, or 0.
+func (f *GitHub) find(ctx context.Context, head, base string) (int, error) {
+	prs, err := f.open(ctx, f.owner+":"+head)
+	pr, _ := delivery.Find(prs, func(pr delivery.PullRequest) bool {
+		return !pr.Fork && pr.HeadRef == head && pr.Base == base
+	})
+	return pr.Number, err
+}
+
+// Knows reports whether GitHub has a pull request of that number that AOB opened from that branch, open or closed.
+func (f *GitHub) Knows(ctx context.Context, number int, branch string) (_ bool, err error) {
+	defer f.explain(&err, "read pull request %d", number)
+	me, err := f.user(ctx)
+	if err != nil {
+		return false, err
+	}
+	p, err := f.pullRequest(ctx, number)
+	if err != nil || p == nil {
+		return false, err
+	}
+	return p.GetHead().GetRef() == branch && p.GetUser().GetID() == me.id, nil
+}
+
+// explain says in *err, unless it is nil, what was being done; see explained. Methods that ask the server defer it.
+func (f *GitHub) explain(err *error, format string, args ...any) {
+	if limit, ok := errors.AsType[*github.RateLimitError](*err); ok { // it was not sent
+		*err = delivery.Wait{For: max(time.Until(limit.Rate.Reset.Time), time.Second),
+			What: fmt.Sprintf("%s: %s limits requests to %d an hour", fmt.Sprintf(format, args...), f.url,
+				limit.Rate.Limit)}
+	}
+	*err = explained(*err, fmt.Sprintf(format, args...), f.url, f.name(), func(s *statusError) (what, do string) {
+		if s.code == http.StatusForbidden && strings.Contains(s.text, "Resource not accessible") {
+			return fmt.Sprintf("aob's token lacks a permission (%s: %s)", f.url, s), makeGitHubToken
+		}
+		return "", ""
+	})
+}

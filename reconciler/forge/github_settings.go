@@ -1,0 +1,138 @@
+package forge
+
+// This file checks how a repository on GitHub is set up for AOB.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/google/go-github/v88/github"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// noteWebhook records whether the webhook that arrived was read, or why not.
+func (f *GitHub) noteWebhook(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.hookArrived = f.hookArrived || err == nil
+	f.hookWrongSecret = f.hookWrongSecret || errors.Is(err, ErrSignature)
+}
+
+// Check returns the problems in the settings of the repository.
+func (f *GitHub) Check(ctx context.Context) (setup delivery.Setup, err error) {
+	defer f.explain(&err, "read the repository's settings")
+	me, err := f.user(ctx)
+	if err != nil {
+		return setup, err
+	}
+	repo, answer, err := f.client.Repositories.Get(ctx, f.owner, f.repo)
+	if err != nil {
+		return setup, err
+	}
+	setup.Now, _ = http.ParseTime(answer.Header.Get("Date")) // whole seconds
+	add := func(format string, args ...any) {
+		setup.Problems = append(setup.Problems, fmt.Sprintf(format, args...))
+	}
+	if full := repo.GetFullName(); full != "" && !strings.EqualFold(full, f.name()) {
+		add("%s is called %s now; write the new name in forge.github.repo and in repository, and start aob serve again",
+			f.name(), delivery.Terminal(delivery.Cut(full, 200)))
+	}
+	if repo.GetArchived() || repo.GetDisabled() {
+		add("%s is archived, so aob can write nothing there; unarchive it in its settings", f.name())
+		return setup, nil
+	}
+	if p := repo.GetPermissions(); !p.GetPush() {
+		add("aob's user %s may not write to %s, so it can set no status and push no release; give it the role Write",
+			me.name, f.name())
+	}
+	if f.hooks != "" {
+		problem, err := f.checkHooks(ctx, repo)
+		if err != nil {
+			return setup, err
+		}
+		if problem != "" {
+			add("%s", problem)
+		}
+	}
+	if f.branch == "" {
+		return setup, nil
+	}
+	branch, _, err := f.client.Repositories.GetBranch(ctx, f.owner, f.repo, f.branch, 1)
+	if missing(err) {
+		add("%s has no branch %s; push one with models, gates and fleets", f.name(), f.branch)
+		return setup, nil
+	}
+	if err != nil {
+		return setup, err
+	}
+	rules, _, err := f.client.Repositories.ListRulesForBranch(ctx, f.owner, f.repo, f.branch,
+		&github.ListOptions{PerPage: perPage})
+	if err != nil {
+		return setup, err
+	}
+	if !requiresRelease(branch, rules) {
+		setup.Unprotected = fmt.Sprintf("branch %s of %s does not require the status %s, so anybody who may write can "+
+			"merge what no gate has passed; add a ruleset or a branch protection that requires that status "+
+			"(docs/github.md)", f.branch, f.name(), delivery.ContextRelease)
+	}
+	return setup, nil
+}
+
+// requiresRelease reports whether a branch requires the status aob/release, by a ruleset or by its protection.
+func requiresRelease(branch *github.Branch, rules *github.BranchRules) bool {
+	for _, rule := range rules.RequiredStatusChecks {
+		for _, check := range rule.Parameters.RequiredStatusChecks {
+			if strings.EqualFold(check.Context, delivery.ContextRelease) {
+				return true
+			}
+		}
+	}
+	return slices.ContainsFunc(branch.GetProtection().GetRequiredStatusChecks().GetContexts(), func(c string) bool {
+		return branch.GetProtected() && strings.EqualFold(c, delivery.ContextRelease)
+	})
+}
+
+// checkHooks returns the problem with AOB's webhook, or "". GitHub shows webhooks only to administrators of the
+// repository.
+func (f *GitHub) checkHooks(ctx context.Context, repo *github.Repository) (problem string, err error) {
+	f.mu.Lock()
+	arrived, wrongSecret := f.hookArrived, f.hookWrongSecret
+	f.mu.Unlock()
+	if arrived {
+		return "", nil // also if the list of webhooks names another URL
+	}
+	changed := repo.GetUpdatedAt().After(f.started) || repo.GetPushedAt().After(f.started)
+	if wrongSecret {
+		return fmt.Sprintf("webhooks arrive at %s with a wrong signature, and none with the right one; give the webhook "+
+			"of %s the secret that forge.github.webhookSecretFile or webhookSecretEnv holds", f.hooks, f.name()), nil
+	}
+	found, active := false, false
+	err = pages(func(page github.ListOptions) ([]*github.Hook, *github.Response, error) {
+		return f.client.Repositories.ListHooks(ctx, f.owner, f.repo, &page)
+	}, func(h *github.Hook) bool {
+		if strings.TrimRight(h.GetConfig().GetURL(), "/") == strings.TrimRight(f.hooks, "/") {
+			found, active = true, active || h.GetActive()
+		}
+		return true
+	})
+	switch {
+	case hasStatus(err, http.StatusNotFound, http.StatusForbidden): // aob's user is no administrator
+	case err != nil:
+		return "", err
+	case !found:
+		return fmt.Sprintf("%s has no webhook to %s, so aob notices changes only when it polls; add one, with the "+
+			"secret of the configuration", f.name(), f.hooks), nil
+	case !active:
+		return fmt.Sprintf("the webhook of %s to %s is switched off; switch it on", f.name(), f.hooks), nil
+	}
+	if !changed { // nothing has happened that a webhook would report
+		return "", nil
+	}
+	return fmt.Sprintf("%s has changed since aob serve was started, and no webhook has arrived; look at the webhook's "+
+		"recent deliveries in the repository's settings: GitHub may not reach %s", f.name(), f.hooks), nil
+}
