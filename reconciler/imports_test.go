@@ -77,6 +77,7 @@ var (
 		"oras.land/oras-go":                      {"artifact"},
 		"github.com/opencontainers/":             {"artifact"},
 		"code.gitea.io/sdk":                      {"forge"},
+		"github.com/google/go-github":            {"forge"},
 		"github.com/secure-systems-lab/":         {"trust"},
 		"golang.org/x/crypto/":                   {"trust"},
 		"github.com/aws/":                        {"cloud"},

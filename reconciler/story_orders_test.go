@@ -25,6 +25,12 @@ func TestEventOrdersThatOnceFailed(t *testing.T) {
 			{"time passes", 340, 783},
 			{"swap a fleet's model", 875, 558},
 		},
+		"nor its variant": {
+			{"ship a variant", 505, 78},
+			{"registry down", 614, 439},
+			{"lose the ledger", 111, 223},
+			{"go round a quarantine", 766, 291},
+		},
 		// Main's own release file changed by hand meanwhile, and merging takes that one.
 		"a release file that is there already is not committed again": {
 			{"prepare a branch for a bad release", 399, 369},

@@ -17,6 +17,10 @@ func TestWebhooksOfKinds(t *testing.T) {
 			r.Header.Set("X-Gitea-Signature", sign(secret, body))
 			r.Header.Set("X-Gitea-Event", "push")
 		},
+		"github": func(r *http.Request) {
+			r.Header.Set("X-Hub-Signature-256", "sha256="+sign(secret, body))
+			r.Header.Set("X-GitHub-Event", "push")
+		},
 		"local": nil,
 	}
 	for name, kind := range Kinds {

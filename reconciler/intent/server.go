@@ -323,7 +323,8 @@ func (d *document) forge(f ServerForge, known []string) {
 	at := member("forge", kind)
 	switch {
 	case len(f) != 1:
-		d.complain("forge", "want exactly one forge: local: {} or gitea: {url: …, repo: …, tokenEnv: …}")
+		d.complain("forge", "want exactly one forge: local: {}, gitea: {url: …, repo: …, tokenEnv: …} or "+
+			"github: {repo: …, tokenEnv: …}")
 	case known != nil && !slices.Contains(known, kind):
 		d.complain(at, "%s", unknown("kind of forge", kind, known))
 	case kind == "local":
@@ -331,7 +332,7 @@ func (d *document) forge(f ServerForge, known []string) {
 			d.complain(at, "has no settings; want local: {}")
 		}
 	default:
-		if settings.URL == "" {
+		if settings.URL == "" && kind != "github" { // there is one that all know
 			d.complain(member(at, "url"), "missing: the server's address, as https://gitea.example.com")
 		}
 		if settings.Repo == "" {

@@ -57,7 +57,7 @@ var serverDocs = map[string]map[string]string{
 		"basic":  "The name under secrets: of USER:PASSWORD, which is sent as Authorization: Basic.",
 	},
 	"ServerForgeSettings": {
-		"url":       "The server's address, as https://gitea.example.com.",
+		"url":       "The server's address, as https://gitea.example.com. Without it, github is github.com.",
 		"repo":      "The repository there: owner/name.",
 		"tokenEnv":  "The environment variable that holds the access token.",
 		"tokenFile": "The file that holds the access token.",

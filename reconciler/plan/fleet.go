@@ -294,7 +294,8 @@ func (m *maker) pinned(f delivery.Fleet) (delivery.Release, bool) {
 // aborted lists the bundles that a fleet must not run: those that it fell back from, unless the quarantine was lifted
 // since, and those in quarantine with their variants.
 func (m *maker) aborted(f delivery.Fleet) []delivery.Digest {
-	list := append(m.withVariants(forbidden(m.w.Main.Quarantine)), m.unreadAborts(f.Name)...)
+	held := forbidden(m.w.Main.Quarantine)
+	list := slices.Concat(m.withVariants(held), m.variantsByFiles(held), m.unreadAborts(f.Name))
 	for _, a := range m.aborts(f) {
 		// A lift ends the earlier aborts, not later ones.
 		lifted := m.lifts(f.Runs, a.Bundle) > a.Lifts

@@ -117,6 +117,29 @@ func (m *maker) withVariants(list []delivery.Digest) []delivery.Digest {
 	return all
 }
 
+// variantsByFiles lists the bundles that main's release files, now or before, name as variants of the bundles in a list.
+// They count where no signed acceptance can be read that says what a bundle is of.
+func (m *maker) variantsByFiles(list []delivery.Digest) (variants []delivery.Digest) {
+	add := func(r delivery.Release) {
+		for _, v := range r.Variants {
+			if slices.Contains(list, r.Bundle) && len(m.releasesOf(v.Bundle)) == 0 {
+				variants = append(variants, v.Bundle)
+			}
+		}
+	}
+	for _, model := range slices.Sorted(maps.Keys(m.w.Main.Quarantine)) {
+		if r, ok := m.w.Main.Intent.Releases.Get(model); ok {
+			add(r)
+		}
+		for _, past := range m.history(model) {
+			if past.Release != nil {
+				add(*past.Release)
+			}
+		}
+	}
+	return variants
+}
+
 // variantNamed returns the variant of a fleet for its facts; empty for FP32, which needs no word.
 func variantNamed(variant string) string {
 	if variant == delivery.FP32 {
