@@ -60,10 +60,10 @@ func (c *calls) RoundTrip(req *http.Request) (*http.Response, error) {
 // limits notes that a response refuses requests for some time. GitHub does so with 429, or with 403 and one of:
 // Retry-After, no request left before X-RateLimit-Reset, or a message about its secondary limit.
 func (s *statusError) limits(h http.Header, now time.Time) {
-	left := h.Get("X-RateLimit-Remaining")
-	s.limited = s.code == http.StatusTooManyRequests || s.code == http.StatusForbidden && (s.after > 0 || left == "0" ||
+	left, named := h.Get("X-RateLimit-Remaining"), h.Get("Retry-After") != ""
+	s.limited = s.code == http.StatusTooManyRequests || s.code == http.StatusForbidden && (named || left == "0" ||
 		strings.Contains(strings.ToLower(s.text), "secondary rate limit"))
-	if !s.limited || s.after > 0 {
+	if !s.limited || named {
 		return
 	}
 	if reset, err := strconv.ParseInt(h.Get("X-RateLimit-Reset"), 10, 64); left == "0" && err == nil {

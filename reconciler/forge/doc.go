@@ -1,7 +1,7 @@
 // Package forge connects to Git forges.
 //
-// [Gitea] is a repository on a Gitea or Forgejo server. [Local] is a bare repository on
-// this machine, where every branch but main is a proposal. Both have the same methods:
+// [Gitea] is a repository on a Gitea or Forgejo server, [GitHub] one on GitHub. [Local] is a bare repository on this
+// machine, where every branch but main is a proposal. All have the same methods:
 //
 //	Address()                               names the forge and the repository
 //	PullRequests(ctx)                       the open ones, sorted by number
@@ -20,8 +20,8 @@
 // Each write is idempotent.
 //
 // Other users can edit comments. So a comment proves its author only if Commands sets Vouched. Local does: its users
-// send commands over the server's socket, and the system identifies them. On Gitea the proof is a reaction to a
-// question of AOB's, which Ask reads.
+// send commands over the server's socket, and the system identifies them. On Gitea and GitHub the proof is a
+// reaction to a question of AOB's, which Ask reads.
 //
 // Errors are [delivery.Wait] if the forge is overloaded (429, 5xx), [delivery.Blocked] if a person must act (401, 403,
 // 404), and others if the forge cannot be reached. No error contains the token.

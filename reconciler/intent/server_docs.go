@@ -6,7 +6,8 @@ var serverDocs = map[string]map[string]string{
 		"repository": "The intent repository: an address, or the folder of a bare repository.",
 		"main":       "The branch whose releases run on devices.",
 		"forge": "Where pull requests are: one kind of forge and its settings. local: {} is the bare folder alone, " +
-			"where every branch but main is a proposal; gitea is a Gitea or Forgejo server.",
+			"where every branch but main is a proposal; gitea is a Gitea or Forgejo server, and " +
+			"github is github.com or a GitHub Enterprise Server.",
 		"state":    "The folder of all that the server keeps: mirror, runs, bundles, ledger, keys.",
 		"listen":   "Where devices, webhooks and browsers reach the server.",
 		"socket":   "The Unix socket of aob status and the other commands; aob.sock in state by default.",

@@ -188,9 +188,11 @@ func TestServerComplaints(t *testing.T) {
 		{"no money", "repository: x\nautoGo: local\n",
 			`aob.yaml:2:9: autoGo: want an amount of dollars, as in $12 or $0.50, got "local"`},
 		{"no forge", "repository: x\nforge: {}\n",
-			"aob.yaml:2:8: forge: want exactly one forge: local: {} or gitea: {url: …, repo: …, tokenEnv: …}"},
+			"aob.yaml:2:8: forge: want exactly one forge: local: {}, gitea: {url: …, repo: …, tokenEnv: …} or " +
+				"github: {repo: …, tokenEnv: …}"},
 		{"two forges", gitea + "tokenEnv: T}, local: {}}\n",
-			"aob.yaml:2:8: forge: want exactly one forge: local: {} or gitea: {url: …, repo: …, tokenEnv: …}"},
+			"aob.yaml:2:8: forge: want exactly one forge: local: {}, gitea: {url: …, repo: …, tokenEnv: …} or " +
+				"github: {repo: …, tokenEnv: …}"},
 		{"no token", gitea + "}}\n", "aob.yaml:2:16: forge.gitea: want tokenEnv or tokenFile"},
 		{"two tokens", gitea + "tokenEnv: T, tokenFile: t}}\n",
 			"aob.yaml:2:16: forge.gitea: want tokenEnv or tokenFile, got both"},

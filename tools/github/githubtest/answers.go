@@ -21,6 +21,8 @@ type call struct {
 	pattern string // as GET /repos/{owner}/{repo}
 	params  map[string]string
 	next    int // the next page; 0 for none
+	// beyond: the description does not allow the answer, although GitHub gives it
+	beyond bool
 
 	me   *User
 	repo *Repo
@@ -212,7 +214,8 @@ func page[T any](c *call, list []T, show func(T) any) []any {
 func (c *call) repository() object {
 	write := c.may == "write" || c.may == "admin"
 	o := c.fill("full-repository-default-response", object{"id": c.repo.id, "name": c.repo.Name,
-		"full_name": c.repo.Owner + "/" + c.repo.Name, "private": true, "archived": c.repo.archived, "language": nil, "permissions": object{"admin": c.may == "admin", "push": write, "pull": true}, "default_branch": "main"})
+		"full_name": c.repo.Owner + "/" + c.repo.Name, "private": true, "archived": c.repo.archived, "language": nil,
+		"permissions": object{"admin": c.may == "admin", "push": write, "pull": true}, "default_branch": "main"})
 	o["owner"] = over(o["owner"], object{"login": c.repo.Owner})
 	for _, name := range []string{"source", "parent", "template_repository", "organization"} {
 		delete(o, name) // the example's lack what the schema requires
@@ -257,6 +260,7 @@ func (c *call) pull(example string, p *pull) object {
 		head = of(head, p.from, p.branch, p.head)
 	} else {
 		head = over(head, object{"ref": p.branch, "sha": p.head, "label": "unknown repository", "repo": nil})
+		c.beyond = true // the description says that a head has a repository; of a deleted fork it has none
 	}
 	values := object{"number": p.number, "state": state, "title": p.title, "body": p.body, "draft": p.draft,
 		"created_at": stamp(p.created), "updated_at": stamp(p.updated), "head": head, "base": base,
@@ -413,11 +417,14 @@ func (c *call) collaborator(writes bool) (int, any) {
 }
 
 func (c *call) team(t *team) any {
-	return c.fill("team-items", object{"id": t.id, "name": t.slug, "slug": t.slug, "permission": t.permission})
+	return c.fill("team-items", object{"id": t.id, "name": t.slug, "slug": t.slug, "permission": t.permission,
+		"type": "organization"})
 }
 
 func (c *call) members() (int, any) {
-	i := slices.IndexFunc(c.teams, func(t *team) bool { return t.org == c.params["org"] && t.slug == c.params["team_slug"] })
+	i := slices.IndexFunc(c.teams, func(t *team) bool {
+		return t.org == c.params["org"] && t.slug == c.params["team_slug"]
+	})
 	if i < 0 {
 		return http.StatusNotFound, message("Not Found")
 	}

@@ -368,13 +368,28 @@ func resolve(dir, branch string) string {
 	return strings.TrimSpace(string(out))
 }
 
+// branches returns the commits of all branches.
+func (s *Server) branches(dir string) map[string]string {
+	heads := map[string]string{}
+	for line := range strings.Lines(s.git(dir, "for-each-ref", "--format=%(objectname) %(refname:lstrip=2)",
+		"refs/heads/")) {
+		commit, name, _ := strings.Cut(strings.TrimSpace(line), " ")
+		heads[name] = commit
+	}
+	return heads
+}
+
 // refresh lets open pull requests follow their branches, as GitHub does after a push.
 func (s *Server) refresh(r *Repo) {
+	of := map[*Repo]map[string]string{}
 	for _, p := range r.pulls {
 		if !p.open || p.from == nil {
 			continue
 		}
-		head := resolve(p.from.Dir, p.branch)
+		if of[p.from] == nil {
+			of[p.from] = s.branches(p.from.Dir)
+		}
+		head := of[p.from][p.branch]
 		switch {
 		case head == "":
 			p.open, p.updated = false, s.tick()
@@ -484,9 +499,15 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		next.RawQuery = query.Encode()
 		header.Set("Link", fmt.Sprintf(`<%s/api/v3%s>; rel="next"`, s.URL, next.String()))
 	}
-	if code < 300 {
+	checked := text
+	if list, is := answer.([]any); is && len(list) > 4 { // the entries are of one make, and each takes milliseconds
+		if checked, err = json.Marshal(append(list[:2:2], list[len(list)-2:]...)); err != nil {
+			s.t.Error(err)
+		}
+	}
+	if code < 300 && !c.beyond {
 		if err := openapi3filter.ValidateResponse(context.Background(), &openapi3filter.ResponseValidationInput{
-			RequestValidationInput: input, Status: code, Header: header, Body: io.NopCloser(bytes.NewReader(text)),
+			RequestValidationInput: input, Status: code, Header: header, Body: io.NopCloser(bytes.NewReader(checked)),
 			Options: &openapi3filter.Options{IncludeResponseStatus: true}}); err != nil {
 			s.t.Errorf("the answer to %s %s does not fit GitHub's description: %.300s", r.Method, r.URL, err)
 		}
