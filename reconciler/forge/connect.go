@@ -21,8 +21,8 @@ var Kinds = map[string]Kind{
 		TokenHelp: makeGitHubToken + ", and write it there",
 		Refusals: map[string]delivery.Blocked{"must have verified signatures": {
 			What: "the repository accepts only commits whose signatures GitHub can verify",
-			Do: "set commits.signingKey in aob's configuration (docs/gitea.md, Required signatures), and add the key to " +
-				"the account of aob's user as a signing key"}}},
+			Do: "set commits.signingKey in aob's configuration (docs/gitea.md, Required signatures), and add the key " +
+				"to the account of aob's user as a signing key"}}},
 }
 
 // A Kind is one kind of forge. One without TokenHelp is the bare repository alone: it

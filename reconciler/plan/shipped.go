@@ -5,6 +5,7 @@ package plan
 // requests and aob status say why.
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/autonomos/aob/reconciler/code"
@@ -117,8 +118,8 @@ func (m *maker) withVariants(list []delivery.Digest) []delivery.Digest {
 	return all
 }
 
-// variantsByFiles lists the bundles that main's release files, now or before, name as variants of the bundles in a list.
-// They count where no signed acceptance can be read that says what a bundle is of.
+// variantsByFiles lists the bundles that main's release files, now or before, name as variants of the bundles in a
+// list. They count where no signed acceptance can be read that says what a bundle is of.
 func (m *maker) variantsByFiles(list []delivery.Digest) (variants []delivery.Digest) {
 	add := func(r delivery.Release) {
 		for _, v := range r.Variants {

@@ -37,8 +37,9 @@ func message(text string) object {
 
 // invalid is the answer of a request that is well-formed and refused.
 func invalid(resource, field, text string) (int, any) {
-	return http.StatusUnprocessableEntity, object{"message": "Validation Failed", "documentation_url": "https://docs.github.com/rest", "errors": []any{object{"resource": resource, "field": field, "code": "custom",
-		"message": text}}}
+	o := message("Validation Failed")
+	o["errors"] = []any{object{"resource": resource, "field": field, "code": "custom", "message": text}}
+	return http.StatusUnprocessableEntity, o
 }
 
 // answer returns the status and the body.
