@@ -109,7 +109,8 @@ func (f *GitHub) checkHooks(ctx context.Context, repo *github.Repository) (probl
 	changed := repo.GetUpdatedAt().After(f.started) || repo.GetPushedAt().After(f.started)
 	if wrongSecret {
 		return fmt.Sprintf("webhooks arrive at %s with a wrong signature, and none with the right one; give the "+
-			"webhook of %s the secret that forge.github.webhookSecretFile or webhookSecretEnv holds", f.hooks, f.name()), nil
+			"webhook of %s the secret that forge.github.webhookSecretFile or webhookSecretEnv holds", f.hooks,
+			f.name()), nil
 	}
 	found, active := false, false
 	err = pages(func(page github.ListOptions) ([]*github.Hook, *github.Response, error) {
