@@ -93,7 +93,7 @@ bench: test-tools build
 
 # How the cost of a turn grows with models, pull requests and releases.
 bench-growth:
-	go test -run '^$$' -bench BenchmarkGrowth -benchtime 1x -timeout 60m ./reconciler
+	go test -run '^$$' -bench 'BenchmarkGrowth|BenchmarkTogether' -benchtime 1x -timeout 60m ./reconciler
 
 # The files are small, and there are very many: a file system in memory spares the disk.
 bench-year:

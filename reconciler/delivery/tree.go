@@ -24,6 +24,22 @@ type Intent struct {
 // Covering returns the names of the gates that cover a model, sorted.
 func (i Intent) Covering(model string) []string { return i.Gates.Keyed(model) }
 
+// The keys of models by [Named.Keyed].
+const (
+	KeyRenamed = "was"   // it had another name
+	KeyTracked = "track" // it names a tracker
+)
+
+func (m Model) keys() (keys []string) {
+	if m.RenamedFrom != "" {
+		keys = append(keys, KeyRenamed)
+	}
+	if m.Track.Tracker() != "" {
+		keys = append(keys, KeyTracked)
+	}
+	return keys
+}
+
 func (g Gate) keys() []string  { return g.Covers }
 func (f Fleet) keys() []string { return []string{f.Runs} }
 

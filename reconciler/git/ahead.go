@@ -77,7 +77,7 @@ func (m *Mirror) fileChanges(c *commit, folder int) ([]FileChange, error) {
 	if len(c.parents) > 0 {
 		t, err := m.topOf(c.parents[0], folder)
 		if err == nil && t.mode == modeTree {
-			before, err = m.entriesByName(t.hash)
+			before, err = m.entriesBefore(t.hash)
 		}
 		if err != nil {
 			return nil, err
@@ -92,6 +92,18 @@ func (m *Mirror) fileChanges(c *commit, folder int) ([]FileChange, error) {
 		changes = append(changes, f)
 	}
 	return changes, nil
+}
+
+// entriesBefore is entriesByName for the tree that most pull requests begin with.
+func (m *Mirror) entriesBefore(tree plumbing.Hash) (map[string]entry, error) {
+	if m.before == nil || m.beforeOf != tree {
+		by, err := m.entriesByName(tree)
+		if err != nil {
+			return nil, err
+		}
+		m.before, m.beforeOf = by, tree
+	}
+	return m.before, nil
 }
 
 // changedFromAll returns the names of the entries of an intent folder in which a commit differs from all its parents.

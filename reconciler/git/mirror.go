@@ -106,6 +106,8 @@ type Mirror struct {
 
 	reached     map[plumbing.Hash]bool // all commits reachable from reachedFrom
 	reachedFrom plumbing.Hash
+	before      map[string]entry // entries of a folder by name, see entriesBefore
+	beforeOf    plumbing.Hash
 }
 
 // Open opens the mirror in dir, and creates the folder if needed. It does not contact the remote: until the first

@@ -25,6 +25,31 @@ type index struct {
 	looksOver delivery.Named[delivery.Model]            // the models of main at that time
 	looks     map[lookKey]map[delivery.Digest]int       // the look number of each bundle
 	probes    map[delivery.Digest]map[delivery.Digest]bool
+	awaited   []awaited // by trees, the newest last
+}
+
+// An awaited is the result of AwaitedModels for a tree. Most trees have the gates and the names of models of another.
+type awaited struct {
+	gates  delivery.Named[delivery.Gate]
+	models delivery.Named[delivery.Model]
+	facts  []delivery.Fact
+}
+
+// awaitedModels is [AwaitedModels].
+func (m *maker) awaitedModels(in delivery.Intent) []delivery.Fact {
+	x := m.w.Evidence.lookup()
+	for _, a := range x.awaited {
+		if a.gates.Same(in.Gates) && a.models.Shares(in.Models) &&
+			len(a.models.Changed(in.Models, func(string) bool { return true })) == 0 {
+			return a.facts
+		}
+	}
+	if len(x.awaited) == 8 {
+		x.awaited = x.awaited[1:]
+	}
+	a := awaited{in.Gates, in.Models, AwaitedModels(in)}
+	x.awaited = append(x.awaited, a)
+	return a.facts
 }
 
 // madeBundles says how bundles were made.

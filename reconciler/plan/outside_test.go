@@ -45,7 +45,7 @@ var checkedOrOwn = []string{
 	"After.Fleet", "AcceptComment.Code", "AcceptComment.How", "BaselineMeasured.Metrics", "Budget.Temperature",
 	"Budget.Types",
 	"Bundle.Classes",
-	"index.accepted", "index.of", "index.looksOver",
+	"index.accepted", "index.of", "index.looksOver", "awaited.gates", "awaited.models",
 	"Bundle.Thresholds", "CheckMeasured.Check", "CheckMeasured.Class", "CheckMeasured.Reason",
 	"CheckVerdict.Against", "CheckVerdict.Check", "CheckVerdict.Class", "CheckVerdict.Metric",
 	"Class.Labels", "Class.Name", "Selection.Names", "DataResult.Folders", "DataResult.Images", "DataResult.Prepared",

@@ -103,7 +103,7 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 	if r.Quarantined = changedQuarantines(p); len(r.Quarantined) > 0 {
 		valid.Facts = append(valid.Facts, fact(code.QuarantineChanged, values{Facts: r.Quarantined}))
 	}
-	valid.Facts = slices.Concat(valid.Facts, AwaitedModels(p.Intent), UndeclaredVariants(p.Merged),
+	valid.Facts = slices.Concat(valid.Facts, m.awaitedModels(p.Intent), UndeclaredVariants(p.Merged),
 		m.invalidOwners(p.Intent),
 		m.unknownTrackers(p.Intent))
 
@@ -455,9 +455,9 @@ func ReasonOf(v delivery.Verdict) delivery.Fact {
 // be merged before its first model.
 func AwaitedModels(in delivery.Intent) []delivery.Fact {
 	var list []delivery.Fact
-	for _, name := range in.Gates.Names() {
-		for _, model := range in.Gates.Of(name).Covers {
-			if _, there := in.Models.Get(model); there {
+	for name, g := range in.Gates.All() {
+		for _, model := range g.Covers {
+			if in.Models.Has(model) {
 				continue
 			}
 			if len(list) == 0 {
@@ -482,7 +482,7 @@ func UncoveredModels(in delivery.Intent) (list []delivery.Fact) {
 
 // unknownTrackers warns about the first model whose tracker the server does not have, and counts the others.
 func (m *maker) unknownTrackers(in delivery.Intent) (list []delivery.Fact) {
-	for _, name := range in.Models.Names() {
+	for _, name := range in.Models.Keyed(delivery.KeyTracked) {
 		tracker := in.Models.Of(name).Track.Tracker()
 		switch {
 		case tracker == "" || slices.Contains(m.w.Server.Trackers, tracker):
@@ -497,6 +497,9 @@ func (m *maker) unknownTrackers(in delivery.Intent) (list []delivery.Fact) {
 
 // invalidOwners warns about owners of gates who cannot accept anything.
 func (m *maker) invalidOwners(in delivery.Intent) []delivery.Fact {
+	if len(m.w.InvalidOwners) == 0 {
+		return nil
+	}
 	var list []delivery.Fact
 	for _, name := range in.Gates.Names() {
 		for _, o := range in.Gates.Of(name).Owners {

@@ -99,7 +99,13 @@ func (m *maker) wrongNames(p Proposal) delivery.Fact {
 		return delivery.Fact{} // it is not known which models main has had
 	}
 	main := m.w.Main.Intent.Models
-	for _, name := range p.Merged.Models.Names() {
+	names := slices.Concat(main.Keyed(delivery.KeyRenamed), p.Merged.Models.Keyed(delivery.KeyRenamed),
+		main.Changed(p.Merged.Models, func(string) bool { return true })) // the last are those that only one has
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		if !p.Merged.Models.Has(name) {
+			continue
+		}
 		former := p.Merged.Models.Of(name).RenamedFrom
 		v := values{Model: name, FromModel: former, Branch: m.w.Main.Branch}
 		before, there := main.Get(name)
