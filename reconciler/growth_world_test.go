@@ -161,10 +161,14 @@ func (p *pattern) sign(bundle delivery.Digest, kind string, value any) {
 // release stores a bundle of a model and the statements about its release.
 func (p *pattern) release(mdl delivery.Model, version int, baseline delivery.Digest) delivery.Release {
 	s := p.w.sim
-	onnx := p.put(fmt.Appendf(nil, "%04x", p.n/10)) // as long as that of the first bundle
+	onnx := p.put(fmt.Appendf(nil, "%04x", p.n/11)) // as long as that of the first bundle
+	_, config, _ := strings.Cut(p.bundle, `"config":{"digest":"`)
+	config, _, _ = strings.Cut(config, `"`)
+	first := string(delivery.Sum([]byte("onnx")))
+	named := p.put([]byte(strings.ReplaceAll(p.read(delivery.Digest(config)), first, string(onnx))))
 	bundle := p.put([]byte(strings.NewReplacer(`"annotations":{`, fmt.Sprintf(
 		`"annotations":{"dev.aob.provenance.run":"%s-%d",`, mdl.Name, version),
-		string(delivery.Sum([]byte("onnx"))), string(onnx)).Replace(p.bundle)))
+		first, string(onnx), config, string(named)).Replace(p.bundle)))
 	is := func(what string) delivery.Digest { return delivery.DigestOf(what, []any{mdl.Name, version}) }
 	data, _ := s.runs.result("", delivery.RunSpec{Kind: delivery.RunData, Data: &delivery.DataRun{Dataset: mdl.Dataset,
 		Classes: mdl.Classes}}).(delivery.DataResult)
