@@ -140,3 +140,61 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// What is decoded in one step is what Decode and a mix of its pixels give, to the last bit. A file that Decode refuses
+// is refused.
+func FuzzStretch(f *testing.F) {
+	f.Add(encoded(f, 33, 17), uint8(5), uint8(7))
+	f.Add(encoded(f, 64, 64), uint8(64), uint8(64))
+	seeds, _ := filepath.Glob(filepath.Join("..", "detect", "testdata", "*.jpg"))
+	for _, file := range seeds {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data, uint8(48), uint8(33))
+	}
+	var values [3][256]float32
+	for c := range values {
+		for i := range values[c] {
+			values[c][i] = float32(i)/255 - float32(c)/7
+		}
+	}
+	f.Fuzz(func(t *testing.T, data []byte, w, h uint8) {
+		width, height, err := turbojpeg.Decoder{}.Size(data)
+		if err != nil || width*height > 1<<20 || w == 0 || h == 0 {
+			return
+		}
+		var lo [2][]int32
+		var far [2][]float32
+		for axis, size := range [2][2]int{{width, int(w)}, {height, int(h)}} {
+			for i := range size[1] {
+				at := min(float32(i)*float32(size[0])/float32(size[1]), float32(max(size[0]-2, 0)))
+				lo[axis], far[axis] = append(lo[axis], int32(at)), append(far[axis], at-float32(int32(at)))
+			}
+		}
+		pix, _, _, wrong := turbojpeg.Decoder{}.Decode(data, nil)
+		for threads := 1; threads <= 2; threads++ {
+			out := make([]float32, 3*int(w)*int(h))
+			if !(turbojpeg.Decoder{}).Stretch(data, width, height, lo, far, &values, out, threads) {
+				continue
+			}
+			if wrong != nil {
+				t.Fatalf("%d threads: a file of which Decode says %v", threads, wrong)
+			}
+			for i, got := range out {
+				c, y, x := i/(int(w)*int(h)), i/int(w)%int(h), i%int(w)
+				value := func(dy, dx int32) float32 {
+					return values[c][pix[3*(int(lo[1][y]+dy)*width+int(lo[0][x]+dx))+c]]
+				}
+				near, down := 1-far[0][x], 1-far[1][y]
+				top := float32(near*value(0, 0)) + float32(far[0][x]*value(0, 1))
+				bottom := float32(near*value(1, 0)) + float32(far[0][x]*value(1, 1))
+				if want := float32(down*top) + float32(far[1][y]*bottom); got != want {
+					t.Fatalf("%d threads, %d x %d of %d x %d: %g at %d %d %d, want %g", threads, w, h, width, height,
+						got, c, y, x, want)
+				}
+			}
+		}
+	})
+}
