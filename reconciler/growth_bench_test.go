@@ -97,8 +97,8 @@ func benchGrown(b *testing.B, w *largeWorld, report func(name string, value floa
 	w.close()
 }
 
-// BenchmarkTogether shows what 200 pull requests that arrive together cost beside the sum of each alone, and when a pull
-// request that arrives while they are read gets its first status. Run it with -benchtime 1x.
+// BenchmarkTogether shows what 200 pull requests that arrive together cost beside the sum of each alone, and when a
+// pull request that arrives while they are read gets its first status. Run it with -benchtime 1x.
 func BenchmarkTogether(b *testing.B) {
 	const pulls = 200
 	w := newLargeWorld(b, 100, 1, 1000)
