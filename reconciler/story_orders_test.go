@@ -31,6 +31,13 @@ func TestEventOrdersThatOnceFailed(t *testing.T) {
 			{"lose the ledger", 111, 223},
 			{"go round a quarantine", 766, 291},
 		},
+		"a stranger who agrees to a run costs no question each time": {
+			{"comments can be edited", 393, 176},
+			{"push by a stranger", 855, 374},
+			{"go", 368, 735},
+			{"turn", 230, 817},
+			{"answer what AOB asks back", 498, 243},
+		},
 		// Main's own release file changed by hand meanwhile, and merging takes that one.
 		"a release file that is there already is not committed again": {
 			{"prepare a branch for a bad release", 399, 369},

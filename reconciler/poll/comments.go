@@ -144,7 +144,7 @@ func (f *Forge) approvals(ctx context.Context, pr int, w waiting, list []deliver
 			if slices.Contains(found.Approved, code) || f.Turn.Now().Sub(by.At) >= ApprovalLasts {
 				continue
 			}
-			permission, err := f.permissionNow(ctx, by.By) // asked again, because a run costs money
+			permission, err := f.mayNow(ctx, by.By)
 			if err != nil || permission != delivery.PermissionWrite {
 				errs = append(errs, err)
 				continue

@@ -100,6 +100,18 @@ func (f *Forge) permission(ctx context.Context, user string) (delivery.Permissio
 	return p.value, nil
 }
 
+// mayNow returns what a user may do, without using an earlier answer by which they may write: a run costs money. That
+// they may not is believed for a minute. So people who agree and may not cost no question each time.
+func (f *Forge) mayNow(ctx context.Context, user string) (delivery.Permission, error) {
+	f.mu.Lock()
+	p, old := f.permissions[user], older(f.permissions, user, f.Turn.Now(), permissionLasts)
+	f.mu.Unlock()
+	if !old && p.value != delivery.PermissionWrite {
+		return p.value, nil
+	}
+	return f.permissionNow(ctx, user)
+}
+
 // teamsOf returns the teams of the repository and whether a user is in each, from an answer of the last minute, or
 // asks. It may return teams with an error.
 func (f *Forge) teamsOf(ctx context.Context, user string) (in map[string]bool, err error) {
