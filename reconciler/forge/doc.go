@@ -19,9 +19,9 @@
 //
 // Each write is idempotent.
 //
-// Other users can edit comments. So a comment proves its author only if Commands sets Vouched. Local does: its users
-// send commands over the server's socket, and the system identifies them. On Gitea and GitHub the proof is a
-// reaction to a question of AOB's, which Ask reads.
+// Other users can edit comments. So a comment proves its author only if Commands sets VerifiedBy. Local does: its users
+// send commands over the server's socket, and the system identifies them. GitHub does for comments that nobody has
+// edited. Else the proof is a reaction to a question of AOB's, which Ask reads.
 //
 // Errors are [delivery.Wait] if the forge is overloaded (429, 5xx), [delivery.Blocked] if a person must act (401, 403,
 // 404), and others if the forge cannot be reached. No error contains the token.

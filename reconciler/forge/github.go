@@ -26,6 +26,7 @@ type GitHub struct {
 	started          time.Time
 	client           *github.Client
 	questions        questions
+	edits            edits
 
 	mu              sync.Mutex
 	me              account // the token's user

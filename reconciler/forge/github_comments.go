@@ -73,24 +73,30 @@ func (f *GitHub) comments(ctx context.Context, pr int, each func(*github.IssueCo
 }
 
 // Commands returns the comments on a pull request with a command to AOB, oldest first: comments of other users whose
-// first line begins with /aob. Other writers may have edited them, so none is verified.
+// first line begins with /aob. Those that nobody has edited are verified.
 func (f *GitHub) Commands(ctx context.Context, pr int) (commands []delivery.Comment, err error) {
 	defer f.explain(&err, "read the comments on pull request %d", pr)
 	me, err := f.user(ctx)
 	if err != nil {
 		return nil, err
 	}
+	nodes := map[int64]node{}
 	err = f.comments(ctx, pr, func(c *github.IssueComment) bool {
 		if c.GetUser().GetID() != me.id && delivery.CommandLine(c.GetBody()) != "" {
 			commands = append(commands, delivery.Comment{ID: c.GetID(), Author: c.GetUser().GetLogin(),
 				Body: c.GetBody(), At: c.GetCreatedAt().UTC()})
+			nodes[c.GetID()] = node{c.GetNodeID(), versionOf(c.GetBody(), c.GetUpdatedAt().UTC())}
 		}
 		if len(commands) >= 2*MaxCommands {
 			commands = newest(commands)
 		}
 		return true
 	})
-	return newest(commands), err
+	if err != nil {
+		return nil, err
+	}
+	commands = newest(commands)
+	return commands, f.verify(ctx, commands, nodes)
 }
 
 // Ask makes sure that a comment of AOB on a pull request asks the question, and returns who has agreed: the users who

@@ -347,3 +347,59 @@ func TestGitHubCountsNoRequestWithoutNews(t *testing.T) {
 		t.Errorf("a push to one pull request cost %d requests, want 1", now-before)
 	}
 }
+
+// A command counts as its author's where GitHub says that nobody has edited it, also where its times show no edit.
+func TestGitHubCommandsOfTheirAuthors(t *testing.T) {
+	s, f, server, repo := newGitHub(t)
+	main := s.work.push("main", map[string]string{"models/a.yaml": "1"}, "first")
+	s.work.branch("side", main)
+	s.work.push("side", map[string]string{"models/a.yaml": "2"}, "second")
+	number := s.propose("side", "Second")
+	bob := server.User("bob")
+	own := server.Say(repo, bob, number, "/aob run 1111")
+	late := server.Say(repo, bob, number, "looks good")
+	server.Edit(repo, late, "/aob run 2222")
+	atOnce := server.Say(repo, bob, number, "looks good")
+	server.EditAtOnce(repo, atOnce, "/aob run 3333")
+	verified := func() map[int64]bool {
+		t.Helper()
+		list, err := f.Commands(t.Context(), number)
+		if err != nil || len(list) != 3 {
+			t.Fatalf("%d commands, %v", len(list), err)
+		}
+		found := map[int64]bool{}
+		for _, c := range list {
+			found[c.ID] = c.VerifiedBy != ""
+		}
+		return found
+	}
+	want := map[int64]bool{own: true, late: false, atOnce: false}
+	if got := verified(); !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	server.Edit(repo, own, "/aob run 4444")
+	want[own] = false
+	if got := verified(); !maps.Equal(got, want) {
+		t.Errorf("after an edit: got %v, want %v", got, want)
+	}
+	server.Edit(repo, own, "/aob run 1111") // somebody brings back what the author may have taken back
+	if got := verified(); !maps.Equal(got, want) {
+		t.Errorf("after it was edited back: got %v, want %v", got, want)
+	}
+	// Where GitHub does not answer, the list is an error, and it is read again later.
+	other := server.Say(repo, bob, number, "/aob run 5555")
+	server.Refuse(func(r *http.Request) (int, http.Header, string) {
+		if strings.HasSuffix(r.URL.Path, "/graphql") {
+			return http.StatusBadGateway, nil, "down"
+		}
+		return 0, nil, ""
+	})
+	if list, err := f.Commands(t.Context(), number); err == nil {
+		t.Errorf("GitHub's GraphQL is down: got %+v", list)
+	}
+	server.Refuse(nil)
+	if list := must(f.Commands(t.Context(), number))(t); list[len(list)-1].ID != other ||
+		list[len(list)-1].VerifiedBy == "" {
+		t.Errorf("afterwards: %+v", list)
+	}
+}

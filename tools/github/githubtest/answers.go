@@ -44,15 +44,7 @@ func invalid(resource, field, text string) (int, any) {
 
 // answer returns the status and the body.
 func (c *call) answer() (int, any) {
-	token := c.r.Header.Get("Authorization")
-	for _, scheme := range []string{"token ", "Bearer "} {
-		token = strings.TrimPrefix(token, scheme)
-	}
-	for _, u := range c.users {
-		if u.Token == token {
-			c.me = u
-		}
-	}
+	c.me = c.bearer(c.r)
 	if c.me == nil {
 		return http.StatusUnauthorized, message("Bad credentials")
 	}
@@ -343,7 +335,7 @@ func (c *call) has(sha string) bool {
 
 func (c *call) comment(m *comment) any {
 	o := c.example("issue-comment")
-	maps.Copy(o, object{"id": m.id, "body": m.body, "created_at": stamp(m.created), "updated_at": stamp(m.updated),
+	maps.Copy(o, object{"id": m.id, "node_id": m.node(), "body": m.body, "created_at": stamp(m.created), "updated_at": stamp(m.updated),
 		"user": over(o["user"], c.account(m.author))})
 	return o
 }
@@ -397,7 +389,7 @@ func (c *call) oneComment(writes bool) (int, any) {
 		if !writes && m.author != c.me {
 			return http.StatusForbidden, message("Resource not accessible by personal access token")
 		}
-		m.body, m.updated = body, c.tick()
+		m.body, m.updated, m.edited = body, c.tick(), true
 	}
 	return http.StatusOK, c.comment(m)
 }

@@ -104,6 +104,7 @@ type comment struct {
 	author           *User
 	body             string
 	created, updated time.Time
+	edited           bool // its text has been changed
 	reactions        []reaction
 }
 
@@ -134,7 +135,10 @@ func Start(t *testing.T) *Server {
 	}
 	s := &Server{t: t, doc: doc, router: router, users: map[string]*User{}, repos: map[string]*Repo{}, limit: 5000,
 		now: time.Now().UTC().Truncate(time.Second)}
-	s.http = httptest.NewServer(http.StripPrefix("/api/v3", http.HandlerFunc(s.serve)))
+	mux := http.NewServeMux()
+	mux.Handle("/api/v3/", http.StripPrefix("/api/v3", http.HandlerFunc(s.serve)))
+	mux.HandleFunc("POST /api/graphql", s.graphql)
+	s.http = httptest.NewServer(mux)
 	t.Cleanup(s.http.Close)
 	s.URL = s.http.URL
 	return s
@@ -327,7 +331,15 @@ func (s *Server) Edit(r *Repo, id int64, body string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := r.comment(id)
-	c.body, c.updated = body, s.tick()
+	c.body, c.updated, c.edited = body, s.tick(), true
+}
+
+// EditAtOnce changes a comment in the second in which it was made, so that its times do not show it.
+func (s *Server) EditAtOnce(r *Repo, id int64, body string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := r.comment(id)
+	c.body, c.edited = body, true
 }
 
 // React adds a reaction to a comment.
