@@ -88,7 +88,13 @@ func TestCacheIsNotTrusted(t *testing.T) {
 			edit(t, cache, "chunk-", func(string) string { return "" })
 		}, old, nil, 40, 40},
 		"an edited index": {func(t *testing.T, _, cache string) {
-			edit(t, cache, "index", func(data string) string { return strings.Replace(data, "A", "B", 1) })
+			edit(t, cache, "index", func(data string) string {
+				edited := strings.Replace(data, `"payload":"ey`, `"payload":"ez`, 1)
+				if edited == data {
+					t.Fatalf("the index is %s", data)
+				}
+				return edited
+			})
 		}, old, nil, 40, 40},
 		"no index": {func(t *testing.T, _, cache string) {
 			edit(t, cache, "index", func(string) string { return "" })
