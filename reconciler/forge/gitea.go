@@ -36,12 +36,11 @@ type Gitea struct {
 	http             *http.Client
 
 	questions questions
+	arrived   webhooks
 
-	mu              sync.Mutex
-	me              account // the token's user
-	meToken         string  // the token that me belongs to
-	hookArrived     bool    // a webhook with a right signature has arrived
-	hookWrongSecret bool    // a webhook with a wrong signature has arrived
+	mu      sync.Mutex
+	me      account // the token's user
+	meToken string  // the token that me belongs to
 }
 
 // An account is a user of the server.
@@ -52,58 +51,21 @@ type account struct {
 
 // NewGitea returns a Gitea. It sends no request.
 func NewGitea(s Settings) (*Gitea, error) {
-	u, err := url.Parse(s.URL)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, delivery.Blockedf("write it as https://git.example.com",
-			"the Gitea address is not an http or https URL")
+	base, owner, name, err := s.repository("Gitea")
+	if err != nil {
+		return nil, err
 	}
-	if u.User != nil {
-		return nil, delivery.Blockedf("configure the token separately; addresses are logged",
-			"the Gitea address https://…@%s contains a user or a token", u.Host)
-	}
-	owner, name, _ := strings.Cut(s.Repo, "/")
-	if owner == "" || name == "" || s.Token == nil {
-		return nil, delivery.Blockedf("configure all three", "the Gitea repository needs an owner, a name and a token")
-	}
-	next := http.DefaultTransport.(*http.Transport).Clone()
-	next.ResponseHeaderTimeout = time.Minute
-	// A dead connection is closed after 30 s.
-	next.HTTP2 = &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second}
-	base := strings.TrimSuffix(u.String(), "/")
 	return &Gitea{
 		url: base, owner: owner, repo: name, token: s.Token, hooks: s.Hooks, branch: s.Main, signed: s.Signed,
-		started: time.Now(),
-		http: &http.Client{
-			Transport:     &calls{next: next, token: s.Token},
-			Timeout:       2 * time.Minute,
-			CheckRedirect: sameHost,
-		},
-	}, nil
+		started: time.Now(), http: httpClient(&calls{next: transport(), token: s.Token})}, nil
 }
 
 func connectGitea(s Settings) (Connection, error) {
 	f, err := NewGitea(s)
-	if err != nil || s.HookSecret == "" {
-		return Connection{Forge: f}, err
+	if err != nil {
+		return Connection{}, err
 	}
-	read, err := Webhook(s.HookSecret)
-	return Connection{Forge: f, Webhook: func(req *http.Request) (Event, error) {
-		event, err := read(req)
-		f.noteWebhook(err)
-		return event, err
-	}}, err
-}
-
-// sameHost allows redirects to the same host, as Gitea's for a renamed repository. Others
-// would send the token to another host.
-func sameHost(req *http.Request, via []*http.Request) error {
-	if from := via[0].URL; req.URL.Host != from.Host || req.URL.Scheme != from.Scheme {
-		return delivery.Blockedf("configure the new address", "the server redirects to another host, which aob refuses")
-	}
-	if len(via) >= 5 {
-		return errors.New("the server redirects more than 5 times")
-	}
-	return nil
+	return s.withWebhook(f, &f.arrived)
 }
 
 // client returns an SDK client for one call, since the SDK keeps its context.

@@ -5,7 +5,6 @@ package forge
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -18,14 +17,6 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/trust"
 )
-
-// noteWebhook records whether the webhook that arrived was read, or why not.
-func (f *Gitea) noteWebhook(err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.hookArrived = f.hookArrived || err == nil
-	f.hookWrongSecret = f.hookWrongSecret || errors.Is(err, ErrSignature)
-}
 
 // Check returns the problems in the settings of the server and the repository.
 func (f *Gitea) Check(ctx context.Context) (setup delivery.Setup, err error) {
@@ -137,9 +128,7 @@ func (f *Gitea) Check(ctx context.Context) (setup delivery.Setup, err error) {
 // checkHooks returns the problem with AOB's webhook, or "". Gitea shows webhooks only to administrators of the
 // repository.
 func (f *Gitea) checkHooks(c *gitea.Client, repo *gitea.Repository, admin bool) (problem string, err error) {
-	f.mu.Lock()
-	arrived, wrongSecret := f.hookArrived, f.hookWrongSecret
-	f.mu.Unlock()
+	arrived, wrongSecret := f.arrived.seen()
 	if arrived {
 		return "", nil // also if the list of webhooks names another URL
 	}

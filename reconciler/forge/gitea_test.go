@@ -384,9 +384,9 @@ func TestGitea(t *testing.T) {
 		server.Hook(t, repo, f.hooks, "secret")
 		f.started = time.Unix(0, 0)
 		check(f, "no webhook has arrived")
-		f.noteWebhook(ErrSignature)
+		f.arrived.note(ErrSignature)
 		check(f, "arrive at http://127.0.0.1:1/webhook with a wrong signature")
-		f.noteWebhook(nil)
+		f.arrived.note(nil)
 		eventually(t, "after a webhook all is well", func() bool {
 			setup, err := f.Check(t.Context()) // Gitea takes a repository for empty for a moment after the first push
 			return err == nil && len(setup.Problems) == 0

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -27,12 +26,11 @@ type GitHub struct {
 	client           *github.Client
 	questions        questions
 	edits            edits
+	arrived          webhooks
 
-	mu              sync.Mutex
-	me              account // the token's user
-	meToken         string  // the token that me belongs to
-	hookArrived     bool    // a webhook with a right signature has arrived
-	hookWrongSecret bool    // a webhook with a wrong signature has arrived
+	mu      sync.Mutex
+	me      account // the token's user
+	meToken string  // the token that me belongs to
 }
 
 // publicGitHub is the address that is used where none is configured.
@@ -40,27 +38,13 @@ const publicGitHub = "https://github.com"
 
 // NewGitHub returns a GitHub. It sends no request.
 func NewGitHub(s Settings) (*GitHub, error) {
-	base := strings.TrimSuffix(cmp.Or(s.URL, publicGitHub), "/")
-	u, err := url.Parse(base)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, delivery.Blockedf("write it as https://git.example.com, or leave it out for github.com",
-			"the GitHub address is not an http or https URL")
+	s.URL = cmp.Or(s.URL, publicGitHub)
+	base, owner, name, err := s.repository("GitHub")
+	if err != nil {
+		return nil, err
 	}
-	if u.User != nil {
-		return nil, delivery.Blockedf("configure the token separately; addresses are logged",
-			"the GitHub address https://…@%s contains a user or a token", u.Host)
-	}
-	owner, name, _ := strings.Cut(s.Repo, "/")
-	if owner == "" || name == "" || s.Token == nil {
-		return nil, delivery.Blockedf("configure both", "the GitHub repository needs an owner/name and a token")
-	}
-	next := http.DefaultTransport.(*http.Transport).Clone()
-	next.ResponseHeaderTimeout = time.Minute
-	options := []github.ClientOptionsFunc{github.WithUserAgent("aob"), github.WithHTTPClient(&http.Client{
-		Transport:     &conditional{next: &calls{next: next, token: s.Token}},
-		Timeout:       2 * time.Minute,
-		CheckRedirect: sameHost,
-	})}
+	options := []github.ClientOptionsFunc{github.WithUserAgent("aob"), github.WithHTTPClient(httpClient(
+		&conditional{next: &calls{next: transport(), token: s.Token}}))}
 	if base != publicGitHub {
 		options = append(options, github.WithEnterpriseURLs(base, base))
 	}
@@ -74,15 +58,10 @@ func NewGitHub(s Settings) (*GitHub, error) {
 
 func connectGitHub(s Settings) (Connection, error) {
 	f, err := NewGitHub(s)
-	if err != nil || s.HookSecret == "" {
-		return Connection{Forge: f}, err
+	if err != nil {
+		return Connection{}, err
 	}
-	read, err := Webhook(s.HookSecret)
-	return Connection{Forge: f, Webhook: func(req *http.Request) (Event, error) {
-		event, err := read(req)
-		f.noteWebhook(err)
-		return event, err
-	}}, err
+	return s.withWebhook(f, &f.arrived)
 }
 
 // user returns the token's user.

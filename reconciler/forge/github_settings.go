@@ -4,7 +4,6 @@ package forge
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -14,14 +13,6 @@ import (
 
 	"github.com/autonomos/aob/reconciler/delivery"
 )
-
-// noteWebhook records whether the webhook that arrived was read, or why not.
-func (f *GitHub) noteWebhook(err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.hookArrived = f.hookArrived || err == nil
-	f.hookWrongSecret = f.hookWrongSecret || errors.Is(err, ErrSignature)
-}
 
 // Check returns the problems in the settings of the repository.
 func (f *GitHub) Check(ctx context.Context) (setup delivery.Setup, err error) {
@@ -100,9 +91,7 @@ func requiresRelease(branch *github.Branch, rules *github.BranchRules) bool {
 // checkHooks returns the problem with AOB's webhook, or "". GitHub shows webhooks only to administrators of the
 // repository.
 func (f *GitHub) checkHooks(ctx context.Context, repo *github.Repository) (problem string, err error) {
-	f.mu.Lock()
-	arrived, wrongSecret := f.hookArrived, f.hookWrongSecret
-	f.mu.Unlock()
+	arrived, wrongSecret := f.arrived.seen()
 	if arrived {
 		return "", nil // also if the list of webhooks names another URL
 	}
