@@ -94,8 +94,8 @@ func (f *GitHub) askEdits(ctx context.Context, ids []string) error {
 	if f.url != publicGitHub {
 		address = f.url + "/api/graphql"
 	}
-	req, err := f.client.NewRequest(ctx, http.MethodPost, address, map[string]any{
-		"query":     "query($ids: [ID!]!) { nodes(ids: $ids) { ... on IssueComment { id body updatedAt lastEditedAt } } }",
+	const query = "query($ids: [ID!]!) { nodes(ids: $ids) { ... on IssueComment { id body updatedAt lastEditedAt } } }"
+	req, err := f.client.NewRequest(ctx, http.MethodPost, address, map[string]any{"query": query,
 		"variables": map[string]any{"ids": ids}})
 	if err != nil {
 		return err

@@ -337,7 +337,7 @@ func (c *call) comment(m *comment) any {
 	o := c.example("issue-comment")
 	maps.Copy(o, object{"id": m.id, "node_id": m.node(), "body": m.body, "created_at": stamp(m.created),
 		"updated_at": stamp(m.updated),
-		"user": over(o["user"], c.account(m.author))})
+		"user":       over(o["user"], c.account(m.author))})
 	return o
 }
 
