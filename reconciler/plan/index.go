@@ -18,6 +18,10 @@ type index struct {
 	about    map[delivery.Digest][]*delivery.ReleaseStatement
 	of       map[string][]*delivery.ReleaseStatement // by model
 
+	renamed  *renamedModels
+	verdicts map[delivery.Digest]delivery.Verdict // that are indexed
+	judged   map[judgedOn][]delivery.Digest       // the keys of verdicts, sorted
+
 	made      *madeBundles
 	accepted  map[string][]delivery.Acceptance
 	acceptOf  map[delivery.Digest][]delivery.Acceptance // by bundle, also of their variants
@@ -50,6 +54,53 @@ func (m *maker) awaitedModels(in delivery.Intent) []delivery.Fact {
 	a := awaited{in.Gates, in.Models, AwaitedModels(in)}
 	x.awaited = append(x.awaited, a)
 	return a.facts
+}
+
+// renamedModels are the models of main that have a former name, sorted.
+type renamedModels struct {
+	version  int // of the evidence that was searched
+	models   delivery.Named[delivery.Model]
+	releases delivery.Named[delivery.Release]
+	list     []string
+}
+
+// renamedModels returns the models of main that have a former name, sorted.
+func (w World) renamedModels() []string {
+	x, in := w.Evidence.lookup(), w.Main.Intent
+	if r := x.renamed; r != nil && r.version == w.Evidence.Version && r.models.Same(in.Models) &&
+		r.releases.Same(in.Releases) {
+		return r.list
+	}
+	r := &renamedModels{version: w.Evidence.Version, models: in.Models, releases: in.Releases}
+	for model := range in.Models.All() {
+		if w.formerName(model) != "" {
+			r.list = append(r.list, model)
+		}
+	}
+	x.renamed = r
+	return r.list
+}
+
+// judgedOn is what verdicts are about: a model, on an eval set.
+type judgedOn struct {
+	model   string
+	evalSet delivery.Digest
+}
+
+// verdictsOn returns the verdicts on a model on an eval set, by their keys.
+func (e Evidence) verdictsOn(on judgedOn) []delivery.Verdict {
+	x := e.lookup()
+	if x.judged == nil || !sameMap(x.verdicts, e.Verdicts) {
+		x.verdicts, x.judged = e.Verdicts, map[judgedOn][]delivery.Digest{}
+		for key, v := range e.Verdicts {
+			on := judgedOn{v.Model, v.EvalSet}
+			x.judged[on] = append(x.judged[on], key)
+		}
+		for _, keys := range x.judged {
+			slices.Sort(keys)
+		}
+	}
+	return delivery.Each(x.judged[on], func(key delivery.Digest) delivery.Verdict { return e.Verdicts[key] })
 }
 
 // madeBundles says how bundles were made.

@@ -3,7 +3,6 @@ package plan
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -331,12 +330,7 @@ func (m *maker) judgeCurrent(p Proposal, gates []string) ([]delivery.Verdict, []
 }
 
 func (m *maker) power(name, model string, g delivery.Gate, score delivery.Scores) gate.ModelPower {
-	var verdicts []delivery.Verdict
-	for _, key := range slices.Sorted(maps.Keys(m.w.Evidence.Verdicts)) {
-		if v := m.w.Evidence.Verdicts[key]; v.Model == model && v.EvalSet == score.Content.Digest() {
-			verdicts = append(verdicts, v)
-		}
-	}
+	verdicts := m.w.Evidence.verdictsOn(judgedOn{model, score.Content.Digest()})
 	return gate.ModelPower{Gate: name, Model: model, Images: score.Scores.Images, Groups: score.Scores.Groups,
 		Checks: gate.Powers(g, score.Scores, verdicts)}
 }

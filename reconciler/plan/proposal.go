@@ -210,7 +210,13 @@ func (m *maker) shortenedQuarantine(p Proposal) delivery.Fact {
 // changedQuarantines returns the bundles that a proposal quarantines or lifts.
 func changedQuarantines(p Proposal) []delivery.Fact {
 	var list []delivery.Fact
-	for _, name := range p.Intent.Quarantines.Names() {
+	changed := p.Base.Quarantines.Changed(p.Intent.Quarantines, func(name string) bool {
+		return sameBlob(p, "models/"+name+".quarantine.yaml")
+	})
+	for _, name := range changed {
+		if !p.Intent.Quarantines.Has(name) {
+			continue
+		}
 		base, head := p.Base.Quarantines.Of(name), p.Intent.Quarantines.Of(name)
 		var done []delivery.Digest
 		for _, e := range slices.Concat(base.Entries, head.Entries) {

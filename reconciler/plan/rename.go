@@ -46,7 +46,10 @@ func (w World) formerName(model string) (former string) {
 
 // modelNamed returns the model on main that has a name now or had it before; empty for none.
 func (w World) modelNamed(name string) string {
-	for _, model := range w.Main.Intent.Models.Names() {
+	if w.Main.Intent.Models.Has(name) {
+		return name // no other model's former name counts then
+	}
+	for _, model := range w.renamedModels() {
 		if slices.Contains(w.names(model), name) {
 			return model
 		}
