@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -64,9 +65,24 @@ is never removed, and neither is a signed statement.`,
 
 // registerPage adds the flags of a command that lists things.
 func registerPage(c *cobra.Command, p *web.Page) {
-	c.Flags().IntVar(&p.Limit, "limit", web.DefaultLimit,
-		fmt.Sprintf("list at most this `number`, up to %d", web.MaxLimit))
+	p.Limit = web.DefaultLimit
+	c.Flags().Var((*pageLimit)(&p.Limit), "limit", fmt.Sprintf("list at most this `number`, up to %d", web.MaxLimit))
 	c.Flags().StringVar(&p.After, "after", "", "go on behind this `cursor`, which next in the JSON says")
+}
+
+// A pageLimit is a flag: how many things a page lists.
+type pageLimit int
+
+func (l *pageLimit) String() string { return strconv.Itoa(int(*l)) }
+func (l *pageLimit) Type() string   { return "number" }
+
+func (l *pageLimit) Set(text string) error {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > web.MaxLimit {
+		return fmt.Errorf("want a number from 1 to %d", web.MaxLimit)
+	}
+	*l = pageLimit(n)
+	return nil
 }
 
 // remover is what removing needs of a server.
@@ -158,7 +174,7 @@ func (t *terminal) retention(v web.Retention, removed bool) {
 	if v.More > 0 {
 		t.printf("… and %d more", v.More)
 		if v.Next != "" {
-			t.printf("; --after '%s' shows them", v.Next)
+			t.printf("; --after %s shows them", shellQuoted(v.Next))
 		}
 		t.printf("\n")
 	}

@@ -55,9 +55,12 @@ says how many; where there are more, next in the JSON is what --after takes.`,
 // more says that a list goes on.
 func (t *terminal) more(count int, next string) {
 	if count > 0 {
-		t.printf("… and %d more; --after '%s' shows them\n", count, next)
+		t.printf("… and %d more; --after %s shows them\n", count, shellQuoted(next))
 	}
 }
+
+// shellQuoted returns a text as one word of a shell.
+func shellQuoted(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
 
 // onPR completes a command whose first argument is the number of a pull request.
 func onPR(c *cobra.Command, act func(ctx context.Context, api *web.Client, number int, args []string) (

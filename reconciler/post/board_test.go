@@ -61,6 +61,27 @@ func TestProgressBehindProgressIsPosted(t *testing.T) {
 	}
 }
 
+// A post that has ended and whose result was not heard yet is not sent again.
+func TestPostsAreNotSentTwice(t *testing.T) {
+	posts := 0
+	b, _ := newBoard(countingForge{&posts})
+	post := func() {
+		t.Helper()
+		if err := b.Status(t.Context(), "c0ffee", delivery.Check{Context: delivery.ContextIntent,
+			State: delivery.CheckSuccess, Description: "1 model"}); err != nil {
+			t.Fatal(err)
+		}
+		b.Drain(t.Context())
+	}
+	post()
+	post() // before Hear
+	b.Hear(t.Context())
+	post()
+	if posts != 1 {
+		t.Errorf("one status was sent %d times", posts)
+	}
+}
+
 // The name of whoever forged a status changes words in the note, and nothing else.
 func TestOutsideTextIsTextInForgedNotes(t *testing.T) {
 	write := func(text string) string {

@@ -91,6 +91,9 @@ func (a API) handleLists(get func(string, func(*http.Request) (any, error))) {
 			prs = slices.DeleteFunc(slices.Clone(prs), func(p PR) bool { return p.HeadRef != branch })
 		}
 		var v PRList
+		if err := afterNumber(page.After); err != nil {
+			return v, err
+		}
 		v.PRs, v.More, v.Next = Cut(prs, page, prKey)
 		v.PRs = delivery.Each(v.PRs, PR.withLists) // a copy: the source keeps its list
 		if q.Get("full") != "true" {
@@ -157,6 +160,14 @@ func cutAt[T any](all []T, p Page, key func(T) string) (page []T, more int, next
 	return page, more, next, nil
 }
 
+// afterNumber refuses a page that does not begin behind a number.
+func afterNumber(after string) error {
+	if n, err := strconv.Atoi(after); after != "" && (err != nil || NumberKey(n) != after) {
+		return badRequest("use the value of next", "after: want a value of next, got %q", truncate(after))
+	}
+	return nil
+}
+
 // shownDevices is about how many devices a page of a status lists in all. Each fleet lists some.
 const shownDevices = 1000
 
@@ -172,6 +183,11 @@ func (s Status) page(p Page) (Status, error) {
 		}
 		return Page{}, false
 	}
+	if only == ListPRs {
+		if err := afterNumber(after); err != nil {
+			return s, err
+		}
+	}
 	s.More = nil
 	s.Models = part(&s, ListModels, s.Models, of, func(m Model) string { return m.Name }, Model.brief)
 	s.PRs = part(&s, ListPRs, s.PRs, of, prKey, PR.brief)
@@ -185,10 +201,10 @@ func (s Status) page(p Page) (Status, error) {
 	if page, ok := of(ListRuns); !ok {
 		s.Runs = nil
 	} else {
-		if i := slices.IndexFunc(s.Runs, func(r Run) bool { return key(r) == page.After }); i >= 0 {
-			s.Runs = s.Runs[i+1:]
+		runs, more, next, err := cutAt(s.Runs, page, key)
+		if err != nil {
+			return s, err
 		}
-		runs, more, next := Cut(s.Runs, Page{Limit: page.Limit}, key)
 		if s.Runs = runs; more > 0 {
 			s.More = append(s.More, More{ListRuns, more, ListRuns + "/" + next})
 		}

@@ -44,12 +44,13 @@ func TestRetention(t *testing.T) {
 
 func TestPagesThatAreRefused(t *testing.T) {
 	handler := web.API{Source: newMemorySource(), Log: logger(t.Output())}.Handler()
-	for _, query := range []string{"limit=0", "limit=-1", "limit=many", "limit=5001", "after=" +
-		strings.Repeat("a", 301)} {
+	for _, path := range []string{"gc?limit=0", "gc?limit=-1", "gc?limit=many", "gc?limit=5001", "gc?after=" +
+		strings.Repeat("a", 301), "prs?after=1", "prs?after=zzz", "status?after=prs/1", "status?after=runs/gone",
+		"status?after=nothing/1"} {
 		w := httptest.NewRecorder()
-		handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/v1/gc?"+query, nil))
+		handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/v1/"+path, nil))
 		if w.Code != http.StatusBadRequest {
-			t.Errorf("%s: %d %s", query, w.Code, w.Body)
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
 		}
 	}
 }

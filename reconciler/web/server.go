@@ -62,6 +62,9 @@ func (s Server) Run(ctx context.Context) error {
 		mux := http.NewServeMux()
 		mux.Handle("GET /metrics", s.Metrics.Handler())
 		handlers[l], limits[l] = mux, SiteLimits()
+		if host, _, _ := net.SplitHostPort(l.Addr().String()); loopback(host) { // nobody else is expected there
+			handlers[l] = fromHere(mux)
+		}
 		s.Log.Info("metrics", "address", l.Addr().String())
 	}
 	if s.DebugAddress != "" {

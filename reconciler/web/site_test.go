@@ -374,19 +374,30 @@ func TestServerRuns(t *testing.T) {
 	if resp.StatusCode != http.StatusOK {
 		t.Errorf("metrics: %s", resp.Status)
 	}
-	for host, want := range map[string]int{"": http.StatusOK, "attacker.example:6060": http.StatusForbidden} {
-		req, err := http.NewRequestWithContext(t.Context(), "GET", profilesAt+"heap", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Host = host
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		if resp.StatusCode != want {
-			t.Errorf("profiles for host %q: %s, want %d", host, resp.Status, want)
+	for _, address := range []string{profilesAt + "heap", "http://" + metricsAt + "/metrics"} {
+		for _, c := range []struct {
+			host, site string
+			want       int
+		}{
+			{"", "", http.StatusOK}, {"", "none", http.StatusOK}, {"", "same-origin", http.StatusOK},
+			{"attacker.example:6060", "", http.StatusForbidden}, {"", "cross-site", http.StatusForbidden},
+			{"", "same-site", http.StatusForbidden},
+		} {
+			req, err := http.NewRequestWithContext(t.Context(), "GET", address, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if req.Host = c.host; c.site != "" {
+				req.Header.Set("Sec-Fetch-Site", c.site)
+			}
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if resp.StatusCode != c.want {
+				t.Errorf("%s for host %q from site %q: %s, want %d", address, c.host, c.site, resp.Status, c.want)
+			}
 		}
 	}
 	for _, address := range []string{"0.0.0.0:6060", ":6060", "example.com:6060", "127.0.0.1"} {
