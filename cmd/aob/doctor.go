@@ -291,12 +291,17 @@ func diagnoseForge(ctx context.Context, s intent.Server) (list []diagnosis) {
 		add("token", "", err)
 		return list
 	}
-	main, at, unread := readMain(ctx, s)
+	app, err := appOf(settings)
+	if err != nil {
+		add("forge", "", err)
+		return list
+	}
+	main, at, unread := readMain(ctx, s, app)
 	add("repository", fmt.Sprintf("branch %s can be read: %s, %s, %s", s.Main, delivery.Count(main.Models.Len(),
 		"model"),
 		delivery.Count(main.Gates.Len(), "gate"), delivery.Count(main.Fleets.Len(), "fleet")), unread)
 
-	c, err := connect(s, forge.Settings{Main: s.Main, Address: s.Repository}, newLog())
+	c, err := connect(s, app, forge.Settings{Main: s.Main, Address: s.Repository}, newLog())
 	if err != nil {
 		add("forge", "", err)
 		return list
@@ -327,14 +332,15 @@ func diagnoseForge(ctx context.Context, s intent.Server) (list []diagnosis) {
 }
 
 // readMain reads main's files, with a mirror of its own: a running server uses the one in the state folder.
-func readMain(ctx context.Context, s intent.Server) (in delivery.Intent, at time.Time, err error) {
+func readMain(ctx context.Context, s intent.Server, app *forge.App) (in delivery.Intent, at time.Time, err error) {
 	dir, err := os.MkdirTemp("", "aob-doctor-")
 	if err != nil {
 		return in, at, err
 	}
 	defer os.RemoveAll(dir)
 	kind, settings := s.Forge.Kind()
-	mirror, err := git.Open(dir, git.Remote{URL: s.Repository, Auth: gitAuth(kind, settings),
+	mirror, err := git.Open(dir, git.Remote{URL: s.Repository,
+		Auth:      gitAuth(kind, settings, app, newLog()),
 		Transport: git.Transport(),
 		Main:      s.Main, Pulls: forge.Kinds[kind].Pulls})
 	if err != nil {

@@ -134,6 +134,7 @@ type server struct {
 	mask      func() delivery.Mask // of the configuration's secrets
 	mirror    *git.Mirror
 	signed    forge.Signed
+	app       *forge.App // nil for none
 	devices   *fleet.Server
 	loop      *reconciler.Reconciler
 	store     *archive.Check
@@ -255,7 +256,11 @@ func (p *server) openStores(ctx context.Context) (err error) {
 	}
 	p.mask = secretMask(p.settings)
 	kind, settings := p.settings.Forge.Kind()
-	p.mirror, err = git.Open(p.state.mirror(), git.Remote{URL: p.settings.Repository, Auth: gitAuth(kind, settings),
+	if p.app, err = appOf(settings); err != nil {
+		return err
+	}
+	p.mirror, err = git.Open(p.state.mirror(), git.Remote{URL: p.settings.Repository,
+		Auth:      gitAuth(kind, settings, p.app, p.log),
 		Transport: p.metrics.CountGit(git.Transport()), Main: p.settings.Main, Pulls: forge.Kinds[kind].Pulls,
 		Refusals: forge.Kinds[kind].Refusals})
 	if err != nil {
@@ -362,8 +367,8 @@ func (p *server) openSite(context.Context) error {
 	}
 	p.source.Shelf = p.shelf
 	p.metrics.Watch(p.source)
-	connection, err := connect(s, forge.Settings{Main: s.Main, Signed: p.signed, Address: s.Repository, Git: p.mirror,
-		Rows: p.ledger}, p.log)
+	connection, err := connect(s, p.app, forge.Settings{Main: s.Main, Signed: p.signed, Address: s.Repository,
+		Git: p.mirror, Rows: p.ledger}, p.log)
 	if err != nil {
 		return err
 	}

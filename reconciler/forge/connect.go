@@ -46,6 +46,7 @@ type Settings struct {
 	URL        string        // as https://git.example.com
 	Repo       string        // owner/name
 	Token      func() string // called before each request
+	App        *App          // of GitHub, in place of a token; nil for none
 	Hooks      string        // the URL of AOB's webhook; empty if no webhooks are expected
 	HookSecret string        // empty if webhooks are not accepted
 

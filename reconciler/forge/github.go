@@ -16,11 +16,12 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// GitHub is a repository on github.com or on a GitHub Enterprise Server, with a person's or a machine's token. Its
-// methods may be called from any goroutine.
+// GitHub is a repository on github.com or on a GitHub Enterprise Server, with the token of a user or as a GitHub App.
+// Its methods may be called from any goroutine.
 type GitHub struct {
 	url, owner, repo string
 	token            func() string
+	app              *App // nil with the token of a user
 	hooks, branch    string
 	started          time.Time
 	client           *github.Client
@@ -39,20 +40,23 @@ const publicGitHub = "https://github.com"
 // NewGitHub returns a GitHub. It sends no request.
 func NewGitHub(s Settings) (*GitHub, error) {
 	s.URL = cmp.Or(s.URL, publicGitHub)
+	if s.App != nil {
+		s.Token = func() string { token, _ := s.App.present(); return token }
+	}
 	base, owner, name, err := s.repository("GitHub")
 	if err != nil {
 		return nil, err
 	}
-	options := []github.ClientOptionsFunc{github.WithUserAgent("aob"), github.WithHTTPClient(httpClient(
-		&conditional{next: &calls{next: transport(), token: s.Token}}))}
-	if base != publicGitHub {
-		options = append(options, github.WithEnterpriseURLs(base, base))
+	direct := &calls{next: transport(), token: s.Token}
+	cached := &conditional{next: direct}
+	if s.App != nil {
+		cached.next = &asInstallation{app: s.App, next: direct}
 	}
-	client, err := github.NewClient(options...)
+	client, err := gitHubClient(base, cached)
 	if err != nil {
-		return nil, fmt.Errorf("the GitHub address: %w", err)
+		return nil, err
 	}
-	return &GitHub{url: base, owner: owner, repo: name, token: s.Token, hooks: s.Hooks, branch: s.Main,
+	return &GitHub{url: base, owner: owner, repo: name, token: s.Token, app: s.App, hooks: s.Hooks, branch: s.Main,
 		started: time.Now(), client: client}, nil
 }
 
@@ -64,8 +68,11 @@ func connectGitHub(s Settings) (Connection, error) {
 	return s.withWebhook(f, &f.arrived)
 }
 
-// user returns the token's user.
+// user returns AOB's user: the token's or the App's.
 func (f *GitHub) user(ctx context.Context) (account, error) {
+	if f.app != nil {
+		return f.app.user(ctx, f.client)
+	}
 	token := f.token()
 	f.mu.Lock()
 	me, known := f.me, f.me.id != 0 && f.meToken == token
@@ -280,6 +287,9 @@ func (f *GitHub) explain(err *error, format string, args ...any) {
 	}
 	*err = explained(*err, fmt.Sprintf(format, args...), f.url, f.name(), func(s *statusError) (what, do string) {
 		if s.code == http.StatusForbidden && strings.Contains(s.text, "Resource not accessible") {
+			if f.app != nil {
+				return fmt.Sprintf("the GitHub App lacks a permission (%s: %s)", f.url, s), appNeeds
+			}
 			return fmt.Sprintf("aob's token lacks a permission (%s: %s)", f.url, s), makeGitHubToken
 		}
 		return "", ""

@@ -37,11 +37,15 @@ func (f *GitHub) Check(ctx context.Context) (setup delivery.Setup, err error) {
 		add("%s is archived, so aob can write nothing there; unarchive it in its settings", f.name())
 		return setup, nil
 	}
-	if p := repo.GetPermissions(); !p.GetPush() {
+	if f.app != nil {
+		if _, lacks := f.app.present(); len(lacks) > 0 {
+			add("the GitHub App may not write %s; %s", strings.Join(lacks, ", "), appNeeds)
+		}
+	} else if p := repo.GetPermissions(); !p.GetPush() {
 		add("aob's user %s may not write to %s, so it can set no status and push no release; give it the role Write",
 			me.name, f.name())
 	}
-	if f.hooks != "" {
+	if f.hooks != "" && f.app == nil {
 		problem, err := f.checkHooks(ctx, repo)
 		if err != nil {
 			return setup, err

@@ -73,6 +73,15 @@ type ServerForgeSettings struct {
 	TokenFile         string `json:"tokenFile,omitempty" check:"optional,path"`
 	WebhookSecretEnv  string `json:"webhookSecretEnv,omitempty" check:"optional,variable"`
 	WebhookSecretFile string `json:"webhookSecretFile,omitempty" check:"optional,path"`
+
+	App *ServerGitHubApp `json:"app,omitempty" check:"optional"`
+}
+
+// ServerGitHubApp is AOB as a GitHub App.
+type ServerGitHubApp struct {
+	ID           int    `json:"id" check:"min=1,max=1000000000000"`
+	Installation int    `json:"installation,omitempty" check:"optional,min=1,max=1000000000000"`
+	KeyFile      string `json:"keyFile" check:"path"`
 }
 
 // ServerListen is where the server is reached.
@@ -338,7 +347,12 @@ func (d *document) forge(f ServerForge, known []string) {
 		if settings.Repo == "" {
 			d.complain(member(at, "repo"), "missing: the repository there: owner/name")
 		}
-		d.oneOf(at, "tokenEnv", settings.TokenEnv, "tokenFile", settings.TokenFile, true)
+		if settings.App != nil && kind != "github" {
+			d.complain(member(at, "app"), "only github has Apps; want tokenEnv or tokenFile")
+		} else if settings.App != nil && settings.TokenEnv+settings.TokenFile != "" {
+			d.complain(at, "want app or a token, and not both")
+		}
+		d.oneOf(at, "tokenEnv", settings.TokenEnv, "tokenFile", settings.TokenFile, settings.App == nil)
 		d.oneOf(at, "webhookSecretEnv", settings.WebhookSecretEnv, "webhookSecretFile", settings.WebhookSecretFile,
 			false)
 	}
@@ -463,6 +477,11 @@ func (s Server) Resolve(folder string) Server {
 	s.Forge = maps.Clone(s.Forge)
 	for kind, f := range s.Forge {
 		f.TokenFile, f.WebhookSecretFile = join(folder, f.TokenFile), join(folder, f.WebhookSecretFile)
+		if f.App != nil {
+			app := *f.App
+			app.KeyFile = join(folder, app.KeyFile)
+			f.App = &app
+		}
 		s.Forge[kind] = f
 	}
 	s.Weights = maps.Clone(s.Weights)

@@ -65,6 +65,13 @@ var serverDocs = map[string]map[string]string{
 		"webhookSecretEnv": "The environment variable that holds the webhook's secret. Without a secret no webhook " +
 			"is accepted, and polling finds changes.",
 		"webhookSecretFile": "The file that holds the webhook's secret.",
+		"app": "On GitHub: AOB is this GitHub App and needs no access token. It then shows check runs with " +
+			"annotations and buttons; see docs/github.md.",
+	},
+	"ServerGitHubApp": {
+		"id":           "The App ID, a number in the App's settings.",
+		"installation": "The number of the App's installation on the repository. AOB finds it where it is left out.",
+		"keyFile":      "The file of a private key of the App, in PEM as GitHub makes it.",
 	},
 	"ServerListen": {
 		"url": "The address by which people reach this server, as https://aob.example.com: pull requests " +

@@ -10,14 +10,23 @@ import json
 import sys
 
 PATHS = {
+    "/app": ["get"],
+    "/app/installations/{installation_id}/access_tokens": ["post"],
     "/user": ["get"],
+    "/users/{username}": ["get"],
     "/orgs/{org}/teams/{team_slug}/members": ["get"],
     "/orgs/{org}/teams/{team_slug}/memberships/{username}": ["get"],
     "/repos/{owner}/{repo}": ["get"],
     "/repos/{owner}/{repo}/branches/{branch}": ["get"],
+    "/repos/{owner}/{repo}/check-runs": ["post"],
+    "/repos/{owner}/{repo}/check-runs/{check_run_id}": ["patch"],
     "/repos/{owner}/{repo}/collaborators/{username}/permission": ["get"],
+    "/repos/{owner}/{repo}/commits/{ref}/check-runs": ["get"],
     "/repos/{owner}/{repo}/commits/{ref}/statuses": ["get"],
+    "/repos/{owner}/{repo}/deployments": ["get", "post"],
+    "/repos/{owner}/{repo}/deployments/{deployment_id}/statuses": ["get", "post"],
     "/repos/{owner}/{repo}/hooks": ["get"],
+    "/repos/{owner}/{repo}/installation": ["get"],
     "/repos/{owner}/{repo}/issues/comments/{comment_id}": ["get", "patch"],
     "/repos/{owner}/{repo}/issues/comments/{comment_id}/reactions": ["get"],
     "/repos/{owner}/{repo}/issues/{issue_number}/comments": ["get", "post"],

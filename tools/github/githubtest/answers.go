@@ -25,6 +25,7 @@ type call struct {
 	beyond bool
 
 	me   *User
+	app  *App // whose installation's token the request has; nil for a user's
 	repo *Repo
 	may  string
 }
@@ -44,16 +45,22 @@ func invalid(resource, field, text string) (int, any) {
 
 // answer returns the status and the body.
 func (c *call) answer() (int, any) {
-	c.me = c.bearer(c.r)
-	if c.me == nil {
+	if status, body, known := c.ofApp(); known {
+		return status, body
+	}
+	var only appToken
+	if c.me, c.app, only = c.bearer(c.r); c.me == nil {
 		return http.StatusUnauthorized, message("Bad credentials")
+	}
+	if c.app != nil && !c.app.permitted(c.pattern) {
+		return http.StatusForbidden, message("Resource not accessible by integration")
 	}
 	if c.params["repo"] != "" {
 		c.repo = c.repos[c.params["owner"]+"/"+c.params["repo"]]
 		if c.repo != nil {
 			c.may = c.permission(c.repo, c.me.Login)
 		}
-		if c.repo == nil || c.may == "none" {
+		if c.repo == nil || c.may == "none" || len(only.repos) > 0 && !slices.Contains(only.repos, c.repo.id) {
 			return http.StatusNotFound, message("Not Found")
 		}
 		c.refresh(c.repo)
@@ -63,6 +70,12 @@ func (c *call) answer() (int, any) {
 	case "GET /user":
 		return http.StatusOK, c.fill("private-user-response-with-public-profile-information",
 			over(c.account(c.me), object{"user_view_type": "public"}))
+	case "GET /users/{username}":
+		if u := c.users[c.params["username"]]; u != nil {
+			return http.StatusOK, over(c.fill("public-user-default-response", c.account(u)),
+				object{"user_view_type": "public"})
+		}
+		return http.StatusNotFound, message("Not Found")
 	case "GET /repos/{owner}/{repo}":
 		return http.StatusOK, c.repository()
 	case "GET /repos/{owner}/{repo}/pulls":

@@ -53,6 +53,7 @@ type Server struct {
 	users   map[string]*User // by login
 	repos   map[string]*Repo // by owner/name
 	teams   []*team
+	apps    []*App
 	spent   int // requests that count against the limit
 	limit   int // requests an hour
 	refusal func(*http.Request) (status int, header http.Header, message string)

@@ -47,7 +47,7 @@ func (s *Server) graphql(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	me := s.bearer(r)
+	me, _, _ := s.bearer(r)
 	if me == nil {
 		write(w, http.StatusUnauthorized, message("Bad credentials"))
 		return
@@ -92,16 +92,19 @@ func (s *Server) commentNode(me *User, id string) *comment {
 	return nil
 }
 
-// bearer returns the user of a request's token, or nil.
-func (s *Server) bearer(r *http.Request) *User {
+// bearer returns the user of a request's token, or nil; and the App, if the token is of an App's installation.
+func (s *Server) bearer(r *http.Request) (*User, *App, appToken) {
 	token := r.Header.Get("Authorization")
 	for _, scheme := range []string{"token ", "Bearer "} {
 		token = strings.TrimPrefix(token, scheme)
 	}
 	for _, u := range s.users {
-		if u.Token == token {
-			return u
+		if u.Token == token && token != "" {
+			return u, nil, appToken{}
 		}
 	}
-	return nil
+	if a, t := s.asInstallation(token); a != nil {
+		return a.User, a, t
+	}
+	return nil, nil, appToken{}
 }

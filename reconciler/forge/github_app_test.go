@@ -1,0 +1,150 @@
+package forge
+
+import (
+	"errors"
+	"io/fs"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/tools/github/githubtest"
+)
+
+// asGitHubApp returns the forge as an App that is installed on a repository.
+func asGitHubApp(t *testing.T, server *githubtest.Server, repo *githubtest.Repo, in *githubtest.App,
+	change ...func(*AppSettings)) *GitHub {
+	t.Helper()
+	settings := AppSettings{URL: server.URL, Repo: repo.Owner + "/" + repo.Name, ID: in.ID,
+		Key: func() ([]byte, error) { return in.Key, nil }}
+	for _, c := range change {
+		c(&settings)
+	}
+	app, err := NewApp(settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := NewGitHub(Settings{URL: server.URL, Repo: repo.Owner + "/" + repo.Name, Main: "main", App: app})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// newGitHubApp is the server of newGitHub, and AOB is an App there.
+func newGitHubApp(t *testing.T) (*stage, *GitHub, *githubtest.Server, *githubtest.Repo, *githubtest.App) {
+	t.Helper()
+	s, _, server, repo := newGitHub(t)
+	in := server.App(repo, "aob")
+	f := asGitHubApp(t, server, repo, in)
+	s.forge = f
+	delete(s.may, "aob")
+	return s, f, server, repo, in
+}
+
+// TestGitHubApp runs the story of all forges as a GitHub App.
+func TestGitHubApp(t *testing.T) {
+	s, _, _, _, _ := newGitHubApp(t)
+	conform(t, s)
+}
+
+// Tokens are renewed before they end, and one that GitHub rejects is replaced.
+func TestGitHubAppRenewsItsTokens(t *testing.T) {
+	s, f, _, _, in := newGitHubApp(t)
+	head := s.work.push("main", map[string]string{"models/a.yaml": "1"}, "first")
+	set := func(description string) error {
+		return f.SetStatus(t.Context(), head, delivery.Check{Context: "aob/data", State: delivery.CheckSuccess,
+			Description: description})
+	}
+	made := func(want int, why string) {
+		t.Helper()
+		if got := in.Tokens(); got != want {
+			t.Errorf("%s: %d tokens, want %d", why, got, want)
+		}
+	}
+	for range 3 {
+		if err := set("an hour"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	made(1, "one lasts an hour")
+	in.Revoke()
+	if err := set("revoked"); err != nil {
+		t.Errorf("the token was revoked: %v", err)
+	}
+	made(1, "a new one after the old one was revoked")
+	in.Revoke()
+	in.Ends = renewBefore - time.Minute
+	for range 2 {
+		if err := set("soon over"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	made(2, "one that ends soon is renewed before each request")
+}
+
+// An App that was removed or suspended, or a wrong key: AOB says what to do, and goes on when it is done.
+func TestGitHubAppRefused(t *testing.T) {
+	s, f, server, repo, in := newGitHubApp(t)
+	s.work.push("main", map[string]string{"models/a.yaml": "1"}, "first")
+	blocked := func(f *GitHub, want string) {
+		t.Helper()
+		_, err := f.PullRequests(t.Context())
+		_, is := errors.AsType[delivery.Blocked](err)
+		if !is || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "PRIVATE KEY") {
+			t.Errorf("got %v, want Blocked with %q", err, want)
+		}
+	}
+	works := func() {
+		t.Helper()
+		if _, err := f.PullRequests(t.Context()); err != nil {
+			t.Errorf("it works again: %v", err)
+		}
+	}
+	works()
+	in.Suspend(true)
+	blocked(f, "is suspended")
+	in.Suspend(false)
+	works()
+	in.Remove()
+	blocked(f, "is not installed on ada/intent")
+	in.Install(repo)
+	works()
+
+	other := server.App(server.Repo("ada", "other"), "other")
+	key := func(key []byte, err error) func(*AppSettings) {
+		return func(s *AppSettings) { s.Key = func() ([]byte, error) { return key, err } }
+	}
+	blocked(asGitHubApp(t, server, repo, in, key(other.Key, nil)), "does not believe the key of App")
+	blocked(asGitHubApp(t, server, repo, in, key([]byte("-----BEGIN PRIVATE KEY-----\nxx"), nil)), "no private RSA key")
+	blocked(asGitHubApp(t, server, repo, in, key(nil, &fs.PathError{Op: "open", Path: "/x", Err: fs.ErrNotExist})),
+		"keyFile cannot be read: file does not exist")
+	blocked(asGitHubApp(t, server, repo, in, func(s *AppSettings) { s.Installation = 999 }), "is not installed on")
+	blocked(asGitHubApp(t, server, repo, other), "is not installed on")
+}
+
+// What the installation lacks is said.
+func TestGitHubAppLacksPermissions(t *testing.T) {
+	s, f, server, repo, in := newGitHubApp(t)
+	s.work.push("main", map[string]string{"models/a.yaml": "1"}, "first")
+	server.Require(repo, "aob/release")
+	setup, err := f.Check(t.Context())
+	if err != nil || len(setup.Problems) > 0 {
+		t.Fatalf("all is right: %v, %v", setup.Problems, err)
+	}
+	in.Grant("deployments", "")
+	in.Grant("issues", "read")
+	in.Revoke()
+	setup, err = f.Check(t.Context())
+	if err != nil || len(setup.Problems) != 1 ||
+		!strings.Contains(setup.Problems[0], "may not write Deployments, Issues;") {
+		t.Errorf("got %v, %v", setup.Problems, err)
+	}
+	s.work.branch("side", s.work.git("rev-parse", "main"))
+	s.work.push("side", map[string]string{"models/a.yaml": "2"}, "second")
+	number := s.propose("side", "Second")
+	if err := f.Comment(t.Context(), number, "report", "hello"); err == nil ||
+		!strings.Contains(err.Error(), "the GitHub App lacks a permission") {
+		t.Errorf("a comment: %v", err)
+	}
+}
