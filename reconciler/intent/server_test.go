@@ -197,7 +197,7 @@ func TestServerComplaints(t *testing.T) {
 		{"two tokens", gitea + "tokenEnv: T, tokenFile: t}}\n",
 			"aob.yaml:2:16: forge.gitea: want tokenEnv or tokenFile, got both"},
 		{"an App without a key", "repository: x\nforge: {github: {repo: a/b, app: {id: 7}}}\n",
-			"aob.yaml:2:29: forge.github.app.keyFile: missing: the file of a private key of the App, in PEM as "+
+			"aob.yaml:2:29: forge.github.app.keyFile: missing: the file of a private key of the App, in PEM as " +
 				"GitHub makes it"},
 		{"an App on Gitea", gitea + "app: {id: 7, keyFile: k}}}\n",
 			"aob.yaml:2:61: forge.gitea.app: only github has Apps; want tokenEnv or tokenFile"},
