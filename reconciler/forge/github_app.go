@@ -90,13 +90,14 @@ func (a *App) asApp() (*github.Client, error) {
 
 // appNeeds is the hint for an App with too few permissions. docs/github.md has the same list.
 const appNeeds = "give the App these permissions, and accept them in the installation: Checks, Contents, " +
-	"Deployments, Issues, Pull requests and Commit statuses to write, and in an organization Members to read (docs/github.md)"
+	"Deployments, Issues, Pull requests and Commit statuses to write, and in an organization Members to read " +
+	"(docs/github.md)"
 
 // lacks returns the permissions that an installation lacks.
 func lacks(p *github.InstallationPermissions) (list []string) {
 	for _, need := range []struct{ name, has string }{{"Checks", p.GetChecks()}, {"Contents", p.GetContents()},
-		{"Deployments", p.GetDeployments()}, {"Issues", p.GetIssues()}, {"Pull requests", p.GetPullRequests()},
-		{"Commit statuses", p.GetStatuses()}} {
+		{"Deployments", p.GetDeployments()}, {"Issues", p.GetIssues()},
+		{"Pull requests", p.GetPullRequests()}, {"Commit statuses", p.GetStatuses()}} {
 		if need.has != "write" {
 			list = append(list, need.name)
 		}
