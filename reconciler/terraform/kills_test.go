@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -230,6 +231,8 @@ type victim struct {
 	mu    sync.Mutex
 	cmd   *exec.Cmd
 	armed bool
+
+	survived []durable.Process // processes of terraform that did not die with their runner
 }
 
 // at is called at each call, before it is made or after it was.
@@ -246,15 +249,29 @@ func (v *victim) at(name string, after bool) {
 	defer close(v.killed)
 	if v.kill.of == "terraform" {
 		for _, p := range terraforms(v.dir) {
-			_ = p.Signal(9)
+			_ = p.Signal(syscall.SIGKILL)
 		}
 	} else {
 		_ = v.cmd.Process.Kill()
-		for len(terraforms(v.dir)) > 0 { // it dies with the runner
-			time.Sleep(5 * time.Millisecond)
-		}
+		v.survived = survivors(v.dir)
 	}
 	panic(http.ErrAbortHandler)
+}
+
+// survivors waits until a run has no terraform, and returns and kills those that are left after a minute.
+func survivors(run string) []durable.Process {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+		left := terraforms(run)
+		if len(left) == 0 {
+			return nil
+		}
+		if time.Now().After(end) {
+			for _, p := range left {
+				_ = p.Signal(syscall.SIGKILL)
+			}
+			return left
+		}
+	}
 }
 
 // terraforms returns the processes of terraform for a run, without those of its providers.
@@ -307,9 +324,12 @@ func (h *house) testKill(t *testing.T, k kill) {
 	}
 	const turns = 5
 	for turn := 1; ; turn++ {
-		err := v.turn(file)
+		err := v.turn(t.Context(), file)
 		if turn == 1 && v.armed {
 			t.Fatalf("the call was not made: %v", err)
+		}
+		if len(v.survived) > 0 {
+			t.Fatalf("processes of terraform did not die with their runner: %v", v.survived)
 		}
 		h.wantExpiry(t, p.run)
 		if turn == 1 && k.lost {
@@ -332,12 +352,16 @@ func (h *house) testKill(t *testing.T, k kill) {
 }
 
 // turn starts the runner and waits for its end.
-func (v *victim) turn(file string) error {
+func (v *victim) turn(ctx context.Context, file string) error {
 	exe, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(exe, "train-on-aws", file)
+	// A runner that hangs says where.
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, exe, "train-on-aws", file)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGQUIT) }
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	out, err := cmd.StdoutPipe()

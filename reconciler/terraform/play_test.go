@@ -5,7 +5,9 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
+	"maps"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -83,10 +85,12 @@ func (p *play) before(call string) {
 	}
 }
 
+// end does not hold the lock while it waits: a player takes it before it ends.
 func (p *play) end() {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, one := range p.all {
+	all := slices.Collect(maps.Values(p.all))
+	p.mu.Unlock()
+	for _, one := range all {
 		one.stop()
 		<-one.ended
 	}
