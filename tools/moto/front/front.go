@@ -58,6 +58,8 @@ type Front struct {
 	stale  map[string]int    // by region: so many lists are still old
 	tokens map[string]made
 
+	changes map[string]bool // the calls that made lists old
+
 	policies map[string]string // by bucket
 
 	to *url.URL
@@ -78,6 +80,7 @@ func (f *Front) Start(t testing.TB, to string) string {
 	}
 	f.to, f.counts, f.seen = address, map[string]int{}, map[string][]byte{}
 	f.stale, f.tokens, f.policies = map[string]int{}, map[string]made{}, map[string]string{}
+	f.changes = map[string]bool{}
 	if f.Instances != nil {
 		f.Instances.start(t, to)
 	}
@@ -242,8 +245,8 @@ func (f *Front) ec2(w http.ResponseWriter, r *http.Request, form url.Values, reg
 	defer f.mu.Unlock()
 	if lists {
 		f.seen[key] = answer
-	} else {
-		f.stale[region] = f.Stale
+	} else if answer != nil && !f.changes[key] { // to terminate an instance again changes nothing
+		f.changes[key], f.stale[region] = true, f.Stale
 	}
 }
 
