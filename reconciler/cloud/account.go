@@ -223,8 +223,8 @@ func (l *Listing) requests(a *Account) func(context.Context, string, string) err
 // groupPrefix is what the names of AOB's groups of schedules begin with. A group has tags, and a schedule has none.
 const groupPrefix = "aob-"
 
-// schedules lists groups of schedules with the tag of a run, the schedules of those without it, whose names are runs,
-// and those of the default group.
+// schedules lists groups of schedules with the tag of a run, the schedules of those without it, whose names are
+// those of runs, and those of the default group.
 func (l *Listing) schedules(a *Account) func(context.Context, string, string) error {
 	return func(ctx context.Context, region, controller string) error {
 		client := a.scheduler(region)
@@ -252,7 +252,7 @@ func (l *Listing) schedules(a *Account) func(context.Context, string, string) er
 				case item.Tags[TagRun] != "":
 					l.Items = append(l.Items, item)
 				default:
-					if err := l.schedulesOf(ctx, client, item); err != nil {
+					if err := l.schedulesOf(ctx, client, item, controller); err != nil {
 						return err
 					}
 				}
@@ -263,7 +263,8 @@ func (l *Listing) schedules(a *Account) func(context.Context, string, string) er
 	}
 }
 
-func (l *Listing) schedulesOf(ctx context.Context, client *scheduler.Client, group Item) error {
+func (l *Listing) schedulesOf(ctx context.Context, client *scheduler.Client, group Item,
+	controller string) error {
 	p := scheduler.NewListSchedulesPaginator(client, &scheduler.ListSchedulesInput{GroupName: &group.ID})
 	return pages(p.HasMorePages, func() error {
 		page, err := p.NextPage(ctx)
@@ -273,7 +274,7 @@ func (l *Listing) schedulesOf(ctx context.Context, client *scheduler.Client, gro
 		for _, s := range page.Schedules {
 			item := group
 			item.ID, item.State, item.Tags = group.ID+"/"+aws.ToString(s.Name), string(s.State), maps.Clone(group.Tags)
-			item.Tags[TagRun] = aws.ToString(s.Name)
+			item.Tags[TagRun] = runOf(controller, aws.ToString(s.Name))
 			l.Items = append(l.Items, item)
 		}
 		return nil

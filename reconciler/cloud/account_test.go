@@ -242,7 +242,7 @@ func TestSweepEndsAllKinds(t *testing.T) {
 	plans := m.scheduler(region)
 	plan := func(group, run, role string) {
 		_, err := plans.CreateSchedule(t.Context(), &scheduler.CreateScheduleInput{GroupName: &group, Name: &run,
-			ScheduleExpression: aws.String("at(2026-12-01T00:00:00)"),
+			ScheduleExpression: aws.String("at(2099-12-01T00:00:00)"),
 			FlexibleTimeWindow: &schedulertypes.FlexibleTimeWindow{Mode: "OFF"},
 			Target: &schedulertypes.Target{Arn: aws.String("arn:aws:scheduler:::aws-sdk:ec2:terminateInstances"),
 				RoleArn: aws.String("arn:aws:iam::1:role/" + role)}})
@@ -257,14 +257,15 @@ func TestSweepEndsAllKinds(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, run := range []string{"train-over", "train-on"} {
-			plan(name, run, "x")
+			plan(name, delivery.ThingName(controller, run), "x")
 		}
 	}
 	// In the default group a schedule is whose role it has.
-	for _, s := range []struct{ run, role, controller string }{{"train-over", "aob-train-over-1-end", "aob"},
-		{"train-on", "aob-train-on-2-end", "aob"}, {"train-theirs", "aob-train-theirs-1-end", "other"},
-		{"train-other-role", "aob-train-over-1-end", ""}, {"train-no-role", "aob-train-no-role-1-end", ""}} {
-		plan("default", s.run, "aob/"+s.role)
+	roleOf := func(run string) string { return "aob-" + delivery.ThingName("aob", run) + "-1-end" }
+	for _, s := range []struct{ run, role, controller string }{{"train-over", roleOf("train-over"), "aob"},
+		{"train-on", roleOf("train-on"), "aob"}, {"train-theirs", roleOf("train-theirs"), "other"},
+		{"train-other-role", roleOf("train-over"), ""}, {"train-no-role", roleOf("train-no-role"), ""}} {
+		plan("default", delivery.ThingName("aob", s.run), "aob/"+s.role)
 		if s.controller == "" {
 			continue
 		}
@@ -302,7 +303,8 @@ func TestSweepEndsAllKinds(t *testing.T) {
 			}
 		}
 	}
-	want := []string{requestOver, over, volumeOver, "aob-main/train-over", "default/train-over"}
+	name := delivery.ThingName("aob", "train-over")
+	want := []string{requestOver, over, volumeOver, "aob-main/" + name, "default/" + name}
 	if !slices.Equal(ids, want) {
 		t.Errorf("ended %v, want %v", ids, want)
 	}
@@ -323,7 +325,7 @@ func TestSweepEndsAllKinds(t *testing.T) {
 
 	// A run that ends removes its own schedule, and none of another server that trains the same.
 	for _, run := range []string{"train-on", "train-theirs", "train-other-role", "train-no-role", "train-missing"} {
-		if err := m.EndSchedule(t.Context(), region, "aob", "default", run); err != nil {
+		if err := m.EndSchedule(t.Context(), region, "aob", "default", delivery.ThingName("aob", run)); err != nil {
 			t.Errorf("%s: %v", run, err)
 		}
 	}
@@ -335,7 +337,8 @@ func TestSweepEndsAllKinds(t *testing.T) {
 	for _, s := range list.Schedules {
 		names = append(names, *s.Name)
 	}
-	if slices.Sort(names); !slices.Equal(names, []string{"train-other-role", "train-theirs"}) {
+	if slices.Sort(names); !slices.Equal(names, []string{delivery.ThingName("aob", "train-other-role"),
+		delivery.ThingName("aob", "train-theirs")}) {
 		t.Errorf("schedules %q are left", names)
 	}
 }

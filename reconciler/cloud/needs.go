@@ -60,7 +60,8 @@ func Needs(controller string, regions []string, place *Place) []Need {
 	if place != nil {
 		account = place.Account
 	}
-	sweep := "sweeps of what runs leave"
+	const sweep = "sweeps of what runs leave"
+	name := delivery.ThingName(controller, anyRun)
 	list := []Need{{For: sweep, Resource: "*", Actions: []string{"ec2:DescribeInstances",
 		"ec2:DescribeSpotInstanceRequests", "ec2:DescribeVolumes", "scheduler:ListScheduleGroups",
 		"scheduler:ListSchedules"}},
@@ -74,8 +75,8 @@ func Needs(controller string, regions []string, place *Place) []Need {
 			Need{sweep, []string{"ec2:CancelSpotInstanceRequests"}, ec2 + "spot-instances-request/sir-01234567", own},
 			Need{sweep, []string{"scheduler:ListTagsForResource", "scheduler:DeleteScheduleGroup"}, group, own},
 			Need{sweep, []string{"scheduler:DeleteSchedule", "scheduler:GetSchedule"}, arn + ":scheduler:" + region +
-				":" + account + ":schedule/default/" + anyRun, nil},
-			Need{sweep, []string{"iam:GetRole"}, arn + ":iam::" + account + ":role/aob/aob-" + anyRun + "-1-end", nil})
+				":" + account + ":schedule/default/" + name, nil},
+			Need{sweep, []string{"iam:GetRole"}, arn + ":iam::" + account + ":role/aob/aob-" + name + "-1-end", nil})
 	}
 	if place != nil {
 		list = append(list, place.needs(controller, arn, regions[0])...)
@@ -91,9 +92,10 @@ func (p *Place) needs(controller, arn, region string) []Need {
 	tags := map[string]string{"aws:RequestTag/" + TagController: controller, "aws:RequestTag/" + TagRun: anyRun,
 		"aws:RequestTag/" + TagExpires: "2026-11-30T18:00:00Z"}
 	ec2, accountIAM := arn+":ec2:"+region+":"+p.Account+":", arn+":iam::"+p.Account+":"
-	role := accountIAM + "role/aob/aob-" + anyRun + "-1"
-	profile := accountIAM + "instance-profile/aob/aob-" + anyRun + "-1"
-	schedule := arn + ":scheduler:" + region + ":" + p.Account + ":schedule/" + p.ScheduleGroup + "/" + anyRun
+	name := delivery.ThingName(controller, anyRun)
+	role := accountIAM + "role/aob/aob-" + name + "-1"
+	profile := accountIAM + "instance-profile/aob/aob-" + name + "-1"
+	schedule := arn + ":scheduler:" + region + ":" + p.Account + ":schedule/" + p.ScheduleGroup + "/" + name
 	const start, roles, files = "the start of instances", "the roles of instances", "the files of runs"
 	with := func(base map[string]string, more ...string) map[string]string {
 		all := maps.Clone(base)
@@ -138,8 +140,8 @@ func (p *Place) needs(controller, arn, region string) []Need {
 			role, nil},
 		{roles, []string{"iam:AddRoleToInstanceProfile", "iam:CreateInstanceProfile", "iam:DeleteInstanceProfile",
 			"iam:GetInstanceProfile", "iam:RemoveRoleFromInstanceProfile", "iam:TagInstanceProfile"}, profile, nil},
-		{roles, []string{"iam:GetRole"}, accountIAM + "role/aob-" + anyRun + "-1", nil}, // one that is gone
-		{roles, []string{"iam:GetInstanceProfile"}, accountIAM + "instance-profile/aob-" + anyRun + "-1", nil},
+		{roles, []string{"iam:GetRole"}, accountIAM + "role/aob-" + name + "-1", nil}, // one that is gone
+		{roles, []string{"iam:GetInstanceProfile"}, accountIAM + "instance-profile/aob-" + name + "-1", nil},
 		{roles, []string{"iam:PassRole"}, role, map[string]string{"iam:PassedToService": "ec2.amazonaws.com"}},
 		{roles, []string{"iam:PassRole"}, role, map[string]string{"iam:PassedToService": "scheduler.amazonaws.com"}},
 		{"the schedules that end instances", []string{"scheduler:CreateSchedule", "scheduler:DeleteSchedule",

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/autonomos/aob/reconciler/delivery"
 )
 
 // What the server needs is not allowed any more once one condition of it is another: another server's things, another
@@ -58,6 +60,10 @@ func TestPolicyAllowsNothingElse(t *testing.T) {
 		{"a bucket that somebody else has made", "s3:ListBucket", other("aws:ResourceAccount", "999999999999")},
 		{"another account", "ec2:TerminateInstances", on(doctorAccount, "999999999999")},
 		{"another's schedule", "scheduler:DeleteSchedule", on("/train-", "/backup-")},
+		{"a role of another server's run", "iam:PassRole", on(delivery.ThingName(doctorName, ""), "-01234567")},
+		{"a role of another server's run", "iam:PutRolePolicy", on(delivery.ThingName(doctorName, ""), "-01234567")},
+		{"a schedule of another server's run", "scheduler:DeleteSchedule", on(delivery.ThingName(doctorName, ""),
+			"-01234567")},
 	} {
 		tried := 0
 		for _, n := range needs {

@@ -32,16 +32,17 @@ func (l *Listing) ungrouped(ctx context.Context, a *Account, region, controller 
 			return err
 		}
 		for _, listed := range page.Schedules {
-			run := aws.ToString(listed.Name)
+			name := aws.ToString(listed.Name)
+			run := runOf(controller, name)
 			s, err := client.GetSchedule(ctx, &scheduler.GetScheduleInput{GroupName: aws.String(defaultGroup),
-				Name: &run})
+				Name: &name})
 			if gone(err) || refused(err) {
 				continue
 			}
 			if err != nil {
 				return err
 			}
-			role := roleOf(s, run)
+			role := roleOf(s, name)
 			if role == "" {
 				continue
 			}
@@ -53,7 +54,7 @@ func (l *Listing) ungrouped(ctx context.Context, a *Account, region, controller 
 				return err
 			}
 			if ofRun(got.Role.Tags, controller, run) {
-				l.Items = append(l.Items, Item{Kind: delivery.OrphanSchedule, ID: defaultGroup + "/" + run,
+				l.Items = append(l.Items, Item{Kind: delivery.OrphanSchedule, ID: defaultGroup + "/" + name,
 					Region: region, State: string(s.State),
 					Tags: map[string]string{TagController: controller, TagRun: run}})
 			}
@@ -62,18 +63,23 @@ func (l *Listing) ungrouped(ctx context.Context, a *Account, region, controller 
 	})
 }
 
-// EndSchedule removes the schedule of a run. A missing one is no error, and one that another server uses stays: servers
-// of one account may train the same, and a schedule has the name of its run.
-func (a *Account) EndSchedule(ctx context.Context, region, controller, group, run string) error {
-	client := a.scheduler(region)
-	s, err := client.GetSchedule(ctx, &scheduler.GetScheduleInput{GroupName: &group, Name: &run})
+// runOf returns the run that a schedule of a server has in its name. Those of earlier versions have no more in it.
+func runOf(controller, name string) string {
+	return strings.TrimSuffix(name, delivery.ThingName(controller, ""))
+}
+
+// EndSchedule removes the schedule of a run by its name. A missing one is no error, and one that another server
+// uses stays.
+func (a *Account) EndSchedule(ctx context.Context, region, controller, group, name string) error {
+	client, run := a.scheduler(region), runOf(controller, name)
+	s, err := client.GetSchedule(ctx, &scheduler.GetScheduleInput{GroupName: &group, Name: &name})
 	if gone(err) {
 		return nil
 	}
 	if err != nil {
 		return explainCall(region, err)
 	}
-	role := roleOf(s, run)
+	role := roleOf(s, name)
 	if role == "" {
 		return nil
 	}
@@ -85,20 +91,20 @@ func (a *Account) EndSchedule(ctx context.Context, region, controller, group, ru
 	if err == nil && !ofRun(got.Role.Tags, controller, run) {
 		return nil
 	}
-	_, err = client.DeleteSchedule(ctx, &scheduler.DeleteScheduleInput{GroupName: &group, Name: &run})
+	_, err = client.DeleteSchedule(ctx, &scheduler.DeleteScheduleInput{GroupName: &group, Name: &name})
 	if gone(err) {
 		return nil
 	}
 	return explainCall(region, err)
 }
 
-// roleOf returns the role of a schedule that ends the instance of a run; "" of another schedule.
-func roleOf(s *scheduler.GetScheduleOutput, run string) string {
+// roleOf returns the role of a schedule with this name that ends the instance of a run; "" of another schedule.
+func roleOf(s *scheduler.GetScheduleOutput, name string) string {
 	if s.Target == nil || !strings.HasSuffix(aws.ToString(s.Target.Arn), ":aws-sdk:ec2:terminateInstances") {
 		return ""
 	}
 	_, role, ours := strings.Cut(aws.ToString(s.Target.RoleArn), ":role/aob/")
-	if !ours || !strings.HasPrefix(role, "aob-"+run+"-") || !strings.HasSuffix(role, "-end") {
+	if !ours || !strings.HasPrefix(role, "aob-"+name+"-") || !strings.HasSuffix(role, "-end") {
 		return ""
 	}
 	return role

@@ -1,6 +1,10 @@
 package delivery
 
-import "slices"
+import (
+	"crypto/sha256"
+	"fmt"
+	"slices"
+)
 
 // A Thing is something that a run has in a cloud account, found by its tags.
 type Thing struct {
@@ -9,6 +13,13 @@ type Thing struct {
 	Name  string // its tag Name
 	State string // as the cloud calls it
 	Why   string // the code of the reason of its state, as in Server.SpotInstanceTermination; "" for none
+}
+
+// ThingName returns what the names of a run's things have in them, and what its schedule is called: the run and a
+// digest of the server's name, since servers of one account may train the same. It has 9 characters more than the run.
+func ThingName(controller, run string) string {
+	sum := sha256.Sum256([]byte(controller))
+	return fmt.Sprintf("%s-%x", run, sum[:4])
 }
 
 // Costs reports whether a thing costs money, or could begin to.

@@ -81,8 +81,9 @@ type Things interface {
 	OfRun(ctx context.Context, region, controller, run string) ([]delivery.Thing, error)
 	// EndThing ends one of them. It may be repeated, and something that is gone is no error.
 	EndThing(ctx context.Context, region string, thing delivery.Thing) error
-	// EndSchedule removes the schedule of a run in a group. A missing one is no error, and another server's stays.
-	EndSchedule(ctx context.Context, region, controller, group, run string) error
+	// EndSchedule removes the schedule of a run in a group by its name. A missing one is no error, and another server's
+	// stays.
+	EndSchedule(ctx context.Context, region, controller, group, name string) error
 	// EndRest ends what an attempt has besides: security group, launch template, roles. It may be repeated.
 	EndRest(ctx context.Context, region, controller, run, attempt string) error
 }

@@ -152,7 +152,8 @@ func (m *AWS) values(req trainer.Request, next Next, now time.Time) (EC2, error)
 		return EC2{}, err
 	}
 	run := filepath.Base(req.Dir)
-	v := EC2{Run: run, Attempt: next.Number, Home: a.Home, Controller: a.Controller, Owner: owner(q.By), Pull: "none",
+	v := EC2{Run: run, Name: delivery.ThingName(a.Controller, run), Attempt: next.Number, Home: a.Home,
+		Controller: a.Controller, Owner: owner(q.By), Pull: "none",
 		Expires: now.Add(time.Duration(minutes) * time.Minute).UTC().Format(time.RFC3339), Minutes: minutes,
 		Silence: int(a.Silence / time.Minute), Account: a.ID, Region: a.Region, Partition: a.Partition, VPC: a.VPC,
 		Subnet: a.Subnet, PublicAddress: a.PublicAddress, InstanceType: q.Instance, AMI: a.AMI, AMIOwner: a.AMIOwner,
@@ -382,7 +383,7 @@ func (m *AWS) end(ctx context.Context, v EC2) error {
 		}
 		if gone >= lists {
 			// A security group can be deleted when the last of the instance is gone.
-			err := errors.Join(m.Things.EndSchedule(ctx, v.Region, v.Controller, v.ScheduleGroup, v.Run),
+			err := errors.Join(m.Things.EndSchedule(ctx, v.Region, v.Controller, v.ScheduleGroup, v.schedule()),
 				m.Things.EndRest(ctx, v.Region, v.Controller, v.Run, v.name()))
 			if err == nil {
 				return nil

@@ -1,6 +1,7 @@
 package terraform
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 // terraform.tfvars.json. variables.tf describes each value and checks it.
 type EC2 struct {
 	Run        string `json:"run"`
+	Name       string `json:"name"` // is in the names of everything that the module makes
 	Attempt    int    `json:"attempt"`
 	Home       string `json:"home"`
 	Controller string `json:"controller"`
@@ -60,7 +62,11 @@ func (e EC2) Tags() map[string]string {
 		"aob:pull": e.Pull, "aob:expires": e.Expires}
 }
 
-func (e EC2) name() string { return fmt.Sprintf("aob-%s-%d", e.Run, e.Attempt) }
+func (e EC2) name() string { return fmt.Sprintf("aob-%s-%d", e.schedule(), e.Attempt) }
+
+// schedule returns what the run's schedule is called. Attempts of earlier versions have no name, and were called as
+// their run.
+func (e EC2) schedule() string { return cmp.Or(e.Name, e.Run) }
 
 // Policy allows what the module may do with these values, and nothing else.
 func (e EC2) Policy() Policy {
@@ -203,10 +209,11 @@ func (e EC2) endAccess() Resource {
 func (e EC2) end() Resource {
 	return Resource{Address: "aws_scheduler_schedule.end", Provider: awsProvider,
 		Values: map[string]any{
-			"name": e.Run, "group_name": e.ScheduleGroup, "state": "ENABLED", "schedule_expression_timezone": "UTC",
-			"description":          "AOB: ends the instance of a training at its expiry.",
-			"schedule_expression":  "at(" + strings.TrimSuffix(e.Expires, "Z") + ")",
-			"flexible_time_window": []document{{"mode": "OFF"}},
+			"name": e.schedule(), "group_name": e.ScheduleGroup, "state": "ENABLED",
+			"schedule_expression_timezone": "UTC",
+			"description":                  "AOB: ends the instance of a training at its expiry.",
+			"schedule_expression":          "at(" + strings.TrimSuffix(e.Expires, "Z") + ")",
+			"flexible_time_window":         []document{{"mode": "OFF"}},
 			"target": []document{{"arn": "arn:" + e.Partition + ":scheduler:::aws-sdk:ec2:terminateInstances",
 				"retry_policy": []document{{"maximum_retry_attempts": 185, "maximum_event_age_in_seconds": 86400}}}},
 		},

@@ -129,7 +129,8 @@ func (e *emulator) module(files fs.FS, key string) Module {
 
 // values are those of a run with everything that a module can have.
 func (e *emulator) values() EC2 {
-	return EC2{Run: "train-0123456789abcdef0123456789abcdef", Attempt: 1,
+	const run = "train-0123456789abcdef0123456789abcdef"
+	return EC2{Run: run, Name: delivery.ThingName("aob.example", run), Attempt: 1,
 		Home: "/opt/aob", Controller: "aob.example", Owner: "ada", Pull: "7", Expires: "2036-11-30T18:00:00Z",
 		Minutes: 480, Silence: 15, Account: testAccount, Region: testRegion,
 		Partition: "aws", VPC: e.vpc, Subnet: e.subnet, InstanceType: "g5.xlarge", Spot: true, MaxPrice: "1.006",
@@ -194,6 +195,7 @@ func (e *emulator) testTrainOnEC2(t *testing.T) {
 	}
 
 	e.wantOwnState(t, s)
+	e.wantRoomForAnother(t, v)
 
 	// A terraform that was killed leaves its lock in the bucket.
 	e.Put(t, "states", "runs/r.tfstate.tflock", `{"ID":"0d3c5a4e-7f0e-4e7b-9a53-2f6a3b8c9d10","Operation":"`+
@@ -207,6 +209,28 @@ func (e *emulator) testTrainOnEC2(t *testing.T) {
 	}
 	if err := s.Destroy(t.Context()); err != nil {
 		t.Errorf("destroying again: %v", err)
+	}
+}
+
+// wantRoomForAnother checks that another server of the account can train the same at the same time.
+func (e *emulator) wantRoomForAnother(t *testing.T, v EC2) {
+	t.Helper()
+	v.Controller = "other.example"
+	v.Name = delivery.ThingName(v.Controller, v.Run)
+	module := e.module(trainawsec2.Files, "runs/other.tfstate")
+	module.Makes = v.Policy().addresses()
+	s, err := module.Create(filepath.Join(t.TempDir(), "stack"), v, v.Policy(), e.env())
+	if err == nil {
+		err = s.Plan(t.Context())
+	}
+	if err == nil {
+		err = s.Apply(t.Context())
+	}
+	if err != nil || len(e.instances(t)) != 2 {
+		t.Fatalf("%d instances, want one of each server: %v", len(e.instances(t)), err)
+	}
+	if err := s.Destroy(t.Context()); err != nil || len(e.instances(t)) != 1 {
+		t.Errorf("%d instances, want that of the first server: %v", len(e.instances(t)), err)
 	}
 }
 
@@ -299,7 +323,7 @@ func (e *emulator) wantInstance(t *testing.T, i types.Instance, v EC2) {
 
 func (e *emulator) wantSchedule(t *testing.T, v EC2, id string) {
 	t.Helper()
-	s, err := e.scheduler.GetSchedule(t.Context(), &scheduler.GetScheduleInput{Name: &v.Run})
+	s, err := e.scheduler.GetSchedule(t.Context(), &scheduler.GetScheduleInput{Name: &v.Name})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -321,7 +345,7 @@ func TestEC2Values(t *testing.T) {
 	module["main.tf"].Data = []byte(strings.NewReplacer("    encrypt      = true\n", "",
 		"    use_lockfile = true\n", "").Replace(text))
 	const quoted = "x'; shutdown -c; '"
-	bad := EC2{Run: quoted, Attempt: -1, Home: quoted, Controller: quoted, Owner: quoted, Pull: quoted,
+	bad := EC2{Run: quoted, Name: quoted, Attempt: -1, Home: quoted, Controller: quoted, Owner: quoted, Pull: quoted,
 		Minutes: 100000, Silence: 0, Expires: "2036-11-30T18:00:00+02:00",
 		Account: quoted, Region: quoted, Partition: quoted, VPC: quoted,
 		Subnet: quoted, InstanceType: quoted, Spot: true, AMI: quoted, AMIOwner: quoted, DiskGB: 1, Bucket: quoted,
@@ -346,7 +370,7 @@ func TestEC2Values(t *testing.T) {
 			}
 		}
 	}
-	wantRefusedValues(s.Plan(t.Context()), "run", "attempt", "home", "controller", "owner", "pull", "minutes",
+	wantRefusedValues(s.Plan(t.Context()), "run", "name", "attempt", "home", "controller", "owner", "pull", "minutes",
 		"silence_minutes",
 		"expires", "account", "region", "partition", "vpc", "subnet", "instance_type", "max_price", "ami", "ami_owner",
 		"disk_gb", "bucket", "inputs", "manifest", "image", "image_repository", "schedule_group",

@@ -106,12 +106,12 @@ locals {
       Resource  = ["${local.iam}:role/aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot"]
       Condition = { StringEquals = { "iam:AWSServiceName" = "spot.amazonaws.com" } }
     },
-    # Roles of runs have the names of runs, and are within the boundary.
+    # Roles have the names of this server's runs, and are within the boundary.
     {
       Sid       = "MakeRoles"
       Effect    = "Allow"
       Action    = ["iam:CreateRole", "iam:PutRolePolicy"]
-      Resource  = ["${local.iam}:role/aob/aob-train-*"]
+      Resource  = ["${local.iam}:role/aob/aob-${local.runs}-*"]
       Condition = { StringEquals = { "iam:PermissionsBoundary" = local.boundary } }
     },
     {
@@ -123,20 +123,20 @@ locals {
         "iam:ListAttachedRolePolicies", "iam:ListInstanceProfilesForRole", "iam:ListRolePolicies",
         "iam:RemoveRoleFromInstanceProfile", "iam:TagInstanceProfile", "iam:TagRole",
       ]
-      Resource = ["${local.iam}:role/aob/aob-train-*", "${local.iam}:instance-profile/aob/aob-train-*"]
+      Resource = ["${local.iam}:role/aob/aob-${local.runs}-*", "${local.iam}:instance-profile/aob/aob-${local.runs}-*"]
     },
     # AWS asks about a role that is gone without its path.
     {
       Sid      = "GoneRoles"
       Effect   = "Allow"
       Action   = ["iam:GetInstanceProfile", "iam:GetRole"]
-      Resource = ["${local.iam}:role/aob-train-*", "${local.iam}:instance-profile/aob-train-*"]
+      Resource = ["${local.iam}:role/aob-${local.runs}-*", "${local.iam}:instance-profile/aob-${local.runs}-*"]
     },
     {
       Sid      = "PassRoles"
       Effect   = "Allow"
       Action   = ["iam:PassRole"]
-      Resource = ["${local.iam}:role/aob/aob-train-*"]
+      Resource = ["${local.iam}:role/aob/aob-${local.runs}-*"]
       Condition = { StringEquals = {
         "iam:PassedToService" = ["ec2.amazonaws.com", "scheduler.amazonaws.com"]
       } }
@@ -145,7 +145,7 @@ locals {
       Sid      = "Schedules"
       Effect   = "Allow"
       Action   = ["scheduler:CreateSchedule", "scheduler:DeleteSchedule", "scheduler:GetSchedule"]
-      Resource = ["${local.arn}:scheduler:*:${var.account}:schedule/*/train-*"]
+      Resource = ["${local.arn}:scheduler:*:${var.account}:schedule/*/${local.runs}"]
     },
     {
       Sid      = "ScheduleGroups"

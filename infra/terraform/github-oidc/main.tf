@@ -32,6 +32,9 @@ locals {
   boundary = "${local.iam}:policy/aob/${local.name}-boundary"
   github   = "token.actions.githubusercontent.com"
 
+  # The names of this server's runs, as train-aws-ec2 makes them. The roles of another server have other names.
+  runs = "train-*-${substr(sha256(var.controller), 0, 8)}"
+
   # What has the tag of this server.
   own = { StringEquals = { "aws:ResourceTag/aob:controller" = var.controller } }
 

@@ -21,7 +21,7 @@ terraform {
 }
 
 locals {
-  name = "aob-${var.run}-${var.attempt}"
+  name = "aob-${var.name}-${var.attempt}"
 
   tags = {
     "Name"           = local.name
@@ -290,7 +290,7 @@ resource "aws_iam_role_policy" "end" {
 
 resource "aws_scheduler_schedule" "end" {
   #checkov:skip=CKV_AWS_297:the schedule holds the id of an instance, which is no secret, and a key of one's own costs 1 dollar a month
-  name                         = var.run
+  name                         = var.name
   group_name                   = var.schedule_group
   description                  = "AOB: ends the instance of a training at its expiry."
   state                        = "ENABLED"

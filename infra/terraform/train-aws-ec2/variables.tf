@@ -1,13 +1,24 @@
 # Values of one run. AOB writes them all into terraform.tfvars.json and checks the plan against them.
 
 variable "run" {
-  description = "The run: the name of its folder. It names every resource."
+  description = "The run: the name of its folder."
   type        = string
   nullable    = false
 
   validation {
     condition     = can(regex("^[a-z0-9][a-z0-9-]{0,39}$", var.run))
     error_message = "The run must be 1 to 40 small letters, digits and hyphens."
+  }
+}
+
+variable "name" {
+  description = "What is in the names of all resources. Servers of one account may train the same: each needs its own."
+  type        = string
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^[a-z0-9][a-z0-9-]{0,49}$", var.name))
+    error_message = "The name must be 1 to 50 small letters, digits and hyphens."
   }
 }
 
