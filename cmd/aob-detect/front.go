@@ -122,7 +122,7 @@ func (f front) serve(ctx context.Context, out io.Writer, o options, bundle strin
 			}
 		}
 	}()
-	ended, err := f.operators(ctx, roles, promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	ended, err := f.operators(ctx, log, roles, promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	if err != nil {
 		return errors.Join(err, roles.Close())
 	}
@@ -212,7 +212,8 @@ func bundleOf(dir, version string) (serve.Bundle, error) {
 }
 
 // operators serves the control socket and the metrics, where the flags name them. The returned function ends both.
-func (f front) operators(ctx context.Context, roles *serve.Roles, metrics http.Handler) (end func() error, err error) {
+func (f front) operators(ctx context.Context, log *slog.Logger, roles *serve.Roles,
+	metrics http.Handler) (end func() error, err error) {
 	var servers []*http.Server
 	end = func() error {
 		var errs []error
@@ -250,6 +251,7 @@ func (f front) operators(ctx context.Context, roles *serve.Roles, metrics http.H
 		mux := http.NewServeMux()
 		mux.Handle("GET /metrics", metrics)
 		add(l, serve.FromHere(mux, onlyHere(l)), 30*time.Second)
+		log.Info("metrics", "url", "http://"+l.Addr().String()+"/metrics") // --metrics :0 takes any port
 	}
 	return end, nil
 }

@@ -32,9 +32,11 @@ type stageTimes struct {
 }
 
 // Frames writes a line of JSON for each frame of a source, until the source or ctx ends. A frame that is no image, or
-// that the model fails on, has a line with an error. A camera's interruptions are logged.
+// that the model fails on, has a line with an error. A camera's interruptions are logged: those of a camera that stays
+// away ever more seldom, at last every 64th.
 func Frames(ctx context.Context, source Source, models Models, score float64, out io.Writer, log *slog.Logger) error {
 	encoder := json.NewEncoder(delivery.LogWriter{W: out}) // names of files and classes are untrusted
+	interruptions := 0                                     // since the last frame
 	for n := 1; ; n++ {
 		frame, err := source.Next(ctx)
 		var stream StreamError
@@ -43,7 +45,10 @@ func Frames(ctx context.Context, source Source, models Models, score float64, ou
 		case errors.Is(err, io.EOF), ctx.Err() != nil:
 			return nil
 		case errors.As(err, &stream):
-			log.Warn("source interrupted", "err", delivery.PlainText(stream.Error(), 500))
+			interruptions++
+			if n := interruptions; n&(n-1) == 0 || n%64 == 0 {
+				log.Warn("source interrupted", "err", delivery.PlainText(stream.Error(), 500), "times", interruptions)
+			}
 			n--
 			continue
 		case isImage:
@@ -54,6 +59,10 @@ func Frames(ctx context.Context, source Source, models Models, score float64, ou
 			continue
 		case err != nil:
 			return err
+		}
+		if interruptions > 0 {
+			log.Info("source is back", "interruptions", interruptions)
+			interruptions = 0
 		}
 		line := Seen{Frame: n, Name: frame.Name, At: frame.At.UTC(), Lost: frame.Lost}
 		found, timing, err := look(ctx, models, frame.Image, score)

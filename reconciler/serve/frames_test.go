@@ -5,8 +5,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 
@@ -68,5 +70,33 @@ func TestFrames(t *testing.T) {
 	broken := errors.New("the folder is gone")
 	if err := Frames(t.Context(), &reel{broken}, model, 0, &out, slog.New(slog.DiscardHandler)); err != broken {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A camera that stays away does not fill the log.
+func TestFramesWithoutCamera(t *testing.T) {
+	var source reel
+	for range 200 {
+		source = append(source, StreamError{errors.New("no such device")})
+	}
+	source = append(source, "1.jpg", StreamError{errors.New("unplugged")}, "2.jpg")
+	var logged bytes.Buffer
+	log := slog.New(slog.NewTextHandler(&logged, nil))
+	if err := Frames(t.Context(), &source, &still{}, 0, io.Discard, log); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for line := range strings.Lines(logged.String()) {
+		_, text, _ := strings.Cut(line, "msg=")
+		got = append(got, strings.TrimSpace(text))
+	}
+	var want []string
+	for _, n := range []int{1, 2, 4, 8, 16, 32, 64, 128, 192} {
+		want = append(want, fmt.Sprintf(`"source interrupted" err="no such device" times=%d`, n))
+	}
+	want = append(want, `"source is back" interruptions=200`, `"source interrupted" err=unplugged times=1`,
+		`"source is back" interruptions=1`)
+	if !slices.Equal(got, want) {
+		t.Errorf("logged %q, want %q", got, want)
 	}
 }
