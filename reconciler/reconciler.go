@@ -138,6 +138,9 @@ type Reconciler struct {
 	Epochs   func(run delivery.Digest) ([]byte, error)     // the metrics.jsonl of a training, for the trackers
 	Bundles  string                                        // the address of bundles, for the trackers
 
+	// CheckDetails: the forge shows delivery.CheckDetails beside checks.
+	CheckDetails bool
+
 	Main     string        // the target branch
 	Server   plan.Server   // what the server's version and configuration decide
 	GitPoll  time.Duration // the longest time between two reads of git

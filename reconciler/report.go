@@ -26,13 +26,14 @@ func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]
 		proposals[r.observed.world.Proposals[i].Number] = &r.observed.world.Proposals[i]
 	}
 	r.board.Rank(p, speaks)
+	spoken := func(commit string) bool { _, ok := speaks[commit]; return ok }
 	for _, pr := range p.Proposals {
 		if ctx.Err() != nil {
 			return errors.Join(append(errs, ctx.Err())...)
 		}
 		if !pr.Stale && pr.PR.Head != "" { // a damaged head has no commit
 			errs = append(errs, r.reportPull(ctx, pr, withFailures(pr, stuck), speaks[pr.PR.Head] == pr.PR.Number,
-				proposals[pr.PR.Number]))
+				proposals[pr.PR.Number], spoken))
 		}
 	}
 	if p.Main.Commit == r.observed.refs[git.Branch+r.Main] { // if main cannot be read, the plan is of an older commit
@@ -47,8 +48,9 @@ func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]
 }
 
 // reportPull posts the statuses and the comment of one pull request. speaks: its checks are the ones shown on its head.
+// spoken reports whether checks of main or of a pull request are shown on a commit.
 func (r *Reconciler) reportPull(ctx context.Context, pr plan.ProposalReport, facts []plan.Check, speaks bool,
-	proposal *plan.Proposal) error {
+	proposal *plan.Proposal, spoken func(commit string) bool) error {
 	var errs []error
 	written := r.write(pr, facts)
 	checks := written.checks
@@ -63,6 +65,9 @@ func (r *Reconciler) reportPull(ctx context.Context, pr plan.ProposalReport, fac
 			}
 			return nil
 		}
+	}
+	if r.CheckDetails && !pr.PR.Merged {
+		errs = append(errs, r.board.Supersede(ctx, pr.PR, spoken))
 	}
 	// aob/release is last in the list, and is posted first
 	for i := len(checks) - 1; i >= 0 && speaks; i-- {
@@ -99,6 +104,9 @@ func (r *Reconciler) write(pr plan.ProposalReport, facts []plan.Check) written {
 		w = written{report: pr, facts: facts, checks: words.Statuses(facts), comment: words.Comment(pr, facts)}
 		for i := range w.checks {
 			w.checks[i].URL = evidenceOf(pr, w.checks[i].Context)
+			if r.CheckDetails {
+				w.checks[i].Details = words.Details(pr, facts[i], w.comment)
+			}
 		}
 		r.written[pr.PR.Number] = w
 	}

@@ -811,7 +811,11 @@ func (f *simForge) Statuses(_ context.Context, commit string) ([]delivery.Status
 	var list []delivery.Status
 	for _, context := range slices.Sorted(maps.Keys(f.statuses[commit])) {
 		by := f.forged[commit+" "+context]
-		list = append(list, delivery.Status{Check: f.statuses[commit][context], By: by, Mine: by == ""})
+		st := delivery.Status{Check: f.statuses[commit][context], By: by, Mine: by == ""}
+		if st.Check.Details != nil {
+			st.Details = st.Check.Details.Digest()
+		}
+		list = append(list, st)
 	}
 	return list, nil
 }

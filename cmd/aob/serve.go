@@ -368,11 +368,12 @@ func (p *server) openSite(context.Context) error {
 	p.source.Shelf = p.shelf
 	p.metrics.Watch(p.source)
 	connection, err := connect(s, p.app, forge.Settings{Main: s.Main, Signed: p.signed, Address: s.Repository,
-		Git: p.mirror, Rows: p.ledger}, p.log)
+		Git: p.mirror, Rows: p.ledger, Kept: p.ledger}, p.log)
 	if err != nil {
 		return err
 	}
 	r.Forge, p.source.Merger, p.source.UserComments = connection.Forge, connection.Merge, connection.UserComments
+	r.CheckDetails = connection.Details
 	r.Server.Socket = connection.UserComments != nil
 	p.web = web.Server{Source: p.source, Metrics: p.metrics, Log: p.log,
 		Socket:  cmp.Or(s.Socket, st.path("aob.sock")),

@@ -136,6 +136,26 @@ type Check struct {
 	State       CheckState `json:"state"`
 	Description string     `json:"description"`
 	URL         string     `json:"url,omitempty"`
+
+	// Details is what a forge with check runs shows beside the check; nil for nothing.
+	Details *CheckDetails `json:"-"`
+}
+
+// CheckDetails is what check runs show beside a check's description.
+type CheckDetails struct {
+	Summary string      // Markdown
+	Notes   []Complaint // shown on the lines of files
+	Buttons []Button
+}
+
+// Digest identifies the content.
+func (d CheckDetails) Digest() Digest { return DigestOf("check details", d) }
+
+// A Button gives AOB an order for the person who presses it, as a comment would.
+type Button struct {
+	Label string // as Run for about $8
+	About string // a few words more
+	Order string // as /aob run 3f9c2a10
 }
 
 // A Status is a check as the forge shows it.
@@ -143,6 +163,9 @@ type Status struct {
 	Check        // the description may be shortened
 	By    string // the user who set it; empty if the forge does not say
 	Mine  bool   // AOB's user set it
+
+	// Details is the Digest of the details that it was posted with; empty if the forge keeps none.
+	Details Digest
 }
 
 // The contexts. A gate's is ContextGate + its name; a fleet's is ContextRollout + its name.

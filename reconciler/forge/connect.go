@@ -50,6 +50,9 @@ type Settings struct {
 	Hooks      string        // the URL of AOB's webhook; empty if no webhooks are expected
 	HookSecret string        // empty if webhooks are not accepted
 
+	// Kept is where a forge keeps what it must know after a restart; nil: nowhere.
+	Kept Kept
+
 	Main    string // the target branch
 	Signed  Signed // how AOB signs its commits
 	Address string // of the repository
@@ -61,6 +64,13 @@ type Settings struct {
 	}
 }
 
+// Kept keeps texts by their keys, as the ledger does.
+type Kept interface {
+	// Kept returns the texts of all keys with a prefix, by key.
+	Kept(ctx context.Context, prefix string) (map[string]string, error)
+	Keep(ctx context.Context, key, text string) error
+}
+
 // A Connection is a forge and its optional features.
 type Connection struct {
 	Forge Forge
@@ -69,6 +79,12 @@ type Connection struct {
 	// [Webhook]. It is nil if webhooks are not accepted.
 	Webhook func(*http.Request) (Event, error)
 
+	// Details: checks show delivery.CheckDetails.
+	Details bool
+
+	// Deployments shows how far releases have come; nil if the forge has no page for that.
+	Deployments Deployments
+
 	// Merge and UserComments are for forges without web pages; nil on others.
 	Merge interface {
 		Merge(ctx context.Context, number int, head, user string) (commit string, err error)
@@ -76,6 +92,12 @@ type Connection struct {
 	UserComments interface {
 		AddUserComment(ctx context.Context, pr int, author, body string) error
 	}
+}
+
+// Deployments is the part of a forge that shows where releases run.
+type Deployments interface {
+	// Deploy shows a deployment as it is now. Doing so again changes nothing.
+	Deploy(ctx context.Context, d delivery.Deployment) error
 }
 
 // A Forge hosts pull requests. The package comment describes the methods, and the conformance suite tests every forge.

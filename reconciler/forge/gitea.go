@@ -65,7 +65,7 @@ func connectGitea(s Settings) (Connection, error) {
 	if err != nil {
 		return Connection{}, err
 	}
-	return s.withWebhook(f, &f.arrived)
+	return s.withWebhook(f, &f.arrived, nil)
 }
 
 // client returns an SDK client for one call, since the SDK keeps its context.

@@ -23,6 +23,7 @@ type GitHub struct {
 	token            func() string
 	app              *App // nil with the token of a user
 	hooks, branch    string
+	kept             Kept // nil for nothing
 	started          time.Time
 	client           *github.Client
 	questions        questions
@@ -30,8 +31,10 @@ type GitHub struct {
 	arrived          webhooks
 
 	mu      sync.Mutex
-	me      account // the token's user
-	meToken string  // the token that me belongs to
+	runs    checkRuns      // of an App
+	heads   map[int]string // of open pull requests, as they were last listed
+	me      account        // the token's user
+	meToken string         // the token that me belongs to
 }
 
 // publicGitHub is the address that is used where none is configured.
@@ -57,7 +60,7 @@ func NewGitHub(s Settings) (*GitHub, error) {
 		return nil, err
 	}
 	return &GitHub{url: base, owner: owner, repo: name, token: s.Token, app: s.App, hooks: s.Hooks, branch: s.Main,
-		started: time.Now(), client: client}, nil
+		kept: s.Kept, started: time.Now(), client: client}, nil
 }
 
 func connectGitHub(s Settings) (Connection, error) {
@@ -65,7 +68,9 @@ func connectGitHub(s Settings) (Connection, error) {
 	if err != nil {
 		return Connection{}, err
 	}
-	return s.withWebhook(f, &f.arrived)
+	c, err := s.withWebhook(f, &f.arrived, f.keepPress)
+	c.Details = f.app != nil
+	return c, err
 }
 
 // user returns AOB's user: the token's or the App's.
@@ -125,6 +130,12 @@ func (f *GitHub) PullRequests(ctx context.Context) (prs []delivery.PullRequest, 
 	if prs, err = f.open(ctx, ""); err != nil {
 		return nil, err
 	}
+	f.mu.Lock()
+	f.heads = make(map[int]string, len(prs))
+	for _, pr := range prs {
+		f.heads[pr.Number] = pr.Head
+	}
+	f.mu.Unlock()
 	slices.SortFunc(prs, func(a, b delivery.PullRequest) int { return cmp.Compare(a.Number, b.Number) })
 	// A pull request opened meanwhile may shift others to another page.
 	return slices.CompactFunc(prs, func(a, b delivery.PullRequest) bool { return a.Number == b.Number }), nil
@@ -201,6 +212,9 @@ func pullRequestOf(p *github.PullRequest) delivery.PullRequest {
 // GitHub compares contexts without regard to case.
 func (f *GitHub) Statuses(ctx context.Context, commit string) (_ []delivery.Status, err error) {
 	defer f.explain(&err, "read the statuses of %.10s", commit)
+	if f.app != nil {
+		return f.readRuns(ctx, commit)
+	}
 	me, err := f.user(ctx)
 	if err != nil {
 		return nil, err
@@ -224,9 +238,12 @@ func (f *GitHub) Statuses(ctx context.Context, commit string) (_ []delivery.Stat
 	return list, err
 }
 
-// SetStatus sets one status check on a commit.
+// SetStatus sets one status check on a commit: a check run as an App, else a commit status.
 func (f *GitHub) SetStatus(ctx context.Context, commit string, check delivery.Check) (err error) {
 	defer f.explain(&err, "set %s on %.10s", check.Context, commit)
+	if f.app != nil {
+		return f.setRun(ctx, commit, check)
+	}
 	status := github.RepoStatus{State: new(string(check.State)), Context: &check.Context,
 		Description: new(Describe(check.Description))}
 	if check.URL != "" {

@@ -39,6 +39,15 @@ func newGitHubApp(t *testing.T) (*stage, *GitHub, *githubtest.Server, *githubtes
 	f := asGitHubApp(t, server, repo, in)
 	s.forge = f
 	delete(s.may, "aob")
+	s.forged = nil // nobody else can change AOB's check runs
+	states := map[string]string{"success": "success", "failure": "failure", "cancelled": "error", "": "pending"}
+	s.checks = func(commit string) map[string]string {
+		checks := map[string]string{}
+		for _, r := range server.CheckRuns(repo, commit) {
+			checks[r.Name] = state(delivery.CheckState(states[r.Conclusion]), strings.TrimPrefix(r.Title, r.Name))
+		}
+		return checks
+	}
 	return s, f, server, repo, in
 }
 

@@ -73,7 +73,8 @@ func (f *GitHub) comments(ctx context.Context, pr int, each func(*github.IssueCo
 }
 
 // Commands returns the comments on a pull request with a command to AOB, oldest first: comments of other users whose
-// first line begins with /aob. Those that nobody has edited are verified.
+// first line begins with /aob. Those that nobody has edited are verified. The buttons that people have pressed on check
+// runs follow.
 func (f *GitHub) Commands(ctx context.Context, pr int) (commands []delivery.Comment, err error) {
 	defer f.explain(&err, "read the comments on pull request %d", pr)
 	me, err := f.user(ctx)
@@ -96,7 +97,11 @@ func (f *GitHub) Commands(ctx context.Context, pr int) (commands []delivery.Comm
 		return nil, err
 	}
 	commands = newest(commands)
-	return commands, f.verify(ctx, commands, nodes)
+	if err := f.verify(ctx, commands, nodes); err != nil {
+		return commands, err
+	}
+	pressed, err := f.presses(ctx, pr)
+	return append(commands, pressed...), err
 }
 
 // Ask makes sure that a comment of AOB on a pull request asks the question, and returns who has agreed: the users who

@@ -3,6 +3,7 @@ package forge
 // This file has what forges on a server share: their address, their HTTP client and their webhooks.
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"net/url"
@@ -78,14 +79,22 @@ func (w *webhooks) seen() (right, wrongSecret bool) {
 }
 
 // withWebhook returns a connection that takes webhooks if there is a secret for them, and records those that arrive.
-func (s Settings) withWebhook(f Forge, arrived *webhooks) (Connection, error) {
+// take gets their content, and its error is the webhook's; nil takes none.
+func (s Settings) withWebhook(f Forge, arrived *webhooks,
+	take func(context.Context, http.Header, []byte) error) (Connection, error) {
 	if s.HookSecret == "" {
 		return Connection{Forge: f}, nil
 	}
-	read, err := Webhook(s.HookSecret)
+	read, err := signedBody(s.HookSecret)
 	return Connection{Forge: f, Webhook: func(req *http.Request) (Event, error) {
-		event, err := read(req)
+		body, err := read(req)
 		arrived.note(err)
-		return event, err
+		if err != nil {
+			return Event{}, err
+		}
+		if take != nil {
+			err = take(req.Context(), req.Header, body)
+		}
+		return event(req.Header, body), err
 	}}, err
 }

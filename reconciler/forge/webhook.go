@@ -36,31 +36,46 @@ type Event struct {
 // an error. The function's errors are ErrSignature (respond with 401), ErrWebhookTooLarge (413), and others (400). A
 // signed request with unknown content is an event too.
 func Webhook(secret string) (func(*http.Request) (Event, error), error) {
+	read, err := signedBody(secret)
+	if err != nil {
+		return nil, err
+	}
+	return func(req *http.Request) (Event, error) {
+		body, err := read(req)
+		if err != nil {
+			return Event{}, err
+		}
+		return event(req.Header, body), nil
+	}, nil
+}
+
+// signedBody returns a function that reads the content of a webhook that is signed with a secret. See [Webhook].
+func signedBody(secret string) (func(*http.Request) ([]byte, error), error) {
 	if secret == "" {
 		return nil, delivery.Blockedf("give one, the same as in the forge's webhook settings", "webhooks need a secret")
 	}
 	key := []byte(secret)
-	return func(req *http.Request) (Event, error) {
+	return func(req *http.Request) ([]byte, error) {
 		if req.Method != http.MethodPost {
-			return Event{}, fmt.Errorf("a webhook must be a POST, got %s", delivery.PlainText(req.Method, 20))
+			return nil, fmt.Errorf("a webhook must be a POST, got %s", delivery.PlainText(req.Method, 20))
 		}
 		given := signature(req.Header)
 		if given == nil {
-			return Event{}, ErrSignature // without reading the body
+			return nil, ErrSignature // without reading the body
 		}
 		body, err := io.ReadAll(io.LimitReader(req.Body, maxWebhook+1))
 		if err != nil {
-			return Event{}, fmt.Errorf("read the webhook: %w", err)
+			return nil, fmt.Errorf("read the webhook: %w", err)
 		}
 		if len(body) > maxWebhook {
-			return Event{}, ErrWebhookTooLarge
+			return nil, ErrWebhookTooLarge
 		}
 		mac := hmac.New(sha256.New, key)
 		mac.Write(body)
 		if !hmac.Equal(mac.Sum(nil), given) {
-			return Event{}, ErrSignature
+			return nil, ErrSignature
 		}
-		return event(req.Header, body), nil
+		return body, nil
 	}, nil
 }
 
@@ -86,9 +101,17 @@ func event(h http.Header, body []byte) Event {
 		}
 	}
 	var content struct {
-		Ref         string `json:"ref"`
-		After       string `json:"after"`
-		SHA         string `json:"sha"` // of a status
+		Ref      string `json:"ref"`
+		After    string `json:"after"`
+		SHA      string `json:"sha"` // of a status
+		Action   string `json:"action"`
+		CheckRun struct {
+			HeadSHA string `json:"head_sha"`
+		} `json:"check_run"`
+		MergeGroup struct {
+			HeadRef string `json:"head_ref"`
+			HeadSHA string `json:"head_sha"`
+		} `json:"merge_group"`
 		PullRequest struct {
 			Head struct {
 				Ref string `json:"ref"`
@@ -97,7 +120,11 @@ func event(h http.Header, body []byte) Event {
 		} `json:"pull_request"`
 	}
 	if json.Unmarshal(body, &content) == nil {
-		e.Ref, e.Commit = content.Ref, cmp.Or(content.After, content.SHA)
+		e.Ref = cmp.Or(content.Ref, content.MergeGroup.HeadRef)
+		e.Commit = cmp.Or(content.After, content.SHA, content.MergeGroup.HeadSHA)
+		if content.Action == "rerequested" { // else AOB itself has changed the check run
+			e.Commit = content.CheckRun.HeadSHA
+		}
 		if head := content.PullRequest.Head; e.Ref == "" && e.Commit == "" {
 			e.Ref, e.Commit = head.Ref, head.SHA
 		}

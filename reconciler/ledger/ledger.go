@@ -218,5 +218,20 @@ func (l *Ledger) PutRecord(ctx context.Context, key, content string, at time.Tim
 		count = count + (excluded.content <> '')`, key, content, at.UnixMilli())
 }
 
+// Kept returns the contents of the records of all keys that begin with prefix.
+func (l *Ledger) Kept(ctx context.Context, prefix string) (map[string]string, error) {
+	records, err := l.Records(ctx, prefix)
+	texts := make(map[string]string, len(records))
+	for key, r := range records {
+		texts[key] = r.Content
+	}
+	return texts, err
+}
+
+// Keep stores a record with the present time.
+func (l *Ledger) Keep(ctx context.Context, key, text string) error {
+	return l.PutRecord(ctx, key, text, time.Now())
+}
+
 // OfForge returns a short name of a forge's address for keys: what was posted at one address was not posted at another.
 func OfForge(address string) string { return delivery.DigestOf("forge", address).Short() }

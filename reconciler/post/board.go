@@ -118,7 +118,16 @@ func (b *Board) Status(ctx context.Context, commit string, c delivery.Check) err
 }
 
 // statusContent returns the content of a status that is stored and compared.
-func statusContent(c delivery.Check) string { return string(c.State) + " " + c.Description }
+func statusContent(c delivery.Check) string {
+	content := string(c.State) + " " + c.Description
+	if c.Details != nil {
+		content += detailsMark + string(c.Details.Digest())
+	}
+	return content
+}
+
+// detailsMark precedes the digest of a status's details in its content. A description has no line breaks.
+const detailsMark = "\n"
 
 // Comment posts AOB's comment on a pull request, unless it was posted already.
 func (b *Board) Comment(ctx context.Context, pr delivery.PullRequest, body string) error {

@@ -37,15 +37,17 @@ func (b *Board) forgedKey(commit, context string) string {
 }
 
 // Prefixes are the prefixes of the ledger's keys of posts.
-var Prefixes = []string{statusKeys, commentKeys, forgedKeys}
+var Prefixes = []string{statusKeys, commentKeys, forgedKeys, headKeys}
 
 // About returns the commit or the pull request that a key of the ledger is about; "" and 0 if it is another key.
 func About(key string) (commit string, pull int) {
-	if rest, ok := strings.CutPrefix(key, commentKeys); ok {
-		_, number, _ := strings.Cut(rest, "/")
-		number, _, _ = strings.Cut(number, "-")
-		pull, _ = strconv.Atoi(number)
-		return "", pull
+	for _, prefix := range []string{commentKeys, headKeys} {
+		if rest, ok := strings.CutPrefix(key, prefix); ok {
+			_, number, _ := strings.Cut(rest, "/")
+			number, _, _ = strings.Cut(number, "-")
+			pull, _ = strconv.Atoi(number)
+			return "", pull
+		}
 	}
 	for _, prefix := range []string{statusKeys, forgedKeys} {
 		if rest, ok := strings.CutPrefix(key, prefix); ok {
@@ -98,7 +100,7 @@ func ofCommit(key string) (prefix string, ok bool) {
 // prefixOf returns what the keys begin with that are read from the ledger together: all of a commit, or the one of a
 // pull request.
 func prefixOf(key string) string {
-	if strings.HasPrefix(key, commentKeys) {
+	if strings.HasPrefix(key, commentKeys) || strings.HasPrefix(key, headKeys) {
 		return key
 	}
 	return key[:strings.LastIndexByte(key, '/')+1]

@@ -26,8 +26,13 @@ func sameContent(key, there, posted string) bool {
 // asKept returns the part of a post that a forge stores.
 func asKept(key, content string) string {
 	if strings.HasPrefix(key, statusKeys) {
+		content, details, found := strings.Cut(content, detailsMark)
 		state, description, _ := strings.Cut(content, " ")
-		return state + " " + forge.Describe(description)
+		content = state + " " + forge.Describe(description)
+		if found {
+			content += detailsMark + details
+		}
+		return content
 	}
 	return forge.CutComment(content)
 }
@@ -43,6 +48,9 @@ func (b *Board) ReadBack(ctx context.Context, statuses map[string]poll.StatusRea
 			key := prefix + s.Context
 			there[key] = true
 			content := statusContent(delivery.Check{State: s.State, Description: s.Description})
+			if s.Details != "" {
+				content += detailsMark + string(s.Details)
+			}
 			if !s.Mine {
 				last, err := b.posted(ctx, key)
 				if err == nil && last.Content != "" && sameContent(key, content, last.Content) {

@@ -43,11 +43,7 @@ func (c *comment) model(m plan.ModelReport) {
 		}
 	}
 	for _, v := range m.Verdicts {
-		baseline := m.Baseline
-		if runs, ok := m.Against[v.Gate]; ok {
-			baseline = runs
-		}
-		c.verdict(v, baseline)
+		c.verdict(v, baselineOf(m, v.Gate))
 		for _, link := range m.Links {
 			if link.Gate == v.Gate && link.URL != "" {
 				c.printf("[The images that got worse](%s), the worst first: ground truth, release and this model "+

@@ -91,6 +91,9 @@ func (c *call) answer() (int, any) {
 		list := slices.Clone(c.repo.statuses[c.params["ref"]])
 		slices.Reverse(list)
 		return http.StatusOK, page(c, list, c.status)
+	case "POST /repos/{owner}/{repo}/check-runs", "PATCH /repos/{owner}/{repo}/check-runs/{check_run_id}",
+		"GET /repos/{owner}/{repo}/commits/{ref}/check-runs":
+		return c.checkRuns()
 	case "POST /repos/{owner}/{repo}/statuses/{sha}":
 		return c.setStatus(writes)
 	case "GET /repos/{owner}/{repo}/issues/{issue_number}/comments",

@@ -71,6 +71,7 @@ type Repo struct {
 	pulls       []*pull
 	comments    []*comment
 	statuses    map[string][]*status // by commit, the oldest first
+	runs        []*checkRun          // the oldest first
 }
 
 type team struct {

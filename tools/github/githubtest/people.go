@@ -126,7 +126,7 @@ func (s *Server) Merge(r *Repo, number int) error {
 	s.refresh(r)
 	p := r.pull(number)
 	for _, context := range r.required {
-		if st := r.newest(p.head, context); st == nil || st.state != "success" {
+		if !r.green(p.head, context) {
 			return fmt.Errorf("required status check %q is not successful", context)
 		}
 	}
