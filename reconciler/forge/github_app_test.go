@@ -2,6 +2,7 @@ package forge
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"strings"
 	"testing"
@@ -136,7 +137,7 @@ func TestGitHubAppRefused(t *testing.T) {
 func TestGitHubAppLacksPermissions(t *testing.T) {
 	s, f, server, repo, in := newGitHubApp(t)
 	s.work.push("main", map[string]string{"models/a.yaml": "1"}, "first")
-	server.Require(repo, "aob/release")
+	server.RequireFrom(repo, in.ID, "aob/release")
 	setup, err := f.Check(t.Context())
 	if err != nil || len(setup.Problems) > 0 {
 		t.Fatalf("all is right: %v, %v", setup.Problems, err)
@@ -155,5 +156,31 @@ func TestGitHubAppLacksPermissions(t *testing.T) {
 	if err := f.Comment(t.Context(), number, "report", "hello"); err == nil ||
 		!strings.Contains(err.Error(), "the GitHub App lacks a permission") {
 		t.Errorf("a comment: %v", err)
+	}
+}
+
+// A rule must take aob/release from AOB's App alone, as everybody who may write can set a status.
+func TestGitHubAppIsTheSource(t *testing.T) {
+	s, f, server, repo, in := newGitHubApp(t)
+	s.work.push("main", map[string]string{"models/a.yaml": "1"}, "first")
+	byToken := as(t, server, repo, server.User("aob").Token)
+	server.Allow(repo, server.User("aob"), "write")
+	for name, c := range map[string]struct {
+		source       int64
+		asApp, asOne string
+	}{
+		"any source":  {0, "takes the check aob/release from any source", ""},
+		"AOB's App":   {in.ID, "", "from App %d alone, and aob uses a token"},
+		"another App": {999, "from App 999 alone, and aob is App", "from App 999 alone, and aob uses a token"},
+	} {
+		server.RequireFrom(repo, c.source, "aob/release")
+		asOne := strings.ReplaceAll(c.asOne, "%d", fmt.Sprint(in.ID))
+		for of, want := range map[*GitHub]string{f: c.asApp, byToken: asOne} {
+			setup, err := of.Check(t.Context())
+			got := strings.TrimSuffix(strings.Join(append(setup.Problems, setup.Unprotected), "; "), "; ")
+			if err != nil || (want == "") != (got == "") || !strings.Contains(got, want) {
+				t.Errorf("%s: got %q, %v; want %q", name, got, err, want)
+			}
+		}
 	}
 }

@@ -70,7 +70,20 @@ func (f *GitHub) Check(ctx context.Context) (setup delivery.Setup, err error) {
 	if err != nil {
 		return setup, err
 	}
-	if !requiresRelease(branch, rules) {
+	wanted, sources := requiresRelease(branch, rules)
+	switch {
+	case f.app == nil && wanted && len(sources) > 0 && !slices.Contains(sources, 0):
+		add("branch %s of %s takes the status %s from App %d alone, and aob uses a token, so nothing can be merged; "+
+			"choose any source in the rule, or make aob that App", f.branch, f.name(), delivery.ContextRelease, sources[0])
+	case f.app != nil && wanted && !slices.Contains(sources, f.app.ID) && slices.ContainsFunc(sources, isApp):
+		add("branch %s of %s takes the check %s from App %d alone, and aob is App %d, so nothing can be merged; choose "+
+			"aob's App as the source in the rule", f.branch, f.name(), delivery.ContextRelease,
+			sources[slices.IndexFunc(sources, isApp)], f.app.ID)
+	case f.app != nil && wanted && !slices.Contains(sources, f.app.ID):
+		setup.Unprotected = fmt.Sprintf("branch %s of %s takes the check %s from any source, so anybody who may write "+
+			"can set it; choose aob's App as the source in the ruleset (docs/github.md)", f.branch, f.name(),
+			delivery.ContextRelease)
+	case !wanted:
 		setup.Unprotected = fmt.Sprintf("branch %s of %s does not require the status %s, so anybody who may write can "+
 			"merge what no gate has passed; add a ruleset or a branch protection that requires that status "+
 			"(docs/github.md)", f.branch, f.name(), delivery.ContextRelease)
@@ -78,18 +91,32 @@ func (f *GitHub) Check(ctx context.Context) (setup delivery.Setup, err error) {
 	return setup, nil
 }
 
-// requiresRelease reports whether a branch requires the status aob/release, by a ruleset or by its protection.
-func requiresRelease(branch *github.Branch, rules *github.BranchRules) bool {
+func isApp(source int64) bool { return source > 0 }
+
+// requiresRelease reports whether a branch requires the status aob/release, by a ruleset or by its protection, and from
+// which Apps the rules take it; 0 is any source.
+func requiresRelease(branch *github.Branch, rules *github.BranchRules) (wanted bool, sources []int64) {
 	for _, rule := range rules.RequiredStatusChecks {
 		for _, check := range rule.Parameters.RequiredStatusChecks {
 			if strings.EqualFold(check.Context, delivery.ContextRelease) {
-				return true
+				sources = append(sources, check.GetIntegrationID())
 			}
 		}
 	}
-	return slices.ContainsFunc(branch.GetProtection().GetRequiredStatusChecks().GetContexts(), func(c string) bool {
-		return branch.GetProtected() && strings.EqualFold(c, delivery.ContextRelease)
-	})
+	if protection := branch.GetProtection().GetRequiredStatusChecks(); branch.GetProtected() {
+		named := false
+		for _, check := range protection.GetChecks() {
+			if strings.EqualFold(check.Context, delivery.ContextRelease) {
+				named, sources = true, append(sources, max(check.GetAppID(), 0))
+			}
+		}
+		if !named && slices.ContainsFunc(protection.GetContexts(), func(c string) bool {
+			return strings.EqualFold(c, delivery.ContextRelease)
+		}) {
+			sources = append(sources, 0)
+		}
+	}
+	return len(sources) > 0, sources
 }
 
 // checkHooks returns the problem with AOB's webhook, or "". GitHub shows webhooks only to administrators of the

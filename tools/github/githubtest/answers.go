@@ -464,7 +464,11 @@ func (c *call) branch() (int, any) {
 func (c *call) rules() (int, any) {
 	checks := []any{}
 	for _, context := range c.repo.required {
-		checks = append(checks, object{"context": context})
+		check := object{"context": context}
+		if c.repo.source != 0 {
+			check["integration_id"] = c.repo.source
+		}
+		checks = append(checks, check)
 	}
 	if len(checks) == 0 || c.params["branch"] != "main" {
 		return http.StatusOK, []any{}

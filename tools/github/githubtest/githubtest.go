@@ -67,6 +67,7 @@ type Repo struct {
 	parent      *Repo // of a fork
 	may         map[string]string
 	required    []string // contexts that the branch main requires
+	source      int64    // the App that they must be of; 0 for any source
 	archived    bool
 	pulls       []*pull
 	comments    []*comment

@@ -70,6 +70,13 @@ func (s *Server) Require(r *Repo, contexts ...string) {
 	r.required = contexts
 }
 
+// RequireFrom makes the branch main require contexts from an App.
+func (s *Server) RequireFrom(r *Repo, app int64, contexts ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r.required, r.source = contexts, app
+}
+
 // Archive archives a repository.
 func (s *Server) Archive(r *Repo) {
 	s.mu.Lock()
