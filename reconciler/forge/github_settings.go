@@ -74,10 +74,11 @@ func (f *GitHub) Check(ctx context.Context) (setup delivery.Setup, err error) {
 	switch {
 	case f.app == nil && wanted && len(sources) > 0 && !slices.Contains(sources, 0):
 		add("branch %s of %s takes the status %s from App %d alone, and aob uses a token, so nothing can be merged; "+
-			"choose any source in the rule, or make aob that App", f.branch, f.name(), delivery.ContextRelease, sources[0])
+			"choose any source in the rule, or make aob that App", f.branch, f.name(), delivery.ContextRelease,
+			sources[0])
 	case f.app != nil && wanted && !slices.Contains(sources, f.app.ID) && slices.ContainsFunc(sources, isApp):
-		add("branch %s of %s takes the check %s from App %d alone, and aob is App %d, so nothing can be merged; choose "+
-			"aob's App as the source in the rule", f.branch, f.name(), delivery.ContextRelease,
+		add("branch %s of %s takes the check %s from App %d alone, and aob is App %d, so nothing can be merged; "+
+			"choose aob's App as the source in the rule", f.branch, f.name(), delivery.ContextRelease,
 			sources[slices.IndexFunc(sources, isApp)], f.app.ID)
 	case f.app != nil && wanted && !slices.Contains(sources, f.app.ID):
 		setup.Unprotected = fmt.Sprintf("branch %s of %s takes the check %s from any source, so anybody who may write "+
