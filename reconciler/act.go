@@ -186,8 +186,29 @@ func (r *Reconciler) commitRelease(ctx context.Context, s plan.CommitRelease) er
 		return err
 	}
 	r.push(s, s.PR.HeadRef, func(ctx context.Context) error {
+		if r.Committer != nil {
+			return r.commitOnForge(ctx, s.PR, commit, message, files)
+		}
 		return moved(r.Repo.Push(ctx, commit, git.Branch+s.PR.HeadRef, s.PR.Head))
 	}, nil)
+	return nil
+}
+
+// commitOnForge has the forge make the commit that AOB has made in its mirror, so that the forge signs it.
+func (r *Reconciler) commitOnForge(ctx context.Context, pr delivery.PullRequest, own, message string,
+	files map[string][]byte) error {
+	want, err := r.Repo.TreeHash(own)
+	if err != nil {
+		return err
+	}
+	commit, tree, err := r.Committer.Commit(ctx, pr.HeadRef, pr.Head, message, files)
+	if err != nil {
+		return err
+	}
+	if tree != want {
+		return delivery.Blockedf("find out what changes files there, such as a filter of the server, and push again",
+			"the forge's commit %.10s on %s has other files than aob asked for", commit, pr.HeadRef)
+	}
 	return nil
 }
 

@@ -34,6 +34,7 @@ type (
 		At(ctx context.Context, ref string) (commit string, err error)
 		// Commit makes a commit by AOB. The same input gives the same commit.
 		Commit(parents []string, files map[string][]byte, when time.Time, message string) (hash string, err error)
+		TreeHash(commit string) (hash string, err error)
 		Author(commit string) (name, email string, when time.Time, err error)
 		Push(ctx context.Context, hash, ref, old string) error
 	}
@@ -42,6 +43,13 @@ type (
 		poll.API
 		post.API
 		OpenPR(ctx context.Context, head, base, title, body string) (number int, err error)
+	}
+	// Committer makes commits on the forge, which signs them.
+	Committer interface {
+		// Commit adds files to a branch that is at old, and returns the commit and the hash of its tree. The error is a
+		// delivery.Wait if the branch is elsewhere.
+		Commit(ctx context.Context, branch, old, message string, files map[string][]byte) (commit, tree string,
+			err error)
 	}
 	// Runs is the slow work outside the loop.
 	Runs interface {
@@ -138,6 +146,8 @@ type Reconciler struct {
 	Epochs   func(run delivery.Digest) ([]byte, error)     // the metrics.jsonl of a training, for the trackers
 	Bundles  string                                        // the address of bundles, for the trackers
 
+	// Committer makes the release commits; nil: AOB pushes its own.
+	Committer Committer
 	// CheckDetails: the forge shows delivery.CheckDetails beside checks.
 	CheckDetails bool
 

@@ -594,6 +594,8 @@ func (r *simRepo) Commit(parents []string, files map[string][]byte, when time.Ti
 	return id, nil
 }
 
+func (r *simRepo) TreeHash(commit string) (string, error) { return hash(r.commits[commit].files), nil }
+
 func (r *simRepo) Subject(string) (string, error) { return "", nil }
 
 func (r *simRepo) Author(commit string) (string, string, time.Time, error) {

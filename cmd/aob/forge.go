@@ -80,6 +80,7 @@ func connect(s intent.Server, app *forge.App, settings forge.Settings, log *slog
 		settings.Hooks = strings.TrimRight(s.Listen.URL, "/") + "/webhook"
 	}
 	settings.URL, settings.Repo, settings.HookSecret, settings.App = f.URL, f.Repo, hookSecret, app
+	settings.Signs = f.Signs
 	settings.Token = func() string {
 		token, err := secret(f.TokenEnv, f.TokenFile)
 		if err != nil {

@@ -374,6 +374,9 @@ func (p *server) openSite(context.Context) error {
 	}
 	r.Forge, p.source.Merger, p.source.UserComments = connection.Forge, connection.Merge, connection.UserComments
 	r.CheckDetails = connection.Details
+	if connection.Committer != nil {
+		r.Committer = connection.Committer
+	}
 	r.Server.Socket = connection.UserComments != nil
 	p.web = web.Server{Source: p.source, Metrics: p.metrics, Log: p.log,
 		Socket:  cmp.Or(s.Socket, st.path("aob.sock")),

@@ -47,6 +47,7 @@ type Settings struct {
 	Repo       string        // owner/name
 	Token      func() string // called before each request
 	App        *App          // of GitHub, in place of a token; nil for none
+	Signs      bool          // the forge makes the release commits and signs them
 	Hooks      string        // the URL of AOB's webhook; empty if no webhooks are expected
 	HookSecret string        // empty if webhooks are not accepted
 
@@ -82,6 +83,9 @@ type Connection struct {
 	// Details: checks show delivery.CheckDetails.
 	Details bool
 
+	// Committer makes commits on the forge; nil if AOB pushes its own.
+	Committer Committer
+
 	// Deployments shows how far releases have come; nil if the forge has no page for that.
 	Deployments Deployments
 
@@ -92,6 +96,13 @@ type Connection struct {
 	UserComments interface {
 		AddUserComment(ctx context.Context, pr int, author, body string) error
 	}
+}
+
+// A Committer makes commits on a forge, which signs them.
+type Committer interface {
+	// Commit adds files to a branch that is at old, and returns the commit and the hash of its tree. The error is a
+	// [delivery.Wait] if the branch is elsewhere.
+	Commit(ctx context.Context, branch, old, message string, files map[string][]byte) (commit, tree string, err error)
 }
 
 // Deployments is the part of a forge that shows where releases run.

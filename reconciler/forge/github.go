@@ -70,6 +70,9 @@ func connectGitHub(s Settings) (Connection, error) {
 	}
 	c, err := s.withWebhook(f, &f.arrived, f.keepPress)
 	c.Details = f.app != nil
+	if s.Signs {
+		c.Committer = f
+	}
 	return c, err
 }
 

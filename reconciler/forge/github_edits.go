@@ -5,8 +5,7 @@ package forge
 
 import (
 	"context"
-	"fmt"
-	"net/http"
+	"errors"
 	"sync"
 	"time"
 
@@ -90,37 +89,23 @@ type node struct {
 
 // askEdits asks about at most 100 comments.
 func (f *GitHub) askEdits(ctx context.Context, ids []string) error {
-	address := "graphql"
-	if f.url != publicGitHub {
-		address = f.url + "/api/graphql"
-	}
 	const query = "query($ids: [ID!]!) { nodes(ids: $ids) { ... on IssueComment { id body updatedAt lastEditedAt } } }"
-	req, err := f.client.NewRequest(ctx, http.MethodPost, address, map[string]any{"query": query,
-		"variables": map[string]any{"ids": ids}})
-	if err != nil {
-		return err
-	}
-	var answer struct {
-		Data struct {
-			Nodes []*struct {
-				ID           string
-				Body         string
-				UpdatedAt    time.Time
-				LastEditedAt *time.Time
-			}
+	var data struct {
+		Nodes []*struct {
+			ID           string
+			Body         string
+			UpdatedAt    time.Time
+			LastEditedAt *time.Time
 		}
-		Errors []struct{ Message string }
 	}
-	if _, err := f.client.Do(req, &answer); err != nil {
+	err := f.graphQL(ctx, query, map[string]any{"ids": ids}, &data)
+	if _, some := errors.AsType[*graphQLError](err); err != nil && !(some && len(data.Nodes) > 0) {
 		return err
 	}
-	for _, n := range answer.Data.Nodes {
+	for _, n := range data.Nodes {
 		if n != nil && n.ID != "" {
 			f.edits.note(n.ID, versionOf(n.Body, n.UpdatedAt.UTC()), n.LastEditedAt != nil)
 		}
-	}
-	if len(answer.Errors) > 0 && len(answer.Data.Nodes) == 0 {
-		return fmt.Errorf("GraphQL: %s", delivery.PlainText(answer.Errors[0].Message, 200))
 	}
 	return nil
 }

@@ -167,6 +167,17 @@ func (m *Mirror) Subject(commit string) (string, error) {
 	return delivery.Cut(strings.TrimSpace(line), maxSubject), nil
 }
 
+// TreeHash returns the hash of a commit's tree.
+func (m *Mirror) TreeHash(commit string) (string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	list, err := m.commitsOf(commit)
+	if err != nil {
+		return "", err
+	}
+	return list[0].tree.String(), nil
+}
+
 // Author returns the author of a commit and the author time.
 func (m *Mirror) Author(commit string) (name, email string, when time.Time, err error) {
 	head, _, err := m.text(commit)

@@ -74,7 +74,8 @@ type ServerForgeSettings struct {
 	WebhookSecretEnv  string `json:"webhookSecretEnv,omitempty" check:"optional,variable"`
 	WebhookSecretFile string `json:"webhookSecretFile,omitempty" check:"optional,path"`
 
-	App *ServerGitHubApp `json:"app,omitempty" check:"optional"`
+	App   *ServerGitHubApp `json:"app,omitempty" check:"optional"`
+	Signs bool             `json:"signs,omitempty" check:"optional"`
 }
 
 // ServerGitHubApp is AOB as a GitHub App.
@@ -346,6 +347,9 @@ func (d *document) forge(f ServerForge, known []string) {
 		}
 		if settings.Repo == "" {
 			d.complain(member(at, "repo"), "missing: the repository there: owner/name")
+		}
+		if settings.Signs && kind != "github" {
+			d.complain(member(at, "signs"), "only github makes commits itself; want commits.signingKey")
 		}
 		if settings.App != nil && kind != "github" {
 			d.complain(member(at, "app"), "only github has Apps; want tokenEnv or tokenFile")

@@ -67,6 +67,8 @@ var serverDocs = map[string]map[string]string{
 		"webhookSecretFile": "The file that holds the webhook's secret.",
 		"app": "On GitHub: AOB is this GitHub App and needs no access token. It then shows check runs with " +
 			"annotations and buttons; see docs/github.md.",
+		"signs": "On GitHub: GitHub makes the release commits and signs them, for branches that require signed " +
+			"commits. Otherwise AOB makes them, and signs them with commits.signingKey.",
 	},
 	"ServerGitHubApp": {
 		"id":           "The App ID, a number in the App's settings.",

@@ -203,6 +203,8 @@ func TestServerComplaints(t *testing.T) {
 			"aob.yaml:2:61: forge.gitea.app: only github has Apps; want tokenEnv or tokenFile"},
 		{"an App and a token", "repository: x\nforge: {github: {repo: a/b, tokenEnv: T, app: {id: 7, keyFile: k}}}\n",
 			"aob.yaml:2:17: forge.github: want app or a token, and not both"},
+		{"signs on Gitea", gitea + "tokenEnv: T, signs: true}}\n",
+			"aob.yaml:2:76: forge.gitea.signs: only github makes commits itself; want commits.signingKey"},
 		{"an App", "repository: x\nforge: {github: {repo: a/b, app: {id: 7, keyFile: k}}}\n", ""},
 		{"certificate alone", "repository: x\nlisten: {certificate: c.pem}\n",
 			"aob.yaml:2:9: listen: want certificate and key together, or neither"},

@@ -56,6 +56,7 @@ type Server struct {
 	apps    []*App
 	spent   int // requests that count against the limit
 	limit   int // requests an hour
+	answer  func(*http.Request) string // of the GraphQL API; "" for its own
 	refusal func(*http.Request) (status int, header http.Header, message string)
 }
 
@@ -69,6 +70,8 @@ type Repo struct {
 	required    []string // contexts that the branch main requires
 	source      int64    // the App that they must be of; 0 for any source
 	archived    bool
+	signed      []string // commits that GitHub has made
+	refuses     string   // why its rules refuse commits; "" if they do not
 	pulls       []*pull
 	comments    []*comment
 	statuses    map[string][]*status // by commit, the oldest first

@@ -99,6 +99,13 @@ func (s *Server) Refuse(refuse func(*http.Request) (status int, header http.Head
 	s.refusal = refuse
 }
 
+// Answer lets the GraphQL API answer as answer says, where that is not "".
+func (s *Server) Answer(answer func(*http.Request) string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answer = answer
+}
+
 // Spent returns how many requests have counted against the limit: all but those that were answered with 304.
 func (s *Server) Spent() int {
 	s.mu.Lock()
