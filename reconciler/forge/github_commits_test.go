@@ -67,7 +67,7 @@ func TestGitHubCommits(t *testing.T) {
 			}
 			for text, limited := range map[string]bool{
 				`{"data":null,"errors":[{"type":"RATE_LIMITED","message":"API rate limit exceeded"}]}`: true,
-				`{"data":{"createCommitOnBranch":{"commit":null}}}`:                                     false,
+				`{"data":{"createCommitOnBranch":{"commit":null}}}`:                                    false,
 				`{"data":[]}`: false,
 			} {
 				server.Answer(func(r *http.Request) string {

@@ -54,8 +54,8 @@ type Server struct {
 	repos   map[string]*Repo // by owner/name
 	teams   []*team
 	apps    []*App
-	spent   int // requests that count against the limit
-	limit   int // requests an hour
+	spent   int                        // requests that count against the limit
+	limit   int                        // requests an hour
 	answer  func(*http.Request) string // of the GraphQL API; "" for its own
 	refusal func(*http.Request) (status int, header http.Header, message string)
 }
