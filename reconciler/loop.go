@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -75,6 +76,7 @@ func (r *Reconciler) Reconcile(ctx context.Context) (again time.Time, err error)
 	}
 	p := r.plan(ctx, &world)
 	lap = r.lap("plan", lap)
+	r.observed.queued = r.queued(ctx, world)
 	if r.Blobs != nil && len(p.CheckStore) > 0 {
 		r.Blobs.Ask(p.CheckStore...)
 	}
@@ -170,7 +172,7 @@ func (r *Reconciler) asBefore(p *plan.Plan) {
 
 // requestReads requests the comments and statuses that the plan needs.
 func (r *Reconciler) requestReads(p plan.Plan) {
-	r.answers.Want(p, r.board.RolloutCommits(p), owners(r.observed.world), r.pulls.MayBeLost(p))
+	r.answers.Want(p, slices.Concat(r.board.RolloutCommits(p), r.queuedCommits()), owners(r.observed.world), r.pulls.MayBeLost(p))
 }
 
 // settle stores the plan of a turn, and when the next turn is due.

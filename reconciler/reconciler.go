@@ -146,6 +146,8 @@ type Reconciler struct {
 	Epochs   func(run delivery.Digest) ([]byte, error)     // the metrics.jsonl of a training, for the trackers
 	Bundles  string                                        // the address of bundles, for the trackers
 
+	// Queue begins the names of the branches of the forge's merge queue; empty if it has none.
+	Queue string
 	// Committer makes the release commits; nil: AOB pushes its own.
 	Committer Committer
 	// CheckDetails: the forge shows delivery.CheckDetails beside checks.
@@ -160,12 +162,13 @@ type Reconciler struct {
 	Log *slog.Logger
 	Now func() time.Time
 
-	wake     turn.Signal
-	requests chan func()                   // functions to call between turns
-	last     atomic.Pointer[view.Snapshot] // of the last turn
-	observed observed                      // of the last turn
-	memory   plan.Memory                   // parts of the last plan
-	written  map[int]written               // reports, by pull request
+	wake        turn.Signal
+	requests    chan func()                   // functions to call between turns
+	last        atomic.Pointer[view.Snapshot] // of the last turn
+	observed    observed                      // of the last turn
+	memory      plan.Memory                   // parts of the last plan
+	queueMemory plan.Memory                   // the same, of what the merge queue wants
+	written     map[int]written               // reports, by pull request
 
 	git     *poll.Git   // what is known of git
 	answers *poll.Forge // what is known of the forge
@@ -203,8 +206,9 @@ type observed struct {
 	evidence  *plan.Evidence                      // as read last; nil until read
 	spent     map[delivery.Digest]delivery.Spend  // as stored last; nil until read
 
-	plan  plan.Plan
-	world plan.World
+	plan   plan.Plan
+	queued []plan.ProposalReport // about the merge queue
+	world  plan.World
 }
 
 // A taken is a step that succeeded.

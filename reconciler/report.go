@@ -42,6 +42,7 @@ func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]
 	for _, f := range p.Fleets {
 		errs = append(errs, r.board.Rollout(ctx, p.Main.Commit, f, moves(p, f.Fleet)))
 	}
+	errs = append(errs, r.reportQueued(ctx, spoken))
 	maps.DeleteFunc(r.written, func(number int, _ written) bool { return proposals[number] == nil })
 	r.board.EndDisputes()
 	return errors.Join(errs...)

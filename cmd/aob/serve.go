@@ -373,7 +373,7 @@ func (p *server) openSite(context.Context) error {
 		return err
 	}
 	r.Forge, p.source.Merger, p.source.UserComments = connection.Forge, connection.Merge, connection.UserComments
-	r.CheckDetails = connection.Details
+	r.CheckDetails, r.Queue = connection.Details, connection.Queue
 	if connection.Committer != nil {
 		r.Committer = connection.Committer
 	}

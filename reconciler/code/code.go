@@ -45,6 +45,10 @@ const (
 	document   = "document {count} says version {version} of {model} for "
 )
 
+// Of merge queues.
+var QueueUnjudged = fact("queue.unjudged", "nobody has judged what the merge queue puts together here[: {names}]; "+
+	"rebase the pull request when the others are merged")
+
 // Of what the facts inside are.
 var (
 	Plain        = fact("plain", "{text}")    // a text from outside

@@ -83,6 +83,10 @@ type Connection struct {
 	// Details: checks show delivery.CheckDetails.
 	Details bool
 
+	// Queue begins the names of the branches of the forge's merge queue, before MAIN/pr-NUMBER-COMMIT; empty if it has
+	// none.
+	Queue string
+
 	// Committer makes commits on the forge; nil if AOB pushes its own.
 	Committer Committer
 

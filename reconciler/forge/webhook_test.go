@@ -13,6 +13,8 @@ import (
 	"testing"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/autonomos/aob/tools/github/githubtest"
 )
 
 func sign(secret, body string) string {
@@ -112,4 +114,20 @@ func FuzzWebhook(f *testing.F) {
 			}
 		}
 	})
+}
+
+// The webhook of a merge queue names the commit that waits for statuses.
+func TestWebhookOfAMergeQueue(t *testing.T) {
+	server := githubtest.Start(t)
+	repo := server.Repo("ada", "intent")
+	read, err := Webhook(hookSecret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	commit := strings.Repeat("0123456789", 4)
+	ref := "refs/heads/gh-readonly-queue/main/pr-7-" + commit
+	got, err := read(server.MergeGroup(repo, ref, commit, hookSecret))
+	if want := (Event{"merge_group", ref, commit}); err != nil || got != want {
+		t.Errorf("got %+v, %v; want %+v", got, err, want)
+	}
 }

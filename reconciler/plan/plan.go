@@ -26,6 +26,7 @@
 //   - unread.go: what waits while something cannot be read.
 //   - need.go: which runs are needed, and when the others end.
 //   - queue.go: the order in which runs start.
+//   - queued.go: what a merge queue puts together.
 //   - step.go: the kinds of steps.
 package plan
 

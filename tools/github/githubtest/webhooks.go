@@ -75,3 +75,13 @@ func (s *Server) about(r *Repo, by *User, run int64, o object) {
 	o["repository"] = over(o["repository"], object{"id": r.id, "name": r.Name, "full_name": r.Owner + "/" + r.Name})
 	o["sender"] = over(o["sender"], s.account(by))
 }
+
+// MergeGroup returns the webhook that asks for checks on a commit of the merge queue.
+func (s *Server) MergeGroup(r *Repo, ref, commit, secret string) *http.Request {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.webhook(secret, "merge_group", "checks_requested", func(o object) {
+		o["merge_group"] = over(o["merge_group"], object{"head_ref": ref, "head_sha": commit})
+		o["repository"] = over(o["repository"], object{"id": r.id, "name": r.Name, "full_name": r.Owner + "/" + r.Name})
+	})
+}
