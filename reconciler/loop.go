@@ -172,7 +172,8 @@ func (r *Reconciler) asBefore(p *plan.Plan) {
 
 // requestReads requests the comments and statuses that the plan needs.
 func (r *Reconciler) requestReads(p plan.Plan) {
-	r.answers.Want(p, slices.Concat(r.board.RolloutCommits(p), r.queuedCommits()), owners(r.observed.world), r.pulls.MayBeLost(p))
+	commits := slices.Concat(r.board.RolloutCommits(p), r.queuedCommits())
+	r.answers.Want(p, commits, owners(r.observed.world), r.pulls.MayBeLost(p))
 }
 
 // settle stores the plan of a turn, and when the next turn is due.

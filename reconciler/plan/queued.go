@@ -11,8 +11,8 @@ import (
 
 // Queued judges the commits that a merge queue wants to make main's, each as the result of merging it. Nothing runs for
 // them: each pull request in the queue was judged before, so evidence is missing where nobody has judged what they
-// yield together, and then the answer is a failure. The plan has reports, and asks for results and scores, but it has no
-// steps.
+// yield together, and then the answer is a failure. The plan has reports, and asks for results and scores, but it has
+// no steps.
 func (k *Memory) Queued(w World, groups []Proposal) Plan {
 	w.Proposals, w.Trials, w.Wanted, w.PowerOf = groups, nil, nil, nil
 	p := k.Make(w)
