@@ -205,7 +205,12 @@ func TestCorrectedForgeSettingsAreReadSoon(t *testing.T) {
 		}
 		return false
 	}
-	set := func(wrong ...string) { s.forge.setup.Problems = wrong }
+	set := func(wrong ...string) {
+		s.forge.setup = delivery.Setup{}
+		for _, text := range wrong {
+			s.forge.setup.Wrong("webhook", "%s", text)
+		}
+	}
 	set("ada/intent has no webhook")
 	if s.now = s.now.Add(poll.SetupLasts); !wrong() {
 		t.Fatal("it is not said")
@@ -228,7 +233,7 @@ func TestCorrectedForgeSettingsAreReadSoon(t *testing.T) {
 // What is wrong with the forge's settings is among the troubles that the status shows.
 func TestForgeSettingsAreChecked(t *testing.T) {
 	s, _ := begun(t)
-	s.forge.setup.Problems = []string{"ada/intent is archived: take it out of the archive"}
+	s.forge.setup.Wrong("repository", "ada/intent is archived").To("take it out of the archive")
 	s.now = s.now.Add(poll.SetupLasts)
 	s.settle()
 	found := false
@@ -238,7 +243,7 @@ func TestForgeSettingsAreChecked(t *testing.T) {
 	if !found {
 		t.Errorf("the troubles are %v", s.loop.turn.Troubles())
 	}
-	s.forge.setup.Problems = nil
+	s.forge.setup = delivery.Setup{}
 	s.now = s.now.Add(poll.SetupLasts)
 	s.settle()
 	if all := s.loop.turn.Troubles(); len(all) > 0 {
@@ -250,7 +255,8 @@ func TestForgeSettingsAreChecked(t *testing.T) {
 func TestRefusedCommitIsShownOnThePullRequest(t *testing.T) {
 	s, _ := begun(t)
 	s.propose("first", 8)
-	s.forge.setup = delivery.Setup{Problems: []string{"x"},
+	s.forge.setup = delivery.Setup{
+		Settings:     []delivery.Setting{{Check: "signatures", State: delivery.SettingWrong, Text: "x"}},
 		MergeRefused: "ada/intent takes only signed commits on main; set commits.signingKey"}
 	s.now = s.now.Add(poll.SetupLasts)
 	s.settle()

@@ -28,7 +28,7 @@ import (
 func newDoctorCommand() *cobra.Command {
 	var o output
 	var config string
-	var onlyAWS bool
+	var onlyAWS, fix bool
 	c := &cobra.Command{
 		Use:   "doctor --config FILE",
 		Short: "Check what the server needs around it, and say what to do",
@@ -37,15 +37,23 @@ datasets, free disk space, the clock, the trackers, the repository, and on the f
 AOB may do, the webhook, branch protection and the owners of gates. It changes nothing,
 and works beside a running server. The exit status is 1 if something is wrong.
 
+With --fix it prints a shell script in place of the list: what is wrong as comments, and the
+commands that set it right, as far as commands can. It runs none of them.
+
 With --aws it checks what trainings on instances of AWS need, and nothing else: credentials,
 each permission, the subnet's way to S3, buckets, the image, quotas, prices and Terraform's
 provider. See docs/aws.md.`,
 		Example: "  aob doctor --config aob.yaml\n" +
 			"  aob doctor --config aob.yaml --aws\n" +
+			"  aob doctor --config aob.yaml --fix > fix.sh    # read it before you run it: sh fix.sh\n" +
 			"  aob doctor --config aob.yaml -o json | jq '.[] | select(.state == \"failed\")'",
 		RunE: func(c *cobra.Command, _ []string) error {
 			list := diagnose(c.Context(), config, onlyAWS)
-			if err := o.print(c.OutOrStdout(), list, func(t *terminal) { t.diagnoses(list) }); err != nil {
+			show := func(t *terminal) { t.diagnoses(list) }
+			if fix {
+				show = func(t *terminal) { t.fixes(list) }
+			}
+			if err := o.print(c.OutOrStdout(), list, show); err != nil {
 				return err
 			}
 			failed := 0
@@ -62,23 +70,31 @@ provider. See docs/aws.md.`,
 	}
 	o.register(c)
 	c.Flags().StringVar(&config, "config", "aob.yaml", "the server's configuration `file`")
+	c.Flags().BoolVar(&fix, "fix", false, "print the commands that set right what is wrong")
 	c.Flags().BoolVar(&onlyAWS, "aws", false, "check what trainings on instances of AWS need, and nothing else")
 	return c
 }
 
 // A diagnosis is the result of one check.
 type diagnosis struct {
-	Check string `json:"check"`
-	State string `json:"state"` // ok, warning or failed
-	Text  string `json:"text"`
-	Do    string `json:"do,omitempty"`
+	Check string   `json:"check"`
+	State string   `json:"state"` // ok, unknown, warning or failed
+	Text  string   `json:"text"`
+	Do    string   `json:"do,omitempty"`
+	Fix   []string `json:"fix,omitempty"` // commands for a shell that do it
 }
 
 const (
 	diagnosisOK      = "ok"
+	diagnosisUnknown = "unknown"
 	diagnosisWarning = "warning"
 	diagnosisFailed  = "failed"
 )
+
+// settingStates are what settings of the forge are as diagnoses.
+var settingStates = map[delivery.SettingState]string{delivery.SettingRight: diagnosisOK,
+	delivery.SettingUnknown: diagnosisUnknown, delivery.SettingRisky: diagnosisWarning,
+	delivery.SettingUnsafe: diagnosisFailed, delivery.SettingWrong: diagnosisFailed}
 
 // diagnosed is the diagnosis of an error, or else of a text.
 func diagnosed(check, text string, err error) diagnosis {
@@ -297,10 +313,6 @@ func diagnoseForge(ctx context.Context, s intent.Server) (list []diagnosis) {
 		return list
 	}
 	main, at, unread := readMain(ctx, s, app)
-	add("repository", fmt.Sprintf("branch %s can be read: %s, %s, %s", s.Main, delivery.Count(main.Models.Len(),
-		"model"),
-		delivery.Count(main.Gates.Len(), "gate"), delivery.Count(main.Fleets.Len(), "fleet")), unread)
-
 	c, err := connect(s, app, forge.Settings{Main: s.Main, Address: s.Repository}, newLog())
 	if err != nil {
 		add("forge", "", err)
@@ -308,22 +320,24 @@ func diagnoseForge(ctx context.Context, s intent.Server) (list []diagnosis) {
 	}
 	setup, err := c.Forge.Check(ctx)
 	now := time.Now()
-	isRepository := settings.URL == "" // of the local forge nothing else is known
-	if err != nil || len(setup.Problems) == 0 && (unread == nil || !isRepository) {
-		add("forge", c.Forge.Address()+" is set up as AOB needs it", err)
+	if unread == nil || err == nil && len(setup.Problems()) == 0 { // else the forge says why it cannot be read
+		add("repository", fmt.Sprintf("branch %s can be read: %s, %s, %s", s.Main, delivery.Count(main.Models.Len(),
+			"model"), delivery.Count(main.Gates.Len(), "gate"), delivery.Count(main.Fleets.Len(), "fleet")), unread)
 	}
-	for _, problem := range setup.Problems {
-		text, do, _ := strings.Cut(problem, "; ")
-		list = append(list, diagnosis{Check: "forge", State: diagnosisFailed, Text: text, Do: do})
+	if err != nil {
+		add("forge", "", err)
+	}
+	if settings.URL == "" && unread != nil {
+		setup.Settings = nil // the local forge is the repository, which is not there
+	}
+	for _, one := range setup.Settings {
+		list = append(list, diagnosis{Check: one.Check, State: settingStates[one.State], Text: one.Text, Do: one.Do,
+			Fix: one.Fix})
 	}
 	if settings.URL != "" && c.Webhook == nil {
 		list = append(list, diagnosis{Check: "webhook", State: diagnosisWarning, Text: fmt.Sprintf("no webhook is "+
 			"accepted, so aob notices changes only every %s", s.Poll.Forge), Do: fmt.Sprintf("set "+
-			"forge.%s.webhookSecretFile, and add the webhook (docs/gitea.md)", kind)})
-	}
-	if setup.Unprotected != "" {
-		text, do, _ := strings.Cut(setup.Unprotected, "; ")
-		list = append(list, diagnosis{Check: "branch protection", State: diagnosisFailed, Text: text, Do: do})
+			"forge.%s.webhookSecretFile, and add the webhook (docs/%[1]s.md)", kind)})
 	}
 	if err == nil {
 		list = append(list, diagnoseOwners(ctx, c.Forge, main)...)
@@ -422,12 +436,29 @@ func diagnoseClock(now, commit, there time.Time) diagnosis {
 }
 
 func (t *terminal) diagnoses(list []diagnosis) {
-	styles := map[string]style{diagnosisOK: green, diagnosisWarning: yellow, diagnosisFailed: red}
+	styles := map[string]style{diagnosisOK: green, diagnosisUnknown: yellow, diagnosisWarning: yellow,
+		diagnosisFailed: red}
 	for _, d := range list {
 		state := t.styled(styles[d.State], d.State) + safeText(strings.Repeat(" ", 8-len(d.State)))
 		t.item(state, "        ", d.Check+": "+d.Text)
 		if d.Do != "" && d.State != diagnosisOK {
 			t.paragraph("        ", "-> "+d.Do)
+		}
+	}
+}
+
+// fixes prints a script for a shell: what is wrong as comments, with the commands that set it right.
+func (t *terminal) fixes(list []diagnosis) {
+	for _, d := range list {
+		if d.State == diagnosisOK || d.Do == "" {
+			continue
+		}
+		t.printf("# %s: %s\n", d.Check, d.Text)
+		if len(d.Fix) == 0 {
+			t.printf("# -> %s\n", d.Do)
+		}
+		for _, command := range d.Fix {
+			t.printf("%s\n", command)
 		}
 	}
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -16,9 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/autonomos/aob"
 	"github.com/autonomos/aob/reconciler/intent"
-	"github.com/autonomos/aob/tools/gitea/giteatest"
 )
 
 // Everything that a server needs around it is checked, each with what to do.
@@ -69,7 +66,7 @@ func TestDoctorSaysWhatIsMissing(t *testing.T) {
 		{Check: "dataset dir:shapes", State: diagnosisFailed, Text: "no such folder", Do: "put the folder there"},
 		{Check: "server", State: diagnosisOK, Text: "no aob serve works in"},
 		{Check: "repository", State: diagnosisOK, Text: "branch main can be read: 1 model, 1 gate, 1 fleet"},
-		{Check: "forge", State: diagnosisOK},
+		{Check: "ways around", State: diagnosisOK},
 		{Check: "owners of gate production", State: diagnosisFailed, Text: "nobody-of-this-name is no user and no " +
 			"group",
 			Do: "correct owners: in gates/production.yaml"},
@@ -98,7 +95,7 @@ func TestDoctorSaysWhatIsMissing(t *testing.T) {
 	// A repository that is not there is not set up.
 	s.Repository = filepath.Join(dir, "gone.git")
 	for _, d := range diagnoseForge(t.Context(), s) {
-		if d.Check == "forge" && d.State == diagnosisOK {
+		if d.Check == "ways around" {
 			t.Errorf("of a missing repository: %+v", d)
 		}
 	}
@@ -156,71 +153,6 @@ func TestDoctorOfAWrongConfiguration(t *testing.T) {
 		if err != nil || !strings.Contains(string(out), want) {
 			t.Errorf("%s: %s, %v", text, out, err)
 		}
-	}
-}
-
-// The doctor asks Gitea what the server's user may do, whether main is protected, and who owns the gates.
-func TestDoctorAsksGitea(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes seconds: run it without -short")
-	}
-	server := giteatest.Start(t)
-	ada, robot := server.User(t, "ada"), server.User(t, "robot")
-	repo := server.Repo(t, ada, "intent")
-	server.Allow(t, repo, robot, "write")
-	dir := t.TempDir()
-	clone := filepath.Join(dir, "clone")
-	gitOutput(t, "init", "-q", "-b", "main", clone)
-	if err := os.CopyFS(clone, aob.Intent); err != nil {
-		t.Fatal(err)
-	}
-	gitOutput(t, "-C", clone, "add", ".")
-	gitOutput(t, "-C", clone, "-c", "user.name=ada", "-c", "user.email=ada@example.com", "commit", "-qm", "first")
-	gitOutput(t, "-C", clone, "push", "-q", server.PushURL(repo, ada), "main")
-	config, token := filepath.Join(dir, "aob.yaml"), filepath.Join(dir, "token")
-	text := fmt.Sprintf("repository: %s/ada/intent.git\nforge: {gitea: {url: %[1]s, repo: ada/intent, tokenFile: "+
-		"%s}}\n"+
-		"state: %s\ndatasets: {dir: {shapes: %[3]s}}\n", server.URL, token, dir)
-	for path, text := range map[string]string{config: text, token: robot.Token} {
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	is := func(list []diagnosis, check, state, text string) bool {
-		return slices.ContainsFunc(list, func(d diagnosis) bool {
-			return d.Check == check && d.State == state && strings.Contains(d.Text+d.Do, text)
-		})
-	}
-	var list []diagnosis
-	tick := time.NewTicker(500 * time.Millisecond)
-	defer tick.Stop()
-	for range 20 { // Gitea takes a repository for empty for a moment after the first push
-		if list = diagnose(t.Context(), config, false); is(list, "forge", diagnosisOK, "") {
-			break
-		}
-		<-tick.C
-	}
-	for _, want := range []diagnosis{
-		{Check: "repository", State: diagnosisOK, Text: "1 model, 1 gate, 1 fleet"},
-		{Check: "forge", State: diagnosisOK},
-		{Check: "webhook", State: diagnosisWarning, Text: "no webhook is accepted"},
-		{Check: "branch protection", State: diagnosisFailed, Text: "does not require the status aob/release"},
-		{Check: "owners of gate production", State: diagnosisFailed, Text: "vision-leads is"},
-		{Check: "clock", State: diagnosisOK},
-	} {
-		if !is(list, want.Check, want.State, want.Text) {
-			t.Errorf("%s is not %s with %q:\n%+v", want.Check, want.State, want.Text, list)
-		}
-	}
-	server.Protect(t, repo, "main", "aob/release")
-	if list = diagnose(t.Context(), config, false); is(list, "branch protection", diagnosisFailed, "") {
-		t.Errorf("main is protected: %+v", list)
-	}
-	if err := os.WriteFile(token, []byte("wrong"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if list = diagnose(t.Context(), config, false); !is(list, "forge", diagnosisFailed, "token") {
-		t.Errorf("a wrong token: %+v", list)
 	}
 }
 

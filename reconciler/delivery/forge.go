@@ -101,18 +101,6 @@ func Pulls(subject string) []int {
 	return list
 }
 
-// A Setup lists what is wrong with the forge's settings for AOB.
-type Setup struct {
-	Problems []string // sentences that say what to do
-	// MergeRefused says why the forge refuses to merge pull requests with AOB's commits, and what to do. It is empty if
-	// the forge does not refuse, or if AOB may not read that setting.
-	MergeRefused string
-	// Unprotected says why people can merge what AOB has not passed, and what to do. It is empty where AOB knows of no
-	// way.
-	Unprotected string
-	Now         time.Time // the forge's clock; zero if it has none
-}
-
 // The default author of AOB's commits.
 const (
 	CommitName  = "aob"

@@ -144,7 +144,7 @@ func conform(t *testing.T, s *stage) {
 	if s.forge.Address() == "" {
 		t.Error("it has no address")
 	}
-	if setup, err := s.forge.Check(ctx); err != nil || len(setup.Problems) > 0 || setup.MergeRefused != "" {
+	if setup, err := s.forge.Check(ctx); err != nil || len(setup.Problems()) > 0 || setup.MergeRefused != "" {
 		t.Errorf("a forge that is set up well: got %+v, %v", setup, err)
 	}
 
@@ -336,4 +336,14 @@ func must[T any](v T, err error) func(*testing.T) T {
 		}
 		return v
 	}
+}
+
+// faults returns the settings that are not right, as texts.
+func faults(setup delivery.Setup) (list []string) {
+	for _, one := range setup.Settings {
+		if one.State != delivery.SettingRight && one.State != delivery.SettingUnknown {
+			list = append(list, one.Problem())
+		}
+	}
+	return list
 }

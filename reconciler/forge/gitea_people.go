@@ -247,24 +247,27 @@ func (f *Gitea) ownerTeam(ctx context.Context, c *gitea.Client, t *gitea.Team, m
 }
 
 // checkTeams returns the problem that AOB cannot see the members of teams that give write permission, or "".
-func (f *Gitea) checkTeams(c *gitea.Client, teams []*gitea.Team, me account) (problem string, err error) {
+func (f *Gitea) checkTeams(setup *delivery.Setup, c *gitea.Client, teams []*gitea.Team, me account) error {
+	const check = "teams"
 	var hidden []string
 	for _, t := range teams {
 		visible, err := f.seesMembers(c, t)
 		if scope := missingScope(err); scope != "" {
-			return fmt.Sprintf("aob's token has no scope %s, so it cannot see who is in a team; %s", scope,
-				makeToken), nil
+			setup.Wrong(check, "aob's token has no scope %s, so it cannot see who is in a team", scope).To(makeToken)
+			return nil
 		}
 		if err != nil {
-			return "", err
+			return err
 		}
 		if !visible && writes(t) {
 			hidden = append(hidden, delivery.Terminal(t.Name))
 		}
 	}
 	if len(hidden) == 0 {
-		return "", nil
+		setup.Right(check, "aob sees who is in the teams of %s that may write", f.owner)
+		return nil
 	}
-	return fmt.Sprintf("aob cannot see who is in the teams %s of %s, so their members count as readers; add "+
-		"aob's user %s to them", delivery.Cut(strings.Join(hidden, ", "), 200), f.owner, me.name), nil
+	setup.Wrong(check, "aob cannot see who is in the teams %s of %s, so their members count as readers",
+		delivery.Cut(strings.Join(hidden, ", "), 200), f.owner).To(fmt.Sprintf("add aob's user %s to them", me.name))
+	return nil
 }

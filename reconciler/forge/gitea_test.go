@@ -166,7 +166,7 @@ func TestGitea(t *testing.T) {
 			if err != nil {
 				return err.Error()
 			}
-			return strings.Join(setup.Problems, "; ")
+			return strings.Join(setup.Problems(), "; ")
 		}
 		if got := wrong(f); !strings.Contains(got, "aob cannot see who is in the teams secret of vision") {
 			t.Errorf("a team that AOB's user is not in: %s", got)
@@ -323,7 +323,7 @@ func TestGitea(t *testing.T) {
 		}
 		eventually(t, "nothing is wrong with the settings", func() bool { // Gitea takes it for empty for a moment
 			setup, err := f.Check(t.Context())
-			return err == nil && len(setup.Problems) == 0
+			return err == nil && len(setup.Problems()) == 0
 		})
 		// Whether main requires aob/release, and the server's clock, everybody may see.
 		for _, c := range []struct {
@@ -341,8 +341,8 @@ func TestGitea(t *testing.T) {
 				}
 			}
 			setup, err := f.Check(t.Context())
-			if err != nil || c.open != strings.Contains(setup.Unprotected, "main of ada/modest does not require the "+
-				"status aob/release") || time.Until(setup.Now).Abs() > time.Minute {
+			if err != nil || c.open != strings.Contains(strings.Join(faults(setup), "; "), "main of ada/modest does "+
+				"not require the status aob/release") || time.Until(setup.Now).Abs() > time.Minute {
 				t.Errorf("with %q required: %+v, %v", c.contexts, setup, err)
 			}
 			if c.contexts != nil {
@@ -355,8 +355,8 @@ func TestGitea(t *testing.T) {
 		// Gitea shows webhooks to administrators alone, so a missing one shows by its silence.
 		f.hooks, f.started = "http://127.0.0.1:1/webhook", time.Unix(0, 0)
 		if setup, err := f.Check(t.Context()); err != nil ||
-			!strings.Contains(strings.Join(setup.Problems, "; "), "Gitea shows webhooks to administrators") {
-			t.Errorf("a webhook that nobody made: %q, %v", setup.Problems, err)
+			!strings.Contains(strings.Join(setup.Problems(), "; "), "Gitea shows webhooks to administrators") {
+			t.Errorf("a webhook that nobody made: %q, %v", setup.Problems(), err)
 		}
 	})
 
@@ -366,8 +366,8 @@ func TestGitea(t *testing.T) {
 		check := func(f *Gitea, want string) {
 			t.Helper()
 			setup, err := f.Check(t.Context())
-			if err != nil || !strings.Contains(strings.Join(setup.Problems, "; "), want) {
-				t.Errorf("got %q, %v; want %q", setup.Problems, err, want)
+			if err != nil || !strings.Contains(strings.Join(setup.Problems(), "; "), want) {
+				t.Errorf("got %q, %v; want %q", setup.Problems(), err, want)
 			}
 		}
 		check(f, "is empty; push a branch main")
@@ -389,7 +389,7 @@ func TestGitea(t *testing.T) {
 		f.arrived.note(nil)
 		eventually(t, "after a webhook all is well", func() bool {
 			setup, err := f.Check(t.Context()) // Gitea takes a repository for empty for a moment after the first push
-			return err == nil && len(setup.Problems) == 0
+			return err == nil && len(setup.Problems()) == 0
 		})
 		path := fmt.Sprintf("/repos/%s/%s", repo.Owner, repo.Name)
 		edit := func(path string, change map[string]any) {
@@ -797,9 +797,9 @@ func TestSettingsThatStopAOBAreNamed(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if c.want == "" && len(setup.Problems) > 0 || c.want != "" && (len(setup.Problems) != 1 ||
-				!strings.Contains(setup.Problems[0], c.want)) {
-				t.Errorf("got %q, want %q", setup.Problems, c.want)
+			if c.want == "" && len(setup.Problems()) > 0 || c.want != "" && (len(setup.Problems()) != 1 ||
+				!strings.Contains(setup.Problems()[0], c.want)) {
+				t.Errorf("got %q, want %q", setup.Problems(), c.want)
 			}
 		})
 	}

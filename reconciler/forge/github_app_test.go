@@ -139,16 +139,16 @@ func TestGitHubAppLacksPermissions(t *testing.T) {
 	s.work.push("main", map[string]string{"models/a.yaml": "1"}, "first")
 	server.RequireFrom(repo, in.ID, "aob/release")
 	setup, err := f.Check(t.Context())
-	if err != nil || len(setup.Problems) > 0 {
-		t.Fatalf("all is right: %v, %v", setup.Problems, err)
+	if err != nil || len(setup.Problems()) > 0 {
+		t.Fatalf("all is right: %v, %v", setup.Problems(), err)
 	}
 	in.Grant("deployments", "")
 	in.Grant("issues", "read")
 	in.Revoke()
 	setup, err = f.Check(t.Context())
-	if err != nil || len(setup.Problems) != 1 ||
-		!strings.Contains(setup.Problems[0], "may not write Deployments, Issues;") {
-		t.Errorf("got %v, %v", setup.Problems, err)
+	if err != nil || len(setup.Problems()) != 1 ||
+		!strings.Contains(setup.Problems()[0], "may not write Deployments, Issues;") {
+		t.Errorf("got %v, %v", setup.Problems(), err)
 	}
 	s.work.branch("side", s.work.git("rev-parse", "main"))
 	s.work.push("side", map[string]string{"models/a.yaml": "2"}, "second")
@@ -177,7 +177,7 @@ func TestGitHubAppIsTheSource(t *testing.T) {
 		asOne := strings.ReplaceAll(c.asOne, "%d", fmt.Sprint(in.ID))
 		for of, want := range map[*GitHub]string{f: c.asApp, byToken: asOne} {
 			setup, err := of.Check(t.Context())
-			got := strings.TrimSuffix(strings.Join(append(setup.Problems, setup.Unprotected), "; "), "; ")
+			got := strings.Join(faults(setup), "; ")
 			if err != nil || (want == "") != (got == "") || !strings.Contains(got, want) {
 				t.Errorf("%s: got %q, %v; want %q", name, got, err, want)
 			}

@@ -225,7 +225,7 @@ func TestGitHubSettings(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return strings.Join(append(setup.Problems, setup.Unprotected), "; ")
+		return strings.Join(faults(setup), "; ")
 	}
 	if got := wrong(); !strings.Contains(got, "has no branch main") {
 		t.Errorf("an empty repository: %s", got)

@@ -313,8 +313,12 @@ func (f *Local) Commands(ctx context.Context, pr int) ([]delivery.Comment, error
 // Ask does nothing: the authors of commands are verified, so nobody has to confirm one.
 func (f *Local) Ask(context.Context, int, string) ([]delivery.Consent, error) { return nil, nil }
 
-// Check returns no problems: a folder has no settings.
-func (f *Local) Check(context.Context) (delivery.Setup, error) { return delivery.Setup{}, nil }
+// Check says what keeps people from main: nothing does, as a folder has no settings.
+func (f *Local) Check(context.Context) (setup delivery.Setup, err error) {
+	setup.Right("ways around", "whoever can write to %s can push to %s; aob releases only what gates have passed, "+
+		"however it gets there", f.address, f.target)
+	return setup, nil
+}
 
 // Permission returns write for everybody, because who can write to the folder can do everything.
 func (f *Local) Permission(_ context.Context, user string) (delivery.Permission, error) {

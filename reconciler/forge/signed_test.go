@@ -100,10 +100,10 @@ func TestRequiredSignatures(t *testing.T) {
 		switch {
 		case err != nil:
 			t.Error(err)
-		case want == "" && (len(setup.Problems) > 0 || setup.MergeRefused != ""):
+		case want == "" && (len(setup.Problems()) > 0 || setup.MergeRefused != ""):
 			t.Errorf("it says %+v", setup)
-		case !strings.Contains(setup.MergeRefused, want) || want != "" && (len(setup.Problems) != 1 ||
-			setup.Problems[0] != setup.MergeRefused):
+		case !strings.Contains(setup.MergeRefused, want) || want != "" && (len(setup.Problems()) != 1 ||
+			setup.Problems()[0] != setup.MergeRefused):
 			t.Errorf("it says %+v; want %q", setup, want)
 		}
 	}
@@ -126,8 +126,8 @@ func TestRequiredSignatures(t *testing.T) {
 		// Anybody may have made it, so it is no word on other pull requests.
 		setup, err := open(Signed{Email: "aob@example.com", Key: key.Public()}).Check(t.Context())
 		if want := fmt.Sprintf("commit %.10s of pull request %d has the address of aob's commits and no signature",
-			commit, number); err != nil || setup.MergeRefused != "" || len(setup.Problems) != 1 ||
-			!strings.HasPrefix(setup.Problems[0], want) {
+			commit, number); err != nil || setup.MergeRefused != "" || len(setup.Problems()) != 1 ||
+			!strings.HasPrefix(setup.Problems()[0], want) {
 			t.Errorf("it says %+v, %v; want %q", setup, err, want)
 		}
 		call("PATCH", fmt.Sprintf("/pulls/%d", number), map[string]string{"state": "closed"}, nil)
@@ -308,8 +308,8 @@ func TestAddressInACommitIsNotTakenForAOBs(t *testing.T) {
 				t.Fatalf("pull requests: %+v, %v", prs, err)
 			}
 			wrong, unsigned, err := f.checkHeads(t.Context(), account{name: "aob"})
-			if err != nil || (wrong != "") != c.wantWrong || (unsigned != "") != c.unsigned {
-				t.Errorf("it says %q and %q, %v", wrong, unsigned, err)
+			if err != nil || (wrong.Text != "") != c.wantWrong || (unsigned.Text != "") != c.unsigned {
+				t.Errorf("it says %+v and %+v, %v", wrong, unsigned, err)
 			}
 		})
 	}

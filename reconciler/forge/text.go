@@ -2,6 +2,7 @@ package forge
 
 import (
 	"cmp"
+	"encoding/json"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -89,4 +90,16 @@ func draft(title string) bool {
 	return slices.ContainsFunc([]string{"WIP:", "[WIP]", "DRAFT:", "[DRAFT]"}, func(prefix string) bool {
 		return strings.HasPrefix(title, prefix)
 	})
+}
+
+// quoted returns a text as one word of a shell.
+func quoted(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
+
+// asJSON returns a value of strings, booleans and their lists and maps as JSON.
+func asJSON(value any) string {
+	data, err := json.Marshal(value)
+	if err != nil {
+		panic(err) // it has no other types
+	}
+	return string(data)
 }

@@ -196,8 +196,8 @@ func (f *Forge) askSetup(now time.Time) {
 	}
 	ask(f, "settings", "settings", "the settings of the repository", f.API.Check, func(a answer[delivery.Setup]) {
 		var wrong error
-		if len(a.value.Problems) > 0 {
-			wrong = errors.New(strings.Join(a.value.Problems, "; "))
+		if problems := a.value.Problems(); len(problems) > 0 {
+			wrong = errors.New(strings.Join(problems, "; "))
 		}
 		f.Turn.Note(SetupTrouble, wrong)
 		if f.refusesCommits != a.value.MergeRefused {
