@@ -146,6 +146,8 @@ type Reconciler struct {
 	Epochs   func(run delivery.Digest) ([]byte, error)     // the metrics.jsonl of a training, for the trackers
 	Bundles  string                                        // the address of bundles, for the trackers
 
+	// Deployments shows where releases run; nil: the forge has no page for that.
+	Deployments post.Deployments
 	// Queue begins the names of the branches of the forge's merge queue; empty if it has none.
 	Queue string
 	// Committer makes the release commits; nil: AOB pushes its own.
@@ -251,6 +253,7 @@ func (r *Reconciler) Init() *Reconciler {
 	r.git, r.answers = poll.New(poll.Config{API: r.Forge, Repo: r.Repo, Ledger: r.Ledger, Metrics: r.Metrics,
 		Turn: r.turn, Wake: r.wake, Main: r.Main, GitPoll: r.GitPoll, Every: r.Poll})
 	r.board = post.New(r.Forge, r.Ledger, r.Metrics, r.Progress, r.turn, r.wake)
+	r.board.Deployments, r.board.URL = r.Deployments, r.Server.URL
 	r.outbox = outbox.New(outbox.Config{Trackers: r.Trackers, Ledger: r.Ledger, Metrics: r.Metrics, Turn: r.turn,
 		Epochs: r.Epochs, Bundles: r.Bundles})
 	r.pushes = queue.New(queue.Workers{First: pushWorkers, Limit: pushDeadline}, r.Now, r.wake)

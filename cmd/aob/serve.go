@@ -374,6 +374,9 @@ func (p *server) openSite(context.Context) error {
 	}
 	r.Forge, p.source.Merger, p.source.UserComments = connection.Forge, connection.Merge, connection.UserComments
 	r.CheckDetails, r.Queue = connection.Details, connection.Queue
+	if connection.Deployments != nil {
+		r.Deployments = connection.Deployments
+	}
 	if connection.Committer != nil {
 		r.Committer = connection.Committer
 	}

@@ -25,9 +25,7 @@ type DeploymentState string
 
 // The states of a deployment.
 const (
-	DeploymentQueued   DeploymentState = "queued"
-	DeploymentRunning  DeploymentState = "running"
-	DeploymentDone     DeploymentState = "done"
-	DeploymentFailed   DeploymentState = "failed"
-	DeploymentReplaced DeploymentState = "replaced" // by a newer one of the fleet
+	DeploymentRunning DeploymentState = "running" // it waits, or its waves go on
+	DeploymentDone    DeploymentState = "done"    // the fleet runs the release
+	DeploymentFailed  DeploymentState = "failed"
 )

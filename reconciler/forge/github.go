@@ -69,6 +69,7 @@ func connectGitHub(s Settings) (Connection, error) {
 		return Connection{}, err
 	}
 	c, err := s.withWebhook(f, &f.arrived, f.keepPress)
+	c.Deployments = f
 	c.Details, c.Queue = f.app != nil, "gh-readonly-queue/"
 	if s.Signs {
 		c.Committer = f

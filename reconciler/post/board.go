@@ -23,6 +23,12 @@ type API interface {
 	Comment(ctx context.Context, pr int, marker, body string) error
 }
 
+// Deployments is the part of the forge that shows where releases run.
+type Deployments interface {
+	// Deploy shows a deployment as it is now. Doing so again changes nothing.
+	Deploy(ctx context.Context, d delivery.Deployment) error
+}
+
 // Metrics counts calls. See package web for the names.
 type Metrics interface {
 	ForgeCall(what string, took time.Duration, err error)
@@ -47,6 +53,9 @@ type Board struct {
 	Ledger   ledger.RecordStore
 	Metrics  Metrics
 	Progress time.Duration // the shortest pause between two posts of progress
+	// Deployments is nil for none. URL is the page that they link to; empty for none.
+	Deployments Deployments
+	URL         string
 
 	turn     *turn.Turn
 	posts    *queue.Queue
@@ -94,27 +103,38 @@ func (b *Board) Status(ctx context.Context, commit string, c delivery.Check) err
 	// A rollout's description quotes devices, whose reports may change each second.
 	progress := c.State == delivery.CheckPending || strings.HasPrefix(c.Context, delivery.ContextRollout)
 	state, content := string(c.State)+" ", statusContent(c)
-	if sending, begun, ok := b.posts.Waiting(key); ok && begun && progress && strings.HasPrefix(sending, state) {
-		if sending != content {
-			b.turn.In(max(b.Progress, time.Second), "progress is to be posted")
-		}
+	if progress && b.isEarly(key, state, content, last) {
 		return nil
-	}
-	if progress && strings.HasPrefix(last.Content, state) {
-		if last.Count >= maxProgressPosts {
-			return nil
-		}
-		pause := time.Duration(float64(b.Progress) * math.Pow(progressGrowth, float64(last.Count-1)))
-		if next := last.At.Add(pause); b.turn.Now().Before(next) {
-			b.turn.At(next, "progress is to be posted")
-			return nil
-		}
 	}
 	return b.post(ctx, key, statusLane(commit), content, func(ctx context.Context) error {
 		b.turn.Log.Info("status", "commit", commit, "context", c.Context, "state", string(c.State), "description",
 			c.Description)
 		return b.API.SetStatus(ctx, commit, c)
 	})
+}
+
+// isEarly reports whether progress must not be posted yet. state begins the content as long as nothing but progress
+// changes.
+func (b *Board) isEarly(key, state, content string, last ledger.Record) bool {
+	if sending, begun, ok := b.posts.Waiting(key); ok && begun && strings.HasPrefix(sending, state) {
+		if sending != content {
+			b.turn.In(max(b.Progress, time.Second), "progress is to be posted")
+		}
+		return true
+	}
+	if !strings.HasPrefix(last.Content, state) {
+		return false
+	}
+	if last.Count >= maxProgressPosts {
+		return true
+	}
+	pause := time.Duration(float64(b.Progress) * math.Pow(progressGrowth, float64(last.Count-1)))
+	next := last.At.Add(pause)
+	early := b.turn.Now().Before(next)
+	if early {
+		b.turn.At(next, "progress is to be posted")
+	}
+	return early
 }
 
 // statusContent returns the content of a status that is stored and compared.

@@ -22,6 +22,7 @@ const (
 	statusKeys  = "status/"
 	commentKeys = "comment/"
 	forgedKeys  = "forged/"
+	deployKeys  = "deploy/" // of deployments, by the commit and the fleet
 )
 
 func (b *Board) commentKey(pr delivery.PullRequest) string {
@@ -37,7 +38,7 @@ func (b *Board) forgedKey(commit, context string) string {
 }
 
 // Prefixes are the prefixes of the ledger's keys of posts.
-var Prefixes = []string{statusKeys, commentKeys, forgedKeys, headKeys}
+var Prefixes = []string{statusKeys, commentKeys, forgedKeys, headKeys, deployKeys}
 
 // About returns the commit or the pull request that a key of the ledger is about; "" and 0 if it is another key.
 func About(key string) (commit string, pull int) {
@@ -49,7 +50,7 @@ func About(key string) (commit string, pull int) {
 			return "", pull
 		}
 	}
-	for _, prefix := range []string{statusKeys, forgedKeys} {
+	for _, prefix := range []string{statusKeys, forgedKeys, deployKeys} {
 		if rest, ok := strings.CutPrefix(key, prefix); ok {
 			_, rest, _ = strings.Cut(rest, "/")
 			commit, _, _ = strings.Cut(rest, "/")

@@ -142,6 +142,7 @@ func (b *Board) Rollout(ctx context.Context, main string, f plan.FleetReport, mo
 	if commit != "" && commit != main {
 		errs = append(errs, b.Status(ctx, commit, check))
 	}
+	errs = append(errs, b.deployment(ctx, commit, f, check))
 	last, err := b.posted(ctx, b.statusKey(main, check.Context))
 	errs = append(errs, err)
 	forged, err := b.posted(ctx, b.forgedKey(main, check.Context))

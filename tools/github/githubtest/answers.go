@@ -94,6 +94,10 @@ func (c *call) answer() (int, any) {
 	case "POST /repos/{owner}/{repo}/check-runs", "PATCH /repos/{owner}/{repo}/check-runs/{check_run_id}",
 		"GET /repos/{owner}/{repo}/commits/{ref}/check-runs":
 		return c.checkRuns()
+	case "GET /repos/{owner}/{repo}/deployments", "POST /repos/{owner}/{repo}/deployments",
+		"GET /repos/{owner}/{repo}/deployments/{deployment_id}/statuses",
+		"POST /repos/{owner}/{repo}/deployments/{deployment_id}/statuses":
+		return c.deployments(writes)
 	case "POST /repos/{owner}/{repo}/statuses/{sha}":
 		return c.setStatus(writes)
 	case "GET /repos/{owner}/{repo}/issues/{issue_number}/comments",

@@ -76,6 +76,7 @@ type Repo struct {
 	comments    []*comment
 	statuses    map[string][]*status // by commit, the oldest first
 	runs        []*checkRun          // the oldest first
+	deployments []*deployment        // the oldest first
 }
 
 type team struct {
