@@ -65,7 +65,8 @@ func TestWavesAreDeployments(t *testing.T) {
 	if len(d.shown) != said {
 		t.Errorf("%d more calls without news: %+v", len(d.shown)-said, d.shown[said:])
 	}
-	if want := []string{"demo shapes version 1 running", "demo shapes version 1 done"}; !slices.Equal(d.states(), want) {
+	want := []string{"demo shapes version 1 running", "demo shapes version 1 done"}
+	if !slices.Equal(d.states(), want) {
 		t.Errorf("got %q, want %q", d.states(), want)
 	}
 	for _, s := range d.shown {

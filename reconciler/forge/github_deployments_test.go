@@ -64,8 +64,8 @@ func TestGitHubDeployments(t *testing.T) {
 					t.Errorf("%d: got %q, want %q", i, list[i].Statuses, want)
 				}
 			}
-			if got := list[2]; got.Environment != "north" || got.Commit != now || got.Description != "shapes version 4" ||
-				got.Link != "https://aob.example.com" {
+			if got := list[2]; got.Environment != "north" || got.Commit != now ||
+				got.Description != "shapes version 4" || got.Link != "https://aob.example.com" {
 				t.Errorf("got %+v", got)
 			}
 		})

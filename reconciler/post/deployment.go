@@ -8,8 +8,8 @@ import (
 	"github.com/autonomos/aob/reconciler/plan"
 )
 
-// deployment shows on the forge how far the release of a fleet has come, if the forge has a page for that. commit is the
-// commit of main that has changed the fleet's target.
+// deployment shows on the forge how far the release of a fleet has come, if the forge has a page for that. commit is
+// the commit of main that has changed the fleet's target.
 func (b *Board) deployment(ctx context.Context, commit string, f plan.FleetReport, check delivery.Check) error {
 	if b.Deployments == nil || commit == "" || f.Target.Bundle == "" {
 		return nil

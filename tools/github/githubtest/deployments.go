@@ -42,7 +42,9 @@ func (c *call) deployments(writes bool) (int, any) {
 	if c.pattern == "POST /repos/{owner}/{repo}/deployments" {
 		return c.deploy()
 	}
-	i := slices.IndexFunc(c.repo.deployments, func(d *deployment) bool { return d.id == int64(c.number("deployment_id")) })
+	i := slices.IndexFunc(c.repo.deployments, func(d *deployment) bool {
+		return d.id == int64(c.number("deployment_id"))
+	})
 	if i < 0 {
 		return http.StatusNotFound, message("Not Found")
 	}
