@@ -63,13 +63,14 @@ func (r *Reconciler) Reconcile(ctx context.Context) (again time.Time, err error)
 	world, changed, err := r.observe(ctx)
 	lap := r.lap("observe", start)
 	r.retry.Note("observe", r.Now(), 0, err)
-	if !errors.Is(err, errNotRead) {
-		r.turn.Note(turnTrouble, err)
-	}
 	if err != nil {
-		r.Metrics.Turn(r.Now().Sub(start), 0, err)
+		if !errors.Is(err, errNotRead) { // each start waits a moment for the repository: that is no turn that failed
+			r.turn.Note(turnTrouble, err)
+			r.Metrics.Turn(r.Now().Sub(start), 0, err)
+		}
 		return r.retry["observe"].Next, fmt.Errorf("observe: %w", err)
 	}
+	r.turn.Note(turnTrouble, nil)
 	if !changed {
 		r.Metrics.Turn(r.Now().Sub(start), 0, nil)
 		return r.nextTurn(), nil

@@ -106,12 +106,22 @@ type Shelf struct {
 	Log      *slog.Logger
 	Now      func() time.Time
 
-	total atomic.Pointer[map[retention.Kind]retention.Total]
+	total   atomic.Pointer[map[retention.Kind]retention.Total]
+	blocked atomic.Pointer[block] // nil while it is known what is needed
 
-	mu    sync.Mutex
+	once sync.Once
+	free chan struct{} // has a value while nobody lists or removes
+
+	// They are guarded by free.
 	sizes map[string]int64                    // of the folders of runs that have ended
 	made  map[delivery.Digest][]retention.Ref // what the results of runs name
 	found found                               // by the last listing
+}
+
+// A block is why nothing is removed.
+type block struct {
+	since time.Time
+	why   delivery.Fact
 }
 
 // found is what removing needs beside the decisions, by item.
@@ -137,10 +147,44 @@ func (s *Shelf) Totals() map[retention.Kind]retention.Total {
 	return total
 }
 
-// Look decides about everything, and removes nothing.
+// Blocked returns since when nothing is removed, because it is not known what is needed; zero if it is known.
+func (s *Shelf) Blocked() time.Time {
+	if b := s.blocked.Load(); b != nil {
+		return b.since
+	}
+	return time.Time{}
+}
+
+// patience is how long a person waits for the end of a sweep.
+const patience = 5 * time.Second
+
+// lock waits until nobody lists or removes, for at most a time; 0 is no limit.
+func (s *Shelf) lock(ctx context.Context, limit time.Duration) (unlock func(), err error) {
+	s.once.Do(func() { s.free = make(chan struct{}, 1); s.free <- struct{}{} })
+	late := make(<-chan time.Time)
+	if limit > 0 {
+		timer := time.NewTimer(limit)
+		defer timer.Stop()
+		late = timer.C
+	}
+	select {
+	case <-s.free:
+		return func() { s.free <- struct{}{} }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	case <-late:
+		return nil, delivery.Wait{For: patience, What: "things are being removed now, and what there is is listed " +
+			"afterwards; ask again in a minute"}
+	}
+}
+
+// Look decides about everything, and removes nothing. While a sweep goes on, it returns a [delivery.Wait].
 func (s *Shelf) Look(ctx context.Context) ([]retention.Decision, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	unlock, err := s.lock(ctx, patience)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
 	return s.look(ctx)
 }
 
@@ -167,6 +211,14 @@ func (s *Shelf) look(ctx context.Context) ([]retention.Decision, error) {
 		return nil
 	}); err != nil {
 		return nil, err
+	}
+	switch b := s.blocked.Load(); {
+	case n.Unknown.IsZero():
+		s.blocked.Store(nil)
+	case b == nil:
+		s.blocked.Store(&block{s.Now(), n.Unknown})
+	default:
+		s.blocked.Store(&block{b.since, n.Unknown})
 	}
 	list := retention.Decide(n, items, s.Limits, s.Now())
 	retention.Sort(list)
@@ -224,6 +276,7 @@ const (
 // lists, once an hour.
 func (s *Shelf) Run(ctx context.Context, every time.Duration) {
 	next := time.Minute
+	var warned time.Time
 	if every > 0 {
 		next = min(next, every)
 	}
@@ -240,15 +293,27 @@ func (s *Shelf) Run(ctx context.Context, every time.Duration) {
 			_, _ = s.Look(ctx) // for the totals; aob gc --dry-run shows its error
 			continue
 		}
-		gone, _, err := s.Sweep(ctx, rest, 0)
+		gone, _, err := s.sweep(ctx, 0, rest, 0)
 		switch _, waits := errors.AsType[delivery.Wait](err); {
 		case err != nil && ctx.Err() == nil && !waits:
 			s.Log.Warn("not everything that is old could be removed", "error", err.Error())
 		case len(gone) > 0:
 			s.Log.Info("removed what nothing needs any more", "things", len(gone), "bytes", bytesOf(gone))
 		}
+		b, now := s.blocked.Load(), s.Now()
+		if b != nil && now.Sub(b.since) >= blockedLong && now.Sub(warned) >= blockedAgain {
+			warned = now
+			s.Log.Warn("nothing is removed, because it is not known what is needed", "since", b.since,
+				"code", string(b.why.Code), "because", delivery.PlainText(b.why.Values.Text, 200))
+		}
 	}
 }
+
+// When it is said in the log that nothing is removed. For a moment that is usual, as while a pull request is fetched.
+const (
+	blockedLong  = 6 * time.Hour
+	blockedAgain = 24 * time.Hour
+)
 
 func bytesOf(list []retention.Decision) (n int64) {
 	for _, d := range list {
@@ -258,11 +323,19 @@ func bytesOf(list []retention.Decision) (n int64) {
 }
 
 // Sweep removes what is not needed. It pauses between batches, and ends after limit; 0 is no limit. It returns what was
-// removed, and how much is left to be removed.
+// removed, and how much is left to be removed. While another sweep goes on, it returns a [delivery.Wait].
 func (s *Shelf) Sweep(ctx context.Context, pause, limit time.Duration) (gone []retention.Decision, left int,
 	err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	return s.sweep(ctx, patience, pause, limit)
+}
+
+func (s *Shelf) sweep(ctx context.Context, patience, pause, limit time.Duration) (gone []retention.Decision, left int,
+	err error) {
+	unlock, err := s.lock(ctx, patience)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer unlock()
 	start := s.Now()
 	if err := errors.Join(s.Bundles.Finish(ctx), s.Engines.Finish()); err != nil {
 		return nil, 0, err

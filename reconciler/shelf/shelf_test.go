@@ -236,9 +236,17 @@ func TestNothingIsRemovedInDoubt(t *testing.T) {
 			r, s := furnished(t)
 			_, folder := r.run("old", month)
 			picture := r.put(month, "pictures", digest("old").Hex())
+			was := *r
 			doubt(r)
 			if gone := sweep(t, s); len(gone) > 0 || !there(folder) || !there(picture) {
 				t.Errorf("%v were removed", gone)
+			}
+			if got := s.Blocked(); !got.Equal(now) {
+				t.Errorf("it is blocked since %s, want %s", got, now)
+			}
+			r.world = was.world
+			if sweep(t, s); !s.Blocked().IsZero() || there(folder) {
+				t.Errorf("it is known what is needed, and it is blocked since %s", s.Blocked())
 			}
 		})
 	}
@@ -252,6 +260,30 @@ func TestNothingIsRemovedInDoubt(t *testing.T) {
 			t.Errorf("the sweep ended with %v", err)
 		}
 	})
+}
+
+// Who asks while things are removed is not kept waiting, and the list is not made twice.
+func TestListedDuringASweep(t *testing.T) {
+	r, s := furnished(t)
+	r.run("old", month)
+	ctx, cancel := context.WithCancel(t.Context())
+	asked := false
+	r.between = func() {
+		if asked {
+			return
+		}
+		asked = true
+		cancel()
+		if _, err := s.Look(ctx); !errors.Is(err, context.Canceled) {
+			t.Errorf("asked during a sweep: %v", err)
+		}
+	}
+	if gone := sweep(t, s); !asked || len(gone) == 0 {
+		t.Errorf("%v were removed", gone)
+	}
+	if list, err := s.Look(t.Context()); err != nil {
+		t.Errorf("afterwards: %v, %v", list, err)
+	}
 }
 
 // What becomes needed between the decision and the removal stays.

@@ -57,6 +57,9 @@ func (s *Source) Counts() web.Counts {
 		for kind, t := range s.Shelf.Totals() {
 			c.Stored[string(kind)] = web.Amount{Count: t.Count, Bytes: t.Bytes}
 		}
+		if since := s.Shelf.Blocked(); !since.IsZero() {
+			c.Blocked = s.Now().Sub(since)
+		}
 	}
 	return c
 }

@@ -20,6 +20,8 @@ type Shelf interface {
 	Sweep(ctx context.Context, pause, limit time.Duration) (gone []retention.Decision, left int, err error)
 	// Totals returns what there was of each kind when it was last listed.
 	Totals() map[retention.Kind]retention.Total
+	// Blocked returns since when nothing is removed, because it is not known what is needed; zero if it is known.
+	Blocked() time.Time
 }
 
 // removeFor is how long one request removes things.

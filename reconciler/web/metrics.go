@@ -31,6 +31,7 @@ import (
 //	aob_queue_length{queue}              what waits now: steps, posts, pushes or runs
 //	aob_stored_items{kind}               what the server has stored, when it was last listed; kind as in aob gc
 //	aob_stored_bytes{kind}               its size; kind is also ledger, devices or index, which are files
+//	aob_retention_blocked_seconds        how long nothing was removed, as it is not known what is needed
 //	aob_removed_total{kind}              what was removed, because nothing needed it any more
 //	aob_store_lost_bundles               bundles with missing or damaged files in the server's store
 //	aob_orphans_found_total{kind,why}    what sweeps of a cloud account found and no run needed
@@ -253,6 +254,8 @@ var (
 		"What the server has stored, when it was last listed, by kind.", []string{"kind"}, nil)
 	bytesDesc = prometheus.NewDesc("aob_stored_bytes",
 		"Size of what the server has stored, when it was last listed, by kind.", []string{"kind"}, nil)
+	blockedDesc = prometheus.NewDesc("aob_retention_blocked_seconds",
+		"How long nothing has been removed, because it is not known what is needed.", nil, nil)
 	lostDesc = prometheus.NewDesc("aob_store_lost_bundles",
 		"Bundles with missing or damaged files in the server's store.", nil, nil)
 	costDesc = prometheus.NewDesc("aob_run_cost_dollars",
@@ -269,6 +272,7 @@ func (gauges) Describe(ch chan<- *prometheus.Desc) {
 	ch <- queueDesc
 	ch <- itemsDesc
 	ch <- bytesDesc
+	ch <- blockedDesc
 	ch <- devicesDesc
 	ch <- lostDesc
 	ch <- leftDesc
@@ -304,6 +308,7 @@ func (g gauges) Collect(ch chan<- prometheus.Metric) {
 		gauge(itemsDesc, n.Count, kind)
 		number(bytesDesc, float64(n.Bytes), kind)
 	}
+	number(blockedDesc, c.Blocked.Seconds())
 	gauge(lostDesc, c.Lost)
 	gauge(leftDesc, c.Orphans)
 	for k, n := range c.Devices {

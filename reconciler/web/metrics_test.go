@@ -28,6 +28,7 @@ func used(t *testing.T) *web.Metrics {
 		Runs:    map[web.RunCount]int{{Kind: delivery.RunTrain, Phase: delivery.RunRunning}: 2},
 		Devices: map[web.DeviceCount]int{{Fleet: "demo", Phase: delivery.DeviceHealthy}: 3},
 		Queues:  map[string]int{"posts": 7},
+		Blocked: 2 * time.Hour,
 		Stored:  map[string]web.Amount{"bundle": {Count: 5, Bytes: 17_000_000}},
 	})
 	m.Phase("plan", 2*time.Millisecond)
@@ -102,6 +103,7 @@ func TestMetrics(t *testing.T) {
 		`aob_turn_phase_seconds_bucket{phase="plan",le="0.003"} 1`, `aob_turn_computed_total{what="pull request"} 40`,
 		`aob_queue_length{queue="posts"} 7`, `aob_stored_items{kind="bundle"} 5`,
 		`aob_stored_bytes{kind="bundle"} 1.7e+07`, `aob_removed_total{kind="run"} 1`,
+		"aob_retention_blocked_seconds 7200",
 		"go_goroutines ", "process_open_fds ",
 	} {
 		if !strings.Contains(text, "\n"+want) {

@@ -426,6 +426,7 @@ type Counts struct {
 	Devices map[DeviceCount]int
 	Queues  map[string]int    // what waits, by queue
 	Stored  map[string]Amount // what the server has stored, by kind
+	Blocked time.Duration     // how long nothing has been removed, because it is not known what is needed
 	Lost    int               // bundles with missing or damaged files in the store
 	// Cost is what trainings have cost, by model and outcome: running, done, failed, or superseded by another push.
 	Cost    map[CostCount]delivery.Money
