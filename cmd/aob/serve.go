@@ -123,18 +123,20 @@ type server struct {
 	log      *slog.Logger
 	metrics  *web.Metrics
 
-	folder    durable.Folder
-	evidence  *trust.Key
-	desired   *trust.Key
-	trusted   []trust.PublicKey
-	secret    string // device tokens are derived from it
-	ledger    *ledger.Ledger
-	bundles   *artifact.Store
-	trainers  intent.Trainers
-	mask      func() delivery.Mask // of the configuration's secrets
-	mirror    *git.Mirror
-	signed    forge.Signed
-	app       *forge.App // nil for none
+	folder   durable.Folder
+	evidence *trust.Key
+	desired  *trust.Key
+	trusted  []trust.PublicKey
+	secret   string // device tokens are derived from it
+	ledger   *ledger.Ledger
+	bundles  *artifact.Store
+	trainers intent.Trainers
+	mask     func() delivery.Mask // of the configuration's secrets
+	mirror   *git.Mirror
+	signed   forge.Signed
+	app      *forge.App // nil for none
+	// present is the forge's, before the loop begins; nil for none.
+	present   func(ctx context.Context, url string) (string, error)
 	devices   *fleet.Server
 	loop      *reconciler.Reconciler
 	store     *archive.Check
@@ -260,7 +262,13 @@ func (p *server) openStores(ctx context.Context) (err error) {
 		return err
 	}
 	p.mirror, err = git.Open(p.state.mirror(), git.Remote{URL: p.settings.Repository,
-		Auth:      gitAuth(kind, settings, p.app, p.log),
+		Auth: gitAuth(kind, settings, p.app, p.log),
+		Present: func(ctx context.Context, url string) (string, error) {
+			if p.present == nil {
+				return url, nil
+			}
+			return p.present(ctx, url)
+		},
 		Transport: p.metrics.CountGit(git.Transport()), Main: p.settings.Main, Pulls: forge.Kinds[kind].Pulls,
 		Refusals: forge.Kinds[kind].Refusals})
 	if err != nil {
@@ -373,6 +381,7 @@ func (p *server) openSite(context.Context) error {
 		return err
 	}
 	r.Forge, p.source.Merger, p.source.UserComments = connection.Forge, connection.Merge, connection.UserComments
+	p.present = connection.Present
 	r.CheckDetails, r.Queue = connection.Details, connection.Queue
 	if connection.Deployments != nil {
 		r.Deployments = connection.Deployments

@@ -83,6 +83,10 @@ type Connection struct {
 	// Details: checks show delivery.CheckDetails.
 	Details bool
 
+	// Present returns the address at which git finds the repository now, for its configured one. It is nil if addresses
+	// do not change. An error says that another repository has the address.
+	Present func(ctx context.Context, address string) (string, error)
+
 	// Queue begins the names of the branches of the forge's merge queue, before MAIN/pr-NUMBER-COMMIT; empty if it has
 	// none.
 	Queue string

@@ -29,6 +29,7 @@ type GitHub struct {
 	questions        questions
 	edits            edits
 	arrived          webhooks
+	identity         identity
 
 	mu      sync.Mutex
 	runs    checkRuns      // of an App
@@ -55,12 +56,10 @@ func NewGitHub(s Settings) (*GitHub, error) {
 	if s.App != nil {
 		cached.next = &asInstallation{app: s.App, next: direct}
 	}
-	client, err := gitHubClient(base, cached)
-	if err != nil {
-		return nil, err
-	}
-	return &GitHub{url: base, owner: owner, repo: name, token: s.Token, app: s.App, hooks: s.Hooks, branch: s.Main,
-		kept: s.Kept, started: time.Now(), client: client}, nil
+	f := &GitHub{url: base, owner: owner, repo: name, token: s.Token, app: s.App, hooks: s.Hooks, branch: s.Main,
+		kept: s.Kept, started: time.Now()}
+	f.client, err = gitHubClient(base, &sameRepository{forge: f, next: cached})
+	return f, err
 }
 
 func connectGitHub(s Settings) (Connection, error) {
@@ -69,7 +68,7 @@ func connectGitHub(s Settings) (Connection, error) {
 		return Connection{}, err
 	}
 	c, err := s.withWebhook(f, &f.arrived, f.keepPress)
-	c.Deployments = f
+	c.Deployments, c.Present = f, f.Present
 	c.Details, c.Queue = f.app != nil, "gh-readonly-queue/"
 	if s.Signs {
 		c.Committer = f

@@ -77,7 +77,7 @@ func TestGitHubAppRenewsItsTokens(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	made(1, "one lasts an hour")
+	made(2, "one for finding the repository, and one for it alone, which lasts an hour")
 	in.Revoke()
 	if err := set("revoked"); err != nil {
 		t.Errorf("the token was revoked: %v", err)

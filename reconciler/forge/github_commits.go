@@ -23,6 +23,10 @@ import (
 func (f *GitHub) Commit(ctx context.Context, branch, old, message string, files map[string][]byte) (commit, tree string,
 	err error) {
 	defer f.explain(&err, "commit to %s", branch)
+	repo, err := f.where(ctx)
+	if err != nil {
+		return "", "", err
+	}
 	type addition struct {
 		Path     string `json:"path"`
 		Contents []byte `json:"contents"` // which JSON has as base64
@@ -43,7 +47,7 @@ func (f *GitHub) Commit(ctx context.Context, branch, old, message string, files 
 		}
 	}
 	err = f.graphQL(ctx, mutation, map[string]any{"input": map[string]any{
-		"branch":          map[string]any{"repositoryNameWithOwner": f.name(), "branchName": branch},
+		"branch":          map[string]any{"repositoryNameWithOwner": repo, "branchName": branch},
 		"expectedHeadOid": old,
 		"message":         map[string]any{"headline": title, "body": strings.TrimSpace(body)},
 		"fileChanges":     map[string]any{"additions": additions},

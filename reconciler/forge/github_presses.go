@@ -79,7 +79,14 @@ func (f *GitHub) pressOf(h http.Header, body []byte, now time.Time) (p press, co
 }
 
 // is reports whether a repository is AOB's.
-func (f *GitHub) is(_ int64, fullName string) bool { return strings.EqualFold(fullName, f.name()) }
+func (f *GitHub) is(id int64, fullName string) bool {
+	f.identity.mu.Lock()
+	defer f.identity.mu.Unlock()
+	if f.identity.repo.ID != 0 {
+		return f.identity.repo.ID == id
+	}
+	return strings.EqualFold(fullName, f.name())
+}
 
 // keys begins the keys of what is kept about a commit.
 func (f *GitHub) keys(kind, commit string) string {

@@ -28,16 +28,15 @@ func (f *GitHub) Check(ctx context.Context) (setup delivery.Setup, err error) {
 	}
 	setup.Now, _ = http.ParseTime(answer.Header.Get("Date")) // whole seconds
 	const repository, role = "repository", "role"
-	if full := repo.GetFullName(); full != "" && !strings.EqualFold(full, f.name()) {
-		setup.Wrong(repository, "%s is called %s now", f.name(), delivery.Terminal(delivery.Cut(full, 200))).To(
-			"write the new name in forge.github.repo and in repository, and start aob serve again")
-	}
 	if repo.GetArchived() || repo.GetDisabled() {
 		setup.Wrong(repository, "%s is archived, so aob can write nothing there", f.name()).To(
 			"unarchive it in its settings", f.command(http.MethodPatch, "", "-F", "archived=false"))
 		return setup, nil
 	}
-	if len(setup.Settings) == 0 {
+	if full := repo.GetFullName(); full != "" && !strings.EqualFold(full, f.name()) {
+		setup.Right(repository, "%s is called %s now, which aob follows; write the new name in forge.github.repo and "+
+			"in repository when aob serve is started next", f.name(), delivery.Terminal(delivery.Cut(full, 200)))
+	} else {
 		setup.Right(repository, "%s takes pull requests", f.name())
 	}
 	if f.app != nil {

@@ -251,10 +251,6 @@ func TestGitHubSettings(t *testing.T) {
 		State: delivery.CheckSuccess}); err == nil || !strings.Contains(err.Error(), "archived") {
 		t.Errorf("a status there: %v", err)
 	}
-	server.Rename(repo, "vision")
-	if got := wrong(); !strings.Contains(got, "ada/intent is called ada/vision now") {
-		t.Errorf("renamed: %s", got)
-	}
 }
 
 // A token that is wrong or may too little, and a server that wants fewer requests or is down. No error has the token.

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
+
+	"github.com/autonomos/aob/reconciler/delivery"
 )
 
 // TestLockFile pushes while there is a lock file that a killed git left.
@@ -73,6 +75,33 @@ func TestRedirect(t *testing.T) {
 	if strings.Contains(err.Error(), "evil.example") {
 		t.Errorf("%q contains the untrusted address", err)
 	}
+}
+
+// TestPresent reads and pushes where the repository is at present, and not where it must not.
+func TestPresent(t *testing.T) {
+	here, there := newRepo(t), newRepo(t)
+	here.commit("refs/heads/main", map[string]string{"models/a.yaml": "old"})
+	main := there.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
+	old, now := serve(t, here), serve(t, there)
+	remote := old.remote()
+	var refused error
+	remote.Present = func(_ context.Context, url string) (string, error) {
+		return strings.Replace(url, old.URL, now.URL, 1), refused
+	}
+	m := open(t, t.TempDir(), remote)
+	refs, _ := observe(t, m)
+	if refs["refs/heads/main"] != main {
+		t.Errorf("main is at %s, want %s", refs["refs/heads/main"], main)
+	}
+	next := must(m.Commit([]string{main}, map[string][]byte{"models/a.yaml": []byte("2")}, time.Unix(1e9, 0), "next"))
+	must(0, m.Push(t.Context(), next, "refs/heads/side", ""))
+	if at := there.git("rev-parse", "refs/heads/side"); at != next {
+		t.Errorf("side is at %s, want %s", at, next)
+	}
+	refused = delivery.Blockedf("look", "it is another repository")
+	_, _, err := m.Observe(t.Context())
+	wantBlocked(t, err, "another repository")
+	wantBlocked(t, m.Push(t.Context(), "", "refs/heads/side", next), "another repository")
 }
 
 // TestBranchThatServerCannotSend checks that other branches are read.

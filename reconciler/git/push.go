@@ -36,7 +36,11 @@ func (m *Mirror) Push(ctx context.Context, hash, ref, old string) error {
 	if cmd.New == cmd.Old {
 		return fmt.Errorf("push %s: the old and the new commit are both %.10s", ref, cmd.Old)
 	}
-	session, err := m.remote.client.NewReceivePackSession(m.remote.endpoint, m.remote.credentials())
+	endpoint, err := m.remote.now(ctx)
+	if err != nil {
+		return err
+	}
+	session, err := m.remote.client.NewReceivePackSession(endpoint, m.remote.credentials())
 	if err != nil {
 		return m.remote.explain("push to", err)
 	}

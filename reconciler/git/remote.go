@@ -27,9 +27,12 @@ type Remote struct {
 	URL       string                      // http(s) address without user, or path of a local bare repository
 	Auth      func() (user, token string) // called before each request; nil: no credentials; empty user: "aob"
 	Transport http.RoundTripper           // nil: a transport of its own
-	Main      string                      // the branch that is fetched before all others; empty: the target of HEAD
-	Pulls     string                      // prefix of the remote's refs of pull requests; empty: [Pull]
-	Refusals  map[string]delivery.Blocked // why the remote refuses a push, by a text in its output
+	// Present returns the present address of the repository, for URL, and an error if it must not be used; nil: it is
+	// always URL. It is called before each session.
+	Present  func(ctx context.Context, url string) (string, error)
+	Main     string                      // the branch that is fetched before all others; empty: the target of HEAD
+	Pulls    string                      // prefix of the remote's refs of pull requests; empty: [Pull]
+	Refusals map[string]delivery.Blocked // why the remote refuses a push, by a text in its output
 }
 
 // Maximum sizes of responses in bytes.
@@ -46,6 +49,7 @@ type remote struct {
 	pulls    string // Remote.Pulls
 	refusals map[string]delivery.Blocked
 	auth     func() (user, token string)
+	present  func(ctx context.Context, url string) (string, error)
 	endpoint *transport.Endpoint
 	client   transport.Transport
 	http     *http.Transport // the mirror's own transport, or nil
@@ -72,7 +76,7 @@ func newRemote(r Remote) (*remote, error) {
 			"the repository's address %s: aob does not support %s", r.URL, u.Scheme)
 	}
 	rem := &remote{url: strings.TrimSuffix(u.String(), "/"), main: r.Main, auth: r.Auth, pulls: cmp.Or(r.Pulls, Pull),
-		refusals: r.Refusals}
+		refusals: r.Refusals, present: r.Present}
 	if rem.endpoint, err = transport.NewEndpoint(rem.url); err != nil {
 		return nil, delivery.Blockedf("write it as https://host/owner/name", "the repository's address is not a URL")
 	}
@@ -127,9 +131,25 @@ func (r *remote) credentials() transport.AuthMethod {
 	return &githttp.BasicAuth{Username: cmp.Or(user, "aob"), Password: token}
 }
 
+// now returns where the repository is at present.
+func (r *remote) now(ctx context.Context) (*transport.Endpoint, error) {
+	if r.present == nil {
+		return r.endpoint, nil
+	}
+	url, err := r.present(ctx, r.url)
+	if err != nil || url == r.url {
+		return r.endpoint, err
+	}
+	return transport.NewEndpoint(url)
+}
+
 // advertised requests the list of refs. The returned session can be used to fetch.
 func (r *remote) advertised(ctx context.Context) (transport.UploadPackSession, *packp.AdvRefs, error) {
-	session, err := r.client.NewUploadPackSession(r.endpoint, r.credentials())
+	endpoint, err := r.now(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	session, err := r.client.NewUploadPackSession(endpoint, r.credentials())
 	if err != nil {
 		return nil, nil, r.explain("read", err)
 	}

@@ -52,6 +52,7 @@ type Server struct {
 	ids     int64
 	users   map[string]*User // by login
 	repos   map[string]*Repo // by owner/name
+	moved   map[string]*Repo // by the names that they had before
 	teams   []*team
 	apps    []*App
 	spent   int                        // requests that count against the limit
@@ -134,8 +135,8 @@ func Start(t *testing.T) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{t: t, doc: doc, router: router, users: map[string]*User{}, repos: map[string]*Repo{}, limit: 5000,
-		now: time.Now().UTC().Truncate(time.Second)}
+	s := &Server{t: t, doc: doc, router: router, users: map[string]*User{}, repos: map[string]*Repo{},
+		moved: map[string]*Repo{}, limit: 5000, now: time.Now().UTC().Truncate(time.Second)}
 	mux := http.NewServeMux()
 	mux.Handle("/api/v3/", http.StripPrefix("/api/v3", http.HandlerFunc(s.serve)))
 	mux.HandleFunc("POST /api/graphql", s.graphql)
@@ -154,6 +155,7 @@ func (s *Server) Repo(owner, name string) *Repo {
 		may: map[string]string{owner: "admin"}, statuses: map[string][]*status{}}
 	s.git(".", "init", "-q", "--bare", "-b", "main", r.Dir)
 	s.repos[owner+"/"+name] = r
+	delete(s.moved, owner+"/"+name)
 	return r
 }
 
@@ -298,6 +300,11 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	if to, code := s.redirect(r); code != 0 {
+		w.Header().Set("Location", to)
+		write(w, code, map[string]any{"message": "Moved Permanently", "url": to})
+		return
+	}
 	c := &call{Server: s, r: r, body: body}
 	input, err := c.check()
 	if err != nil {
@@ -344,6 +351,35 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	s.spent++
 	w.WriteHeader(code)
 	_, _ = w.Write(text)
+}
+
+// redirect says where a request about a repository that was renamed is sent, and with which status; 0 for nowhere. A
+// request that has followed a redirect, to /repositories/ID, is answered as one about the present name.
+func (s *Server) redirect(r *http.Request) (to string, code int) {
+	if rest, ok := strings.CutPrefix(r.URL.Path, "/repositories/"); ok {
+		id, rest, _ := strings.Cut(rest, "/")
+		for _, repo := range s.repos {
+			if strconv.FormatInt(repo.id, 10) == id {
+				u := *r.URL
+				u.Path, u.RawPath = strings.TrimSuffix("/repos/"+repo.Owner+"/"+repo.Name+"/"+rest, "/"), ""
+				r.URL = &u
+			}
+		}
+		return "", 0
+	}
+	parts := strings.SplitN(strings.TrimPrefix(r.URL.Path, "/repos/"), "/", 3)
+	if len(parts) < 2 || s.moved[parts[0]+"/"+parts[1]] == nil {
+		return "", 0
+	}
+	u := *r.URL
+	u.Path, u.RawPath = fmt.Sprintf("/api/v3/repositories/%d", s.moved[parts[0]+"/"+parts[1]].id), ""
+	if len(parts) == 3 {
+		u.Path += "/" + parts[2]
+	}
+	if code = http.StatusMovedPermanently; r.Method != http.MethodGet {
+		code = http.StatusTemporaryRedirect
+	}
+	return s.URL + u.String(), code
 }
 
 func write(w http.ResponseWriter, code int, v any) {

@@ -84,12 +84,16 @@ func (s *Server) Archive(r *Repo) {
 	r.archived = true
 }
 
-// Rename gives a repository another name. Its old addresses redirect.
-func (s *Server) Rename(r *Repo, name string) {
+// Rename gives a repository another owner and name. Its old addresses redirect, until another repository takes them.
+func (s *Server) Rename(r *Repo, owner, name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r.Name = name
-	s.repos[r.Owner+"/"+name] = r
+	old := r.Owner + "/" + r.Name
+	delete(s.repos, old)
+	s.moved[old] = r
+	r.Owner, r.Name = owner, name
+	delete(s.moved, owner+"/"+name)
+	s.repos[owner+"/"+name] = r
 }
 
 // Refuse lets the server answer as refuse says, where its status is not 0.
