@@ -80,7 +80,7 @@ func shownChecks(list []plan.Check) []web.Check {
 	return delivery.Each(list, func(c plan.Check) web.Check { return web.Check{Check: words.Check(c), Facts: c.Facts} })
 }
 
-// PRs returns the open pull requests, by number.
+// PRs returns the open pull requests, the newest first.
 func (s *Snapshot) PRs() []web.PR {
 	list := make([]web.PR, 0, len(s.Plan.Proposals))
 	for _, p := range s.Plan.Proposals {
@@ -88,7 +88,7 @@ func (s *Snapshot) PRs() []web.PR {
 			list = append(list, s.pr(p))
 		}
 	}
-	slices.SortFunc(list, func(a, b web.PR) int { return cmp.Compare(a.Number, b.Number) })
+	slices.SortFunc(list, func(a, b web.PR) int { return cmp.Compare(b.Number, a.Number) })
 	return list
 }
 

@@ -114,15 +114,15 @@ func TestViewOfStatus(t *testing.T) {
 		s.Models[0].State != delivery.CheckSuccess {
 		t.Errorf("models: %+v", s.Models)
 	}
-	if len(s.PRs) != 2 || s.PRs[0].Number != 3 || s.PRs[0].State != delivery.CheckPending ||
-		s.PRs[1].State != delivery.CheckFailure {
+	if len(s.PRs) != 2 || s.PRs[1].Number != 3 || s.PRs[1].State != delivery.CheckPending ||
+		s.PRs[0].State != delivery.CheckFailure {
 		t.Errorf("pull requests: %+v", s.PRs)
 	}
 	if len(s.Runs) != 1 || s.Runs[0].Kind != delivery.RunData || s.Runs[0].Batch != 10 ||
 		fmt.Sprint(s.Runs[0].PRs) != "[3]" {
 		t.Errorf("runs: %+v; want the one that runs, and not what is over", s.Runs)
 	}
-	if len(s.PRs[0].Runs) != 1 || len(s.PRs[1].Runs) != 0 {
+	if len(s.PRs[1].Runs) != 1 || len(s.PRs[0].Runs) != 0 {
 		t.Errorf("runs of pull requests: %+v, %+v", s.PRs[0].Runs, s.PRs[1].Runs)
 	}
 	if len(s.Fleets) != 2 {

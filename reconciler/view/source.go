@@ -232,7 +232,7 @@ func (s *Source) Status(context.Context) (web.Status, error) {
 	return status, nil
 }
 
-// PRs returns the open pull requests, by number.
+// PRs returns the open pull requests, the newest first.
 func (s *Source) PRs(context.Context) ([]web.PR, error) {
 	return answer(s, func(snap *Snapshot) ([]web.PR, error) { return snap.PRs(), nil })
 }

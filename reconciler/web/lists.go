@@ -44,7 +44,7 @@ type PRAsk struct {
 
 // A PRList is a page of pull requests.
 type PRList struct {
-	PRs  []PR   `json:"prs"` // by number, without the fields that only Source.PR sets
+	PRs  []PR   `json:"prs"` // the newest first, without the fields that only Source.PR sets
 	More int    `json:"more,omitempty"`
 	Next string `json:"next,omitempty"`
 }
@@ -94,7 +94,7 @@ func (a API) handleLists(get func(string, func(*http.Request) (any, error))) {
 		if err := afterNumber(page.After); err != nil {
 			return v, err
 		}
-		v.PRs, v.More, v.Next = Cut(prs, page, prKey)
+		v.PRs, v.More, v.Next = cutNewest(prs, page, prKey)
 		v.PRs = delivery.Each(v.PRs, PR.withLists) // a copy: the source keeps its list
 		if q.Get("full") != "true" {
 			v.PRs = delivery.Each(v.PRs, PR.brief)
@@ -189,9 +189,9 @@ func (s Status) page(p Page) (Status, error) {
 		}
 	}
 	s.More = nil
-	s.Models = part(&s, ListModels, s.Models, of, func(m Model) string { return m.Name }, Model.brief)
-	s.PRs = part(&s, ListPRs, s.PRs, of, prKey, PR.brief)
-	s.Fleets = part(&s, ListFleets, s.Fleets, of, func(f Fleet) string { return f.Name }, Fleet.brief)
+	s.Models = part(&s, ListModels, s.Models, of, modelKey, Model.brief, Cut)
+	s.PRs = part(&s, ListPRs, s.PRs, of, prKey, PR.brief, cutNewest)
+	s.Fleets = part(&s, ListFleets, s.Fleets, of, fleetKey, Fleet.brief, Cut)
 	each := max(10, shownDevices/max(1, len(s.Fleets)))
 	for i := range s.Fleets {
 		s.Fleets[i] = s.Fleets[i].few(each)
@@ -218,12 +218,12 @@ func (s Status) page(p Page) (Status, error) {
 
 // part cuts one list of a status.
 func part[T any](s *Status, name string, all []T, of func(string) (Page, bool), key func(T) string,
-	brief func(T) T) []T {
+	brief func(T) T, cut func([]T, Page, func(T) string) ([]T, int, string)) []T {
 	page, ok := of(name)
 	if !ok {
 		return nil
 	}
-	items, more, next := Cut(all, page, key)
+	items, more, next := cut(all, page, key)
 	if more > 0 {
 		s.More = append(s.More, More{name, more, name + "/" + next})
 	}

@@ -67,8 +67,8 @@ func newMany(models, prs int) *many {
 			Sentence: web.Sentence{Text: "version 3", Facts: facts}})
 	}
 	for i := range prs {
-		pr := web.PR{PullRequest: delivery.PullRequest{Number: i + 1, Title: "a change",
-			HeadRef: fmt.Sprint("branch", i)},
+		pr := web.PR{PullRequest: delivery.PullRequest{Number: prs - i, Title: "a change",
+			HeadRef: fmt.Sprint("branch", prs-i-1)},
 			State: delivery.CheckPending, Sentence: web.Sentence{Text: "waits", Facts: facts}}
 		for c := range 8 {
 			pr.Checks = append(pr.Checks, web.Check{Check: delivery.Check{Context: fmt.Sprint("aob/gate/", c),

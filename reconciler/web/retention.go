@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -145,7 +146,16 @@ func number(text, name string, most int) (int, error) {
 
 // Cut returns a page of a list that is sorted by key, and how many items are behind it. Keys must not repeat.
 func Cut[T any](all []T, p Page, key func(T) string) (page []T, more int, next string) {
-	for len(all) > 0 && p.After != "" && key(all[0]) <= p.After {
+	return cut(all, p, key, strings.Compare)
+}
+
+// cutNewest is Cut for a list that is sorted by key, the greatest first.
+func cutNewest[T any](all []T, p Page, key func(T) string) (page []T, more int, next string) {
+	return cut(all, p, key, func(a, b string) int { return strings.Compare(b, a) })
+}
+
+func cut[T any](all []T, p Page, key func(T) string, order func(a, b string) int) (page []T, more int, next string) {
+	for len(all) > 0 && p.After != "" && order(key(all[0]), p.After) <= 0 {
 		all = all[1:]
 	}
 	limit := p.Limit

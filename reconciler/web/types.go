@@ -20,7 +20,7 @@ import (
 // its own status, and all others 500 with their text. No error may contain a secret.
 type Source interface {
 	Status(ctx context.Context) (Status, error)
-	// PRs returns the open pull requests, without the fields that only PR sets.
+	// PRs returns the open pull requests, the newest first, without the fields that only PR sets.
 	PRs(ctx context.Context) ([]PR, error)
 	PR(ctx context.Context, number int) (PR, error)
 	Explain(ctx context.Context, kind explain.Kind, id string) (explain.Chain, error)
@@ -235,7 +235,7 @@ type Status struct {
 	LastTurn time.Time `json:"lastTurn,omitzero"`
 	Main     Main      `json:"main"`
 	Models   []Model   `json:"models"`  // by name
-	PRs      []PR      `json:"prs"`     // open ones, by number; without the fields that only Source.PR sets
+	PRs      []PR      `json:"prs"`     // open ones, the newest first; without the fields that only Source.PR sets
 	Runs     []Run     `json:"runs"`    // running, or requested
 	Fleets   []Fleet   `json:"fleets"`  // by name
 	Notices  []string  `json:"notices"` // why this may be incomplete or out of date

@@ -121,6 +121,7 @@ func (s Status) Apply(u Update) Status {
 	}
 	s.Models = applied(s.Models, u.Models, u.Gone[ListModels], modelKey)
 	s.PRs = applied(s.PRs, u.PRs, u.Gone[ListPRs], prKey)
+	slices.Reverse(s.PRs) // the newest first
 	s.Runs = applied(s.Runs, u.Runs, u.Gone[ListRuns], runKey)
 	s.Fleets = applied(s.Fleets, u.Fleets, u.Gone[ListFleets], fleetKey)
 	slices.SortStableFunc(s.Runs, func(a, b Run) int {
