@@ -148,6 +148,8 @@ type Reconciler struct {
 
 	// Deployments shows where releases run; nil: the forge has no page for that.
 	Deployments post.Deployments
+	// Spare returns when progress may be posted; nil: always. See post.Board.
+	Spare func(now time.Time, waiting int) time.Time
 	// Queue begins the names of the branches of the forge's merge queue; empty if it has none.
 	Queue string
 	// Committer makes the release commits; nil: AOB pushes its own.
@@ -253,7 +255,7 @@ func (r *Reconciler) Init() *Reconciler {
 	r.git, r.answers = poll.New(poll.Config{API: r.Forge, Repo: r.Repo, Ledger: r.Ledger, Metrics: r.Metrics,
 		Turn: r.turn, Wake: r.wake, Main: r.Main, GitPoll: r.GitPoll, Every: r.Poll})
 	r.board = post.New(r.Forge, r.Ledger, r.Metrics, r.Progress, r.turn, r.wake)
-	r.board.Deployments, r.board.URL = r.Deployments, r.Server.URL
+	r.board.Deployments, r.board.URL, r.board.Spare = r.Deployments, r.Server.URL, r.Spare
 	r.outbox = outbox.New(outbox.Config{Trackers: r.Trackers, Ledger: r.Ledger, Metrics: r.Metrics, Turn: r.turn,
 		Epochs: r.Epochs, Bundles: r.Bundles})
 	r.pushes = queue.New(queue.Workers{First: pushWorkers, Limit: pushDeadline}, r.Now, r.wake)

@@ -382,6 +382,7 @@ func (p *server) openSite(context.Context) error {
 	}
 	r.Forge, p.source.Merger, p.source.UserComments = connection.Forge, connection.Merge, connection.UserComments
 	p.present = connection.Present
+	r.Spare = connection.Spare
 	r.CheckDetails, r.Queue = connection.Details, connection.Queue
 	if connection.Deployments != nil {
 		r.Deployments = connection.Deployments

@@ -3,6 +3,7 @@ package forge
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 )
@@ -86,6 +87,10 @@ type Connection struct {
 	// Present returns the address at which git finds the repository now, for its configured one. It is nil if addresses
 	// do not change. An error says that another repository has the address.
 	Present func(ctx context.Context, address string) (string, error)
+
+	// Spare returns when progress may be posted without using up what verdicts need: now, or later. So many posts wait
+	// to be sent before it. It is nil if the forge has no limit.
+	Spare func(now time.Time, waiting int) time.Time
 
 	// Queue begins the names of the branches of the forge's merge queue, before MAIN/pr-NUMBER-COMMIT; empty if it has
 	// none.

@@ -30,6 +30,7 @@ type GitHub struct {
 	edits            edits
 	arrived          webhooks
 	identity         identity
+	budget           budget
 
 	mu      sync.Mutex
 	runs    checkRuns      // of an App
@@ -58,7 +59,7 @@ func NewGitHub(s Settings) (*GitHub, error) {
 	}
 	f := &GitHub{url: base, owner: owner, repo: name, token: s.Token, app: s.App, hooks: s.Hooks, branch: s.Main,
 		kept: s.Kept, started: time.Now()}
-	f.client, err = gitHubClient(base, &sameRepository{forge: f, next: cached})
+	f.client, err = gitHubClient(base, &sameRepository{forge: f, next: &spends{&f.budget, cached}})
 	return f, err
 }
 
@@ -69,6 +70,7 @@ func connectGitHub(s Settings) (Connection, error) {
 	}
 	c, err := s.withWebhook(f, &f.arrived, f.keepPress)
 	c.Deployments, c.Present = f, f.Present
+	c.Spare = f.budget.spare
 	c.Details, c.Queue = f.app != nil, "gh-readonly-queue/"
 	if s.Signs {
 		c.Committer = f

@@ -76,12 +76,18 @@ type graphQLError struct{ kind, text string }
 
 func (e *graphQLError) Error() string { return cmp.Or(e.text, e.kind, "an error without a text") }
 
+// asksOnly marks the context of a GraphQL query, which creates nothing.
+type asksOnly struct{}
+
 // graphQL sends a query to the GraphQL API and reads its data. The error is a *[graphQLError] if the answer has errors;
 // the data may be incomplete then.
 func (f *GitHub) graphQL(ctx context.Context, query string, variables map[string]any, data any) error {
 	address := "graphql"
 	if f.url != publicGitHub {
 		address = f.url + "/api/graphql"
+	}
+	if !strings.HasPrefix(query, "mutation") {
+		ctx = context.WithValue(ctx, asksOnly{}, true)
 	}
 	req, err := f.client.NewRequest(ctx, http.MethodPost, address, map[string]any{"query": query,
 		"variables": variables})

@@ -399,3 +399,29 @@ func TestGitHubCommandsOfTheirAuthors(t *testing.T) {
 		t.Errorf("afterwards: %+v", list)
 	}
 }
+
+// AOB itself keeps to the number of writes that GitHub allows in a minute, and then waits without asking GitHub.
+func TestGitHubWritesWithinItsBudget(t *testing.T) {
+	s, f, server, _ := newGitHub(t)
+	head := s.work.push("main", map[string]string{"models/a.yaml": "1"}, "first")
+	var err error
+	set := 0
+	for ; set <= mostInAMinute && err == nil; set++ {
+		err = f.SetStatus(t.Context(), head, delivery.Check{Context: fmt.Sprint("aob/gate/", set),
+			State: delivery.CheckSuccess})
+	}
+	before := server.Spent()
+	wait, ok := errors.AsType[delivery.Wait](err)
+	if !ok || set != mostInAMinute+1 || wait.For > time.Minute || strings.Contains(err.Error(), "secondary") {
+		t.Errorf("after %d writes: %v", set, err)
+	}
+	if _, err := f.PullRequests(t.Context()); err != nil {
+		t.Errorf("reading goes on: %v", err)
+	}
+	if err := f.Comment(t.Context(), 1, "report", "x"); err == nil {
+		t.Error("a comment is a write too")
+	}
+	if spent := server.Spent() - before; spent > 3 {
+		t.Errorf("%d requests were sent", spent)
+	}
+}

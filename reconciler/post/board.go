@@ -56,6 +56,9 @@ type Board struct {
 	// Deployments is nil for none. URL is the page that they link to; empty for none.
 	Deployments Deployments
 	URL         string
+	// Spare returns when progress may be posted without using up what verdicts need: now, or later. So many posts wait
+	// to be sent before it. nil: always.
+	Spare func(now time.Time, waiting int) time.Time
 
 	turn     *turn.Turn
 	posts    *queue.Queue
@@ -130,6 +133,12 @@ func (b *Board) isEarly(key, state, content string, last ledger.Record) bool {
 	}
 	pause := time.Duration(float64(b.Progress) * math.Pow(progressGrowth, float64(last.Count-1)))
 	next := last.At.Add(pause)
+	if b.Spare != nil {
+		waiting, _ := b.posts.Oldest()
+		if spare := b.Spare(b.turn.Now(), waiting); spare.After(next) {
+			next = spare
+		}
+	}
 	early := b.turn.Now().Before(next)
 	if early {
 		b.turn.At(next, "progress is to be posted")

@@ -56,6 +56,7 @@ type Server struct {
 	teams   []*team
 	apps    []*App
 	spent   int                        // requests that count against the limit
+	writes  []time.Time                // requests that create content
 	limit   int                        // requests an hour
 	answer  func(*http.Request) string // of the GraphQL API; "" for its own
 	refusal func(*http.Request) (status int, header http.Header, message string)
@@ -300,6 +301,12 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	if s.tooMuch(r) {
+		w.Header().Set("Retry-After", "60")
+		write(w, http.StatusForbidden, message("You have exceeded a secondary rate limit. Please wait a few minutes "+
+			"before you try again."))
+		return
+	}
 	if to, code := s.redirect(r); code != 0 {
 		w.Header().Set("Location", to)
 		write(w, code, map[string]any{"message": "Moved Permanently", "url": to})
@@ -351,6 +358,16 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	s.spent++
 	w.WriteHeader(code)
 	_, _ = w.Write(text)
+}
+
+// tooMuch counts requests that create content, and reports whether there are more than 80 in a minute.
+func (s *Server) tooMuch(r *http.Request) bool {
+	if r.Method == http.MethodGet || strings.HasSuffix(r.URL.Path, "/access_tokens") {
+		return false
+	}
+	s.writes = append(s.writes, time.Now())
+	n := len(s.writes)
+	return n > 80 && s.writes[n-1].Sub(s.writes[n-81]) < time.Minute
 }
 
 // redirect says where a request about a repository that was renamed is sent, and with which status; 0 for nowhere. A
