@@ -87,7 +87,7 @@ func (r *Reconciler) Reconcile(ctx context.Context) (again time.Time, err error)
 		done, failed, left = r.act(ctx, p.Steps)
 		lap = r.lap("act", lap)
 		err = errors.Join(r.report(ctx, p, failed), stepErrors(failed), r.history.KeepQuarantine(ctx),
-			r.keepSpends(ctx, &world))
+			r.keepSpends(ctx, &world), r.recheckOrdered(p))
 		shown.Proposals = withAllFailures(p, failed)
 		r.outbox.Note(ctx, &world, &p)
 		r.lap("report", lap)

@@ -1074,12 +1074,12 @@ var happenings = map[string]happening{
 	}},
 	"a run fails": {2, func(s *sim, a, b int) {
 		if r := s.someRun(a); r != nil && r.Phase == delivery.RunRunning {
-			r.Phase, r.Error = delivery.RunFailed, "out of memory"
+			r.Phase, r.Error, r.Ended = delivery.RunFailed, "out of memory", s.now
 		}
 	}},
 	"recheck": {2, func(s *sim, a, b int) {
 		if plans := s.loop.observed.plan.Proposals; len(plans) > 0 {
-			_ = s.loop.recheck(of(plans, a).Runs)
+			_ = s.loop.recheck(of(plans, a).Runs, s.now.Add(time.Second))
 			s.wake()
 		}
 	}},

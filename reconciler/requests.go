@@ -4,6 +4,7 @@ package reconciler
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -113,15 +114,34 @@ func (r *Reconciler) Recheck(ctx context.Context, number int) error {
 		if err != nil {
 			return err
 		}
-		return r.recheck(p.Runs)
+		clear(r.retry)
+		r.board.RetryNow()
+		return r.recheck(p.Runs, r.Now().Add(time.Second))
 	})
 }
 
-func (r *Reconciler) recheck(keys []delivery.Digest) error {
-	clear(r.retry)
-	r.board.RetryNow()
+// recheckOrdered tries again what has failed before somebody asked for it in a comment or with a button.
+func (r *Reconciler) recheckOrdered(p plan.Plan) error {
+	var errs []error
+	for _, pr := range p.Proposals {
+		if at := r.answers.Orders(pr.PR.Number).Recheck; !at.IsZero() && pr.CanRecheck() {
+			ended := func(key delivery.Digest) bool { return !r.observed.world.Runs[key].Ended.IsZero() }
+			errs = append(errs, r.recheck(slices.DeleteFunc(slices.Clone(pr.Runs), func(key delivery.Digest) bool {
+				return !ended(key)
+			}), at))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// recheck tries again those of some runs that ended before a time.
+func (r *Reconciler) recheck(keys []delivery.Digest, before time.Time) error {
 	for _, key := range keys {
 		state := r.observed.world.Runs[key]
+		if !state.Ended.Before(before) {
+			continue
+		}
+		r.turn.Soon("a run is tried again")
 		var err error
 		switch {
 		case state.Phase == delivery.RunFailed:

@@ -144,7 +144,7 @@ func (r *simRuns) finish(key delivery.Digest) {
 		return
 	}
 	if why, ok := r.fail[s.Spec.Kind]; ok {
-		s.Phase, s.Error = delivery.RunFailed, why
+		s.Phase, s.Error, s.Ended = delivery.RunFailed, why, r.sim.now
 		return
 	}
 	data, err := json.Marshal(r.result(key, s.Spec))

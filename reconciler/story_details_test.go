@@ -5,6 +5,7 @@ package reconciler
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 )
@@ -62,4 +63,49 @@ func TestCheckRunsShowDetails(t *testing.T) {
 		t.Errorf("the gate: %+v", d)
 	}
 	s.quiet()
+}
+
+// A failed run has a button that tries it again, once for each press of somebody with write permission.
+func TestRunAgain(t *testing.T) {
+	s, _ := begun(t)
+	s.restart(func(r *Reconciler) { r.CheckDetails = true })
+	s.quality[8] = 0.6
+	s.propose("first", 8)
+	s.untilTraining()
+	fail := func() {
+		t.Helper()
+		run := s.runs.states[s.runs.running(delivery.RunTrain)]
+		run.Phase, run.Error, run.Ended = delivery.RunFailed, "out of memory", s.now
+		s.settle()
+		s.want("first", delivery.CheckFailure, "out of memory")
+	}
+	fail()
+	button := delivery.Button{}
+	for _, b := range s.details("first", delivery.ContextRelease).Buttons {
+		if b.Label == "Run again" {
+			button = b
+		}
+	}
+	if button.Order == "" {
+		t.Fatal("there is no button")
+	}
+	s.now = s.now.Add(time.Minute)
+	s.forge.permission["reader"] = delivery.PermissionRead
+	s.forge.comment(0, "reader", button.Order)
+	s.settle()
+	s.want("first", delivery.CheckFailure, "out of memory")
+	s.forge.comment(0, "maintainer", button.Order)
+	s.now = s.now.Add(time.Second)
+	s.wake()
+	s.untilTraining()
+	fail() // the same press tries it no second time
+	s.quiet()
+	s.now = s.now.Add(time.Minute)
+	s.forge.comment(0, "maintainer", button.Order)
+	s.now = s.now.Add(time.Second)
+	s.settle()
+	s.want("first", delivery.CheckSuccess, "version 1")
+	if len(s.details("first", delivery.ContextRelease).Buttons) != 0 {
+		t.Error("the button stays")
+	}
 }

@@ -60,7 +60,7 @@ func TestRecheckLeavesOthersAlone(t *testing.T) {
 	training := s.runs.running(delivery.RunTrain)
 	data := s.runs.states[training].Spec.Train.Data
 	s.turn()
-	if err := s.loop.recheck(s.loop.observed.plan.Proposals[0].Runs); err != nil {
+	if err := s.loop.recheck(s.loop.observed.plan.Proposals[0].Runs, s.now.Add(time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	if s.runs.states[data] == nil {

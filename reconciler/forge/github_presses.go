@@ -64,16 +64,25 @@ var (
 	gitHubUser = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z_-]{0,38}$`)
 )
 
-// pressOf returns the press that a webhook tells of, without its order, the commit, and the button's identifier. ok is
+// GitHub's own button Re-run is as good as AOB's Run again.
+const (
+	rerequested  = "rerequested"
+	recheckOrder = "/aob recheck"
+)
+
+// pressOf returns the press that a webhook tells of, with the order of Re-run or none, the commit, and the button's identifier. ok is
 // false for another event, and for a press that is not about AOB's own check runs of this repository.
 func (f *GitHub) pressOf(h http.Header, body []byte, now time.Time) (p press, commit, button string, ok bool) {
 	var e checkRunEvent
 	if f.app == nil || h.Get("X-GitHub-Event") != "check_run" || json.Unmarshal(body, &e) != nil ||
-		e.Action != "requested_action" || e.CheckRun.App.ID != f.app.ID ||
+		e.Action != "requested_action" && e.Action != rerequested || e.CheckRun.App.ID != f.app.ID ||
 		!f.is(e.Repository.ID, e.Repository.FullName) {
 		return p, "", "", false
 	}
 	p = press{ID: h.Get("X-GitHub-Delivery"), By: e.Sender.Login, At: now}
+	if e.Action == rerequested {
+		p.Order = recheckOrder
+	}
 	return p, e.CheckRun.HeadSHA, e.RequestedAction.Identifier, e.Sender.Type == "User" &&
 		deliveryID.MatchString(p.ID) && gitHubUser.MatchString(p.By) && commitHash.MatchString(e.CheckRun.HeadSHA)
 }
@@ -126,12 +135,14 @@ func (f *GitHub) keepPress(ctx context.Context, h http.Header, body []byte) erro
 	if f.kept == nil {
 		return errors.New("a pressed button cannot be kept: there is no ledger")
 	}
-	buttons, err := f.kept.Kept(ctx, f.keys("button", commit))
-	if err != nil {
-		return err
-	}
-	if p.Order = buttons[f.keys("button", commit)+button]; p.Order == "" {
-		return nil // a button of another server, or none of AOB's
+	if p.Order == "" {
+		buttons, err := f.kept.Kept(ctx, f.keys("button", commit))
+		if err != nil {
+			return err
+		}
+		if p.Order = buttons[f.keys("button", commit)+button]; p.Order == "" {
+			return nil // a button of another server, or none of AOB's
+		}
 	}
 	prefix := f.keys("press", commit)
 	old, err := f.kept.Kept(ctx, prefix)

@@ -36,6 +36,17 @@ func (r ProposalReport) Cost(command string) delivery.Fact {
 	return r.Costs[strings.TrimPrefix(command, "/aob run ")]
 }
 
+// RecheckOrder is the comment that asks to try again what has failed.
+const RecheckOrder = "/aob recheck"
+
+// CanRecheck reports whether a run has failed, or a check of data has found errors: it can be tried again.
+func (r ProposalReport) CanRecheck() bool {
+	return len(r.Runs) > 0 && slices.ContainsFunc(r.Checks, func(c Check) bool {
+		return c.State == delivery.CheckFailure && (c.Context == delivery.ContextData ||
+			slices.ContainsFunc(c.Facts, func(f delivery.Fact) bool { return f.Has(code.RunFailed) }))
+	})
+}
+
 // Green reports whether aob/release succeeded.
 func (r ProposalReport) Green() bool {
 	return slices.ContainsFunc(r.Checks, func(c Check) bool {

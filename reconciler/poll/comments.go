@@ -37,13 +37,14 @@ type Orders struct {
 	Approved []string // codes of runs
 	Refused  []string // who approved a run without write permission, at most maxRefused
 	Accepts  []plan.AcceptComment
+	Recheck  time.Time // when somebody last asked to try again what has failed; zero if nobody has
 	// by code: who has not reacted to AOB's question yet; "" is anybody with write permission
 	Waits map[string][]string
 }
 
 // digest identifies the content, without codes.
 func (o *Orders) digest() delivery.Digest {
-	return delivery.DigestOf("orders", []any{o.Approved, o.Refused, o.Accepts, o.Waits})
+	return delivery.DigestOf("orders", []any{o.Approved, o.Refused, o.Accepts, o.Waits, o.Recheck})
 }
 
 // waitFor records that AOB has asked somebody to confirm and that they have not answered.
@@ -60,6 +61,7 @@ func (o *Orders) waitFor(code, who string) {
 type waiting struct {
 	runs     map[string]string      // descriptions of the runs to approve
 	verdicts map[string]openVerdict // unsure verdicts without a signed accept
+	failed   bool                   // something has failed that can be tried again
 }
 
 type openVerdict struct {
@@ -82,6 +84,7 @@ func waits(p plan.ProposalReport) waiting {
 			}
 		}
 	}
+	w.failed = p.CanRecheck()
 	return w
 }
 
@@ -95,7 +98,11 @@ func allowed(cost delivery.Fact) delivery.Fact {
 
 // codes returns all codes, in a fixed order.
 func (w waiting) codes() []string {
-	return slices.Concat(slices.Sorted(maps.Keys(w.runs)), slices.Sorted(maps.Keys(w.verdicts)))
+	codes := slices.Concat(slices.Sorted(maps.Keys(w.runs)), slices.Sorted(maps.Keys(w.verdicts)))
+	if w.failed {
+		codes = append(codes, plan.RecheckOrder)
+	}
+	return codes
 }
 
 // comments reads the comments of a pull request and returns those orders that it waits for. It stores new approvals in
@@ -112,7 +119,8 @@ func (f *Forge) comments(ctx context.Context, pr int, w waiting) (found Orders, 
 			list[i].At = f.Turn.Now()
 		}
 	}
-	incomplete = errors.Join(f.approvals(ctx, pr, w, list, &found), f.accepts(ctx, pr, w, list, &found))
+	incomplete = errors.Join(f.approvals(ctx, pr, w, list, &found), f.accepts(ctx, pr, w, list, &found),
+		f.rechecks(ctx, w, list, &found))
 	return found, incomplete, nil
 }
 
@@ -160,6 +168,23 @@ func (f *Forge) approvals(ctx context.Context, pr int, w waiting, list []deliver
 		}
 		if !slices.Contains(found.Approved, code) {
 			found.waitFor(code, "")
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// rechecks finds when somebody with write permission last asked to try again what has failed. Only orders count whose
+// authors are certain.
+func (f *Forge) rechecks(ctx context.Context, w waiting, list []delivery.Comment, found *Orders) error {
+	var errs []error
+	for _, c := range list {
+		if !w.failed || c.VerifiedBy == "" || delivery.CommandLine(c.Body) != plan.RecheckOrder ||
+			!c.At.After(found.Recheck) {
+			continue
+		}
+		permission, err := f.permission(ctx, c.Author)
+		if errs = append(errs, err); err == nil && permission == delivery.PermissionWrite {
+			found.Recheck = c.At
 		}
 	}
 	return errors.Join(errs...)

@@ -62,6 +62,10 @@ func buttons(pr plan.ProposalReport, gate string) (list []delivery.Button) {
 			list = append(list, b)
 		}
 	}
+	if gate == "" && pr.CanRecheck() {
+		list = append(list, delivery.Button{Label: "Run again", About: "Try again what has failed",
+			Order: plan.RecheckOrder})
+	}
 	if len(pr.ApprovalCommands) > 0 {
 		return list
 	}
