@@ -70,8 +70,8 @@ const (
 	recheckOrder = "/aob recheck"
 )
 
-// pressOf returns the press that a webhook tells of, with the order of Re-run or none, the commit, and the button's identifier. ok is
-// false for another event, and for a press that is not about AOB's own check runs of this repository.
+// pressOf returns the press that a webhook tells of, with the order of Re-run or none, the commit, and the button's
+// identifier. ok is false for another event, and for a press that is not about AOB's own check runs of this repository.
 func (f *GitHub) pressOf(h http.Header, body []byte, now time.Time) (p press, commit, button string, ok bool) {
 	var e checkRunEvent
 	if f.app == nil || h.Get("X-GitHub-Event") != "check_run" || json.Unmarshal(body, &e) != nil ||
