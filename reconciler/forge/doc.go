@@ -19,6 +19,9 @@
 //
 // Each write is idempotent.
 //
+// A [Connection] has what only some forges offer: check runs with details, commits that the forge makes and signs,
+// deployments, a merge queue, a budget of writes, and addresses that change. [App] authenticates AOB as a GitHub App.
+//
 // Other users can edit comments. So a comment proves its author only if Commands sets VerifiedBy. Local does: its users
 // send commands over the server's socket, and the system identifies them. GitHub does for comments that nobody has
 // edited. Else the proof is a reaction to a question of AOB's, which Ask reads.

@@ -15,7 +15,7 @@ import (
 
 // makeGitHubToken is the hint for a token with too few permissions. docs/github.md has the same list.
 const makeGitHubToken = "make a fine-grained token for this repository that may write Contents, Pull requests, " +
-	"Issues and Commit statuses, or a classic one with the scopes repo and read:org (docs/github.md)"
+	"Issues, Deployments and Commit statuses, or a classic one with the scopes repo and read:org (docs/github.md)"
 
 // Permission returns a user's permission on the repository, as GitHub says: maintain counts as write, and triage as
 // read. An unknown user has none.
