@@ -60,7 +60,9 @@ better or worse where Holm's adjustment over all classes allows it. The bounds
 cover the choice of test images, not the noise of training.
 
 With --trained it runs a model that aob train trained on the eval sets of the gates
-that cover it, and -o json writes the scores that aob gate judge reads.`,
+that cover it, and -o json writes the scores that aob gate judge reads.
+
+-o github adds the numbers to the summary of a job of GitHub Actions.`,
 		Example: `  aob eval --truth gt.json --detections dt.json
   aob eval --truth gt.json --detections dt.json --mode strict -o json | jq .stats.AP
   aob eval --truth gt.json --detections dt.json --tide --confusion --thresholds
@@ -69,6 +71,10 @@ that cover it, and -o json writes the scores that aob gate judge reads.`,
   aob eval --trained trained.json --baseline before.json -o json >scores.json`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if trained.file != "" {
+				if o.format != "text" && !o.json() {
+					return hinted{fmt.Errorf("--output: with --trained want text or json, got %q", o.format),
+						"aob eval --help shows how"}
+				}
 				return trained.measure(c, o)
 			}
 			if err := r.check(c); err != nil {
@@ -85,14 +91,17 @@ that cover it, and -o json writes the scores that aob gate judge reads.`,
 			if err != nil {
 				return err
 			}
-			if o.format == "markdown" {
+			switch o.format {
+			case "markdown":
 				_, err := io.WriteString(c.OutOrStdout(), v.markdown())
 				return err
+			case formatGitHub:
+				return printJob(c.OutOrStdout(), nil, "### aob eval\n\n"+v.markdown())
 			}
 			return o.print(c.OutOrStdout(), v, func(t *terminal) { t.evaluation(v) })
 		},
 	}
-	o.register(c, "markdown")
+	o.register(c, "markdown", formatGitHub)
 	trained.register(c)
 	f := c.Flags()
 	f.StringVar(&r.truth, "truth", "", "the COCO annotation `file`; - is the standard input")

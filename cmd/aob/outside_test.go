@@ -224,6 +224,10 @@ func TestCommandsPrintSafely(t *testing.T) {
 		`_, err := c.OutOrStdout().Write(intent.Schema(kind, known))`,
 		`progress := c.OutOrStdout()`, // of aob init: the paths that it was given
 		`_, err := io.WriteString(c.OutOrStdout(), v.markdown())`,
+		// Annotations are workflow commands, and summaries are Markdown.
+		`return printJob(c.OutOrStdout(), nil, "### aob eval\n\n"+v.markdown())`,
+		`return printJob(c.OutOrStdout(), list, markdown)`,
+		`err = printJob(c.OutOrStdout(), list, markdown)`,
 		`out := c.OutOrStdout()`,                                       // of aob logs, which wraps it
 		`w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)`, // what goes in is made safe
 		// Another program reads it.

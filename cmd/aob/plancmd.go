@@ -15,7 +15,8 @@ import (
 
 func newPlanCommand() *cobra.Command {
 	var config string
-	c := query(&cobra.Command{
+	var o client
+	c := &cobra.Command{
 		Use:   "plan",
 		Short: "Show what the server decides, like a diff, and do nothing",
 		Long: `Plan shows what the server's last turn decided: what it says about each pull
@@ -23,22 +24,34 @@ request and the main branch, and the steps that it takes. It does nothing.
 
 With --config, and if no server is running, it is a dry run: it reads the same state as
 aob serve, decides with the same code, prints the plan and ends. Nothing is started,
-signed, committed, published or commented.`,
+signed, committed, published or commented.
+
+-o github adds the plan to the summary of a job of GitHub Actions.`,
 		Example: "  aob plan\n  aob plan --config world/aob.yaml       # before the first aob serve\n  aob plan -o " +
 			"json | jq '.steps[].text'",
-	}, func(c *cobra.Command, api *web.Client, _ []string) (any, func(*terminal), error) {
-		get := api.Plan
-		if config != "" {
-			get = func(ctx context.Context) (web.Plan, error) { return dryRun(ctx, config) }
-		}
-		p, err := get(c.Context())
-		return p, func(t *terminal) {
-			for _, n := range p.Notices {
-				t.paragraph("", "note: "+n)
+		RunE: func(c *cobra.Command, _ []string) error {
+			get := o.dial().Plan
+			if config != "" {
+				get = func(ctx context.Context) (web.Plan, error) { return dryRun(ctx, config) }
 			}
-			t.plan(p.Text)
-		}, err
-	})
+			p, err := get(c.Context())
+			if err != nil {
+				return err
+			}
+			if o.format == formatGitHub {
+				list, markdown := planJob(p)
+				return printJob(c.OutOrStdout(), list, markdown)
+			}
+			return o.print(c.OutOrStdout(), p, func(t *terminal) {
+				for _, n := range p.Notices {
+					t.paragraph("", "note: "+n)
+				}
+				t.plan(p.Text)
+			})
+		},
+	}
+	o.output.register(c, formatGitHub)
+	o.registerSocket(c)
 	c.Flags().StringVar(&config, "config", "", "a server's configuration `file`: a dry run instead of asking a server")
 	return c
 }

@@ -30,7 +30,10 @@ wrong. The exit status is 1 if there is one.
 
 With --config it also checks the server's configuration, that datasets begin with a
 name that the configuration allows, and models against the server's own trainers.
---trainers names a folder of trainers instead.`,
+--trainers names a folder of trainers instead.
+
+-o github is for a job of GitHub Actions: complaints are annotations on their lines, and
+the job gets a summary.`,
 		Example: "  aob validate\n  aob validate intent --config aob.yaml\n" +
 			"  aob validate --trainers trainers\n  aob validate -o json | jq -r " +
 			"'.complaints[].text'",
@@ -43,7 +46,13 @@ name that the configuration allows, and models against the server's own trainers
 			if err != nil {
 				return err
 			}
-			if err := o.print(c.OutOrStdout(), v, func(t *terminal) { t.validation(v) }); err != nil {
+			if o.format == formatGitHub {
+				list, markdown := v.job()
+				err = printJob(c.OutOrStdout(), list, markdown)
+			} else {
+				err = o.print(c.OutOrStdout(), v, func(t *terminal) { t.validation(v) })
+			}
+			if err != nil {
 				return err
 			}
 			if n := len(v.Complaints); n > 0 {
@@ -52,7 +61,7 @@ name that the configuration allows, and models against the server's own trainers
 			return nil
 		},
 	}
-	o.register(c)
+	o.register(c, formatGitHub)
 	c.Flags().StringVar(&config, "config", "",
 		"the `file` of the server's configuration, to check it, and datasets and trainers against it")
 	c.Flags().StringVar(&trainers, "trainers", "",
