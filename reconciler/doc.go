@@ -37,7 +37,7 @@
 //	trust      ed25519 keys and signed envelopes
 //
 //	git        a bare mirror, read by hash, written with objects
-//	forge      pull requests, statuses and comments: a local folder, Gitea
+//	forge      pull requests, statuses and comments: a local folder, Gitea, GitHub, GitLab
 //	dataset    digest and check a dataset, make the training input
 //	cloud      read buckets of S3, and end what runs left in an account of AWS
 //	trainer    install the trainers of a server

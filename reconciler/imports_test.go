@@ -78,6 +78,7 @@ var (
 		"github.com/opencontainers/":              {"artifact"},
 		"code.gitea.io/sdk":                       {"forge"},
 		"github.com/google/go-github":             {"forge"},
+		"gitlab.com/gitlab-org/api/client-go":     {"forge"},
 		"github.com/bradleyfalzon/ghinstallation": {"forge"},
 		"github.com/secure-systems-lab/":          {"trust"},
 		"golang.org/x/crypto/":                    {"trust"},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net/http"
@@ -79,7 +80,7 @@ func connect(s intent.Server, app *forge.App, settings forge.Settings, log *slog
 	if s.Listen.URL != "" && (f.WebhookSecretEnv != "" || f.WebhookSecretFile != "") {
 		settings.Hooks = strings.TrimRight(s.Listen.URL, "/") + "/webhook"
 	}
-	settings.URL, settings.Repo, settings.HookSecret, settings.App = f.URL, f.Repo, hookSecret, app
+	settings.URL, settings.Repo, settings.HookSecret, settings.App = f.URL, cmp.Or(f.Project, f.Repo), hookSecret, app
 	settings.Signs = f.Signs
 	settings.Token = func() string {
 		token, err := secret(f.TokenEnv, f.TokenFile)

@@ -1,7 +1,9 @@
 package forge
 
 import (
+	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -24,15 +26,16 @@ type responseLimit struct{}
 // calls is a transport that adds the token, limits the size of responses, and returns an
 // error for every status of 400 or more.
 type calls struct {
-	next  http.RoundTripper
-	token func() string
+	next   http.RoundTripper
+	token  func() string
+	scheme string // before the token; "token" if empty
 }
 
 func (c *calls) RoundTrip(req *http.Request) (*http.Response, error) {
 	req = req.Clone(req.Context())
 	token := c.token()
 	if token != "" {
-		req.Header.Set("Authorization", "token "+token)
+		req.Header.Set("Authorization", cmp.Or(c.scheme, "token")+" "+token)
 	}
 	resp, err := c.next.RoundTrip(req)
 	if err != nil {
@@ -58,15 +61,17 @@ func (c *calls) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 // limits notes that a response refuses requests for some time. GitHub does so with 429, or with 403 and one of:
-// Retry-After, no request left before X-RateLimit-Reset, or a message about its secondary limit.
+// Retry-After, no request left before X-RateLimit-Reset, or a message about its secondary limit. GitLab's headers have
+// no X.
 func (s *statusError) limits(h http.Header, now time.Time) {
-	left, named := h.Get("X-RateLimit-Remaining"), h.Get("Retry-After") != ""
+	left, named := cmp.Or(h.Get("X-RateLimit-Remaining"), h.Get("RateLimit-Remaining")), h.Get("Retry-After") != ""
 	s.limited = s.code == http.StatusTooManyRequests || s.code == http.StatusForbidden && (named || left == "0" ||
 		strings.Contains(strings.ToLower(s.text), "secondary rate limit"))
 	if !s.limited || named {
 		return
 	}
-	if reset, err := strconv.ParseInt(h.Get("X-RateLimit-Reset"), 10, 64); left == "0" && err == nil {
+	reset, err := strconv.ParseInt(cmp.Or(h.Get("X-RateLimit-Reset"), h.Get("RateLimit-Reset")), 10, 64)
+	if left == "0" && err == nil {
 		s.after = min(max(time.Unix(reset, 0).Sub(now), time.Second), time.Hour)
 	} else if s.code == http.StatusForbidden {
 		s.after = time.Minute // GitHub asks for no less where it names no time
@@ -103,14 +108,19 @@ func (s *statusError) Error() string {
 	return fmt.Sprintf("status %d: %s", s.code, s.text)
 }
 
+// refusal returns the response that an error is.
+func refusal(err error) (*statusError, bool) { return errors.AsType[*statusError](err) }
+
 // message returns the message of an error response, shortened and without the token.
 func message(data []byte, token string) string {
 	text := string(data)
 	var m struct {
 		Message string `json:"message"`
+		Error   string `json:"error"` // of GitLab
+		Why     string `json:"error_description"`
 	}
 	if json.Unmarshal(data, &m) == nil {
-		text = m.Message
+		text = cmp.Or(m.Message, strings.TrimSpace(m.Error+" "+m.Why))
 	}
 	if token != "" {
 		text = strings.ReplaceAll(text, token, "…")

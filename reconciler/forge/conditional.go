@@ -92,7 +92,7 @@ func (c *conditional) remember(key string, r *remembered) {
 func (r *remembered) answer(req *http.Request, now http.Header) *http.Response {
 	header := r.header.Clone()
 	for name, values := range now {
-		if name == "Date" || strings.HasPrefix(name, "X-Ratelimit-") {
+		if name == "Date" || strings.HasPrefix(strings.TrimPrefix(name, "X-"), "Ratelimit-") {
 			header[name] = values
 		}
 	}

@@ -24,6 +24,12 @@ var Kinds = map[string]Kind{
 			What: "the repository accepts only commits whose signatures GitHub can verify",
 			Do: "set commits.signingKey in aob's configuration (docs/gitea.md, Required signatures), and add the key " +
 				"to the account of aob's user as a signing key"}}},
+	"gitlab": {Connect: connectGitLab, Pulls: "refs/merge-requests/", GitUser: "oauth2",
+		TokenHelp: makeGitLabToken + ", and write it there",
+		Refusals: map[string]delivery.Blocked{"Commit must be signed": {
+			What: "the project accepts only signed commits",
+			Do: "set commits.signingKey in aob's configuration (docs/gitea.md, Required signatures), and add the key " +
+				"to the account of aob's user as a signing key"}}},
 }
 
 // A Kind is one kind of forge. One without TokenHelp is the bare repository alone: it
@@ -45,7 +51,7 @@ type Kind struct {
 // Settings are the forge's settings from the server's configuration.
 type Settings struct {
 	URL        string        // as https://git.example.com
-	Repo       string        // owner/name
+	Repo       string        // owner/name; on GitLab the project's path or its number
 	Token      func() string // called before each request
 	App        *App          // of GitHub, in place of a token; nil for none
 	Signs      bool          // the forge makes the release commits and signs them

@@ -1,7 +1,7 @@
 // Package forge connects to Git forges.
 //
-// [Gitea] is a repository on a Gitea or Forgejo server, [GitHub] one on GitHub. [Local] is a bare repository on this
-// machine, where every branch but main is a proposal. All have the same methods:
+// [Gitea] is a repository on a Gitea or Forgejo server, [GitHub] one on GitHub, and [GitLab] a project on GitLab.
+// [Local] is a bare repository on this machine, where every branch but main is a proposal. All have the same methods:
 //
 //	Address()                               names the forge and the repository
 //	PullRequests(ctx)                       the open ones, sorted by number
@@ -23,8 +23,8 @@
 // deployments, a merge queue, a budget of writes, and addresses that change. [App] authenticates AOB as a GitHub App.
 //
 // Other users can edit comments. So a comment proves its author only if Commands sets VerifiedBy. Local does: its users
-// send commands over the server's socket, and the system identifies them. GitHub does for comments that nobody has
-// edited. Else the proof is a reaction to a question of AOB's, which Ask reads.
+// send commands over the server's socket, and the system identifies them. GitHub and GitLab do for comments that nobody
+// has edited. Else the proof is a reaction to a question of AOB's, which Ask reads.
 //
 // Errors are [delivery.Wait] if the forge is overloaded (429, 5xx), [delivery.Blocked] if a person must act (401, 403,
 // 404), and others if the forge cannot be reached. No error contains the token.

@@ -17,21 +17,29 @@ import (
 // repository returns the address of a server, without a slash at its end, and the repository there. kind is the forge's
 // name, for errors.
 func (s Settings) repository(kind string) (base, owner, name string, err error) {
-	u, err := url.Parse(s.URL)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return "", "", "", delivery.Blockedf("write it as https://git.example.com",
-			"the %s address is not an http or https URL", kind)
-	}
-	if u.User != nil {
-		return "", "", "", delivery.Blockedf("configure the token separately; addresses are logged",
-			"the %s address https://…@%s contains a user or a token", kind, u.Host)
+	if base, err = serverAddress(kind, s.URL); err != nil {
+		return "", "", "", err
 	}
 	owner, name, _ = strings.Cut(s.Repo, "/")
 	if owner == "" || name == "" || s.Token == nil {
 		return "", "", "", delivery.Blockedf("configure all three",
 			"the %s repository needs an owner, a name and a token", kind)
 	}
-	return strings.TrimSuffix(u.String(), "/"), owner, name, nil
+	return base, owner, name, nil
+}
+
+// serverAddress returns the address of a server without a slash at its end. kind is the forge's name, for errors.
+func serverAddress(kind, address string) (string, error) {
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return "", delivery.Blockedf("write it as https://git.example.com",
+			"the %s address is not an http or https URL", kind)
+	}
+	if u.User != nil {
+		return "", delivery.Blockedf("configure the token separately; addresses are logged",
+			"the %s address https://…@%s contains a user or a token", kind, u.Host)
+	}
+	return strings.TrimSuffix(u.String(), "/"), nil
 }
 
 // transport closes a dead connection after 30 s.

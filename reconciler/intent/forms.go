@@ -107,6 +107,8 @@ var forms = map[string]*form{
 	"url": {pattern: regexp.MustCompile(`^https?://[A-Za-z0-9.:\[\]-]+(?:/[A-Za-z0-9._~/-]*)?$`), secret: true,
 		want: "an address as https://gitea.example.com, without name and password"},
 	"repo": {pattern: regexp.MustCompile(`^[A-Za-z0-9_.-]{1,100}/[A-Za-z0-9_.-]{1,100}$`), want: "owner/name"},
+	"project": {pattern: regexp.MustCompile(`^(?:[1-9][0-9]{0,11}|[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)+)$`), most: 500,
+		want: "the path of a project with its groups, as vision/intent, or its number in quotes"},
 	"author": {pattern: regexp.MustCompile(`^[^\p{C}\p{Z}<>](?:[^\p{C}\p{Zl}\p{Zp}<>]{0,98}[^\p{C}\p{Z}<>])?$`),
 		want: "a name of at most 100 characters without < and >"},
 	"email": {pattern: regexp.MustCompile(`^[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9.-]{1,180}$`),

@@ -69,6 +69,7 @@ func (f ServerForge) Kind() (string, ServerForgeSettings) {
 type ServerForgeSettings struct {
 	URL               string `json:"url,omitempty" check:"optional,url"`
 	Repo              string `json:"repo,omitempty" check:"optional,repo"`
+	Project           string `json:"project,omitempty" check:"optional,project"`
 	TokenEnv          string `json:"tokenEnv,omitempty" check:"optional,variable"`
 	TokenFile         string `json:"tokenFile,omitempty" check:"optional,path"`
 	WebhookSecretEnv  string `json:"webhookSecretEnv,omitempty" check:"optional,variable"`
@@ -333,8 +334,8 @@ func (d *document) forge(f ServerForge, known []string) {
 	at := member("forge", kind)
 	switch {
 	case len(f) != 1:
-		d.complain("forge", "want exactly one forge: local: {}, gitea: {url: …, repo: …, tokenEnv: …} or "+
-			"github: {repo: …, tokenEnv: …}")
+		d.complain("forge", "want exactly one forge: local: {}, gitea: {url: …, repo: …, tokenEnv: …}, "+
+			"github: {repo: …, tokenEnv: …} or gitlab: {project: …, tokenEnv: …}")
 	case known != nil && !slices.Contains(known, kind):
 		d.complain(at, "%s", unknown("kind of forge", kind, known))
 	case kind == "local":
@@ -342,10 +343,17 @@ func (d *document) forge(f ServerForge, known []string) {
 			d.complain(at, "has no settings; want local: {}")
 		}
 	default:
-		if settings.URL == "" && kind != "github" { // there is one that all know
+		if settings.URL == "" && kind != "github" && kind != "gitlab" { // there is one that all know
 			d.complain(member(at, "url"), "missing: the server's address, as https://gitea.example.com")
 		}
-		if settings.Repo == "" {
+		switch {
+		case kind == "gitlab" && settings.Repo != "":
+			d.complain(member(at, "repo"), "gitlab has projects; want project")
+		case kind == "gitlab" && settings.Project == "":
+			d.complain(member(at, "project"), "missing: the project there, as vision/intent")
+		case kind != "gitlab" && settings.Project != "":
+			d.complain(member(at, "project"), "only gitlab has projects; want repo")
+		case kind != "gitlab" && settings.Repo == "":
 			d.complain(member(at, "repo"), "missing: the repository there: owner/name")
 		}
 		if settings.Signs && kind != "github" {

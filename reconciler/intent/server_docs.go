@@ -6,8 +6,8 @@ var serverDocs = map[string]map[string]string{
 		"repository": "The intent repository: an address, or the folder of a bare repository.",
 		"main":       "The branch whose releases run on devices.",
 		"forge": "Where pull requests are: one kind of forge and its settings. local: {} is the bare folder alone, " +
-			"where every branch but main is a proposal; gitea is a Gitea or Forgejo server, and " +
-			"github is github.com or a GitHub Enterprise Server.",
+			"where every branch but main is a proposal; gitea is a Gitea or Forgejo server, github is github.com or " +
+			"a GitHub Enterprise Server, and gitlab is gitlab.com or a GitLab server.",
 		"state":    "The folder of all that the server keeps: mirror, runs, bundles, ledger, keys.",
 		"listen":   "Where devices, webhooks and browsers reach the server.",
 		"socket":   "The Unix socket of aob status and the other commands; aob.sock in state by default.",
@@ -58,8 +58,11 @@ var serverDocs = map[string]map[string]string{
 		"basic":  "The name under secrets: of USER:PASSWORD, which is sent as Authorization: Basic.",
 	},
 	"ServerForgeSettings": {
-		"url":       "The server's address, as https://gitea.example.com. Without it, github is github.com.",
-		"repo":      "The repository there: owner/name.",
+		"url": "The server's address, as https://gitea.example.com. Without it, github is github.com, and gitlab is " +
+			"gitlab.com.",
+		"repo": "The repository there: owner/name.",
+		"project": "On GitLab, in place of repo: the project with its groups, as vision/intent, or its number in " +
+			"quotes.",
 		"tokenEnv":  "The environment variable that holds the access token.",
 		"tokenFile": "The file that holds the access token.",
 		"webhookSecretEnv": "The environment variable that holds the webhook's secret. Without a secret no webhook " +

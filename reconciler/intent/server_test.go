@@ -188,11 +188,11 @@ func TestServerComplaints(t *testing.T) {
 		{"no money", "repository: x\nautoGo: local\n",
 			`aob.yaml:2:9: autoGo: want an amount of dollars, as in $12 or $0.50, got "local"`},
 		{"no forge", "repository: x\nforge: {}\n",
-			"aob.yaml:2:8: forge: want exactly one forge: local: {}, gitea: {url: …, repo: …, tokenEnv: …} or " +
-				"github: {repo: …, tokenEnv: …}"},
+			"aob.yaml:2:8: forge: want exactly one forge: local: {}, gitea: {url: …, repo: …, tokenEnv: …}, " +
+				"github: {repo: …, tokenEnv: …} or gitlab: {project: …, tokenEnv: …}"},
 		{"two forges", gitea + "tokenEnv: T}, local: {}}\n",
-			"aob.yaml:2:8: forge: want exactly one forge: local: {}, gitea: {url: …, repo: …, tokenEnv: …} or " +
-				"github: {repo: …, tokenEnv: …}"},
+			"aob.yaml:2:8: forge: want exactly one forge: local: {}, gitea: {url: …, repo: …, tokenEnv: …}, " +
+				"github: {repo: …, tokenEnv: …} or gitlab: {project: …, tokenEnv: …}"},
 		{"no token", gitea + "}}\n", "aob.yaml:2:16: forge.gitea: want tokenEnv or tokenFile"},
 		{"two tokens", gitea + "tokenEnv: T, tokenFile: t}}\n",
 			"aob.yaml:2:16: forge.gitea: want tokenEnv or tokenFile, got both"},
@@ -205,6 +205,17 @@ func TestServerComplaints(t *testing.T) {
 			"aob.yaml:2:17: forge.github: want app or a token, and not both"},
 		{"signs on Gitea", gitea + "tokenEnv: T, signs: true}}\n",
 			"aob.yaml:2:76: forge.gitea.signs: only github makes commits itself; want commits.signingKey"},
+		{"a project", "repository: x\nforge: {gitlab: {project: vision/models/intent, tokenEnv: T}}\n", ""},
+		{"a project's number", "repository: x\nforge: {gitlab: {project: \"42\", tokenEnv: T}}\n", ""},
+		{"no project", "repository: x\nforge: {gitlab: {tokenEnv: T}}\n",
+			"aob.yaml:2:9: forge.gitlab.project: missing: the project there, as vision/intent"},
+		{"a project without a group", "repository: x\nforge: {gitlab: {project: intent, tokenEnv: T}}\n",
+			"aob.yaml:2:27: forge.gitlab.project: want the path of a project with its groups, as vision/intent, or " +
+				`its number in quotes, got "intent"`},
+		{"a repository on GitLab", "repository: x\nforge: {gitlab: {repo: a/b, tokenEnv: T}}\n",
+			"aob.yaml:2:24: forge.gitlab.repo: gitlab has projects; want project"},
+		{"a project on Gitea", gitea + "project: a/b, tokenEnv: T}}\n",
+			"aob.yaml:2:65: forge.gitea.project: only gitlab has projects; want repo"},
 		{"an App", "repository: x\nforge: {github: {repo: a/b, app: {id: 7, keyFile: k}}}\n", ""},
 		{"certificate alone", "repository: x\nlisten: {certificate: c.pem}\n",
 			"aob.yaml:2:9: listen: want certificate and key together, or neither"},
