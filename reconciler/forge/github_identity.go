@@ -158,14 +158,15 @@ func (f *GitHub) named(ctx context.Context, name string) (*github.Repository, er
 func (f *GitHub) Present(ctx context.Context, address string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, identityPatience) // git may answer when the API does not
 	defer cancel()
-	name, err := f.where(ctx)
+	_, err := f.where(ctx)
 	if _, blocked := errors.AsType[delivery.Blocked](err); blocked || missing(err) {
 		f.explain(&err, "find the repository")
 		return "", err
 	}
 	f.identity.mu.Lock()
 	defer f.identity.mu.Unlock()
-	if name = f.identity.repo.Name; name == "" || strings.EqualFold(name, f.name()) {
+	name := f.identity.repo.Name
+	if name == "" || strings.EqualFold(name, f.name()) {
 		return address, nil
 	}
 	base, git := strings.CutSuffix(address, ".git")
