@@ -97,7 +97,7 @@ func webhookOf(c forge.Connection, r *reconciler.Reconciler, metrics *web.Metric
 	return web.Webhook{Unsigned: forge.ErrSignature, Wake: func() { r.Refresh("") }, Metrics: metrics, Log: log,
 		Read: func(req *http.Request) (string, error) {
 			event, err := c.Webhook(req)
-			if err == nil && (event.Kind == "status" || event.Kind == "check_run") {
+			if err == nil && event.Commit != "" && strings.Contains(" status check_run check_suite ", event.Kind) {
 				r.Refresh(event.Commit)
 			}
 			return strings.Join([]string{event.Kind, event.Ref, event.Commit}, " "), err

@@ -259,6 +259,13 @@ func TestGitHubButtons(t *testing.T) {
 	if got := orderOf(); len(got) != 2 || got[1].Body != "/aob recheck" {
 		t.Errorf("a re-run: %+v", got)
 	}
+	event, err = c.Webhook(server.RerunAll(repo, bob, in, head, hookSecret))
+	if err != nil || event.Commit != head {
+		t.Errorf("a re-run of all: %+v, %v", event, err)
+	}
+	if got := orderOf(); len(got) != 3 || got[2].Body != "/aob recheck" {
+		t.Errorf("a re-run of all: %+v", got)
+	}
 	if st := must(c.Forge.Statuses(t.Context(), head))(t); len(st) != 1 || st[0].State != delivery.CheckPending {
 		t.Errorf("after a re-run: %+v", st)
 	}

@@ -42,13 +42,17 @@ type press struct {
 	At    time.Time `json:"at"`
 }
 
-// A checkRunEvent is a webhook about a check run. GitHub's documentation calls it check_run.
+// A checkRunEvent is a webhook about a check run or all of a commit. GitHub calls them check_run and check_suite.
 type checkRunEvent struct {
 	Action   string
 	CheckRun struct {
 		HeadSHA string `json:"head_sha"`
 		App     struct{ ID int64 }
 	} `json:"check_run"`
+	CheckSuite struct { // of check_suite, which GitHub sends for Re-run all
+		HeadSHA string `json:"head_sha"`
+		App     struct{ ID int64 }
+	} `json:"check_suite"`
 	RequestedAction struct{ Identifier string } `json:"requested_action"`
 	Repository      struct {
 		ID       int64
@@ -74,8 +78,17 @@ const (
 // identifier. ok is false for another event, and for a press that is not about AOB's own check runs of this repository.
 func (f *GitHub) pressOf(h http.Header, body []byte, now time.Time) (p press, commit, button string, ok bool) {
 	var e checkRunEvent
-	if f.app == nil || h.Get("X-GitHub-Event") != "check_run" || json.Unmarshal(body, &e) != nil ||
-		e.Action != "requested_action" && e.Action != rerequested || e.CheckRun.App.ID != f.app.ID ||
+	kind := h.Get("X-GitHub-Event")
+	if f.app == nil || kind != "check_run" && kind != "check_suite" || json.Unmarshal(body, &e) != nil {
+		return p, "", "", false
+	}
+	if kind == "check_suite" {
+		if e.Action != rerequested {
+			return p, "", "", false
+		}
+		e.CheckRun.HeadSHA, e.CheckRun.App = e.CheckSuite.HeadSHA, e.CheckSuite.App
+	}
+	if e.Action != "requested_action" && e.Action != rerequested || e.CheckRun.App.ID != f.app.ID ||
 		!f.is(e.Repository.ID, e.Repository.FullName) {
 		return p, "", "", false
 	}

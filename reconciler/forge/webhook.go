@@ -105,6 +105,9 @@ func event(h http.Header, body []byte) Event {
 		CheckRun struct {
 			HeadSHA string `json:"head_sha"`
 		} `json:"check_run"`
+		CheckSuite struct {
+			HeadSHA string `json:"head_sha"`
+		} `json:"check_suite"`
 		MergeGroup struct {
 			HeadRef string `json:"head_ref"`
 			HeadSHA string `json:"head_sha"`
@@ -120,7 +123,7 @@ func event(h http.Header, body []byte) Event {
 		e.Ref = cmp.Or(content.Ref, content.MergeGroup.HeadRef)
 		e.Commit = cmp.Or(content.After, content.SHA, content.MergeGroup.HeadSHA)
 		if content.Action == "rerequested" { // else AOB itself has changed the check run
-			e.Commit = content.CheckRun.HeadSHA
+			e.Commit = cmp.Or(content.CheckRun.HeadSHA, content.CheckSuite.HeadSHA)
 		}
 		if head := content.PullRequest.Head; e.Ref == "" && e.Commit == "" {
 			e.Ref, e.Commit = head.Ref, head.SHA

@@ -47,6 +47,11 @@ func TestAbout(t *testing.T) {
 	}{
 		"status/f00/c0ffee/aob/gate/production": {"c0ffee", 0},
 		"forged/f00/c0ffee/aob/release":         {"c0ffee", 0},
+		"deploy/f00/c0ffee/aob/rollout/line":    {"c0ffee", 0},
+		"button/f00/c0ffee/ab12":                {"c0ffee", 0},
+		"press/f00/c0ffee/ab12":                 {"c0ffee", 0},
+		"head/f00/12-1700000000":                {"", 12},
+		"repository/f00":                        {"", 0},
 		"comment/f00/12":                        {"", 12},
 		"comment/f00/12-1700000000":             {"", 12},
 		"pushed/aob/restore-pallets":            {"", 0},

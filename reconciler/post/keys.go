@@ -23,6 +23,9 @@ const (
 	commentKeys = "comment/"
 	forgedKeys  = "forged/"
 	deployKeys  = "deploy/" // of deployments, by the commit and the fleet
+	// Package forge keeps what the buttons on a commit order, and who has pressed them.
+	buttonKeys = "button/"
+	pressKeys  = "press/"
 )
 
 func (b *Board) commentKey(pr delivery.PullRequest) string {
@@ -38,7 +41,7 @@ func (b *Board) forgedKey(commit, context string) string {
 }
 
 // Prefixes are the prefixes of the ledger's keys of posts.
-var Prefixes = []string{statusKeys, commentKeys, forgedKeys, headKeys, deployKeys}
+var Prefixes = []string{statusKeys, commentKeys, forgedKeys, headKeys, deployKeys, buttonKeys, pressKeys}
 
 // About returns the commit or the pull request that a key of the ledger is about; "" and 0 if it is another key.
 func About(key string) (commit string, pull int) {
@@ -50,7 +53,7 @@ func About(key string) (commit string, pull int) {
 			return "", pull
 		}
 	}
-	for _, prefix := range []string{statusKeys, forgedKeys, deployKeys} {
+	for _, prefix := range []string{statusKeys, forgedKeys, deployKeys, buttonKeys, pressKeys} {
 		if rest, ok := strings.CutPrefix(key, prefix); ok {
 			_, rest, _ = strings.Cut(rest, "/")
 			commit, _, _ = strings.Cut(rest, "/")

@@ -85,3 +85,16 @@ func (s *Server) MergeGroup(r *Repo, ref, commit, secret string) *http.Request {
 		o["repository"] = over(o["repository"], object{"id": r.id, "name": r.Name, "full_name": r.Owner + "/" + r.Name})
 	})
 }
+
+// RerunAll presses Re-run all on a commit, and returns the webhook about it.
+func (s *Server) RerunAll(r *Repo, by *User, app *App, commit, secret string) *http.Request {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.webhook(secret, "check_suite", "rerequested", func(o object) {
+		suite := o["check_suite"].(object)
+		o["check_suite"] = over(suite, object{"head_sha": commit,
+			"app": over(suite["app"], object{"id": app.ID, "slug": app.slug})})
+		o["repository"] = over(o["repository"], object{"id": r.id, "name": r.Name, "full_name": r.Owner + "/" + r.Name})
+		o["sender"] = over(over(o["sender"], s.account(by)), object{"type": "User"})
+	})
+}
