@@ -34,8 +34,10 @@ func (f *GitHub) Check(ctx context.Context) (setup delivery.Setup, err error) {
 		return setup, nil
 	}
 	if full := repo.GetFullName(); full != "" && !strings.EqualFold(full, f.name()) {
-		setup.Right(repository, "%s is called %s now, which aob follows; write the new name in forge.github.repo and "+
-			"in repository when aob serve is started next", f.name(), delivery.Terminal(delivery.Cut(full, 200)))
+		now := delivery.Terminal(delivery.Cut(full, 200))
+		setup.Risky(repository, "%s is called %s now, which aob follows until it is started again", f.name(), now).To(
+			"write the new name in forge.github.repo and in repository before that: another repository may take the " +
+				"old one")
 	} else {
 		setup.Right(repository, "%s takes pull requests", f.name())
 	}

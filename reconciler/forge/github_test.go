@@ -243,7 +243,7 @@ func TestGitHubSettings(t *testing.T) {
 		t.Errorf("a reader: %s", got)
 	}
 	server.Allow(repo, robot, "write")
-	server.Archive(repo)
+	server.Archive(repo, true)
 	if got := wrong(); !strings.Contains(got, "archived") {
 		t.Errorf("archived: %s", got)
 	}

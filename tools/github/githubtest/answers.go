@@ -124,7 +124,11 @@ func (c *call) answer() (int, any) {
 		if c.may != "admin" {
 			return http.StatusNotFound, message("Not Found")
 		}
-		return http.StatusOK, []any{}
+		return http.StatusOK, page(c, c.repo.hooks, func(h hook) any {
+			o := c.example("hook-items")
+			o["active"], o["config"] = h.active, over(o["config"], object{"url": h.url})
+			return o
+		})
 	}
 	c.t.Errorf("%s is in the description, and the test server does not answer it", c.pattern)
 	return http.StatusInternalServerError, message("not written")

@@ -72,6 +72,7 @@ type Repo struct {
 	required    []string // contexts that the branch main requires
 	source      int64    // the App that they must be of; 0 for any source
 	archived    bool
+	hooks       []hook
 	signed      []string // commits that GitHub has made
 	refuses     string   // why its rules refuse commits; "" if they do not
 	pulls       []*pull

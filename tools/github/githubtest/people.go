@@ -77,11 +77,26 @@ func (s *Server) RequireFrom(r *Repo, app int64, contexts ...string) {
 	r.required, r.source = contexts, app
 }
 
-// Archive archives a repository.
-func (s *Server) Archive(r *Repo) {
+// Archive archives a repository, or ends that.
+func (s *Server) Archive(r *Repo, archived bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r.archived = true
+	r.archived = archived
+}
+
+// Hook sets the webhook of a repository; "" removes it.
+func (s *Server) Hook(r *Repo, url string, active bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r.hooks = nil; url != "" {
+		r.hooks = []hook{{url, active}}
+	}
+}
+
+// A hook is a webhook.
+type hook struct {
+	url    string
+	active bool
 }
 
 // Rename gives a repository another owner and name. Its old addresses redirect, until another repository takes them.
