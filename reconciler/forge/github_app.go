@@ -90,8 +90,8 @@ func (a *App) asApp() (*github.Client, error) {
 
 // appNeeds is the hint for an App with too few permissions. docs/github.md has the same list.
 const appNeeds = "give the App these permissions, and accept them in the installation: Checks, Contents, " +
-	"Deployments, Issues, Pull requests and Commit statuses to write, and in an organization Members to read " +
-	"(docs/github.md)"
+	"Deployments, Issues, Pull requests and Commit statuses to write, and for teams that own gates " +
+	"Administration and Members to read (docs/github.md)"
 
 // lacks returns the permissions that an installation lacks.
 func lacks(p *github.InstallationPermissions) (list []string) {

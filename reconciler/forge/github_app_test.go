@@ -40,7 +40,8 @@ func newGitHubApp(t *testing.T) (*stage, *GitHub, *githubtest.Server, *githubtes
 	f := asGitHubApp(t, server, repo, in)
 	s.forge = f
 	delete(s.may, "aob")
-	s.forged = nil // nobody else can change AOB's check runs
+	s.may["aob[bot]"] = delivery.PermissionWrite // of AOB's own pull requests
+	s.forged = nil                               // nobody else can change AOB's check runs
 	states := map[string]string{"success": "success", "failure": "failure", "cancelled": "error", "": "pending"}
 	s.checks = func(commit string) map[string]string {
 		checks := map[string]string{}
@@ -182,5 +183,33 @@ func TestGitHubAppIsTheSource(t *testing.T) {
 				t.Errorf("%s: got %q, %v; want %q", name, got, err, want)
 			}
 		}
+	}
+}
+
+// As an App, AOB sees teams and their members with permissions of their own, and says which where it cannot.
+func TestGitHubAppTeams(t *testing.T) {
+	server := githubtest.Start(t)
+	ada := server.User("ada")
+	repo := server.Repo("vision", "intent")
+	in := server.App(repo, "aob")
+	server.Team(repo, "leads", "push", ada)
+	f := asGitHubApp(t, server, repo, in)
+	owner := func(want string) {
+		t.Helper()
+		if got, err := f.Owner(t.Context(), "leads"); err != nil || (want == "") != (got == "") ||
+			!strings.Contains(got, want) {
+			t.Errorf("got %q, %v; want %q", got, err, want)
+		}
+	}
+	owner("")
+	if teams, err := f.Teams(t.Context(), "ada"); err != nil || !teams["leads"] {
+		t.Errorf("the teams of ada: %v, %v", teams, err)
+	}
+	in.Grant("members", "")
+	owner("whose members aob cannot see; as a GitHub App")
+	in.Grant("administration", "")
+	owner("no team of the repository and no user who may write here; as a GitHub App")
+	if teams, err := f.Teams(t.Context(), "ada"); err != nil || len(teams) != 0 {
+		t.Errorf("the teams of ada: %v, %v", teams, err)
 	}
 }

@@ -24,6 +24,9 @@ func (f *GitHub) Permission(ctx context.Context, user string) (_ delivery.Permis
 	if user == "" {
 		return delivery.PermissionNone, nil
 	}
+	if me, err := f.appUser(ctx); err != nil || me != "" && strings.EqualFold(user, me) {
+		return delivery.PermissionWrite, err // GitHub says nothing about an App's user
+	}
 	got, _, err := f.client.Repositories.GetPermissionLevel(ctx, f.owner, f.repo, user)
 	if missing(err) { // there is no such user, or no such repository
 		_, _, err := f.client.Repositories.Get(ctx, f.owner, f.repo)
@@ -49,12 +52,24 @@ func (f *GitHub) teams(ctx context.Context) (teams []*github.Team, err error) {
 		teams = append(teams, t)
 		return true
 	})
-	if missing(err) {
+	if missing(err) || f.app != nil && hasStatus(err, http.StatusForbidden) { // see teamsHint
 		_, _, err := f.client.Repositories.Get(ctx, f.owner, f.repo)
 		return nil, err
 	}
 	return teams, err
 }
+
+// appUser returns the name of the App's user; "" with a token.
+func (f *GitHub) appUser(ctx context.Context) (string, error) {
+	if f.app == nil {
+		return "", nil
+	}
+	me, err := f.user(ctx)
+	return me.name, err
+}
+
+// teamsHint says what an App needs to see the teams of a repository.
+const teamsHint = "; as a GitHub App, aob sees teams with the permissions Administration and Members to read"
 
 // Teams returns the slugs of the repository's teams, and whether a user is a member of each. With an error, the slugs
 // are complete, and the user counts as no member of the teams that could not be read.
@@ -103,7 +118,11 @@ func (f *GitHub) Owner(ctx context.Context, name string) (problem string, err er
 	if err != nil || may == delivery.PermissionWrite {
 		return "", err
 	}
-	return "no team of the repository and no user who may write here", nil
+	problem = "no team of the repository and no user who may write here"
+	if f.app != nil && len(teams) == 0 {
+		problem += teamsHint
+	}
+	return problem, nil
 }
 
 // ownerTeam returns why no member of a team can accept anything, or "".
@@ -118,6 +137,9 @@ func (f *GitHub) ownerTeam(ctx context.Context, t *github.Team) (problem string,
 	members, _, err := f.client.Teams.ListTeamMembersBySlug(ctx, f.owner, t.GetSlug(),
 		&github.TeamListTeamMembersOptions{ListOptions: github.ListOptions{PerPage: maxMembers}})
 	if hasStatus(err, http.StatusNotFound, http.StatusForbidden) {
+		if f.app != nil {
+			return "a team whose members aob cannot see" + teamsHint, nil
+		}
 		return "a team whose members aob cannot see; " + makeGitHubToken, nil
 	}
 	if err != nil {

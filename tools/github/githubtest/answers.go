@@ -421,7 +421,7 @@ func (c *call) oneComment(writes bool) (int, any) {
 
 func (c *call) collaborator(writes bool) (int, any) {
 	user := c.users[c.params["username"]]
-	if user == nil {
+	if user == nil || strings.HasSuffix(user.Login, "[bot]") {
 		return http.StatusNotFound, message("Not Found")
 	}
 	if !writes {

@@ -60,7 +60,7 @@ func (s *Server) App(r *Repo, slug string) *App {
 
 func (a *App) install(r *Repo) {
 	a.repo, a.installation = r, a.server.id()
-	a.permissions = map[string]string{"metadata": "read", "members": "read"}
+	a.permissions = map[string]string{"metadata": "read", "members": "read", "administration": "read"}
 	for _, name := range []string{"checks", "contents", "deployments", "issues", "pull_requests", "statuses"} {
 		a.permissions[name] = "write"
 	}
@@ -119,7 +119,7 @@ func (a *App) Tokens() int {
 var appNeeds = []struct{ path, permission string }{
 	{"/check-runs", "checks"}, {"/commits/{ref}/check-runs", "checks"}, {"/deployments", "deployments"},
 	{"/statuses", "statuses"}, {"/commits/{ref}/statuses", "statuses"}, {"/issues", "issues"},
-	{"/pulls", "pull_requests"}, {"/branches", "contents"}, {"", "metadata"},
+	{"/teams", "administration"}, {"/pulls", "pull_requests"}, {"/branches", "contents"}, {"", "metadata"},
 }
 
 // permitted reports whether an App may send a request.
