@@ -43,7 +43,7 @@ tools:
 test-tools: tools
 	tools/gitea/install.sh >/dev/null
 	tools/versitygw/install.sh >/dev/null
-	for tool in mlflow great-expectations roboflow moto awscli checkov prefect airflow papers serveclients; do \
+	for tool in mlflow great-expectations roboflow moto awscli checkov prefect airflow papers serveclients gitlab; do \
 		tools/venv.sh $$tool >/dev/null || echo "$$tool is not installed; the tests that need it skip" >&2; done
 
 demo: tools build

@@ -9,6 +9,9 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"unicode"
@@ -130,4 +133,74 @@ func TestWebhookOfAMergeQueue(t *testing.T) {
 	if want := (Event{"merge_group", ref, commit}); err != nil || got != want {
 		t.Errorf("got %+v, %v; want %+v", got, err, want)
 	}
+}
+
+// The webhooks of GitLab are the examples of its official client. The secret is in a header.
+func TestGitLabWebhooks(t *testing.T) {
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "gitlab.com/gitlab-org/api/client-go/v2").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	examples := filepath.Join(strings.TrimSpace(string(out)), "testdata", "webhooks")
+	c, err := Kinds["gitlab"].Connect(Settings{Repo: "vision/intent", Token: func() string { return "token" },
+		HookSecret: hookSecret})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for example, tt := range map[string]struct {
+		kind string
+		want Event
+	}{
+		"push": {"Push Hook", Event{"push", "refs/heads/master", "da1560886d4f094c3e6c9ef40349f7d38b5d27d7"}},
+		"merge_request": {"Merge Request Hook", Event{"merge_request", "ms-viewport",
+			"da1560886d4f094c3e6c9ef40349f7d38b5d27d7"}},
+		"note_merge_request": {"Note Hook", Event{"note", "master", "562e173be03b8ff2efb05345d12df18815438a4b"}},
+		"pipeline": {"Pipeline Hook", Event{"status", "master",
+			"bcbb5ec396a2c0f828686f14fac9b80b780504f2"}},
+		"job":                      {"Job Hook", Event{"status", "main", "95d49d1efbd941908580e79d65e4b5ecaf4a8305"}},
+		"emoji_note_merge_request": {"Emoji Hook", Event{"emoji", "feature/test", ""}},
+	} {
+		body, err := os.ReadFile(filepath.Join(examples, example+".json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		post := func(secret string) (Event, error) {
+			req := httptest.NewRequest(http.MethodPost, "/webhook", bytes.NewReader(body))
+			req.Header.Set("X-Gitlab-Token", secret)
+			req.Header.Set("X-Gitlab-Event", tt.kind)
+			return c.Webhook(req)
+		}
+		if got, err := post(hookSecret); err != nil || got != tt.want {
+			t.Errorf("%s: got %+v, %v; want %+v", example, got, err, tt.want)
+		}
+		for _, wrong := range []string{"", hookSecret + "x", hookSecret[1:]} {
+			if got, err := post(wrong); !errors.Is(err, ErrSignature) || got != (Event{}) {
+				t.Errorf("%s with the secret %q: %+v, %v", example, wrong, got, err)
+			}
+		}
+	}
+	large := httptest.NewRequest(http.MethodPost, "/webhook", strings.NewReader(strings.Repeat(" ", maxWebhook+1)))
+	large.Header.Set("X-Gitlab-Token", hookSecret)
+	if _, err := c.Webhook(large); !errors.Is(err, ErrWebhookTooLarge) {
+		t.Errorf("a large one: %v", err)
+	}
+	if _, err := c.Webhook(httptest.NewRequest(http.MethodGet, "/webhook", nil)); err == nil {
+		t.Error("a GET: no error")
+	}
+}
+
+// FuzzGitLabWebhook sends whatever content with the right secret.
+func FuzzGitLabWebhook(f *testing.F) {
+	f.Add([]byte(`{"ref":"refs/heads/main","after":"abc"}`), "Push Hook")
+	f.Add([]byte(`{"object_attributes":{"source_branch":"\u0000","last_commit":{"id":{}}}}`), "\x1b[31m")
+	f.Add([]byte(`{"merge_request":{"last_commit":null},"sha":7}`), "")
+	f.Fuzz(func(t *testing.T, body []byte, kind string) {
+		e := gitLabEvent(http.Header{"X-Gitlab-Event": {kind}}, body)
+		for _, text := range []string{e.Kind, e.Ref, e.Commit} {
+			if utf8.RuneCountInString(text) > 100 ||
+				strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+				t.Errorf("for the log: %q", text)
+			}
+		}
+	})
 }
