@@ -50,19 +50,27 @@ func noteUse(dir string, d delivery.Dataset, list *manifest) {
 	_ = durable.WriteJSON(path, fresh)
 }
 
-// Kept lists the versions in the cache. It removes what killed processes have left of removed ones.
+// Kept lists the versions in the cache, also those of sources that are known no more. It removes what killed processes
+// have left of removed ones.
 func (c Catalog) Kept() ([]Kept, error) {
 	var list []Kept
-	for source := range c.Sources {
-		entries, err := os.ReadDir(filepath.Join(c.Cache, source))
-		if errors.Is(err, fs.ErrNotExist) {
+	sources, err := os.ReadDir(c.Cache)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, source := range sources {
+		if !source.IsDir() || source.Name() == blobsFolder || strings.HasPrefix(source.Name(), ".") {
 			continue
 		}
+		entries, err := os.ReadDir(filepath.Join(c.Cache, source.Name()))
 		if err != nil {
 			return nil, err
 		}
 		for _, e := range entries {
-			folder := filepath.Join(source, e.Name())
+			folder := filepath.Join(source.Name(), e.Name())
 			if strings.HasPrefix(e.Name(), gonePrefix) {
 				if err := os.RemoveAll(filepath.Join(c.Cache, folder)); err != nil {
 					return nil, err
