@@ -65,17 +65,21 @@ func (unlimited) Wait(context.Context) error { return nil }
 
 func connectGitLab(s Settings) (Connection, error) {
 	f, err := NewGitLab(s)
-	if err != nil || s.HookSecret == "" {
-		return Connection{Forge: f}, err
+	if err != nil {
+		return Connection{}, err
 	}
-	read := tokenBody(s.HookSecret)
-	return Connection{Forge: f, Webhook: func(req *http.Request) (Event, error) {
-		body, err := read(req)
-		if f.arrived.note(err); err != nil {
-			return Event{}, err
+	c := Connection{Forge: f, Deployments: f}
+	if s.HookSecret != "" {
+		read := tokenBody(s.HookSecret)
+		c.Webhook = func(req *http.Request) (Event, error) {
+			body, err := read(req)
+			if f.arrived.note(err); err != nil {
+				return Event{}, err
+			}
+			return gitLabEvent(req.Header, body), nil
 		}
-		return gitLabEvent(req.Header, body), nil
-	}}, nil
+	}
+	return c, nil
 }
 
 // name names the project, for messages.

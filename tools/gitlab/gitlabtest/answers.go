@@ -86,6 +86,8 @@ func (c *call) answer() (int, any) {
 		return c.ofStatuses()
 	case strings.Contains(path, "/members"):
 		return c.ofMembers()
+	case strings.Contains(path, "/deployments"):
+		return c.ofDeployments()
 	case path == "/user":
 		return http.StatusOK, c.user(c.me)
 	case path == "/users":

@@ -68,6 +68,7 @@ type Project struct {
 	pipelines              []*pipeline
 	statuses               []*status
 	notes                  []*note
+	deployments            []*deployment
 }
 
 // A merge is a merge request.

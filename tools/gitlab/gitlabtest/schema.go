@@ -78,6 +78,13 @@ var routes = []route{
 		"state": "pending|running|success|failed|canceled|skipped!", "name": "string", "context": "string",
 		"ref": "string", "pipeline_id": "integer", "target_url": "string", "description": "string",
 		"coverage": "integer"}, 30, gitlab.CommitStatus{}},
+	{"GET " + project + "/deployments", "deployments", listed(fields{"environment": "string", "sort": "asc|desc",
+		"order_by": "id|iid|created_at|updated_at|finished_at|ref",
+		"status":   "created|running|success|failed|canceled|blocked"}), nil, 20, []*gitlab.Deployment{}},
+	{"POST " + project + "/deployments", "deployments", fields{}, fields{"environment": "string!", "sha": "string!",
+		"ref": "string!", "tag": "boolean!", "status": "running|success|failed|canceled!"}, 30, gitlab.Deployment{}},
+	{"PUT " + project + "/deployments/{deployment}", "deployments", fields{}, fields{
+		"status": "running|success|failed|canceled!"}, 30, gitlab.Deployment{}},
 	{"GET " + mr + "/notes", "notes", listed(fields{"order_by": "created_at|updated_at", "sort": "asc|desc"}), nil, 0,
 		[]*gitlab.Note{}},
 	{"POST " + mr + "/notes", "notes", fields{}, fields{"body": "string!", "internal": "boolean"}, 0, gitlab.Note{}},
@@ -116,11 +123,11 @@ var whole = regexp.MustCompile(`^[0-9]+$`)
 
 func checkFields(given map[string]any, known fields) error {
 	for name, value := range given {
-		kind, ok := strings.CutSuffix(known[name], "!")
-		if _, there := known[name]; !there {
+		kind, there := known[name]
+		if !there {
 			return fmt.Errorf("there is no parameter %s", name)
 		}
-		_ = ok
+		kind = strings.TrimSuffix(kind, "!")
 		text, isText := value.(string)
 		fits := isText
 		switch kind {
