@@ -303,6 +303,39 @@ func TestGitHubButtonsAreKeptWithinLimits(t *testing.T) {
 	}
 }
 
+// A press is one of a person on a check run of AOB's in AOB's repository, and nothing else.
+func TestPressOf(t *testing.T) {
+	f := &GitHub{owner: "ada", repo: "intent", app: &App{AppSettings: AppSettings{ID: 7}}}
+	f.identity.repo = known{ID: 5, Name: "ada/models"}
+	body := `{"action":"requested_action","check_run":{"head_sha":"` + strings.Repeat("a", 40) + `","app":{"id":7}},` +
+		`"requested_action":{"identifier":"x"},"repository":{"id":5,"full_name":"ada/intent"},"sender":{` +
+		`"login":"bob","type":"User"}}`
+	for _, c := range []struct {
+		name, old, new string
+		event, id      string
+		ok             bool
+	}{
+		{"a press", "", "", "check_run", "00000000-0000", true},
+		{"of a renamed repository", "ada/intent", "ada/models", "check_run", "00000000-0000", true},
+		{"of another repository", `"id":5`, `"id":6`, "check_run", "00000000-0000", false},
+		{"of another App", `"id":7`, `"id":8`, "check_run", "00000000-0000", false},
+		{"by a bot", `"User"`, `"Bot"`, "check_run", "00000000-0000", false},
+		{"by nobody", `"bob"`, `""`, "check_run", "00000000-0000", false},
+		{"by who has no name", `"bob"`, `"b b"`, "check_run", "00000000-0000", false},
+		{"on no commit", strings.Repeat("a", 40), "main", "check_run", "00000000-0000", false},
+		{"without a button", "requested_action", "created", "check_run", "00000000-0000", false},
+		{"of another event", "", "", "push", "00000000-0000", false},
+		{"without an id", "", "", "check_run", "", false},
+		{"with a path as its id", "", "", "check_run", "../../../etc", false},
+	} {
+		h := http.Header{"X-Github-Event": {c.event}, "X-Github-Delivery": {c.id}}
+		_, _, _, ok := f.pressOf(h, []byte(strings.Replace(body, c.old, c.new, 1)), time.Time{})
+		if ok != c.ok {
+			t.Errorf("%s: %t", c.name, ok)
+		}
+	}
+}
+
 // FuzzPress reads webhooks about check runs, which are signed, but whose senders write some of the text.
 func FuzzPress(f *testing.F) {
 	f.Add(`{"action":"requested_action","check_run":{"head_sha":"`+strings.Repeat("a", 40)+`","app":{"id":7}},`+

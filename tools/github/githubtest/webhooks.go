@@ -65,7 +65,11 @@ func (s *Server) Rerun(r *Repo, by *User, run int64, secret string) *http.Reques
 }
 
 func (s *Server) about(r *Repo, by *User, run int64, o object) {
-	for _, c := range r.runs {
+	var all []*checkRun
+	for _, of := range s.repos { // a test may say that a run is of another repository
+		all = append(all, of.runs...)
+	}
+	for _, c := range all {
 		if c.id == run {
 			shown := o["check_run"].(object)
 			o["check_run"] = over(shown, object{"id": c.id, "name": c.name, "head_sha": c.sha,
