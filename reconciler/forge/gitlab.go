@@ -26,6 +26,7 @@ type GitLab struct {
 	started       time.Time
 	client        *gitlab.Client
 	questions     questions
+	edits         edits
 	arrived       webhooks
 
 	mu      sync.Mutex

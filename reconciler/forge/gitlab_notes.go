@@ -3,7 +3,9 @@ package forge
 // This file reads and writes comments on GitLab, which calls them notes, and asks people questions in them.
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -106,9 +108,39 @@ func (f *GitLab) notes(ctx context.Context, id int64, pr int, each func(*gitlab.
 }
 
 // asWritten reports whether nobody has changed a note since its author wrote it. GitLab's times have milliseconds, and
-// a change sets the second one.
-func asWritten(n *gitlab.Note) bool {
-	return n.CreatedAt != nil && n.UpdatedAt != nil && n.UpdatedAt.Equal(*n.CreatedAt)
+// a change sets the second one. So does a reaction: of such a note, GitLab's GraphQL API says who has edited it.
+func (f *GitLab) asWritten(ctx context.Context, n *gitlab.Note) (bool, error) {
+	if n.CreatedAt == nil || n.UpdatedAt == nil {
+		return false, nil
+	}
+	if n.UpdatedAt.Equal(*n.CreatedAt) {
+		return true, nil
+	}
+	id, version := fmt.Sprintf("gid://gitlab/Note/%d", n.ID), versionOf(n.Body, n.UpdatedAt.UTC())
+	if own, unknown := f.edits.known(id, version); !unknown {
+		return own, nil
+	}
+	var got struct {
+		Data struct {
+			Note *struct {
+				Body         string
+				LastEditedBy *struct{ ID string }
+			}
+		}
+		Errors []struct{ Message string }
+	}
+	_, err := f.client.GraphQL.Do(gitlab.GraphQLQuery{Query: "query($id: NoteID!) { note(id: $id) { body " +
+		"lastEditedBy { id } } }", Variables: map[string]any{"id": id}}, &got,
+		gitlab.WithContext(ctx))
+	if err != nil || len(got.Errors) > 0 || got.Data.Note == nil {
+		return false, err
+	}
+	if got.Data.Note.Body != n.Body {
+		return false, nil // it was edited meanwhile
+	}
+	own := got.Data.Note.LastEditedBy == nil
+	f.edits.note(id, version, !own)
+	return own, nil
 }
 
 // Commands returns the notes on a merge request with a command to AOB, oldest first: notes of other users whose first
@@ -123,6 +155,7 @@ func (f *GitLab) Commands(ctx context.Context, pr int) (commands []delivery.Comm
 	if err != nil {
 		return nil, err
 	}
+	all := map[int64]*gitlab.Note{}
 	err = f.notes(ctx, id, pr, func(n *gitlab.Note) bool {
 		if n.Author.ID == me.id || delivery.CommandLine(n.Body) == "" {
 			return true
@@ -131,19 +164,30 @@ func (f *GitLab) Commands(ctx context.Context, pr int) (commands []delivery.Comm
 		if n.CreatedAt != nil {
 			c.At = n.CreatedAt.UTC()
 		}
-		if asWritten(n) {
-			c.VerifiedBy = gitLabNotEdited
-		}
+		all[n.ID] = n
 		if commands = append(commands, c); len(commands) >= 2*MaxCommands {
 			commands = newest(commands)
 		}
 		return true
 	})
-	return newest(commands), err
+	if err != nil {
+		return nil, err
+	}
+	commands = newest(commands)
+	for i, c := range commands {
+		own, err := f.asWritten(ctx, all[c.ID])
+		if err != nil {
+			return commands, err
+		}
+		if own {
+			commands[i].VerifiedBy = gitLabNotEdited
+		}
+	}
+	return commands, nil
 }
 
 // gitLabNotEdited is the proof of a command on GitLab.
-const gitLabNotEdited = "in a note that nobody has edited, by GitLab's times"
+const gitLabNotEdited = "in a note that nobody has edited, as GitLab says"
 
 // Ask makes sure that a note of AOB on a merge request asks the question, and returns who has agreed: the users who
 // reacted to that note with 👍.
@@ -163,9 +207,17 @@ func (f *GitLab) Ask(ctx context.Context, pr int, question string) (_ []delivery
 	if err != nil {
 		return nil, err
 	}
-	intact := func(n *gitlab.Note) bool { return n.Author.ID == me.id && n.Body == text && asWritten(n) }
+	var failed error
+	intact := func(n *gitlab.Note) bool {
+		if n.Author.ID != me.id || n.Body != text || failed != nil {
+			return false
+		}
+		var own bool
+		own, failed = f.asWritten(ctx, n)
+		return own
+	}
 	asked, err := f.first(ctx, id, pr, intact)
-	if err != nil {
+	if err = cmp.Or(err, failed); err != nil {
 		return nil, err
 	}
 	if asked == nil {
@@ -190,7 +242,7 @@ func (f *GitLab) Ask(ctx context.Context, pr int, question string) (_ []delivery
 	// The question may have been edited before the reactions were read.
 	again, _, err := f.client.Notes.GetMergeRequestNote(id, int64(pr), asked.ID, gitlab.WithContext(ctx))
 	if err != nil || !intact(again) {
-		return nil, err
+		return nil, cmp.Or(err, failed)
 	}
 	slices.SortStableFunc(list, func(a, b delivery.Consent) int { return a.At.Compare(b.At) })
 	return list, nil

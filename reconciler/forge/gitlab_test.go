@@ -216,6 +216,15 @@ func TestGitLabEditedNotes(t *testing.T) {
 	if len(list) != 1 || list[0].VerifiedBy != gitLabNotEdited {
 		t.Fatalf("got %+v", list)
 	}
+	s.server.Award(s.project, s.ada, own, "eyes")
+	if list = must(s.lab.Commands(ctx, number))(t); len(list) != 1 || list[0].VerifiedBy != gitLabNotEdited {
+		t.Errorf("a note that somebody reacted to: %+v", list)
+	}
+	before := s.server.Spent()
+	must(s.lab.Commands(ctx, number))(t)
+	if n := s.server.Spent() - before; n != 1 {
+		t.Errorf("%d requests for a note that is known", n)
+	}
 	s.server.Edit(s.project, own, "/aob run 77aa")
 	if list = must(s.lab.Commands(ctx, number))(t); len(list) != 1 || list[0].VerifiedBy != "" {
 		t.Errorf("an edited note: %+v", list)

@@ -373,8 +373,7 @@ func (c *call) ofNotes() (int, any) {
 	}
 	if strings.HasSuffix(c.route.pattern, "/award_emoji") {
 		if c.r.Method == http.MethodPost {
-			n.awards = append(n.awards, &award{c.id(), c.me, c.text("name"), c.tick()})
-			return http.StatusCreated, c.shownAward(n, n.awards[len(n.awards)-1])
+			return http.StatusCreated, c.shownAward(n, c.award(n, c.me, c.text("name")))
 		}
 		return http.StatusOK, page(c, n.awards, func(a *award) object { return c.shownAward(n, a) })
 	}
@@ -382,7 +381,7 @@ func (c *call) ofNotes() (int, any) {
 		if n.author != c.me && c.level < 40 {
 			return http.StatusForbidden, message("403 Forbidden")
 		}
-		n.body, n.updated = c.actions(c.merge, c.text("body")), c.tick()
+		n.body, n.updated, n.editor = c.actions(c.merge, c.text("body")), c.tick(), c.me
 	}
 	return http.StatusOK, c.shownNote(n)
 }

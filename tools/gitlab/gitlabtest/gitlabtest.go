@@ -106,6 +106,7 @@ type note struct {
 	author           *User
 	body             string
 	created, updated time.Time
+	editor           *User // who has changed it last; nil for nobody
 	awards           []*award
 }
 
@@ -126,6 +127,7 @@ func Start(t *testing.T) *Server {
 		method, path, _ := strings.Cut(r.pattern, " ")
 		mux.HandleFunc(method+" /api/v4"+path, func(w http.ResponseWriter, req *http.Request) { s.serve(w, req, r) })
 	}
+	mux.HandleFunc("POST /api/graphql", s.graphql)
 	mux.HandleFunc("/api/", func(w http.ResponseWriter, r *http.Request) {
 		t.Errorf("%s %s: the stand-in knows no such request", r.Method, r.URL)
 		write(w, http.StatusNotFound, object{"error": "404 Not Found"})

@@ -351,15 +351,14 @@ func (s *Server) Edit(p *Project, id int64, body string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := p.note(id)
-	n.body, n.updated = body, s.tick()
+	n.body, n.updated, n.editor = body, s.tick(), n.author
 }
 
 // Award reacts to a note.
 func (s *Server) Award(p *Project, by *User, id int64, name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := p.note(id)
-	n.awards = append(n.awards, &award{s.id(), by, name, s.tick()})
+	s.award(p.note(id), by, name)
 }
 
 // State returns a merge request's state, and whether somebody has approved it.
