@@ -108,7 +108,8 @@ func (f *GitLab) notes(ctx context.Context, id int64, pr int, each func(*gitlab.
 }
 
 // asWritten reports whether nobody has changed a note since its author wrote it. GitLab's times have milliseconds, and
-// a change sets the second one. So does a reaction: of such a note, GitLab's GraphQL API says who has edited it.
+// a change sets the second one. So does a reaction: of such a note, GitLab's GraphQL API says who has edited it. If it
+// does not say, that is an error: a question that nobody has edited must not be asked twice.
 func (f *GitLab) asWritten(ctx context.Context, n *gitlab.Note) (bool, error) {
 	if n.CreatedAt == nil || n.UpdatedAt == nil {
 		return false, nil
@@ -132,8 +133,14 @@ func (f *GitLab) asWritten(ctx context.Context, n *gitlab.Note) (bool, error) {
 	_, err := f.client.GraphQL.Do(gitlab.GraphQLQuery{Query: "query($id: NoteID!) { note(id: $id) { body " +
 		"lastEditedBy { id } } }", Variables: map[string]any{"id": id}}, &got,
 		gitlab.WithContext(ctx))
-	if err != nil || len(got.Errors) > 0 || got.Data.Note == nil {
+	switch {
+	case err != nil:
 		return false, err
+	case len(got.Errors) > 0:
+		return false, fmt.Errorf("GitLab's GraphQL API does not say who has edited note %d: %s", n.ID,
+			delivery.PlainText(got.Errors[0].Message, 200))
+	case got.Data.Note == nil:
+		return false, fmt.Errorf("GitLab's GraphQL API does not show note %d to aob's token", n.ID)
 	}
 	if got.Data.Note.Body != n.Body {
 		return false, nil // it was edited meanwhile
