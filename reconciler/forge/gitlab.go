@@ -30,10 +30,11 @@ type GitLab struct {
 	arrived       webhooks
 
 	mu      sync.Mutex
-	id      int64             // the project's number; 0 while it is not known
-	heads   map[string]source // of open merge requests, by commit, as they were last listed
-	me      account           // the token's user
-	meToken string            // the token that me belongs to
+	id      int64                     // the project's number; 0 while it is not known
+	heads   map[string]source         // of open merge requests, by commit, as they were last listed
+	texts   map[string]delivery.Check // of statuses, by commit and context, that GitLab has not taken
+	me      account                   // the token's user
+	meToken string                    // the token that me belongs to
 }
 
 // publicGitLab is the address that is used where none is configured.
@@ -358,6 +359,9 @@ func (f *GitLab) explain(err *error, format string, args ...any) {
 		switch {
 		case s.code == http.StatusForbidden && strings.Contains(s.text, "insufficient_scope"):
 			return fmt.Sprintf("aob's token has no scope api (%s)", f.url), makeGitLabToken
+		case s.code == http.StatusBadRequest && strings.Contains(s.text, "already been taken"):
+			return fmt.Sprintf("a job of GitLab CI has the name of aob's status (%s)", s),
+				"rename the job in .gitlab-ci.yml"
 		case s.code == http.StatusForbidden:
 			return fmt.Sprintf("%s denies it in %s (%s)", f.url, f.name(), s),
 				"give the token's user the role Developer in the project"

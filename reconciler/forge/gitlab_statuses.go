@@ -73,8 +73,14 @@ func (f *GitLab) Statuses(ctx context.Context, commit string) (_ []delivery.Stat
 	list := []delivery.Status{}
 	for name, s := range newest {
 		state, description := readGitLab(s)
-		list = append(list, delivery.Status{By: s.Author.Username, Mine: s.Author.ID == me.id,
-			Check: delivery.Check{Context: name, State: state, Description: description, URL: s.TargetURL}})
+		check := delivery.Check{Context: name, State: state, Description: description, URL: s.TargetURL}
+		f.mu.Lock()
+		wanted, kept := f.texts[commit+" "+name]
+		f.mu.Unlock()
+		if mine := s.Author.ID == me.id; kept && mine && wanted.State == state {
+			check.Description, check.URL = wanted.Description, wanted.URL
+		}
+		list = append(list, delivery.Status{By: s.Author.Username, Mine: s.Author.ID == me.id, Check: check})
 	}
 	slices.SortFunc(list, func(a, b delivery.Status) int { return strings.Compare(a.Context, b.Context) })
 	return list, nil
@@ -103,14 +109,43 @@ func (f *GitLab) SetStatus(ctx context.Context, commit string, check delivery.Ch
 		option.PipelineID = &pipeline
 	}
 	_, _, err = f.client.Commits.SetCommitStatus(id, commit, option, gitlab.WithContext(ctx))
-	if s, refused := refusal(err); refused && s.code == http.StatusBadRequest &&
-		strings.Contains(s.text, "Cannot transition status") {
-		return nil // it has this state already; servers before 18.3 refuse that, after taking the description
+	if sameState(err) && option.State == gitlab.Pending {
+		option.State = gitlab.Running // which takes a new text once more
+		_, _, err = f.client.Commits.SetCommitStatus(id, commit, option, gitlab.WithContext(ctx))
+	}
+	if same := sameState(err); err == nil || same {
+		f.keepText(commit, check, same)
+		return nil
 	}
 	if s, refused := refusal(err); refused && s.code == http.StatusConflict {
 		return delivery.Wait{What: "GitLab changes the pipeline at this moment"}
 	}
 	return err
+}
+
+// sameState reports whether GitLab refuses a status because it has that state already. Its text stays as it was then.
+func sameState(err error) bool {
+	s, refused := refusal(err)
+	return refused && s.code == http.StatusBadRequest && strings.Contains(s.text, "Cannot transition status")
+}
+
+// maxTexts is how many texts are remembered that GitLab has not taken.
+const maxTexts = 10_000
+
+// keepText remembers the text of a status that GitLab has not taken, so that it counts as shown, and is not set again
+// and again until the state changes.
+func (f *GitLab) keepText(commit string, check delivery.Check, refused bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !refused {
+		delete(f.texts, commit+" "+check.Context)
+		return
+	}
+	if f.texts == nil || len(f.texts) >= maxTexts {
+		f.texts = map[string]delivery.Check{}
+	}
+	check.Description = gitLabDescription(check)
+	f.texts[commit+" "+check.Context] = check
 }
 
 // place returns the ref and the number of the pipeline in which a commit's statuses belong. The number is 0 if there is

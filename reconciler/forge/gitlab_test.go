@@ -40,7 +40,7 @@ func newGitLab(t *testing.T) *labStage {
 	s.checks = func(commit string) map[string]string {
 		checks := map[string]string{}
 		for context, st := range server.Statuses(project, commit) {
-			words := map[string]delivery.CheckState{"failed": delivery.CheckFailure}
+			words := map[string]delivery.CheckState{"failed": delivery.CheckFailure, "running": delivery.CheckPending}
 			word, known := words[st.State]
 			if !known {
 				word = delivery.CheckState(st.State)
@@ -169,6 +169,16 @@ func TestGitLabPipelines(t *testing.T) {
 		t.Errorf("the description is %q", st.Description)
 	}
 
+	// GitLab takes no third text of a status that goes on. It counts as shown, so that it is not set again and again.
+	set(delivery.ContextRelease, delivery.CheckPending, "epoch 3")
+	if st := s.server.Statuses(s.project, head)[delivery.ContextRelease]; st.Description != "epoch 2" {
+		t.Errorf("the description is %q", st.Description)
+	}
+	if got := must(s.lab.Statuses(t.Context(), head))(t); len(got) != 1 || got[0].Description != "epoch 3" ||
+		got[0].State != delivery.CheckPending {
+		t.Errorf("got %+v", got)
+	}
+
 	// GitLab CI starts a pipeline of the merge request, which counts from now on.
 	own := s.server.Pipeline(s.project, s.ada, head, fmt.Sprintf("refs/merge-requests/%d/head", number),
 		"merge_request_event", "test", "success")
@@ -180,6 +190,10 @@ func TestGitLabPipelines(t *testing.T) {
 		t.Fatal("merged while aob/release had failed")
 	}
 	set(delivery.ContextRelease, delivery.CheckSuccess, "released")
+	err := s.lab.SetStatus(t.Context(), head, delivery.Check{Context: "test", State: delivery.CheckSuccess})
+	if b, blocked := errors.AsType[delivery.Blocked](err); !blocked || !strings.Contains(b.Do, ".gitlab-ci.yml") {
+		t.Errorf("the name of a job: %v", err)
+	}
 	if err := s.server.Merge(s.project, number); err != nil {
 		t.Errorf("merge: %v", err)
 	}

@@ -97,6 +97,7 @@ type status struct {
 	pipeline                         *pipeline
 	author                           *User
 	name, state, description, target string
+	job                              bool // of GitLab CI
 	at                               time.Time
 }
 

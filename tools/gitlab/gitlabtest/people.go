@@ -277,7 +277,7 @@ func (s *Server) Pipeline(p *Project, by *User, commit, ref, source, job, state 
 	pipe := &pipeline{id: s.id(), sha: commit, ref: ref, source: source, at: s.tick()}
 	p.pipelines = append(p.pipelines, pipe)
 	p.statuses = append(p.statuses, &status{id: s.id(), pipeline: pipe, author: by, name: job, state: state,
-		at: s.tick()})
+		job: true, at: s.tick()})
 	return pipe.id
 }
 

@@ -150,6 +150,11 @@ func (c *call) setStatus(sha string) (int, any) {
 			old = st
 		}
 	}
+	for _, st := range p.statuses {
+		if st.pipeline == pipe && st.name == name && st.job {
+			return http.StatusBadRequest, message(object{"name": []string{"has already been taken"}})
+		}
+	}
 	was := "created"
 	if old == nil {
 		old = &status{id: c.id(), pipeline: pipe, author: c.me, name: name, at: c.tick()}
@@ -157,7 +162,6 @@ func (c *call) setStatus(sha string) (int, any) {
 	} else {
 		was = old.state
 	}
-	old.description, old.target = description, c.text("target_url")
 	switch state := c.text("state"); {
 	case state == "pending" && was != "created":
 		return http.StatusBadRequest, message(`Cannot transition status via :enqueue from :` + was +
@@ -166,7 +170,7 @@ func (c *call) setStatus(sha string) (int, any) {
 		return http.StatusBadRequest, message(`Cannot transition status via :run from :running (Reason(s): Status ` +
 			`cannot transition via "run")`)
 	default:
-		old.state = state
+		old.state, old.description, old.target = state, description, c.text("target_url")
 	}
 	return http.StatusCreated, c.shownStatus(old)
 }
