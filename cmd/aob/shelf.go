@@ -33,7 +33,9 @@ func (p *server) newShelf() (*shelf.Shelf, error) {
 		Engines: engine.Cache(detectorEngines(p.settings)), Ledger: p.ledger, Trainers: runsIn,
 		Limits: limitsOf(p.settings.Retention), Log: p.log, Now: time.Now, Removed: p.metrics.Removed,
 		Files: map[string]string{"ledger": p.state.ledger(), "devices": p.state.path("devices.db"),
-			"index": filepath.Join(p.state.bundles(), "index.json")}}, nil
+			"index": filepath.Join(p.state.bundles(), "index.json")},
+		Folders: map[string]string{"mirror": p.state.mirror(), "verified": p.state.verified(),
+			"blobs": filepath.Join(p.state.bundles(), "blobs")}}, nil
 }
 
 // limitsOf returns how long things of each kind stay that nothing needs.

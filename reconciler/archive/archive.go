@@ -253,7 +253,8 @@ func signedVariants(a delivery.Acceptance, statements []delivery.ReleaseStatemen
 	return list
 }
 
-// bundles describes all bundles of the store. Each is read once.
+// bundles describes all bundles of the store. Each is read once; those that cannot be read are tried again, which costs
+// as much as there are of them.
 func (a *Archive) bundles(ctx context.Context) (map[delivery.Digest]plan.Bundle, error) {
 	list, generation, length, err := a.Bundles.BundlesSince(ctx, a.generation, a.listed)
 	if err != nil {
@@ -263,17 +264,15 @@ func (a *Archive) bundles(ctx context.Context) (map[delivery.Digest]plan.Bundle,
 	defer a.mu.Unlock()
 	before, there := a.described, a.described
 	var notes map[delivery.Digest][]byte
-	switch {
-	case generation != a.generation || before == nil: // the list is another one
+	another := generation != a.generation || before == nil // list has all bundles, not only the new ones
+	if another {
 		if there = make(map[delivery.Digest]plan.Bundle, len(list)); before == nil {
 			notes = a.Statements.Notes()
 		}
-	case len(list)+len(a.missing) == 0:
-		return there, nil
-	default:
-		there = maps.Clone(there)
-		list = append(a.missing, list...)
+	} else {
+		list = append(a.missing, list...) // they may have been restored
 	}
+	own := another // whether there may be written: a plan may still use before
 	a.missing = nil
 	for _, d := range list {
 		if a.removed[d] {
@@ -289,9 +288,12 @@ func (a *Archive) bundles(ctx context.Context) (map[delivery.Digest]plan.Bundle,
 				continue
 			}
 		}
+		if !own {
+			there, own = maps.Clone(there), true
+		}
 		there[d] = b
 	}
-	if a.generation, a.listed = generation, length; !sameKeys(there, before) {
+	if a.generation, a.listed = generation, length; own && !sameKeys(there, before) {
 		a.changed = true
 	} else if before != nil {
 		there = before

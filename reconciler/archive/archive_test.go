@@ -2,12 +2,17 @@ package archive
 
 import (
 	"crypto/rand"
+	"maps"
+	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/autonomos/aob/reconciler/artifact"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/evidence"
 	"github.com/autonomos/aob/reconciler/plan"
@@ -186,5 +191,61 @@ func TestEvidenceGrows(t *testing.T) {
 	want.Version = got.Version
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(plan.Evidence{})); diff != "" {
 		t.Errorf("after a restart (-before +after):\n%s", diff)
+	}
+}
+
+// A bundle that cannot be read costs the others nothing, and counts when it can be read again.
+func TestDamagedBundleIsTriedAgain(t *testing.T) {
+	s := newShelf(t)
+	dir := t.TempDir()
+	store, err := artifact.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	push := func(model string) delivery.Digest {
+		t.Helper()
+		info, err := s.papers.Bundles.Describe(t.Context(), s.bundle)
+		path := filepath.Join(t.TempDir(), "model.onnx")
+		if err == nil {
+			err = os.WriteFile(path, []byte(model), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		bundle, err := store.Push(t.Context(), artifact.Bundle{ModelPath: path, Golden: []byte("golden"),
+			Labels: info.Labels, Signature: info.Signature})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return bundle
+	}
+	good, bad := push("good"), push("bad")
+	manifest := filepath.Join(dir, "blobs", "sha256", bad.Hex())
+	away := filepath.Join(t.TempDir(), "manifest")
+	if err := os.Rename(manifest, away); err != nil {
+		t.Fatal(err)
+	}
+	a := &Archive{Bundles: store, Statements: evidence.New(store, s.key, nil), Log: s.papers.Log}
+	take := func(want ...delivery.Digest) plan.Evidence {
+		t.Helper()
+		e, err := a.Evidence(t.Context(), nil)
+		got := slices.Sorted(maps.Keys(e.Bundles))
+		if slices.Sort(want); err != nil || !slices.Equal(got, want) {
+			t.Fatalf("bundles %v instead of %v, %v", got, want, err)
+		}
+		return e
+	}
+	before := take(good)
+	again := take(good)
+	if again.Version != before.Version ||
+		reflect.ValueOf(again.Bundles).Pointer() != reflect.ValueOf(before.Bundles).Pointer() {
+		t.Error("the bundles were copied, although none has changed")
+	}
+	if err := os.Rename(away, manifest); err != nil {
+		t.Fatal(err)
+	}
+	if restored := take(good, bad); restored.Version != again.Version+1 || len(again.Bundles) != 1 {
+		t.Errorf("version %d after %d, and a plan that still runs sees %d bundles", restored.Version, again.Version,
+			len(again.Bundles))
 	}
 }

@@ -69,6 +69,11 @@ func (s *Shelf) list(ctx context.Context, runs map[delivery.Digest]delivery.RunS
 		t := total[it.Kind]
 		total[it.Kind] = retention.Total{Count: t.Count + 1, Bytes: t.Bytes + it.Bytes}
 	}
+	for name, folder := range s.Folders {
+		if bytes := folderSize(folder); bytes > 0 {
+			total[retention.Kind(name)] = retention.Total{Count: 1, Bytes: bytes}
+		}
+	}
 	s.total.Store(&total)
 	return items, nil
 }

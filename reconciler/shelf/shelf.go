@@ -102,6 +102,7 @@ type Shelf struct {
 	Trainers map[string]delivery.Environment
 	Limits   retention.Limits
 	Files    map[string]string // that are shown with their sizes, by name
+	Folders  map[string]string // that are shown with their sizes at the last listing, by name
 	Removed  func(kind string) // counts what was removed; nil: nothing does
 	Log      *slog.Logger
 	Now      func() time.Time
@@ -133,7 +134,8 @@ type found struct {
 	rollouts     []string                   // commits that show rollouts
 }
 
-// Totals returns what there was of each kind when it was last listed, and the sizes of Files now.
+// Totals returns what there was of each kind and in each of Folders when it was last listed, and the sizes of Files
+// now.
 func (s *Shelf) Totals() map[retention.Kind]retention.Total {
 	total := map[retention.Kind]retention.Total{}
 	if listed := s.total.Load(); listed != nil {

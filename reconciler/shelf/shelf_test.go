@@ -222,6 +222,21 @@ func TestOldThingsAreRemoved(t *testing.T) {
 	}
 }
 
+// Folders that have no limit are shown with their sizes; one that is missing is not.
+func TestFoldersAreMeasured(t *testing.T) {
+	r, s := furnished(t)
+	r.put(time.Hour, "mirror", "pack", "a")
+	r.put(time.Hour, "mirror", "b")
+	s.Folders = map[string]string{"mirror": filepath.Join(r.dir, "mirror"), "none": filepath.Join(r.dir, "none")}
+	if _, err := s.Look(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	total := s.Totals()
+	if _, there := total["none"]; there || total["mirror"] != (retention.Total{Count: 1, Bytes: 14}) {
+		t.Errorf("the folders: %v", total)
+	}
+}
+
 // While it is not known what is needed, everything stays.
 func TestNothingIsRemovedInDoubt(t *testing.T) {
 	for name, doubt := range map[string]func(r *room){

@@ -30,7 +30,8 @@ import (
 //	                                     the device reports and does not install, or has another anomaly
 //	aob_queue_length{queue}              what waits now: steps, posts, pushes or runs
 //	aob_stored_items{kind}               what the server has stored, when it was last listed; kind as in aob gc
-//	aob_stored_bytes{kind}               its size; kind is also ledger, devices or index, which are files
+//	aob_stored_bytes{kind}               its size; kind is also ledger, devices or index, which are files, and mirror,
+//	                                     blobs or verified, which are folders
 //	aob_retention_blocked_seconds        how long nothing was removed, as it is not known what is needed
 //	aob_removed_total{kind}              what was removed, because nothing needed it any more
 //	aob_store_lost_bundles               bundles with missing or damaged files in the server's store
