@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"iter"
 	"maps"
-	"reflect"
 	"slices"
 	"unsafe"
 )
@@ -16,6 +15,8 @@ type Named[V any] struct {
 	root *root[V]
 	own  []own[V] // where it differs from root, by name
 	size int
+
+	reads *Reads // notes what is read; nil for nothing
 }
 
 // A root is what several Named share.
@@ -32,8 +33,7 @@ type keyed interface{ keys() []string }
 // An own is a value in place of the root's.
 type own[V any] struct {
 	name  string
-	value V
-	gone  bool // there is none
+	value *V // nil: there is none. It is the same in all that share it
 }
 
 // NamedOf returns the content of a map.
@@ -58,20 +58,22 @@ func NamedOf[V any](content map[string]V) Named[V] {
 }
 
 // Known reports whether it was made of something, be it an empty map.
-func (n Named[V]) Known() bool { return n.root != nil }
+func (n Named[V]) Known() bool {
+	n.reads.noteAll()
+	return n.root != nil
+}
 
 // Len returns how many names there are.
-func (n Named[V]) Len() int { return n.size }
+func (n Named[V]) Len() int {
+	n.reads.noteNames()
+	return n.size
+}
 
 // Get returns the value of a name.
 func (n Named[V]) Get(name string) (value V, ok bool) {
-	if i, changed := n.place(name); changed {
-		return n.own[i].value, !n.own[i].gone
-	}
-	if n.root != nil {
-		if i, there := n.root.places[name]; there {
-			return n.root.values[i], true
-		}
+	n.reads.note(name)
+	if v := n.at(name); v != nil {
+		return *v, true
 	}
 	return value, false
 }
@@ -84,14 +86,21 @@ func (n Named[V]) Of(name string) V {
 
 // Has reports whether there is a name.
 func (n Named[V]) Has(name string) bool {
+	n.reads.note(name)
+	return n.at(name) != nil
+}
+
+// at returns where the value of a name is; nil if there is none. What shares a value has it at the same place.
+func (n Named[V]) at(name string) *V {
 	if i, changed := n.place(name); changed {
-		return !n.own[i].gone
+		return n.own[i].value
 	}
-	if n.root == nil {
-		return false
+	if n.root != nil {
+		if i, there := n.root.places[name]; there {
+			return &n.root.values[i]
+		}
 	}
-	_, there := n.root.places[name]
-	return there
+	return nil
 }
 
 func (n Named[V]) place(name string) (int, bool) {
@@ -103,6 +112,7 @@ func (n Named[V]) place(name string) (int, bool) {
 
 // All iterates over the names and values in the order of the names.
 func (n Named[V]) All() iter.Seq2[string, V] {
+	n.reads.noteAll()
 	return func(yield func(string, V) bool) {
 		var names []string
 		if n.root != nil {
@@ -120,7 +130,7 @@ func (n Named[V]) All() iter.Seq2[string, V] {
 				if i < len(names) && names[i] == n.own[j].name {
 					i++
 				}
-				if !n.own[j].gone && !yield(n.own[j].name, n.own[j].value) {
+				if o := n.own[j]; o.value != nil && !yield(o.name, *o.value) {
 					return
 				}
 				j++
@@ -131,13 +141,13 @@ func (n Named[V]) All() iter.Seq2[string, V] {
 
 // Equal reports whether both have the same content.
 func (n Named[V]) Equal(other Named[V]) bool {
-	return n.size == other.size && len(n.Changed(other, func(name string) bool {
-		return reflect.DeepEqual(n.Of(name), other.Of(name))
-	})) == 0
+	n, other = n.ReadAll(), other.ReadAll()
+	return n.size == other.size && len(n.Changed(other, func(name string) bool { return n.agrees(other, name) })) == 0
 }
 
 // Names returns the names, sorted.
 func (n Named[V]) Names() []string {
+	n = n.ReadNames()
 	switch {
 	case n.root == nil:
 		return nil
@@ -154,6 +164,7 @@ func (n Named[V]) Names() []string {
 // Keyed returns the names of the values with a key, sorted: of gates those that cover a model, and of fleets those that
 // run it.
 func (n Named[V]) Keyed(key string) []string {
+	n.reads.noteKey(key)
 	var names []string
 	if n.root != nil {
 		for _, name := range n.root.keys[key] {
@@ -164,7 +175,7 @@ func (n Named[V]) Keyed(key string) []string {
 	}
 	shared := len(names)
 	for _, o := range n.own {
-		if k, ok := any(o.value).(keyed); ok && !o.gone && slices.Contains(k.keys(), key) {
+		if slices.Contains(keysOf(o.value), key) {
 			names = append(names, o.name)
 		}
 	}
@@ -172,6 +183,17 @@ func (n Named[V]) Keyed(key string) []string {
 		slices.Sort(names)
 	}
 	return slices.Compact(names)
+}
+
+// keysOf returns the keys of a value; nil for none.
+func keysOf[V any](value *V) []string {
+	if value == nil {
+		return nil
+	}
+	if k, ok := any(*value).(keyed); ok {
+		return k.keys()
+	}
+	return nil
 }
 
 // A NamedChange is a value to set, or a name to remove.
@@ -191,7 +213,7 @@ func sharedChangesOf[V any](r *root[V]) int {
 
 // With returns the content with some changes.
 func (n Named[V]) With(changes ...NamedChange[V]) Named[V] {
-	if len(changes) == 0 {
+	if n = n.ReadAll(); len(changes) == 0 {
 		return n
 	}
 	if n.root == nil {
@@ -204,17 +226,20 @@ func (n Named[V]) With(changes ...NamedChange[V]) Named[V] {
 	for _, c := range changes {
 		_, inRoot := n.root.places[c.Name]
 		before, changed := next[c.Name]
-		had := changed && !before.gone || !changed && inRoot
+		had := changed && before.value != nil || !changed && inRoot
 		switch {
 		case had && c.Gone:
 			n.size--
 		case !had && !c.Gone:
 			n.size++
 		}
-		if c.Gone && !inRoot {
+		switch {
+		case c.Gone && !inRoot:
 			delete(next, c.Name)
-		} else {
-			next[c.Name] = own[V]{name: c.Name, value: c.Value, gone: c.Gone}
+		case c.Gone:
+			next[c.Name] = own[V]{name: c.Name}
+		default:
+			next[c.Name] = own[V]{name: c.Name, value: &c.Value}
 		}
 	}
 	n.own = slices.SortedFunc(maps.Values(next), func(a, b own[V]) int { return cmp.Compare(a.name, b.name) })
@@ -260,9 +285,17 @@ func (n Named[V]) Shares(other Named[V]) bool { return n.root == other.root }
 // Changed returns the names at which two differ, sorted: those that only one of them has, and those for which same
 // returns false. What they share is the same: same is not asked, so it must compare nothing but the two values.
 func (n Named[V]) Changed(other Named[V], same func(name string) bool) []string {
+	switch {
+	case n.reads != nil && other.reads != nil:
+		n.reads.differ, other.reads.differ = true, true
+	default:
+		n.reads.noteAll()
+		other.reads.noteAll()
+	}
+	n.reads, other.reads = nil, nil
 	var changed []string
 	note := func(name string) {
-		if in := n.Has(name); in != other.Has(name) || in && !same(name) {
+		if a, b := n.at(name), other.at(name); a != b && (a == nil || b == nil || !same(name)) {
 			changed = append(changed, name)
 		}
 	}

@@ -411,6 +411,6 @@ func (m *maker) proposeQuarantine(f delivery.Fleet, bad delivery.Release, releas
 	if n := m.lifts(f.Runs, bad.Bundle); n > 0 { // the quarantine was lifted, and the bundle failed again
 		branch += fmt.Sprintf("-%d", n+1)
 	}
-	m.propose(Propose{Branch: branch, Base: m.w.Main.Commit, Title: title, Restore: restore, Quarantine: &q,
+	m.propose(Propose{Branch: branch, Base: m.mainCommit(), Title: title, Restore: restore, Quarantine: &q,
 		Body: body})
 }

@@ -339,7 +339,6 @@ func (m *maker) signOneFleets(model string, bundle delivery.Digest, list []judge
 	if !ok {
 		return true // nothing is accepted yet: main judges it from the scores
 	}
-	statement.TargetCommit = m.w.Main.Commit
 	gates := delivery.Each(list, judgement.signed)
 	if bundle == released {
 		statement.Gates = gates
@@ -356,6 +355,7 @@ func (m *maker) signOneFleets(model string, bundle delivery.Digest, list []judge
 	}); signed {
 		return true
 	}
+	statement.TargetCommit = m.mainCommit()
 	m.step(Sign{Bundle: released, Type: delivery.ReleaseType, Predicate: statement, Of: model})
 	return false
 }

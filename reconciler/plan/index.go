@@ -67,6 +67,7 @@ type renamedModels struct {
 // renamedModels returns the models of main that have a former name, sorted.
 func (w World) renamedModels() []string {
 	x, in := w.Evidence.lookup(), w.Main.Intent
+	in.Models, in.Releases = in.Models.ReadAll(), in.Releases.ReadAll()
 	if r := x.renamed; r != nil && r.version == w.Evidence.Version && r.models.Same(in.Models) &&
 		r.releases.Same(in.Releases) {
 		return r.list

@@ -243,9 +243,9 @@ func (m *maker) lookNumber(bundle, baseline, evalSet delivery.Digest) int {
 		return bundle
 	}
 	at := lookKey{same(baseline), evalSet}
-	x := m.w.Evidence.lookup()
-	if x.looks == nil || x.version != m.w.Evidence.Version || !x.looksOver.Same(m.w.Main.Intent.Models) {
-		x.version, x.looksOver = m.w.Evidence.Version, m.w.Main.Intent.Models
+	x, models := m.w.Evidence.lookup(), m.w.Main.Intent.Models.ReadNames()
+	if x.looks == nil || x.version != m.w.Evidence.Version || !x.looksOver.Same(models) {
+		x.version, x.looksOver = m.w.Evidence.Version, models
 		x.looks = map[lookKey]map[delivery.Digest]int{}
 		x.probes = map[delivery.Digest]map[delivery.Digest]bool{}
 		variants := m.w.Evidence.variantBundles()
@@ -254,7 +254,7 @@ func (m *maker) lookNumber(bundle, baseline, evalSet delivery.Digest) int {
 			if v.Look == 0 || v.Bundle == "" || variants[v.Bundle] { // a variant has the look of its model
 				continue
 			}
-			if _, onMain := m.w.Main.Intent.Models.Get(v.Model); !onMain && v.Baseline == "" {
+			if _, onMain := models.Get(v.Model); !onMain && v.Baseline == "" {
 				if x.probes[v.EvalSet] == nil {
 					x.probes[v.EvalSet] = map[delivery.Digest]bool{}
 				}

@@ -33,8 +33,8 @@ type MainModel struct {
 // matching release statement. Anything else is refused, and the fleets keep the last accepted release.
 func (m *maker) main() MainReport {
 	main := m.w.Main
-	r := MainReport{Branch: main.Branch, Commit: main.Commit}
-	if main.Commit == "" {
+	r := MainReport{Branch: main.Branch, Commit: m.tip}
+	if m.tip == "" {
 		return r
 	}
 	if len(main.Complaints) > 0 {
@@ -160,7 +160,7 @@ func (m *maker) mainModel(name string) MainModel {
 	}
 	m.step(Sign{Bundle: named.Bundle, Type: delivery.AcceptanceType, Of: name,
 		Predicate: delivery.Acceptance{Model: name, Version: named.Version, Spec: named.Spec, Bundle: named.Bundle,
-			Commit: m.w.Main.Commit, RenamedFrom: statement.RenamedFrom, Variants: variants}})
+			Commit: m.mainCommit(), RenamedFrom: statement.RenamedFrom, Variants: variants}})
 	return is(delivery.CheckPending, code.MainAccepting)
 }
 
@@ -370,7 +370,7 @@ func (m *maker) proposeRestore(model string, named delivery.Release, before []de
 		title = fact(code.RestoreTitle, values{Model: model, Version: before[0].Version})
 	}
 	m.propose(Propose{Branch: fmt.Sprintf("aob/restore-%s-%s", model,
-		named.Bundle.Hex()[:min(12, len(named.Bundle.Hex()))]), Base: m.w.Main.Commit,
+		named.Bundle.Hex()[:min(12, len(named.Bundle.Hex()))]), Base: m.mainCommit(),
 		Title: title, Body: why.In(code.RestoreBody, values{}), Restore: restore})
 }
 

@@ -3,6 +3,7 @@ package plan
 // This file keeps the parts of a plan, one for each pull request and each model of main, so that the next plan makes
 // only those again whose inputs have changed. A part notes what it reads besides the basis, which all parts read, and
 // what it does to the plan. If all that it has read is the same, what it did is done again without judging anything.
+// The trees of main and of merged pull requests note by themselves what is read of them, so no part can forget it.
 // The plan is the one that Make makes: tests compare them in every turn of the simulated world.
 
 import (
@@ -21,6 +22,7 @@ type Memory struct {
 	models map[string]*part
 	made   Made
 	index  *index
+	main   delivery.Intent // of the last plan
 }
 
 // Made counts the parts that a plan had to make anew, for pull requests and for models on main.
@@ -39,10 +41,10 @@ func (k *Memory) Make(w World) Plan {
 	if k.index == nil || w.Evidence.Version == 0 {
 		k.index = &index{}
 	}
-	next := &Memory{index: k.index,
+	next := &Memory{index: k.index, main: w.Main.Intent,
 		pulls: make(map[int]*part, len(w.Proposals)), models: make(map[string]*part, len(k.models))}
 	p := makePlan(w, k, next)
-	k.pulls, k.models, k.made = next.pulls, next.models, next.made
+	k.pulls, k.models, k.made, k.main = next.pulls, next.models, next.made, next.main
 	return p
 }
 
@@ -59,7 +61,11 @@ type basis struct {
 func basisOf(w World) basis {
 	b := basis{main: w.Main, known: true, orphans: slices.Clone(w.Orphans), owners: maps.Clone(w.InvalidOwners),
 		server: w.Server}
-	b.main.History = nil // parts note which models' history they read
+	if w.Main.Quarantine == nil {
+		w.Main.Quarantine = QuarantineOf(w.Main.Intent)
+	}
+	// Parts note what they read of these.
+	b.main.History, b.main.Intent, b.main.Commit = nil, delivery.Intent{}, ""
 	// The next world may have the same maps with other content.
 	b.main.Quarantine, b.main.Repointed = maps.Clone(w.Main.Quarantine), maps.Clone(w.Main.Repointed)
 	b.main.Unread, b.main.UnreadFleets = maps.Clone(w.Main.Unread), maps.Clone(w.Main.UnreadFleets)
@@ -79,6 +85,9 @@ type part struct {
 	report   ProposalReport
 	model    MainModel
 
+	ofMain   *delivery.IntentReads // of main's tree
+	ofMerged *delivery.IntentReads // of the tree that merging the pull request gives; nil for a model
+
 	reads   []func(m *maker) bool // each reports whether it still gives what it gave
 	effects []func(m *maker)
 	live    bool // it depends on the time or on other parts, and is made in every plan
@@ -86,7 +95,18 @@ type part struct {
 
 // holds reports whether a part says about the world of m what it said when it was made.
 func (p *part) holds(m *maker) bool {
-	return p != nil && !p.live && !slices.ContainsFunc(p.reads, func(same func(m *maker) bool) bool { return !same(m) })
+	return p != nil && !p.live && p.ofMain.Same(m.moved) &&
+		!slices.ContainsFunc(p.reads, func(same func(m *maker) bool) bool { return !same(m) })
+}
+
+// holdsFor reports whether a part says about a pull request what it said when it was made.
+func (p *part) holdsFor(m *maker, now Proposal) bool {
+	if !p.holds(m) || !p.proposal.same(now) {
+		return false
+	}
+	merged := now.Merged.Since(p.proposal.Merged)
+	return p.ofMerged.Same(merged) && p.ofMain.SamePair(delivery.TreePair{A: m.before.main, B: p.proposal.Merged},
+		delivery.TreePair{A: m.w.Main.Intent, B: now.Merged}, m.moved, merged)
 }
 
 // keep does again what a part did when it was made.
@@ -99,8 +119,10 @@ func (m *maker) keep(p *part) {
 // newPart has m note what it reads and does, until the returned function is called.
 func (m *maker) newPart() (p *part, end func()) {
 	p = &part{}
+	main := m.w.Main.Intent
 	m.part = p
-	return p, func() { m.part = nil }
+	m.w.Main.Intent, p.ofMain = main.Watched()
+	return p, func() { m.part, m.w.Main.Intent = nil, main }
 }
 
 // effect changes the plan. The change is noted, so it must be all that a part does, and do must call no effect itself.
@@ -132,27 +154,30 @@ func (m *maker) reportOf(p Proposal) ProposalReport {
 	if m.next == nil {
 		return m.proposal(p)
 	}
-	if kept := m.before.pulls[p.Number]; kept.holds(m) && kept.proposal.same(p) {
+	if kept := m.before.pulls[p.Number]; kept.holdsFor(m, p) {
 		m.keep(kept)
+		kept.proposal = p // what is new in it was not read
 		m.next.pulls[p.Number] = kept
 		return kept.report
 	}
 	made, end := m.newPart()
 	defer end()
-	made.proposal, made.report = p, m.proposal(p)
+	made.proposal = p
+	p.Merged, made.ofMerged = p.Merged.Watched()
+	made.report = m.proposal(p)
 	m.next.pulls[p.Number] = made
 	m.next.made.Pulls++
 	return made.report
 }
 
-// same reports whether two proposals say the same. It is asked of each in each plan, so it does not walk trees that are
-// copies of each other.
+// same reports whether two proposals say the same, but for the result of merging them, of which parts note what they
+// read. It is asked of each in each plan, so it does not walk trees that are copies of each other.
 func (p Proposal) same(other Proposal) bool {
 	if p.PullRequest != other.PullRequest {
 		return false
 	}
-	for _, trees := range [][2]*delivery.Intent{{&p.Intent, &other.Intent}, {&p.Base, &other.Base},
-		{&p.Merged, &other.Merged}} {
+	p.Merged, other.Merged = delivery.Intent{}, delivery.Intent{}
+	for _, trees := range [][2]*delivery.Intent{{&p.Intent, &other.Intent}, {&p.Base, &other.Base}} {
 		if a, b := trees[0], trees[1]; a.Models.Same(b.Models) && a.Gates.Same(b.Gates) && a.Fleets.Same(b.Fleets) &&
 			a.Releases.Same(b.Releases) && a.Quarantines.Same(b.Quarantines) && a.Files.Same(b.Files) {
 			*a, *b = delivery.Intent{}, delivery.Intent{}
@@ -210,6 +235,9 @@ func (m *maker) documentOf(fleet string) (delivery.Desired, bool) {
 	})
 	return d.Desired, d.there
 }
+
+// mainCommit returns the commit that main is at.
+func (m *maker) mainCommit() string { return noted(m, func(m *maker) string { return m.tip }) }
 
 // history returns the contents of a model's release file on main.
 func (m *maker) history(model string) []Past {

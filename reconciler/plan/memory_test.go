@@ -58,6 +58,32 @@ func TestMemoryKeepsWhatIsTheSame(t *testing.T) {
 	check("one that waits for nothing is a draft now", models/2+1)
 	w.Main.History = map[string][]Past{"m4": {{Commit: "c"}}, "m5": {{Commit: "c"}}}
 	check("the history of two models is read", models/2+2)
+	// The pull requests on main's new commit: each is merged with the new tree.
+	merge := func(what string, change func(in *delivery.Intent)) {
+		change(&w.Main.Intent)
+		for i := range w.Proposals {
+			change(&w.Proposals[i].Merged)
+		}
+		w.Main.Commit = what
+	}
+	gate := func(model string) func(in *delivery.Intent) {
+		return func(in *delivery.Intent) {
+			in.Gates = in.Gates.With(delivery.NamedChange[delivery.Gate]{Name: "of-" + model,
+				Value: delivery.Gate{Name: "of-" + model, Covers: []string{model}}})
+		}
+	}
+	merge("first gate", gate("m4"))
+	check("main has gates now", 2*models)
+	merge("second gate", gate("m6"))
+	check("main has a gate of one model now, which no pull request changes", models/2)
+	merge("third gate", gate("m7"))
+	check("main has a gate of another model now", models/2)
+	merge("a model", func(in *delivery.Intent) {
+		mdl := in.Models.Of("m6")
+		mdl.Variants = []string{"fp16"}
+		in.Models = in.Models.With(delivery.NamedChange[delivery.Model]{Name: "m6", Value: mdl.Sealed()})
+	})
+	check("a model on main has changed", models/2+1)
 	w.Evidence.Version++
 	check("something was signed", 2*models)
 	w.Evidence.Version = 0

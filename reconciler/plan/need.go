@@ -34,7 +34,7 @@ func (m *maker) needs(key delivery.Digest, pr int) {
 // If a pull request is closed, missing from the list or has another target, its runs end after a grace time, because
 // lists have gaps and people reopen pull requests.
 func (m *maker) endUnneeded() {
-	known := m.w.ProposalsKnown && m.w.Main.Commit != "" && m.w.Evidence.Stale == ""
+	known := m.w.ProposalsKnown && m.tip != "" && m.w.Evidence.Stale == ""
 	unread := m.unreadable()
 	open := map[int]bool{0: true}
 	for _, p := range m.w.Proposals {

@@ -63,7 +63,8 @@ func makePlan(w World, before, next *Memory) Plan {
 	wait := q.schedule()
 	if trains.schedule() || wait {
 		if next != nil { // most parts of the first pass are those of the second
-			before = &Memory{index: next.index, pulls: maps.Clone(next.pulls), models: maps.Clone(next.models)}
+			before = &Memory{index: next.index, main: next.main, pulls: maps.Clone(next.pulls),
+				models: maps.Clone(next.models)}
 		}
 		p = decide(w, q, trains, before, next) // again, with the places of waiting runs
 	}
@@ -81,6 +82,10 @@ func decide(w World, q, trains *queue, before, next *Memory) Plan {
 	if m.w.Evidence.index = (&index{}); next != nil {
 		m.w.Evidence.index = next.index
 	}
+	if before != nil {
+		m.moved = w.Main.Intent.Since(before.main)
+	}
+	m.tip, m.w.Main.Commit = w.Main.Commit, "" // parts note that they read it
 	main := m.main()
 	for _, mm := range main.Models {
 		m.models[mm.Model] = mm
@@ -123,8 +128,10 @@ type maker struct {
 	agreed           delivery.Money           // the ceilings of trainings that this plan starts
 	scored           map[delivery.Digest]bool // bundles whose scores were requested
 
-	before, next *Memory // the parts of the last plan, and of this one; nil for none
-	part         *part   // that is made now; nil if nothing is noted
+	before, next *Memory                // the parts of the last plan, and of this one; nil for none
+	part         *part                  // that is made now; nil if nothing is noted
+	moved        delivery.IntentChanges // what has changed on main since the last plan
+	tip          string                 // the commit that main is at
 
 	asking    map[string]delivery.Digest            // by RING/DEVICE: the bench that it is asked for now
 	weightsOf map[delivery.Digest]delivery.Digest   // weights by bundle

@@ -184,7 +184,7 @@ func (m *maker) mergeUnknown(p Proposal) delivery.Fact {
 		return fact(code.MovedFiles, values{Branch: branch, Files: p.Moved})
 	case len(p.Undone) > 0:
 		return fact(code.UndoneChange, values{Branch: branch, Files: p.Undone})
-	case m.w.Main.Commit == "" || len(p.Bases) == 1:
+	case len(p.Bases) == 1 || m.mainCommit() == "":
 		return delivery.Fact{}
 	case len(p.Bases) == 0:
 		return fact(code.HistoryUnrelated, values{Branch: branch})
@@ -305,7 +305,7 @@ func (m *maker) releaseCheck(p Proposal, r *ProposalReport, gates []string) Chec
 // behind adds to a passed check on a local forge that main has moved on, so that aob pr merge would refuse.
 func (m *maker) behind(c Check, p Proposal) Check {
 	if m.w.Server.Socket && c.State == delivery.CheckSuccess && !p.Landed && len(p.Bases) == 1 &&
-		p.Bases[0] != m.w.Main.Commit {
+		noted(m, func(m *maker) bool { return p.Bases[0] != m.tip }) {
 		c.Facts = append(c.Facts, fact(code.MainMoved, values{Branch: m.w.Main.Branch}))
 	}
 	return c

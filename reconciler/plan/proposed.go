@@ -63,9 +63,9 @@ func changedQuarantines(p Proposal) []delivery.Fact {
 		}
 	}
 	// Files that cannot be read: their entries are unknown.
-	for _, path := range p.Base.Files.Names() {
+	for _, path := range p.Base.Files.Changed(p.Intent.Files, func(path string) bool { return sameBlob(p, path) }) {
 		name, ok := strings.CutSuffix(strings.TrimPrefix(path, "models/"), ".quarantine.yaml")
-		if _, read := p.Base.Quarantines.Get(name); ok && !read && !sameBlob(p, path) {
+		if ok && p.Base.Files.Has(path) && !p.Base.Quarantines.Has(name) && !sameBlob(p, path) {
 			list = append(list, fact(code.QuarantineUnread, values{File: path}))
 		}
 	}

@@ -112,7 +112,7 @@ func (m *maker) release(r *progress, p Proposal, judgements, ofFleets []judgemen
 	want := m.releaseFile(r, judgements)
 	r.Release = &want
 	statement := delivery.ReleaseStatement{Model: r.Model, Version: want.Version, Spec: r.Spec, Bundle: r.Bundle,
-		File: want, TargetCommit: m.w.Main.Commit}
+		File: want}
 	if former := p.Merged.Models.Of(r.Model).RenamedFrom; !m.w.Evidence.recordsRename(r.Model, former) {
 		statement.RenamedFrom = former
 	}
@@ -124,6 +124,7 @@ func (m *maker) release(r *progress, p Proposal, judgements, ofFleets []judgemen
 	same := func(s delivery.ReleaseStatement) bool { return sameStatement(s, statement) }
 	signed, ok := m.w.Evidence.release(r.Bundle, same)
 	if !ok {
+		statement.TargetCommit = m.mainCommit()
 		m.step(Sign{Bundle: r.Bundle, Type: delivery.ReleaseType, Predicate: statement, Of: r.Model})
 		return r.end(delivery.CheckPending, fact(code.ReleaseSigning, values{Version: want.Version}))
 	}

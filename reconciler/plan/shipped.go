@@ -284,8 +284,11 @@ func UndeclaredVariants(in delivery.Intent) (list []delivery.Fact) {
 // undeclared says that a fleet asks for a variant which its model's file does not list; zero if the file lists it, or
 // if the fleet is pinned.
 func undeclared(in delivery.Intent, f delivery.Fleet) delivery.Fact {
+	if f.Version > 0 || f.Ships() == delivery.FP32 {
+		return delivery.Fact{} // the model's file is not read
+	}
 	mdl, there := in.Models.Get(f.Runs)
-	if !there || f.Version > 0 || f.Ships() == delivery.FP32 || slices.Contains(mdl.Variants, f.Ships()) {
+	if !there || slices.Contains(mdl.Variants, f.Ships()) {
 		return delivery.Fact{}
 	}
 	return fact(code.VariantUndeclared, values{Fleet: f.Name, Model: f.Runs, Variant: f.Ships()}).
