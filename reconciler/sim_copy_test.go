@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/plan"
 )
 
 // copyState copies what aob serve keeps, and starts a server in the copy. It shares the
@@ -15,6 +16,7 @@ import (
 func (s *sim) copyState() {
 	c := *s
 	c.copy, c.did, c.crashIn, c.watching = nil, nil, 0, true
+	c.memory = plan.Memory{} // of another server, which counts changes of its own evidence
 	c.trained, c.learned, c.inferred = maps.Clone(s.trained), maps.Clone(s.learned), maps.Clone(s.inferred)
 	c.repo, c.forge = &simRepo{}, &simForge{}
 	c.runs, c.signed, c.fleet, c.ledger = s.runs.clone(&c), s.signed.clone(&c), s.fleet.clone(&c),
@@ -57,6 +59,7 @@ func (s *sim) takeOver() {
 	s.happens(copyAdopted)
 	s.runs, s.signed, s.ledger = c.runs.clone(s), c.signed.clone(s), c.ledger.clone(s)
 	s.trained, s.learned, s.copy = c.trained, c.learned, nil
+	s.memory = plan.Memory{} // what was remembered is of the evidence of the server that is lost
 	s.fleet.published, s.fleet.least = c.fleet.published, s.now.Unix()
 	s.server.Least = s.now.Unix()
 	s.restart()

@@ -273,8 +273,10 @@ func (m *maker) lookNumber(bundle, baseline, evalSet delivery.Digest) int {
 		taken = x.looks[at]
 	}
 	n, ok := taken[bundle]
+	if _, signed := x.looks[at][bundle]; !signed {
+		m.isLive() // the numbers go on from those of other pull requests, which may have the same bundle
+	}
 	if !ok {
-		m.isLive() // the numbers go on from those of other pull requests
 		for _, other := range taken {
 			n = max(n, other)
 		}
