@@ -67,8 +67,12 @@ func (m *Mirror) Ahead(head, branch string) (Ahead, error) {
 	return ahead, nil
 }
 
-// fileChanges returns the changes of an intent folder's files in a commit with at most one parent.
+// fileChanges returns the changes of an intent folder's files in a commit with at most one parent. They are cached, and
+// the caller must not change them.
 func (m *Mirror) fileChanges(c *commit, folder int) ([]FileChange, error) {
+	if changes, ok := m.fileChanged[folder][c.hash]; ok {
+		return changes, nil
+	}
 	list, err := m.changed(c, folder)
 	if err != nil || len(list) == 0 {
 		return nil, err
@@ -91,6 +95,7 @@ func (m *Mirror) fileChanges(c *commit, folder int) ([]FileChange, error) {
 		}
 		changes = append(changes, f)
 	}
+	m.fileChanged[folder][c.hash] = changes // as long as the list is kept
 	return changes, nil
 }
 

@@ -208,6 +208,7 @@ func (m *Mirror) changed(c *commit, folder int) ([]change, error) {
 	if m.changesKept += 1 + len(changes); m.changesKept > 2*maxCommits {
 		for i := range m.changes {
 			clear(m.changes[i])
+			clear(m.fileChanged[i])
 		}
 		m.changesKept = 1 + len(changes)
 	}

@@ -101,6 +101,7 @@ type Mirror struct {
 	treeErrors  map[plumbing.Hash]error // errors of commits whose files cannot be read
 	histories   map[historyKey]map[string][]FileVersion
 	changes     [len(folders)]map[plumbing.Hash][]change
+	fileChanged [len(folders)]map[plumbing.Hash][]FileChange // with what was before, of some of those in changes
 
 	changesKept int // commits and changes in changes
 
@@ -267,6 +268,7 @@ func (m *Mirror) reset() {
 	m.changesKept = 0
 	for i := range m.changes {
 		m.changes[i] = map[plumbing.Hash][]change{}
+		m.fileChanged[i] = map[plumbing.Hash][]FileChange{}
 	}
 }
 
