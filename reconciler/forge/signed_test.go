@@ -176,7 +176,7 @@ func TestRequiredSignatures(t *testing.T) {
 			t.Fatal(err)
 		}
 		says(open(Signed{Email: "aob@example.com", Key: other.Public()}),
-			"is not among the SSH keys of the user aob: add it in that user's settings, and verify it there: "+
+			"is not among the SSH keys of the user aob; add it in that user's settings, and verify it there: "+
 				other.Public())
 	})
 
@@ -197,7 +197,7 @@ func TestRequiredSignatures(t *testing.T) {
 		number, commit := release("unverified", git.Committer{Name: "aob", Email: "aob@example.com",
 			Sign: func(b []byte) ([]byte, error) { return other.Sign("git", b) }})
 		says(open(Signed{Email: "aob@example.com", Key: other.Public()}),
-			fmt.Sprintf("does not take aob's signature on %.10s of pull request %d for verified: press Verify", commit,
+			fmt.Sprintf("does not take aob's signature on %.10s of pull request %d for verified; press Verify", commit,
 				number))
 		if err := mergeable(number); err == nil {
 			t.Error("Gitea merged a commit whose signature it cannot verify")
