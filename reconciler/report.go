@@ -101,16 +101,17 @@ type written struct {
 // write writes the report of a pull request. It keeps the text until the report changes.
 func (r *Reconciler) write(pr plan.ProposalReport, facts []plan.Check) written {
 	w, ok := r.written[pr.PR.Number]
-	if !ok || !reflect.DeepEqual(w.report, pr) || !reflect.DeepEqual(w.facts, facts) {
-		w = written{report: pr, facts: facts, checks: words.Statuses(facts), comment: words.Comment(pr, facts)}
+	if !ok || !w.report.Same(pr) || !reflect.DeepEqual(w.facts, facts) {
+		w = written{checks: words.Statuses(facts), comment: words.Comment(pr, facts)}
 		for i := range w.checks {
 			w.checks[i].URL = evidenceOf(pr, w.checks[i].Context)
 			if r.CheckDetails {
 				w.checks[i].Details = words.Details(pr, facts[i], w.comment)
 			}
 		}
-		r.written[pr.PR.Number] = w
 	}
+	w.report, w.facts = pr, facts // those of the last plan, whose lists the next one shares
+	r.written[pr.PR.Number] = w
 	return w
 }
 
@@ -159,7 +160,7 @@ func moves(p plan.Plan, fleet string) bool {
 // to main that are neither drafts nor from forks come first, then the others to main, then those to other branches. In
 // each class the lowest number wins, so that they do not alternate.
 func speakers(p plan.Plan) map[string]int {
-	class := func(pr delivery.PullRequest) int {
+	class := func(pr *delivery.PullRequest) int {
 		switch {
 		case pr.Base != p.Main.Branch:
 			return 2
@@ -168,12 +169,14 @@ func speakers(p plan.Plan) map[string]int {
 		}
 		return 0
 	}
-	proposals := slices.Clone(p.Proposals)
-	slices.SortStableFunc(proposals, func(a, b plan.ProposalReport) int { return class(a.PR) - class(b.PR) })
-	speaks := map[string]int{p.Main.Commit: 0}
-	for _, pr := range proposals {
-		if _, taken := speaks[pr.PR.Head]; !taken {
-			speaks[pr.PR.Head] = pr.PR.Number
+	speaks := make(map[string]int, len(p.Proposals)+1)
+	speaks[p.Main.Commit] = 0
+	for first := range 3 {
+		for i := range p.Proposals {
+			pr := &p.Proposals[i].PR
+			if _, taken := speaks[pr.Head]; !taken && class(pr) == first {
+				speaks[pr.Head] = pr.Number
+			}
 		}
 	}
 	return speaks
@@ -214,6 +217,9 @@ func withAllFailures(p plan.Plan, failed map[string]error) []plan.ProposalReport
 
 // withFailures shows the error of a pull request's step in aob/release, in place of what the plan expects.
 func withFailures(pr plan.ProposalReport, stuck []failedStep) []plan.Check {
+	if len(stuck) == 0 {
+		return pr.Checks
+	}
 	checks := slices.Clone(pr.Checks)
 	for _, s := range stuck {
 		if !concerns(s.step, pr) {

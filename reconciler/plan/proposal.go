@@ -1,8 +1,10 @@
 package plan
 
 import (
+	"reflect"
 	"slices"
 	"strings"
+	"unsafe"
 
 	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -30,6 +32,26 @@ type ProposalReport struct {
 	Refused          []string                 // who approved runs without write permission
 	Orphans          []delivery.Fact          // what its runs have left in a cloud account
 }
+
+// Same reports whether two reports say the same. Reports that a [Memory] has kept share their lists, so it rarely looks
+// into them.
+func (r ProposalReport) Same(other ProposalReport) bool {
+	if r.PR != other.PR || r.OnMain != other.OnMain || r.Kept != other.Kept || r.Elsewhere != other.Elsewhere ||
+		r.Stale != other.Stale {
+		return false
+	}
+	if one(r.Checks, other.Checks) && one(r.Models, other.Models) && one(r.Gates, other.Gates) &&
+		one(r.Powers, other.Powers) && one(r.Fleets, other.Fleets) && one(r.Quarantined, other.Quarantined) &&
+		one(r.Problem, other.Problem) && one(r.Runs, other.Runs) && one(r.Refused, other.Refused) &&
+		one(r.ApprovalCommands, other.ApprovalCommands) && one(r.Orphans, other.Orphans) &&
+		reflect.ValueOf(r.Costs).Pointer() == reflect.ValueOf(other.Costs).Pointer() {
+		return true
+	}
+	return reflect.DeepEqual(r, other)
+}
+
+// one reports whether two lists are one and the same.
+func one[T any](a, b []T) bool { return len(a) == len(b) && unsafe.SliceData(a) == unsafe.SliceData(b) }
 
 // Cost describes the runs that one of the approval commands allows.
 func (r ProposalReport) Cost(command string) delivery.Fact {
